@@ -1,0 +1,98 @@
+//! Every operation by candle alone: slow, differentiable, and the reference for the fast ones.
+
+use candle_core::{D, Result, Tensor};
+
+pub(crate) fn conv2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+) -> Result<Tensor> {
+    let k = weight.dim(2)?;
+    let y = x.conv2d(weight, k / 2, stride, 1, 1)?;
+    match bias {
+        Some(b) => y.broadcast_add(&b.reshape((1, (), 1, 1))?),
+        None => Ok(y),
+    }
+}
+
+/// x * sigmoid(x), elementwise.
+pub fn silu(x: &Tensor) -> Result<Tensor> {
+    candle_nn::ops::silu(x)
+}
+
+/// Group normalisation of `(B, C, ...)`; `weight` and `bias` are `(C)`.
+pub fn group_norm(
+    x: &Tensor,
+    groups: usize,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<Tensor> {
+    let (b, c) = (x.dim(0)?, x.dim(1)?);
+    let y = x.reshape((b, groups, ()))?;
+    let y = y.broadcast_sub(&y.mean_keepdim(D::Minus1)?)?;
+    let var = y.sqr()?.mean_keepdim(D::Minus1)?;
+    let y = y.broadcast_div(&(var + eps)?.sqrt()?)?.reshape((b, c, ()))?;
+    y.broadcast_mul(&weight.reshape((1, c, 1))?)?
+        .broadcast_add(&bias.reshape((1, c, 1))?)?
+        .reshape(x.shape())
+}
+
+/// `silu(group_norm(x) * (1 + scale) + shift)`; scale and shift are `(B, C)`, or absent.
+pub fn group_norm_silu(
+    x: &Tensor,
+    groups: usize,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    scale_shift: Option<(&Tensor, &Tensor)>,
+) -> Result<Tensor> {
+    let mut y = group_norm(x, groups, weight, bias, eps)?;
+    if let Some((scale, shift)) = scale_shift {
+        let (b, c) = scale.dims2()?;
+        y = y
+            .broadcast_mul(&(scale + 1.)?.reshape((b, c, 1, 1))?)?
+            .broadcast_add(&shift.reshape((b, c, 1, 1))?)?;
+    }
+    silu(&y)
+}
+
+/// Attention of guided-diffusion: q, k, v are `(B, heads, C, T)`; q and k are each scaled by `C^(-1/4)`.
+/// Gives `(B, heads, C, T)`.
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let c = q.dim(2)?;
+    let scale = 1. / (c as f64).sqrt().sqrt();
+    let logits = (q * scale)?
+        .transpose(2, 3)?
+        .contiguous()?
+        .matmul(&(k * scale)?.contiguous()?)?;
+    let weights = candle_nn::ops::softmax(&logits, D::Minus1)?;
+    v.contiguous()?
+        .matmul(&weights.transpose(2, 3)?.contiguous()?)
+}
+
+/// Nearest-neighbour upsampling of `(B, C, H, W)` to `(B, C, 2H, 2W)`.
+pub fn upsample_nearest_2x(x: &Tensor) -> Result<Tensor> {
+    let (b, c, h, w) = x.dims4()?;
+    x.reshape((b, c, h, 1, w, 1))?
+        .broadcast_as((b, c, h, 2, w, 2))?
+        .reshape((b, c, 2 * h, 2 * w))
+}
+
+/// Mean of 2x2 blocks: `(B, C, H, W)` with even H and W to `(B, C, H/2, W/2)`.
+pub fn avg_pool_2x(x: &Tensor) -> Result<Tensor> {
+    x.avg_pool2d(2)
+}
+
+/// The sum of `coefficient * tensor` over all terms; at least one term, all of one shape and type.
+pub fn linear_combination(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
+    let Some(((c, x), rest)) = terms.split_first() else {
+        candle_core::bail!("linear_combination: expected at least one term, got none");
+    };
+    let mut sum = (*x * *c)?;
+    for (c, x) in rest {
+        sum = (sum + (*x * *c)?)?;
+    }
+    Ok(sum)
+}

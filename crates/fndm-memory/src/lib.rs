@@ -1,0 +1,1 @@
+//! Memory bank of healthy patch features: coreset, exact nearest neighbours, coarse lesion maps.

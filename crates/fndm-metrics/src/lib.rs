@@ -1,0 +1,1 @@
+//! Segmentation and ranking metrics that say what they compute.

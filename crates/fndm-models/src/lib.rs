@@ -1,0 +1,1 @@
+//! The guided-diffusion UNet and encoder classifier, with checkpoints in and out.

@@ -1,0 +1,1 @@
+//! Noise schedules, time grids and diffusion ODE solvers, encoding and sampling.

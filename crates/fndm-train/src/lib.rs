@@ -1,0 +1,1 @@
+//! Training of the diffusion model and the classifier: objective, optimiser, EMA, exact resume.

@@ -1,0 +1,1 @@
+//! Fast Non-Markovian Diffusion Model: find lesions in brain MR from image-level labels.
