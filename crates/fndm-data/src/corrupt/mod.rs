@@ -1,0 +1,1 @@
+//! Corruptions of the conditioning image under a mask.

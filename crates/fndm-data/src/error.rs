@@ -1,0 +1,262 @@
+//! The crate's error type.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong in this crate. Each variant says what was
+/// expected, what came, and which file or patient it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read or write.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// The system's own error.
+        source: io::Error,
+    },
+    /// The file asks for more than [`Limits`](crate::Limits) allows.
+    #[error("{}: {what} is {got}, above the limit of {limit}", path.display())]
+    Limit {
+        /// File or folder.
+        path: PathBuf,
+        /// What is too large: "voxels", "bytes of the file", ...
+        what: &'static str,
+        /// The bound from `Limits`.
+        limit: u64,
+        /// What the file asks for; at least this, where the rest was not read.
+        got: u64,
+    },
+    /// The file is not NIfTI at all: no known header size or magic string.
+    #[error("{}: not a NIfTI file: {reason}", path.display())]
+    NotNifti {
+        /// File.
+        path: PathBuf,
+        /// What was looked at and what was found.
+        reason: String,
+    },
+    /// The header is NIfTI but a field of it cannot be right.
+    #[error("{}: header field {field}: expected {expected}, got {got}", path.display())]
+    InvalidHeader {
+        /// File.
+        path: PathBuf,
+        /// Name of the field as in the NIfTI standard.
+        field: &'static str,
+        /// What the field may hold.
+        expected: String,
+        /// What it holds.
+        got: String,
+    },
+    /// A valid file of a kind that this crate does not read.
+    #[error("{}: {what} is not supported: {got}", path.display())]
+    Unsupported {
+        /// File.
+        path: PathBuf,
+        /// The feature: "data type", "number of axes", ...
+        what: &'static str,
+        /// What the file has.
+        got: String,
+    },
+    /// The file ends before its data does.
+    #[error("{}: cut short: {what} needs {expected} bytes, the file has {got}", path.display())]
+    Truncated {
+        /// File.
+        path: PathBuf,
+        /// "header" or "voxels".
+        what: &'static str,
+        /// Bytes needed.
+        expected: u64,
+        /// Bytes there.
+        got: u64,
+    },
+    /// The gzip stream is broken, or ends in bytes that are not gzip.
+    #[error("{}: broken gzip stream: {source}", path.display())]
+    Gzip {
+        /// File.
+        path: PathBuf,
+        /// The unpacker's own error.
+        source: io::Error,
+    },
+    /// A text file (splits, manifest, table) cannot be understood.
+    #[error("{}: {reason}", path.display())]
+    Text {
+        /// File.
+        path: PathBuf,
+        /// Line or key, and what is wrong with it.
+        reason: String,
+    },
+    /// A patient has no file for a sequence that was asked for.
+    #[error("patient {patient}: sequence {sequence} not found in {}: expected one of {}", folder.display(), expected.join(", "))]
+    MissingSequence {
+        /// Patient.
+        patient: String,
+        /// Sequence asked for.
+        sequence: String,
+        /// Folder that was searched.
+        folder: PathBuf,
+        /// File names that would have been taken.
+        expected: Vec<String>,
+    },
+    /// Two files could each be the sequence that was asked for.
+    #[error("patient {patient}: sequence {sequence} could be {} or {}: remove or rename one", first.display(), second.display())]
+    AmbiguousSequence {
+        /// Patient.
+        patient: String,
+        /// Sequence asked for.
+        sequence: String,
+        /// One candidate.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// Two volumes of one patient do not lie on the same grid.
+    #[error(
+        "patient {patient}: {first} and {second} have a different {what}: {first_value} and {second_value}"
+    )]
+    GridMismatch {
+        /// Patient.
+        patient: String,
+        /// Name of the first volume: a sequence, or "mask".
+        first: String,
+        /// Name of the second volume.
+        second: String,
+        /// "shape" or "affine".
+        what: &'static str,
+        /// Value of the first.
+        first_value: String,
+        /// Value of the second.
+        second_value: String,
+    },
+    /// A volume has voxels that are NaN or infinite.
+    #[error("patient {patient}: {sequence} has {count} of {total} voxels that are NaN or infinite")]
+    NotFinite {
+        /// Patient.
+        patient: String,
+        /// Sequence, or "mask".
+        sequence: String,
+        /// Number of such voxels.
+        count: usize,
+        /// Number of voxels.
+        total: usize,
+    },
+    /// Every voxel of a sequence is the same: there is no image in it.
+    #[error("patient {patient}: every voxel of {sequence} is {value}: the volume is empty")]
+    ConstantVolume {
+        /// Patient.
+        patient: String,
+        /// Sequence.
+        sequence: String,
+        /// The one value.
+        value: f32,
+    },
+    /// No head is found in a volume, or no slice of it is left.
+    #[error("patient {patient}: no slice left: {reason}")]
+    NoSlices {
+        /// Patient.
+        patient: String,
+        /// Which rule left none.
+        reason: String,
+    },
+    /// The patient has no mask, where one is needed.
+    #[error("patient {patient}: no lesion mask: {reason}")]
+    NoMask {
+        /// Patient.
+        patient: String,
+        /// Why it is needed, and which files would have been taken.
+        reason: String,
+    },
+    /// A folder holds no patient.
+    #[error("{}: no patient found: {reason}", folder.display())]
+    NoPatients {
+        /// Folder.
+        folder: PathBuf,
+        /// What a patient would look like.
+        reason: String,
+    },
+    /// A patient stands on two sides of the split.
+    #[error("patient {patient} stands on two sides of the split: {first} and {second}")]
+    PatientOnTwoSides {
+        /// Patient.
+        patient: String,
+        /// One side.
+        first: String,
+        /// The other; the same where the patient is listed twice.
+        second: String,
+    },
+    /// A patient of the split has no folder.
+    #[error("patient {patient} of the {side} split has no folder in {}", folder.display())]
+    PatientWithoutFolder {
+        /// Patient.
+        patient: String,
+        /// Side of the split.
+        side: String,
+        /// Folder that was searched.
+        folder: PathBuf,
+    },
+    /// A side of the split that is needed has no patient.
+    #[error("the {side} split has no patient")]
+    EmptySplit {
+        /// Side of the split.
+        side: String,
+    },
+    /// An array does not have the shape that is needed.
+    #[error("{what}: expected shape {expected}, got {got:?}")]
+    Shape {
+        /// Name of the array.
+        what: String,
+        /// The shape needed.
+        expected: String,
+        /// The shape that came.
+        got: Vec<usize>,
+    },
+    /// A setting is out of its range.
+    #[error("{what}: expected {expected}, got {got}")]
+    InvalidConfig {
+        /// Name of the setting, as `Struct.field`.
+        what: String,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+}
+
+impl Error {
+    /// Shorthand for [`Error::InvalidConfig`].
+    pub(crate) fn config(
+        what: impl Into<String>,
+        expected: impl Into<String>,
+        got: impl ToString,
+    ) -> Self {
+        Self::InvalidConfig {
+            what: what.into(),
+            expected: expected.into(),
+            got: got.to_string(),
+        }
+    }
+
+    /// Shorthand for [`Error::Shape`].
+    pub(crate) fn shape(
+        what: impl Into<String>,
+        expected: impl Into<String>,
+        got: &[usize],
+    ) -> Self {
+        Self::Shape {
+            what: what.into(),
+            expected: expected.into(),
+            got: got.to_vec(),
+        }
+    }
+
+    /// For `map_err` on an input or output of the system.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Self::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+}

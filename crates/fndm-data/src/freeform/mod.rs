@@ -1,0 +1,1 @@
+//! Free-form lesion masks: strokes, blobs and ellipsoids.

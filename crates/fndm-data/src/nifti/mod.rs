@@ -1,0 +1,5 @@
+//! NIfTI files in and out.
+
+mod header;
+
+pub use header::Header;

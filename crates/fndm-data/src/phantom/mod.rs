@@ -1,0 +1,1 @@
+//! A procedural brain with lesions of known mask.
