@@ -1,0 +1,170 @@
+//! The time-dependent classifier whose gradient guides the sampling.
+
+use candle_core::{D, DType, Tensor, Var};
+use candle_nn::VarBuilder;
+
+use crate::config::ClassifierConfig;
+use crate::dropout::Pass;
+use crate::encoder::Encoder;
+use crate::pool::PoolHead;
+use crate::unet::check_input;
+use crate::{Error, Result};
+
+/// guided-diffusion's `EncoderUNetModel` in two dimensions.
+#[derive(Clone, Debug)]
+pub struct Classifier {
+    config: ClassifierConfig,
+    encoder: Encoder,
+    pool: PoolHead,
+    dtype: DType,
+}
+
+/// What a pass through the classifier gives on the way.
+#[derive(Clone, Debug)]
+pub struct ClassifierMaps {
+    /// Outputs of all input blocks, the first convolution's first.
+    pub blocks: Vec<Tensor>,
+    /// Output of the middle block.
+    pub middle: Tensor,
+    /// The logits, `(B, out_channels)`.
+    pub logits: Tensor,
+}
+
+impl Classifier {
+    /// Builds the network on `vb`: [`Parameters::builder`](crate::Parameters::builder) to train,
+    /// a builder of plain tensors for inference.
+    ///
+    /// # Errors
+    /// When the config doesn't fit together, or `vb` lacks a parameter or has it in another shape.
+    pub fn new(config: &ClassifierConfig, vb: VarBuilder) -> Result<Self> {
+        config.check()?;
+        let options = config.encoder();
+        let encoder = Encoder::new(&options, &vb)?;
+        let pool = PoolHead::new(config, &encoder.channels, &vb)?;
+        Ok(Self {
+            config: config.clone(),
+            encoder,
+            pool,
+            dtype: vb.dtype(),
+        })
+    }
+
+    /// The config that the network was built from.
+    #[must_use]
+    pub fn config(&self) -> &ClassifierConfig {
+        &self.config
+    }
+
+    /// Channels of each input block's output, the first convolution's first.
+    #[must_use]
+    pub fn block_channels(&self) -> &[usize] {
+        &self.encoder.channels
+    }
+
+    /// The logits `(B, out_channels)` of noisy images `x` `(B, in_channels, H, W)` at model times `t` `(B)`. No dropout.
+    ///
+    /// # Errors
+    /// When a shape doesn't fit.
+    pub fn forward(&self, x: &Tensor, t: &Tensor) -> Result<Tensor> {
+        Ok(self.run(x, t, Pass::default())?.logits)
+    }
+
+    /// As [`Classifier::forward`], with dropout whose masks are drawn from `seed`.
+    ///
+    /// # Errors
+    /// As [`Classifier::forward`].
+    pub fn forward_train(&self, x: &Tensor, t: &Tensor, seed: u64) -> Result<Tensor> {
+        let pass = Pass {
+            dropout: Some(seed),
+        };
+        Ok(self.run(x, t, pass)?.logits)
+    }
+
+    /// As [`Classifier::forward`], with what comes up on the way.
+    ///
+    /// # Errors
+    /// As [`Classifier::forward`].
+    pub fn forward_maps(&self, x: &Tensor, t: &Tensor) -> Result<ClassifierMaps> {
+        self.run(x, t, Pass::default())
+    }
+
+    /// The outputs of the input blocks numbered in `blocks`, in that order. Later blocks aren't run.
+    ///
+    /// # Errors
+    /// When a shape doesn't fit or there is no such block.
+    pub fn feature_maps(&self, x: &Tensor, t: &Tensor, blocks: &[usize]) -> Result<Vec<Tensor>> {
+        let n = self.encoder.input_blocks.len();
+        if let Some(&b) = blocks.iter().find(|&&b| b >= n) {
+            return Err(Error::input("blocks", format!("numbers below {n}"), b));
+        }
+        self.check(x, t)?;
+        let last = blocks.iter().max().map_or(0, |b| b + 1);
+        let embedding = fndm_kernels::silu(&self.encoder.time.forward(t)?)?;
+        let mut outputs = Vec::with_capacity(last);
+        let mut h = x.to_dtype(self.dtype)?;
+        for block in self.encoder.input_blocks.iter().take(last) {
+            h = block.forward(&h, &embedding, Pass::default())?;
+            outputs.push(h.clone());
+        }
+        Ok(blocks.iter().map(|&b| outputs[b].clone()).collect())
+    }
+
+    /// The gradient with respect to `x` of `log p(y | x, t)`, one label `y` (B) per image: `(B, in_channels, H, W)`.
+    ///
+    /// Only `x` is differentiated as long as the network was built on plain tensors. On variables the result is the
+    /// same, and the gradients of all parameters are computed and thrown away.
+    ///
+    /// # Errors
+    /// When a shape doesn't fit, or a label isn't below the number of logits.
+    pub fn log_prob_gradient(&self, x: &Tensor, t: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let b = x.dim(0)?;
+        if y.dims() != [b] {
+            return Err(Error::input("y", format!("({b}) labels"), y.dims()));
+        }
+        let x = Var::from_tensor(&x.detach().copy()?)?;
+        let log_prob = log_softmax(&self.forward(x.as_tensor(), t)?)?;
+        let selected = log_prob.gather(&y.to_dtype(DType::U32)?.unsqueeze(1)?.contiguous()?, 1)?;
+        // The batch's images don't see each other, so the sum's gradient holds each image's own.
+        let gradients = selected.sum_all()?.backward()?;
+        match gradients.get(x.as_tensor()) {
+            Some(gradient) => Ok(gradient.detach()),
+            None => Ok(x.as_tensor().zeros_like()?.detach()),
+        }
+    }
+
+    fn check(&self, x: &Tensor, t: &Tensor) -> Result<()> {
+        let options = (
+            self.config.in_channels,
+            self.config.encoder().down_sampling(),
+        );
+        check_input(x, t, options)
+    }
+
+    fn run(&self, x: &Tensor, t: &Tensor, pass: Pass) -> Result<ClassifierMaps> {
+        self.check(x, t)?;
+        let embedding = fndm_kernels::silu(&self.encoder.time.forward(t)?)?;
+        let (blocks, middle) = self
+            .encoder
+            .forward(&x.to_dtype(self.dtype)?, &embedding, pass)?;
+        let logits = self.pool.forward(&blocks, &middle)?.to_dtype(x.dtype())?;
+        Ok(ClassifierMaps {
+            blocks,
+            middle,
+            logits,
+        })
+    }
+}
+
+/// Log softmax over the last axis of `(B, K)`, at least in f32, by operations that have a gradient.
+///
+/// # Errors
+/// When the tensor has no axis.
+pub fn log_softmax(logits: &Tensor) -> Result<Tensor> {
+    let logits = match logits.dtype() {
+        DType::F64 => logits.clone(),
+        _ => logits.to_dtype(DType::F32)?,
+    };
+    let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
+    let log_sum = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
+    Ok(shifted.broadcast_sub(&log_sum)?)
+}

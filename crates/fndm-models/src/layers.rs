@@ -1,0 +1,181 @@
+//! The layers that every block is made of, with PyTorch's first values.
+
+use candle_core::{DType, Result, Tensor};
+use candle_nn::{Init, VarBuilder};
+use fndm_kernels::Conv2d;
+
+/// Groups of every norm of guided-diffusion.
+pub(crate) const GROUPS: usize = 32;
+const EPS: f64 = 1e-5;
+
+/// First values of a layer's weight and bias.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start {
+    /// PyTorch's default for convolutions and linear layers: uniform within `1 / sqrt(fan_in)`.
+    Default,
+    /// All zero: the last layer of every residual branch.
+    Zero,
+}
+
+impl Start {
+    fn hint(self, fan_in: usize) -> Init {
+        match self {
+            Self::Default => {
+                let bound = 1. / (fan_in.max(1) as f64).sqrt();
+                Init::Uniform {
+                    lo: -bound,
+                    up: bound,
+                }
+            }
+            Self::Zero => Init::Const(0.),
+        }
+    }
+}
+
+/// A convolution whose weight may be stored with one or two spatial axes.
+#[derive(Clone, Debug)]
+pub(crate) struct Conv {
+    weight: Tensor,
+    bias: Tensor,
+    stride: usize,
+    /// Absent when the weight is computed from a variable, since a packed copy would miss its changes.
+    ready: Option<Conv2d>,
+}
+
+impl Conv {
+    /// A `k` x `k` convolution.
+    pub(crate) fn new(
+        (i, o): (usize, usize),
+        k: usize,
+        stride: usize,
+        start: Start,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
+        Self::with_shape(&[o, i, k, k], stride, start, vb)
+    }
+
+    /// A 1x1 convolution stored as PyTorch's `Conv1d`, `(O, I, 1)`.
+    pub(crate) fn new_1d((i, o): (usize, usize), start: Start, vb: &VarBuilder) -> Result<Self> {
+        Self::with_shape(&[o, i, 1], 1, start, vb)
+    }
+
+    fn with_shape(shape: &[usize], stride: usize, start: Start, vb: &VarBuilder) -> Result<Self> {
+        let fan_in = shape[1..].iter().product();
+        let weight = vb.get_with_hints(shape, "weight", start.hint(fan_in))?;
+        let bias = vb.get_with_hints(shape[0], "bias", start.hint(fan_in))?;
+        let weight = match shape.len() {
+            3 => weight.unsqueeze(3)?,
+            _ => weight,
+        };
+        let ready = if weight.track_op() && !weight.is_variable() {
+            None
+        } else {
+            Some(Conv2d::new(weight.clone(), Some(bias.clone()), stride)?)
+        };
+        Ok(Self {
+            weight,
+            bias,
+            stride,
+            ready,
+        })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.ready {
+            Some(conv) => conv.forward(x),
+            None => {
+                Conv2d::new(self.weight.clone(), Some(self.bias.clone()), self.stride)?.forward(x)
+            }
+        }
+    }
+}
+
+/// `x W^T + b` on `(B, I)`.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    pub(crate) fn new((i, o): (usize, usize), start: Start, vb: &VarBuilder) -> Result<Self> {
+        Ok(Self {
+            weight: vb.get_with_hints((o, i), "weight", start.hint(i))?,
+            bias: vb.get_with_hints(o, "bias", start.hint(i))?,
+        })
+    }
+
+    /// A linear layer stored as a convolution's weight: `(O, I, 1)` or `(O, I, 1, 1)`.
+    pub(crate) fn from_conv(
+        (i, o): (usize, usize),
+        spatial: usize,
+        start: Start,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
+        let mut shape = vec![o, i];
+        shape.resize(2 + spatial, 1);
+        Ok(Self {
+            weight: vb
+                .get_with_hints(shape, "weight", start.hint(i))?
+                .reshape((o, i))?,
+            bias: vb.get_with_hints(o, "bias", start.hint(i))?,
+        })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
+    }
+}
+
+/// Group norm with 32 groups, computed in f32 whatever the input is.
+#[derive(Clone, Debug)]
+pub(crate) struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Norm {
+    pub(crate) fn new(channels: usize, vb: &VarBuilder) -> Result<Self> {
+        let vb = vb.to_dtype(wide(vb.dtype()));
+        Ok(Self {
+            weight: vb.get_with_hints(channels, "weight", Init::Const(1.))?,
+            bias: vb.get_with_hints(channels, "bias", Init::Const(0.))?,
+        })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        fndm_kernels::group_norm(
+            &x.to_dtype(self.weight.dtype())?,
+            GROUPS,
+            &self.weight,
+            &self.bias,
+            EPS,
+        )?
+        .to_dtype(x.dtype())
+    }
+
+    /// The norm, then `* (1 + scale) + shift` where given, then SiLU.
+    pub(crate) fn forward_silu(
+        &self,
+        x: &Tensor,
+        scale_shift: Option<(&Tensor, &Tensor)>,
+    ) -> Result<Tensor> {
+        fndm_kernels::group_norm_silu(
+            &x.to_dtype(self.weight.dtype())?,
+            GROUPS,
+            &self.weight,
+            &self.bias,
+            EPS,
+            scale_shift,
+        )?
+        .to_dtype(x.dtype())
+    }
+}
+
+/// The type that norms, embeddings and softmax are computed in: at least f32.
+pub(crate) fn wide(dtype: DType) -> DType {
+    match dtype {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
+    }
+}
