@@ -70,7 +70,7 @@ impl Default for UNetConfig {
 }
 
 impl UNetConfig {
-    /// A small network for CPUs at 64 px: 3 M parameters, two class labels, attention at 16 and 8 px.
+    /// A small network for CPUs at 64 px: 32 channels times 1, 2, 3, 3, about 3 M parameters, two class labels, attention at 16 and 8 px.
     #[must_use]
     pub fn small_64(in_channels: usize, out_channels: usize) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl UNetConfig {
             model_channels: 32,
             num_res_blocks: 1,
             attention_resolutions: vec![4, 8],
-            channel_mult: vec![1., 2., 3., 4.],
+            channel_mult: vec![1., 2., 3., 3.],
             num_classes: Some(2),
             num_head_channels: Some(32),
             use_scale_shift_norm: true,
@@ -251,7 +251,7 @@ impl Default for ClassifierConfig {
 }
 
 impl ClassifierConfig {
-    /// A small classifier for CPUs at 64 px with two logits: 0.7 M parameters, attention at 16 and 8 px.
+    /// A small classifier for CPUs at 64 px with two logits: 0.63 M parameters, attention at 16 and 8 px.
     #[must_use]
     pub fn small_64(in_channels: usize) -> Self {
         Self {

@@ -38,6 +38,7 @@
 
 mod blocks;
 mod classifier;
+mod compat;
 mod config;
 mod dropout;
 mod embedding;
