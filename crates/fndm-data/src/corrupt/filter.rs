@@ -1,0 +1,110 @@
+//! Smoothing and smooth random fields on a slice.
+
+use ndarray::{Array2, Axis};
+use rand::{Rng, RngExt};
+
+/// About a Gaussian of standard deviation `sigma` pixels: three box means, border values repeated.
+pub(super) fn smooth(image: &Array2<f32>, sigma: f64) -> Array2<f32> {
+    let mut out = image.clone();
+    // Three boxes of width 2 r + 1 have the variance r (r + 1).
+    let radius = ((0.25 + sigma * sigma).sqrt() - 0.5).max(0.0);
+    for axis in [Axis(0), Axis(1)] {
+        for mut lane in out.lanes_mut(axis) {
+            let mut line: Vec<f32> = lane.iter().copied().collect();
+            for _ in 0..3 {
+                line = box_mean(&line, radius as f32);
+            }
+            for (v, s) in lane.iter_mut().zip(line) {
+                *v = s;
+            }
+        }
+    }
+    out
+}
+
+/// Mean over `2 radius + 1` pixels; a broken radius counts the outermost two by its fraction.
+fn box_mean(line: &[f32], radius: f32) -> Vec<f32> {
+    let n = line.len() as isize;
+    let whole = radius.floor() as isize;
+    let part = radius - radius.floor();
+    let at = |i: isize| line[i.clamp(0, n - 1) as usize];
+    let weight = 1.0 / (2.0 * radius + 1.0);
+    let mut sum: f32 = (-whole..=whole).map(at).sum();
+    let mut out = Vec::with_capacity(line.len());
+    for i in 0..n {
+        out.push(weight * (sum + part * (at(i - whole - 1) + at(i + whole + 1))));
+        sum += at(i + whole + 1) - at(i - whole);
+    }
+    out
+}
+
+/// A smooth random field within -1 and 1, with features about `scale` pixels large: a coarse
+/// grid of random values, interpolated by smooth curves.
+pub(super) fn field<R: Rng + ?Sized>(rng: &mut R, h: usize, w: usize, scale: f64) -> Array2<f32> {
+    let scale = scale.max(1.0);
+    let rows = (h as f64 / scale) as usize + 3;
+    let columns = (w as f64 / scale) as usize + 3;
+    let grid = Array2::from_shape_fn((rows, columns), |_| rng.random_range(-1.0..1.0f32));
+    let (shift_i, shift_j) = (rng.random::<f64>(), rng.random::<f64>());
+    // Cell and smooth weight of every row and column.
+    let place = |n: usize, shift: f64| -> Vec<(usize, f32)> {
+        (0..n)
+            .map(|i| {
+                let x = i as f64 / scale + shift;
+                let t = x.fract() as f32;
+                (x as usize, t * t * (3.0 - 2.0 * t))
+            })
+            .collect()
+    };
+    let (is, js) = (place(h, shift_i), place(w, shift_j));
+    Array2::from_shape_fn((h, w), |(i, j)| {
+        let ((a, s), (b, t)) = (is[i], js[j]);
+        let top = grid[[a, b]] * (1.0 - t) + grid[[a, b + 1]] * t;
+        let bottom = grid[[a + 1, b]] * (1.0 - t) + grid[[a + 1, b + 1]] * t;
+        top * (1.0 - s) + bottom * s
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn smoothing_keeps_constants_and_has_the_variance_asked_for() {
+        let flat = Array2::from_elem((20, 30), 0.7f32);
+        assert!(smooth(&flat, 2.3).iter().all(|v| (v - 0.7).abs() < 1e-5));
+
+        let mut point = Array2::zeros((61, 61));
+        point[[30, 30]] = 1.0f32;
+        for sigma in [0.7, 1.5, 3.0] {
+            let s = smooth(&point, sigma);
+            let total: f32 = s.sum();
+            let variance: f64 = s
+                .indexed_iter()
+                .map(|((i, _), v)| (i as f64 - 30.0).powi(2) * f64::from(*v))
+                .sum();
+            assert!((total - 1.0).abs() < 1e-4);
+            // A broken radius is not exact.
+            assert!((variance.sqrt() / sigma - 1.0).abs() < 0.08, "{sigma}: {}", variance.sqrt());
+        }
+    }
+
+    #[test]
+    fn smoothing_with_zero_width_changes_nothing() {
+        let image = Array2::from_shape_fn((5, 7), |(i, j)| (i * 7 + j) as f32);
+        assert_eq!(smooth(&image, 0.0), image);
+    }
+
+    #[test]
+    fn field_is_bounded_and_smooth() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
+        let f = field(&mut rng, 64, 48, 8.0);
+        assert!(f.iter().all(|v| v.abs() <= 1.0));
+        for i in 1..64 {
+            for j in 0..48 {
+                assert!((f[[i, j]] - f[[i - 1, j]]).abs() < 0.5);
+            }
+        }
+    }
+}
