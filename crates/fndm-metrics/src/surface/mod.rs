@@ -1,0 +1,18 @@
+//! Distances between the surfaces of two masks, in 1 to 3 dimensions, with voxel spacing.
+
+mod area;
+mod border;
+mod definition;
+mod grid;
+mod surfel;
+mod transform;
+mod voxels;
+
+pub use border::{BorderDistances, Connectivity};
+pub use definition::{
+    Definition, average_surface_distance, average_symmetric_surface_distance, hausdorff,
+    percentile_hausdorff, surface_dice,
+};
+pub use surfel::SurfelDistances;
+pub use transform::distance_transform;
+pub use voxels::VoxelDistances;
