@@ -42,7 +42,11 @@ fn otsu(values: &[f32]) -> f32 {
     sorted.sort_by(f32::total_cmp);
     let total: f64 = sorted.iter().map(|v| f64::from(*v)).sum();
     let (mut below, mut best, mut threshold) = (0.0, 0.0, f32::MAX);
-    for (i, v) in sorted.iter().enumerate().take(sorted.len().saturating_sub(1)) {
+    for (i, v) in sorted
+        .iter()
+        .enumerate()
+        .take(sorted.len().saturating_sub(1))
+    {
         below += f64::from(*v);
         let (n, m) = ((i + 1) as f64, (sorted.len() - i - 1) as f64);
         let between = n * m * (below / n - (total - below) / m).powi(2);
@@ -59,7 +63,11 @@ fn dice(predicted: impl Iterator<Item = bool>, truth: &[bool]) -> f64 {
         both += usize::from(p && *t);
         sum += usize::from(p) + usize::from(*t);
     }
-    if sum == 0 { 1.0 } else { 2.0 * both as f64 / sum as f64 }
+    if sum == 0 {
+        1.0
+    } else {
+        2.0 * both as f64 / sum as f64
+    }
 }
 
 /// Chance that a diseased slice scores above a healthy one.
@@ -68,7 +76,13 @@ fn auroc(scores: &[(f64, bool)]) -> f64 {
     for (a, _) in scores.iter().filter(|s| s.1) {
         for (b, _) in scores.iter().filter(|s| !s.1) {
             pairs += 1.0;
-            wins += if a > b { 1.0 } else if a == b { 0.5 } else { 0.0 };
+            wins += if a > b {
+                1.0
+            } else if a == b {
+                0.5
+            } else {
+                0.0
+            };
         }
     }
     wins / pairs
@@ -81,7 +95,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let phantom = PhantomConfig::default().build()?;
 
     let started = Instant::now();
-    let cohort: Vec<_> = (first..first + patients).map(|s| phantom.patient(s)).collect();
+    let cohort: Vec<_> = (first..first + patients)
+        .map(|s| phantom.patient(s))
+        .collect();
     let each = started.elapsed().as_secs_f64() / patients as f64;
 
     let (mut areas, mut by_otsu, mut position, mut brightness) = (vec![], vec![], vec![], vec![]);
@@ -108,7 +124,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             let n = whole.iter().filter(|h| **h).count() as f64;
             for (s, (_, volume)) in patient.sequences.iter().enumerate() {
                 let plane = volume.data.index_axis(Axis(2), z);
-                let sum: f64 = plane.iter().zip(&whole).filter(|p| *p.1).map(|p| f64::from(*p.0)).sum();
+                let sum: f64 = plane
+                    .iter()
+                    .zip(&whole)
+                    .filter(|p| *p.1)
+                    .map(|p| f64::from(*p.0))
+                    .sum();
                 brightness.push((s, sum / n / f64::from(whites[s]), ill));
             }
             if ill {
@@ -152,13 +173,33 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{patients} patients, {:.0} ms each", 1e3 * each);
     println!("diseased slices: {} of {}", areas.len(), position.len());
     let q = |p: usize| areas[(areas.len() - 1) * p / 100];
-    println!("lesion pixels per slice: 5 % {}, 25 % {}, median {}, 75 % {}, 95 % {}", q(5), q(25), q(50), q(75), q(95));
+    println!(
+        "lesion pixels per slice: 5 % {}, 25 % {}, median {}, 75 % {}, 95 % {}",
+        q(5),
+        q(25),
+        q(50),
+        q(75),
+        q(95)
+    );
     println!("FLAIR, Otsu in eroded head: Dice {:.3}", mean(&by_otsu));
-    println!("FLAIR, best threshold for all ({:.2}): Dice {:.3}", best.0, best.1);
-    println!("FLAIR, best threshold for each slice: Dice {:.3}", mean(&per_slice));
-    println!("label from nearness to the middle slice: AUROC {:.3}", auroc(&position));
+    println!(
+        "FLAIR, best threshold for all ({:.2}): Dice {:.3}",
+        best.0, best.1
+    );
+    println!(
+        "FLAIR, best threshold for each slice: Dice {:.3}",
+        mean(&per_slice)
+    );
+    println!(
+        "label from nearness to the middle slice: AUROC {:.3}",
+        auroc(&position)
+    );
     for (s, name) in fndm_data::phantom::SEQUENCES.iter().enumerate() {
-        let scores: Vec<_> = brightness.iter().filter(|b| b.0 == s).map(|b| (b.1, b.2)).collect();
+        let scores: Vec<_> = brightness
+            .iter()
+            .filter(|b| b.0 == s)
+            .map(|b| (b.1, b.2))
+            .collect();
         println!("label from mean {name}: AUROC {:.3}", auroc(&scores));
     }
     Ok(())

@@ -78,10 +78,12 @@ fn main() -> Result<(), Box<dyn Error>> {
                     let (i, j) = (x / zoom, y / zoom);
                     let grey = (255.0 * (data[[i, j, z]] / white).clamp(0.0, 1.0)) as u8;
                     let inside = mask[[i, j, z]] > 0.0;
-                    let edge = [(0isize, 1isize), (1, 0), (0, -1), (-1, 0)].iter().any(|d| {
-                        let near = (i.wrapping_add_signed(d.0), j.wrapping_add_signed(d.1), z);
-                        mask.get(near).is_none_or(|m| *m <= 0.0)
-                    });
+                    let edge = [(0isize, 1isize), (1, 0), (0, -1), (-1, 0)]
+                        .iter()
+                        .any(|d| {
+                            let near = (i.wrapping_add_signed(d.0), j.wrapping_add_signed(d.1), z);
+                            mask.get(near).is_none_or(|m| *m <= 0.0)
+                        });
                     let colour = if tile == 4 && inside && edge {
                         [230, 40, 40]
                     } else {

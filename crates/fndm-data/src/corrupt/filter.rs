@@ -86,7 +86,11 @@ mod tests {
                 .sum();
             assert!((total - 1.0).abs() < 1e-4);
             // A broken radius is not exact.
-            assert!((variance.sqrt() / sigma - 1.0).abs() < 0.08, "{sigma}: {}", variance.sqrt());
+            assert!(
+                (variance.sqrt() / sigma - 1.0).abs() < 0.08,
+                "{sigma}: {}",
+                variance.sqrt()
+            );
         }
     }
 

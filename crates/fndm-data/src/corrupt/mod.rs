@@ -89,7 +89,11 @@ impl Corruption {
             }
         }
         if other.dim() != (c, h, w) {
-            return Err(Error::shape("other", format!("[{c}, {h}, {w}]"), other.shape()));
+            return Err(Error::shape(
+                "other",
+                format!("[{c}, {h}, {w}]"),
+                other.shape(),
+            ));
         }
         let region = Zip::from(mask).and(head).map_collect(|m, h| *m && *h);
         if !region.iter().any(|r| *r) {
@@ -195,7 +199,11 @@ impl CorruptionMix {
     pub fn check(&self) -> Result<()> {
         check_weights("CorruptionMix weights", &self.weights())?;
         if !(0.0..=64.0).contains(&self.soft_edge) {
-            return Err(Error::config("CorruptionMix.soft_edge", "0 to 64", self.soft_edge));
+            return Err(Error::config(
+                "CorruptionMix.soft_edge",
+                "0 to 64",
+                self.soft_edge,
+            ));
         }
         Ok(())
     }

@@ -169,10 +169,7 @@ impl FreeForm {
         let low = TAU / 5.0 - rng.random_range(0.0..TAU / 15.0);
         let high = TAU / 5.0 + rng.random_range(0.0..TAU / 15.0);
         let brush = self.width(rng, (height * width).sqrt());
-        let mut from = (
-            rng.random_range(0..w) as f64,
-            rng.random_range(0..h) as f64,
-        );
+        let mut from = (rng.random_range(0..w) as f64, rng.random_range(0..h) as f64);
         for i in 0..between(rng, self.segments) {
             let angle = rng.random_range(low..=high);
             let angle = if i % 2 == 0 { TAU - angle } else { angle };
@@ -307,10 +304,7 @@ impl Blob {
         let ratio = rng.random_range(1.0..=self.elongation.clamp(1.0, 20.0));
         let short = (area / (PI * ratio)).sqrt().max(0.6);
         let turn = rng.random_range(0.0..PI);
-        let centre = (
-            rng.random_range(0..w) as f64,
-            rng.random_range(0..h) as f64,
-        );
+        let centre = (rng.random_range(0..w) as f64, rng.random_range(0..h) as f64);
         let height = self.waves.clamp(0.0, 0.9);
         // Waves of order 2 to 5 whose heights add up to at most `waves`.
         let waves = [2.0, 3.0, 4.0, 5.0].map(|order| {
@@ -327,7 +321,9 @@ impl Blob {
             turn,
             1.0 + height,
             |angle| {
-                let wave = |(order, height, phase): &(f64, f64, f64)| height * (order * angle + phase).sin();
+                let wave = |(order, height, phase): &(f64, f64, f64)| {
+                    height * (order * angle + phase).sin()
+                };
                 1.0 + waves.iter().map(wave).sum::<f64>()
             },
         );
@@ -396,7 +392,11 @@ impl MaskMix {
     pub fn check(&self) -> Result<()> {
         check_weights(
             "MaskMix weights",
-            &[self.free_form_weight, self.blob_weight, self.scattered_weight],
+            &[
+                self.free_form_weight,
+                self.blob_weight,
+                self.scattered_weight,
+            ],
         )?;
         self.free_form.check()?;
         self.blob.check()?;
@@ -407,7 +407,11 @@ impl MaskMix {
     pub fn draw<R: Rng + ?Sized>(&self, rng: &mut R, h: usize, w: usize) -> Array2<bool> {
         match pick(
             rng,
-            &[self.free_form_weight, self.blob_weight, self.scattered_weight],
+            &[
+                self.free_form_weight,
+                self.blob_weight,
+                self.scattered_weight,
+            ],
         ) {
             0 => self.free_form.draw(rng, h, w),
             1 => self.blob.draw(rng, h, w),

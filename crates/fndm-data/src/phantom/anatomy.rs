@@ -178,10 +178,9 @@ impl Anatomy {
     pub(crate) fn ventricle_distance(&self, q: Point) -> f32 {
         let (side, m) = self.side(q);
         let bend = 1.2 * self.wobble.scaled(q, 12.0);
-        side.ventricle
-            .iter()
-            .fold(f32::MAX, |d, capsule| smooth_min(d, capsule.distance(m), 2.0))
-            + bend
+        side.ventricle.iter().fold(f32::MAX, |d, capsule| {
+            smooth_min(d, capsule.distance(m), 2.0)
+        }) + bend
     }
 
     fn side(&self, q: Point) -> (&Hemisphere, Point) {
@@ -272,9 +271,7 @@ impl Anatomy {
             grey = grey.max(step((self.cortex + self.sulcus) * folded - wall - 0.7, 1.6));
         }
         // Fissure between the hemispheres; white matter bridges it in the middle of the head.
-        let bridge = 1.0
-            - ((y - 2.0) / self.core_half_length).powi(2)
-            - ((z + 6.0) / 27.0).powi(2);
+        let bridge = 1.0 - ((y - 2.0) / self.core_half_length).powi(2) - ((z + 6.0) / 27.0).powi(2);
         let gap = (x - 2.0 * self.wobble.scaled([0.0, y, z], 30.0)).abs() + 40.0 * bridge.max(0.0);
         let great = step(self.fissure - gap, 1.4);
         grey = grey.max(step(self.fissure + self.cortex - gap, 1.6));
@@ -323,10 +320,12 @@ impl Anatomy {
         // Sagittal sinus front and back, veins over the cortex, the middle cerebral artery.
         let back = x.hypot(y - half_length + 2.5) - self.sinus.0;
         let front = x.hypot(y + half_length - 2.5) - self.sinus.1;
-        let vein = step(self.vessels.scaled([round[0] + x, round[1] + y, z], 7.0) - 0.42, 0.12)
-            * (fluid.max(1.0 - covered)).min(1.0);
-        let artery = step(1.3 - (m[0] - half_width * 0.66).hypot(y + 9.0), 1.2)
-            * step(-(z + 4.0), 6.0);
+        let vein = step(
+            self.vessels.scaled([round[0] + x, round[1] + y, z], 7.0) - 0.42,
+            0.12,
+        ) * (fluid.max(1.0 - covered)).min(1.0);
+        let artery =
+            step(1.3 - (m[0] - half_width * 0.66).hypot(y + 9.0), 1.2) * step(-(z + 4.0), 6.0);
         let vessel = step(-back.min(front), 1.2).max(0.8 * vein).max(artery);
         overlay(tissue, Tissue::Vessel, vessel);
 
@@ -390,8 +389,18 @@ impl Hemisphere {
                 angle: -0.3,
             },
             sylvian: [
-                capsule([62.0, syl_y + 5.0, 0.0], [43.0, syl_y, 0.0], width + 0.6, width),
-                capsule([43.0, syl_y, 0.0], [39.0, syl_y + 22.0, 0.0], width, 0.5 * width),
+                capsule(
+                    [62.0, syl_y + 5.0, 0.0],
+                    [43.0, syl_y, 0.0],
+                    width + 0.6,
+                    width,
+                ),
+                capsule(
+                    [43.0, syl_y, 0.0],
+                    [39.0, syl_y + 22.0, 0.0],
+                    width,
+                    0.5 * width,
+                ),
             ],
             sylvian_z: u(-14.0, -4.0),
         }

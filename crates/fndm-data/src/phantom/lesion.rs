@@ -36,7 +36,7 @@ impl Default for LesionMix {
             tumour: 0.5,
             stroke: 0.3,
             multiple: 0.2,
-            hidden: 0.35,
+            hidden: 0.45,
             strength: (0.75, 1.0),
             min_area: 250.0,
         }
@@ -46,7 +46,8 @@ impl Default for LesionMix {
 impl LesionMix {
     pub(super) fn check(&self) -> Result<()> {
         let weights = [self.tumour, self.stroke, self.multiple];
-        if weights.iter().any(|w| !w.is_finite() || *w < 0.0) || weights.iter().sum::<f64>() <= 0.0 {
+        if weights.iter().any(|w| !w.is_finite() || *w < 0.0) || weights.iter().sum::<f64>() <= 0.0
+        {
             return Err(Error::config(
                 "LesionMix.tumour, stroke, multiple",
                 "weights of 0 or more, not all 0",
@@ -65,7 +66,11 @@ impl LesionMix {
             ));
         }
         if !(0.0..=1e5).contains(&self.min_area) {
-            return Err(Error::config("LesionMix.min_area", "0 to 1e5 mm^2", self.min_area));
+            return Err(Error::config(
+                "LesionMix.min_area",
+                "0 to 1e5 mm^2",
+                self.min_area,
+            ));
         }
         Ok(())
     }
@@ -367,7 +372,11 @@ fn plaques<R: Rng + ?Sized>(
         lesions.push(Lesion {
             shape: Shape::Blob,
             centre: p,
-            radii: [radius * uniform(rng, 1.0, 1.6), radius, radius * uniform(rng, 0.9, 1.3)],
+            radii: [
+                radius * uniform(rng, 1.0, 1.6),
+                radius,
+                radius * uniform(rng, 0.9, 1.3),
+            ],
             angle: p[1].atan2(p[0]),
             roughness: uniform(rng, 0.2, 0.5),
             noise: Noise::new(rng.random()),

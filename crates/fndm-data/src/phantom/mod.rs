@@ -24,6 +24,7 @@ mod lesion;
 mod noise;
 mod scanner;
 mod tissue;
+mod trim;
 
 use ndarray::Array3;
 use rand::{Rng, SeedableRng};
@@ -147,6 +148,9 @@ pub struct Phantom {
     config: PhantomConfig,
 }
 
+/// Parts of a lesion that are smaller than this in a slice, in mm^2, are left out.
+const FRAGMENT: f64 = 70.0;
+
 /// Streams of one seed's generator. Each part has its own, so that none moves another's numbers.
 const ANATOMY: u64 = 0;
 const LESIONS: u64 = 1;
@@ -218,7 +222,8 @@ impl Phantom {
         grid[2][3] = -bottom;
         let shape = (config.size, config.size, config.slices);
         let volume = |value: &dyn Fn(&Slice, usize) -> f32| {
-            let data = Array3::from_shape_fn(shape, |(x, y, z)| value(&slices[z], y * config.size + x));
+            let data =
+                Array3::from_shape_fn(shape, |(x, y, z)| value(&slices[z], y * config.size + x));
             Volume::new(data, grid)
         };
         Patient {
@@ -251,15 +256,20 @@ impl Phantom {
         let mut ill: Vec<(f32, Fractions)> = Vec::with_capacity(size * size);
         for row in 0..size {
             for column in 0..size {
-                let (tissue, share, lesion) =
-                    self.voxel([at(column as f32), at(row as f32), z], spacing, anatomy, lesions);
+                let (tissue, share, lesion) = self.voxel(
+                    [at(column as f32), at(row as f32), z],
+                    spacing,
+                    anatomy,
+                    lesions,
+                );
                 healthy.push(tissue);
                 ill.push((share, lesion));
             }
         }
 
-        let area = (spacing * spacing) as f64;
+        let area = f64::from(spacing * spacing);
         let mut mask: Vec<bool> = ill.iter().map(|(share, _)| *share >= 0.5).collect();
+        trim::drop_fragments(&mut mask, size, (FRAGMENT / area).ceil() as usize);
         if (mask.iter().filter(|m| **m).count() as f64) * area < config.lesions.min_area {
             mask.fill(false);
         }

@@ -97,7 +97,10 @@ mod tests {
         let noise = Noise::new(3);
         for i in -5..5 {
             let x = i as f32;
-            let (a, b) = (noise.at([x - 1e-4, 0.3, 0.6]), noise.at([x + 1e-4, 0.3, 0.6]));
+            let (a, b) = (
+                noise.at([x - 1e-4, 0.3, 0.6]),
+                noise.at([x + 1e-4, 0.3, 0.6]),
+            );
             assert!((a - b).abs() < 1e-3);
         }
     }

@@ -67,7 +67,7 @@ impl Contrast {
     pub(crate) fn draw<R: Rng + ?Sized>(rng: &mut R) -> Self {
         let mut signal = SIGNAL;
         for value in signal.iter_mut().flatten() {
-            *value *= 1.0 + rng.random_range(-0.04..0.04f32);
+            *value *= 1.0 + rng.random_range(-0.05..0.05f32);
         }
         Self { signal }
     }
