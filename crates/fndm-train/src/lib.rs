@@ -1,1 +1,40 @@
 //! Training of the diffusion model and the classifier: objective, optimiser, EMA, exact resume.
+
+mod adam;
+mod augment;
+mod batch;
+mod checkpoint;
+mod classifier;
+mod config;
+mod diffusion;
+mod ema;
+mod error;
+mod jitter;
+mod learner;
+mod log;
+mod optimizer;
+mod order;
+mod prefetch;
+mod random;
+mod report;
+mod slices;
+mod stop;
+mod times;
+mod trainer;
+
+pub use adam::Adam;
+pub use augment::Augmentation;
+pub use batch::{ClassifierBatch, ClassifierBatches, DiffusionBatch, DiffusionBatches};
+pub use checkpoint::{CheckpointState, Fingerprint, list_checkpoints, read_checkpoint_state};
+pub use classifier::ClassifierTrainer;
+pub use config::{ClassifierTrainConfig, ConditionDropout, DiffusionConfig};
+pub use diffusion::DiffusionTrainer;
+pub use ema::Ema;
+pub use error::{Error, Result};
+pub use jitter::CoarseJitter;
+pub use log::JsonLines;
+pub use optimizer::{EmaConfig, NonFinite, OptimizerConfig, RateSchedule};
+pub use report::{StepReport, TimeRange};
+pub use stop::StopFlag;
+pub use times::{LossWeight, TimeSampling};
+pub use trainer::{Ended, RunConfig, Trainer, run};

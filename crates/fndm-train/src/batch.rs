@@ -1,0 +1,345 @@
+//! Batches of objective (5) and of the classifier, made from (seed, number) alone.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use fndm_data::SliceSet;
+use fndm_solver::{NoiseSchedule, Prediction};
+use ndarray::{Array2, Array3, ArrayView3, Axis};
+use rand::{Rng, RngExt};
+use rand_distr::StandardNormal;
+
+use crate::order::Order;
+use crate::random::{Purpose, generator};
+use crate::slices::check_slices;
+use crate::{Augmentation, ClassifierTrainConfig, DiffusionConfig, LossWeight, Result};
+
+/// One batch of the diffusion model's training. Arrays are in the order (B, C, H, W).
+#[derive(Debug, Clone)]
+pub struct DiffusionBatch {
+    /// B, C, H, W.
+    pub shape: [usize; 4],
+    /// Noised slices `x_t = alpha x_0 + sigma epsilon`.
+    pub state: Vec<f32>,
+    /// Conditioning images `x_0^n`: corrupted inside `region`, or zeros where withheld.
+    pub image: Vec<f32>,
+    /// Coarse maps `x_seg`, 0 or 1, (B, 1, H, W): zeros where empty or withheld.
+    pub coarse: Vec<f32>,
+    /// What was really corrupted, 0 or 1, (B, 1, H, W); zeros where the image was withheld.
+    pub region: Vec<f32>,
+    /// What the network should predict: noise, `x_0` or v.
+    pub target: Vec<f32>,
+    /// Discrete timesteps, `0..T`.
+    pub timesteps: Vec<usize>,
+    /// Times that the network is called with.
+    pub model_times: Vec<f32>,
+    /// Labels that the network is called with: 0, 1, or 2 where withheld.
+    pub labels: Vec<u32>,
+    /// Weight of each sample's squared error.
+    pub weights: Vec<f32>,
+    /// Position of each sample in the slice set.
+    pub slices: Vec<usize>,
+}
+
+/// One batch of the classifier's training.
+#[derive(Debug, Clone)]
+pub struct ClassifierBatch {
+    /// B, C, H, W.
+    pub shape: [usize; 4],
+    /// Noised slices.
+    pub state: Vec<f32>,
+    /// Discrete timesteps, `0..T`.
+    pub timesteps: Vec<usize>,
+    /// Times that the network is called with.
+    pub model_times: Vec<f32>,
+    /// Labels: 0 healthy, 1 diseased.
+    pub labels: Vec<u32>,
+    /// Position of each sample in the slice set.
+    pub slices: Vec<usize>,
+}
+
+/// Makes the diffusion model's batches.
+#[derive(Debug)]
+pub struct DiffusionBatches {
+    config: DiffusionConfig,
+    schedule: NoiseSchedule,
+    set: Arc<SliceSet>,
+    order: Order,
+    seed: u64,
+    purpose: Purpose,
+}
+
+/// Makes the classifier's batches.
+#[derive(Debug)]
+pub struct ClassifierBatches {
+    config: ClassifierTrainConfig,
+    schedule: NoiseSchedule,
+    set: Arc<SliceSet>,
+    order: Order,
+    seed: u64,
+}
+
+impl DiffusionBatches {
+    /// # Errors
+    /// When the config or the slices are not as they should be.
+    pub fn new(config: &DiffusionConfig, set: Arc<SliceSet>, seed: u64) -> Result<Self> {
+        config.check()?;
+        check_slices(&set)?;
+        Ok(Self {
+            schedule: config.schedule.build()?,
+            order: Order::new(&set.labels, config.diseased_share, seed)?,
+            config: config.clone(),
+            set,
+            seed,
+            purpose: Purpose::Diffusion,
+        })
+    }
+
+    /// The same for validation: other numbers, drawn from every slice equally often.
+    pub(crate) fn for_validation(
+        config: &DiffusionConfig,
+        set: Arc<SliceSet>,
+        seed: u64,
+    ) -> Result<Self> {
+        let config = DiffusionConfig {
+            diseased_share: None,
+            augmentation: Augmentation::NONE,
+            ..config.clone()
+        };
+        let mut batches = Self::new(&config, set, seed)?;
+        batches.purpose = Purpose::Validation;
+        Ok(batches)
+    }
+
+    /// The noise schedule.
+    #[must_use]
+    pub fn schedule(&self) -> &NoiseSchedule {
+        &self.schedule
+    }
+
+    /// Batch number `index`, from 0.
+    ///
+    /// # Errors
+    /// When a mask or a corruption can't be drawn.
+    pub fn draw(&mut self, index: u64) -> Result<DiffusionBatch> {
+        let steps = self.schedule.steps();
+        let times = self.config.times;
+        self.draw_at(index, |rng, _| times.draw(rng, steps))
+    }
+
+    /// The same, with timesteps by `timestep(rng, position in the batch)`.
+    pub(crate) fn draw_at(
+        &mut self,
+        index: u64,
+        timestep: impl Fn(&mut rand_chacha::ChaCha8Rng, usize) -> usize,
+    ) -> Result<DiffusionBatch> {
+        let n = self.config.batch;
+        let (_, c, h, w) = self.set.images.dim();
+        let mut rng = generator(self.seed, self.purpose, index);
+        let mut batch = DiffusionBatch {
+            shape: [n, c, h, w],
+            state: Vec::with_capacity(n * c * h * w),
+            image: Vec::with_capacity(n * c * h * w),
+            coarse: Vec::with_capacity(n * h * w),
+            region: Vec::with_capacity(n * h * w),
+            target: Vec::with_capacity(n * c * h * w),
+            timesteps: Vec::with_capacity(n),
+            model_times: Vec::with_capacity(n),
+            labels: Vec::with_capacity(n),
+            weights: Vec::with_capacity(n),
+            slices: Vec::with_capacity(n),
+        };
+        for position in 0..n {
+            let slice = self.order.at(index * n as u64 + position as u64);
+            let step = timestep(&mut rng, position);
+            self.sample(&mut rng, slice, step, &mut batch)?;
+        }
+        Ok(batch)
+    }
+
+    fn sample(
+        &self,
+        rng: &mut rand_chacha::ChaCha8Rng,
+        slice: usize,
+        step: usize,
+        batch: &mut DiffusionBatch,
+    ) -> Result<()> {
+        let config = &self.config;
+        let (x0, head) = augmented(&self.set, slice, config.augmentation, rng);
+        let (_, h, w) = x0.dim();
+
+        let withheld: f64 = rng.random();
+        let both = withheld < config.condition_dropout.image_and_coarse;
+        let coarse_only = !both
+            && withheld
+                < config.condition_dropout.image_and_coarse + config.condition_dropout.coarse;
+        let untouched = rng.random::<f64>() < config.empty_mask
+            || (coarse_only && !config.condition_dropout.corrupt_without_coarse);
+
+        let mut image = x0.clone();
+        let mut region = Array2::from_elem((h, w), false);
+        let mut coarse = region.clone();
+        if !both && !untouched {
+            // Nothing outside the head is corrupted, and a real coarse map is empty there.
+            region = config.masks.draw_in(rng, head.view());
+            region.zip_mut_with(&head, |inside, &head| *inside &= head);
+            let other = rng.random_range(0..self.set.labels.len());
+            let other = self.set.images.index_axis(Axis(0), other);
+            config
+                .corruption
+                .apply(rng, image.view_mut(), region.view(), other, head.view())?;
+            coarse = config.jitter.apply(rng, &region);
+        }
+        if both {
+            image.fill(0.0);
+        }
+        if coarse_only {
+            coarse.fill(false);
+        }
+
+        let level = Level::at(&self.schedule, step);
+        let (alpha, sigma) = (level.alpha as f32, level.sigma as f32);
+        for &x in &x0 {
+            let epsilon: f32 = rng.sample(StandardNormal);
+            batch.state.push(alpha * x + sigma * epsilon);
+            batch.target.push(match config.prediction {
+                Prediction::Noise => epsilon,
+                Prediction::X0 => x,
+                Prediction::V => alpha * epsilon - sigma * x,
+                Prediction::Score => -epsilon / sigma,
+            });
+        }
+        batch.image.extend(image.iter());
+        batch
+            .coarse
+            .extend(coarse.iter().map(|&m| f32::from(u8::from(m))));
+        batch
+            .region
+            .extend(region.iter().map(|&m| f32::from(u8::from(m))));
+        let label = u32::from(self.set.labels[slice]);
+        let withheld = rng.random::<f64>() < config.label_dropout;
+        batch.labels.push(if withheld { 2 } else { label });
+        batch.timesteps.push(step);
+        batch.model_times.push(level.model_time as f32);
+        batch
+            .weights
+            .push(level.weight(config.loss_weight, config.prediction) as f32);
+        batch.slices.push(slice);
+        Ok(())
+    }
+}
+
+impl ClassifierBatches {
+    /// # Errors
+    /// When the config or the slices are not as they should be.
+    pub fn new(config: &ClassifierTrainConfig, set: Arc<SliceSet>, seed: u64) -> Result<Self> {
+        config.check()?;
+        check_slices(&set)?;
+        Ok(Self {
+            schedule: config.schedule.build()?,
+            order: Order::new(&set.labels, config.diseased_share, seed)?,
+            config: config.clone(),
+            set,
+            seed,
+        })
+    }
+
+    /// Batch number `index`, from 0.
+    #[must_use]
+    pub fn draw(&mut self, index: u64) -> ClassifierBatch {
+        let n = self.config.batch;
+        let (_, c, h, w) = self.set.images.dim();
+        let mut rng = generator(self.seed, Purpose::Classifier, index);
+        let mut batch = ClassifierBatch::with_capacity(n, [c, h, w]);
+        for position in 0..n {
+            let slice = self.order.at(index * n as u64 + position as u64);
+            let step = self.config.times.draw(&mut rng, self.schedule.steps());
+            let (x0, _) = augmented(&self.set, slice, self.config.augmentation, &mut rng);
+            batch.push(&mut rng, &self.schedule, x0.view(), step);
+            batch.labels.push(u32::from(self.set.labels[slice]));
+            batch.slices.push(slice);
+        }
+        batch
+    }
+}
+
+impl ClassifierBatch {
+    pub(crate) fn with_capacity(n: usize, [c, h, w]: [usize; 3]) -> Self {
+        Self {
+            shape: [n, c, h, w],
+            state: Vec::with_capacity(n * c * h * w),
+            timesteps: Vec::with_capacity(n),
+            model_times: Vec::with_capacity(n),
+            labels: Vec::with_capacity(n),
+            slices: Vec::with_capacity(n),
+        }
+    }
+
+    /// Adds a noised slice.
+    pub(crate) fn push(
+        &mut self,
+        rng: &mut impl Rng,
+        schedule: &NoiseSchedule,
+        x0: ArrayView3<'_, f32>,
+        step: usize,
+    ) {
+        let level = Level::at(schedule, step);
+        let (alpha, sigma) = (level.alpha as f32, level.sigma as f32);
+        self.state.extend(x0.iter().map(|&x| {
+            let epsilon: f32 = rng.sample(StandardNormal);
+            alpha * x + sigma * epsilon
+        }));
+        self.timesteps.push(step);
+        self.model_times.push(level.model_time as f32);
+    }
+}
+
+/// A slice and its head mask, changed by the augmentation.
+fn augmented(
+    set: &SliceSet,
+    slice: usize,
+    augmentation: Augmentation,
+    rng: &mut impl Rng,
+) -> (Array3<f32>, Array2<bool>) {
+    let mut x0 = set.images.index_axis(Axis(0), slice).to_owned();
+    let mut head = set.head.index_axis(Axis(0), slice).to_owned();
+    augmentation.apply(rng, &mut x0, &mut head);
+    (x0, head)
+}
+
+/// The noise level of a discrete timestep.
+pub(crate) struct Level {
+    pub(crate) alpha: f64,
+    pub(crate) sigma: f64,
+    pub(crate) model_time: f64,
+}
+
+impl Level {
+    pub(crate) fn at(schedule: &NoiseSchedule, step: usize) -> Self {
+        let t = schedule.time_of_index(step);
+        Self {
+            alpha: schedule.alpha(t),
+            sigma: schedule.sigma(t),
+            model_time: schedule.model_time(t),
+        }
+    }
+
+    fn weight(&self, weight: LossWeight, prediction: Prediction) -> f64 {
+        let LossWeight::MinSnr { gamma } = weight else {
+            return 1.0;
+        };
+        let snr = (self.alpha / self.sigma).powi(2);
+        let on_x0 = snr.min(gamma);
+        match prediction {
+            Prediction::X0 => on_x0,
+            Prediction::Noise => on_x0 / snr,
+            Prediction::V => on_x0 / (snr + 1.0),
+            Prediction::Score => on_x0 * self.sigma.powi(2) / snr,
+        }
+    }
+}
+
+/// A batch's arrays as tensors.
+pub(crate) fn tensor(values: Vec<f32>, shape: &[usize], device: &Device) -> Result<Tensor> {
+    Ok(Tensor::from_vec(values, shape, device)?)
+}

@@ -1,0 +1,312 @@
+use fndm_data::corrupt::CorruptionMix;
+use fndm_data::freeform::MaskMix;
+use fndm_solver::{Prediction, ScheduleConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{check, check_share};
+use crate::{Augmentation, CoarseJitter, LossWeight, OptimizerConfig, Result, TimeSampling};
+
+/// How often a sample is trained with its conditions withheld, that is, all zeros.
+///
+/// One network then serves every row of the paper's ablation: all conditions (CG + NM + MB), no coarse map (CG + NM), and neither (CG).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConditionDropout {
+    /// Probability that the conditioning image and the coarse map are both withheld.
+    pub image_and_coarse: f64,
+    /// Probability that the coarse map alone is withheld.
+    pub coarse: f64,
+    /// Whether the image stays corrupted where the coarse map alone is withheld. If not, such a sample is one of the
+    /// uncorrupted: the network then takes an empty coarse map to mean that all of the image is to be trusted.
+    pub corrupt_without_coarse: bool,
+}
+
+impl Default for ConditionDropout {
+    fn default() -> Self {
+        Self {
+            image_and_coarse: 0.15,
+            coarse: 0.1,
+            corrupt_without_coarse: false,
+        }
+    }
+}
+
+impl ConditionDropout {
+    /// Conditions are always given.
+    pub const NONE: Self = Self {
+        image_and_coarse: 0.0,
+        coarse: 0.0,
+        corrupt_without_coarse: false,
+    };
+
+    fn check(&self) -> Result<()> {
+        check_share(self.image_and_coarse, "condition_dropout.image_and_coarse")?;
+        check_share(self.coarse, "condition_dropout.coarse")?;
+        check_share(
+            self.image_and_coarse + self.coarse,
+            "condition_dropout.image_and_coarse + condition_dropout.coarse",
+        )
+    }
+}
+
+/// Training of the diffusion model by objective (5) of the paper.
+///
+/// The default is for short trainings on a CPU. [`DiffusionConfig::paper`] has the paper's constants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiffusionConfig {
+    /// Noise schedule.
+    pub schedule: ScheduleConfig,
+    /// What the network predicts; the loss is on that. The paper predicts the noise, v is better at high noise after short training.
+    pub prediction: Prediction,
+    /// Slices per forward pass.
+    pub batch: usize,
+    /// Forward passes per optimiser step.
+    pub accumulation: usize,
+    /// Iterations (optimiser steps) of the whole run.
+    pub iterations: Option<u64>,
+    /// Seconds of the whole run, resumed sessions added up.
+    pub time_budget_s: Option<f64>,
+    /// Optimiser.
+    pub optimizer: OptimizerConfig,
+    /// Timesteps.
+    pub times: TimeSampling,
+    /// Weight of a sample by its timestep.
+    pub loss_weight: LossWeight,
+    /// Weight of the pixels inside the corrupted region, relative to 1 outside.
+    pub region_weight: f64,
+    /// Conditions withheld at random.
+    pub condition_dropout: ConditionDropout,
+    /// Probability that the label is withheld. Needs a network with one class more than there are labels: the last one means "no label".
+    pub label_dropout: f64,
+    /// The regions to corrupt.
+    pub masks: MaskMix,
+    /// What is done to the conditioning image in them.
+    pub corruption: CorruptionMix,
+    /// Share of the samples that have an empty mask and an uncorrupted conditioning image.
+    pub empty_mask: f64,
+    /// How the coarse map differs from the corrupted region.
+    pub jitter: CoarseJitter,
+    /// Augmentation.
+    pub augmentation: Augmentation,
+    /// Share of diseased slices in what is drawn; none means that every slice comes equally often.
+    pub diseased_share: Option<f64>,
+    /// Batches prepared ahead.
+    pub prefetch: usize,
+}
+
+impl Default for DiffusionConfig {
+    fn default() -> Self {
+        Self {
+            schedule: ScheduleConfig::default(),
+            prediction: Prediction::V,
+            batch: 8,
+            accumulation: 1,
+            iterations: None,
+            time_budget_s: None,
+            optimizer: OptimizerConfig {
+                lr: 3e-4,
+                warm_up: 100,
+                clip: Some(1.0),
+                ema: crate::EmaConfig {
+                    decays: vec![0.999],
+                    warm_up: true,
+                },
+                ..OptimizerConfig::default()
+            },
+            times: TimeSampling::Uniform,
+            loss_weight: LossWeight::Uniform,
+            region_weight: 1.0,
+            condition_dropout: ConditionDropout::default(),
+            label_dropout: 0.0,
+            masks: MaskMix::default(),
+            corruption: CorruptionMix::default(),
+            empty_mask: 0.2,
+            jitter: CoarseJitter::default(),
+            augmentation: Augmentation::default(),
+            diseased_share: Some(0.5),
+            prefetch: 4,
+        }
+    }
+}
+
+impl DiffusionConfig {
+    /// The paper's constants: noise prediction, Adam at 1e-4, batch 3, 130,000 iterations, conditions never withheld.
+    #[must_use]
+    pub fn paper() -> Self {
+        Self {
+            prediction: Prediction::Noise,
+            batch: 3,
+            iterations: Some(130_000),
+            optimizer: OptimizerConfig::default(),
+            condition_dropout: ConditionDropout::NONE,
+            empty_mask: 0.0,
+            jitter: CoarseJitter::NONE,
+            augmentation: Augmentation::NONE,
+            diseased_share: None,
+            ..Self::default()
+        }
+    }
+
+    /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
+        check_common(
+            self.batch,
+            self.accumulation,
+            self.time_budget_s,
+            self.prefetch,
+            self.diseased_share,
+        )?;
+        self.optimizer.check(self.iterations)?;
+        check(
+            self.prediction != Prediction::Score,
+            "prediction",
+            "noise, x0 or v: the score grows without bound at low noise",
+            self.prediction,
+        )?;
+        self.times.check()?;
+        self.loss_weight.check()?;
+        check(
+            self.region_weight.is_finite() && self.region_weight > 0.0,
+            "region_weight",
+            "above 0",
+            self.region_weight,
+        )?;
+        self.condition_dropout.check()?;
+        check_share(self.label_dropout, "label_dropout")?;
+        check_share(self.empty_mask, "empty_mask")?;
+        self.masks.check()?;
+        self.corruption.check()?;
+        self.jitter.check()?;
+        self.augmentation.check()
+    }
+}
+
+/// Training of the classifier: cross entropy on noised slices.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClassifierTrainConfig {
+    /// Noise schedule: the diffusion model's.
+    pub schedule: ScheduleConfig,
+    /// Slices per forward pass.
+    pub batch: usize,
+    /// Forward passes per optimiser step.
+    pub accumulation: usize,
+    /// Iterations (optimiser steps) of the whole run.
+    pub iterations: Option<u64>,
+    /// Seconds of the whole run, resumed sessions added up.
+    pub time_budget_s: Option<f64>,
+    /// Optimiser.
+    pub optimizer: OptimizerConfig,
+    /// Timesteps. A lean to low noise makes the features at low noise better, which a memory bank can use.
+    pub times: TimeSampling,
+    /// Share of the wanted probability that is spread over both labels (label smoothing), 0 to below 1.
+    pub label_smoothing: f64,
+    /// Augmentation.
+    pub augmentation: Augmentation,
+    /// Share of diseased slices in what is drawn; none means that every slice comes equally often.
+    pub diseased_share: Option<f64>,
+    /// Batches prepared ahead.
+    pub prefetch: usize,
+}
+
+impl Default for ClassifierTrainConfig {
+    fn default() -> Self {
+        Self {
+            schedule: ScheduleConfig::default(),
+            batch: 10,
+            accumulation: 1,
+            iterations: None,
+            time_budget_s: None,
+            optimizer: OptimizerConfig {
+                lr: 3e-4,
+                warm_up: 100,
+                weight_decay: 0.05,
+                clip: Some(1.0),
+                ema: crate::EmaConfig {
+                    decays: vec![0.999],
+                    warm_up: true,
+                },
+                ..OptimizerConfig::default()
+            },
+            times: TimeSampling::Uniform,
+            label_smoothing: 0.0,
+            augmentation: Augmentation {
+                gamma: 0.1,
+                gain: 0.1,
+                ..Augmentation::default()
+            },
+            diseased_share: Some(0.5),
+            prefetch: 4,
+        }
+    }
+}
+
+impl ClassifierTrainConfig {
+    /// The paper's constants: Adam at 1e-4, batch 10, 150,000 iterations.
+    #[must_use]
+    pub fn paper() -> Self {
+        Self {
+            iterations: Some(150_000),
+            optimizer: OptimizerConfig::default(),
+            augmentation: Augmentation::NONE,
+            diseased_share: None,
+            ..Self::default()
+        }
+    }
+
+    /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
+        check_common(
+            self.batch,
+            self.accumulation,
+            self.time_budget_s,
+            self.prefetch,
+            self.diseased_share,
+        )?;
+        self.optimizer.check(self.iterations)?;
+        self.times.check()?;
+        check(
+            (0.0..1.0).contains(&self.label_smoothing),
+            "label_smoothing",
+            "0 to below 1",
+            self.label_smoothing,
+        )?;
+        self.augmentation.check()
+    }
+}
+
+fn check_common(
+    batch: usize,
+    accumulation: usize,
+    time_budget_s: Option<f64>,
+    prefetch: usize,
+    diseased_share: Option<f64>,
+) -> Result<()> {
+    check((1..=65_536).contains(&batch), "batch", "1 to 65536", batch)?;
+    check(
+        (1..=65_536).contains(&accumulation),
+        "accumulation",
+        "1 to 65536",
+        accumulation,
+    )?;
+    check(
+        (1..=1024).contains(&prefetch),
+        "prefetch",
+        "1 to 1024",
+        prefetch,
+    )?;
+    if let Some(share) = diseased_share {
+        check_share(share, "diseased_share")?;
+    }
+    if let Some(budget) = time_budget_s {
+        check(budget > 0.0, "time_budget_s", "seconds above 0", budget)?;
+    }
+    Ok(())
+}

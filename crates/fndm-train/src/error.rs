@@ -1,0 +1,141 @@
+use std::path::PathBuf;
+
+/// What can go wrong while training, saving and resuming.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting is out of its range.
+    #[error("training config: {field}: expected {expected}, got {got}")]
+    Config {
+        /// The setting's name, as it stands in JSON.
+        field: &'static str,
+        /// What would be right.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// The slices don't fit the config or the network.
+    #[error("training data: expected {expected}, got {got}")]
+    Data {
+        /// What would be right.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// A loss or a gradient was infinite or not a number.
+    #[error(
+        "iteration {iteration}: the {what} is {value}; slices {slices:?}, timesteps {timesteps:?}"
+    )]
+    NonFinite {
+        /// The iteration, counted from 1.
+        iteration: u64,
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// The value.
+        value: f64,
+        /// Positions of the batch's slices in the slice set.
+        slices: Vec<usize>,
+        /// The batch's discrete timesteps.
+        timesteps: Vec<usize>,
+    },
+    /// A parameter took no part in the loss.
+    #[error("parameter {name} received no gradient")]
+    NoGradient {
+        /// The parameter's name.
+        name: String,
+    },
+    /// A checkpoint was made with another setting.
+    #[error("{path}: made with {field} = {saved}, but this run has {current}")]
+    Changed {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The setting's path, such as `config.batch`.
+        field: String,
+        /// The checkpoint's value.
+        saved: String,
+        /// This run's value.
+        current: String,
+    },
+    /// A checkpoint could not be understood.
+    #[error("checkpoint {path}: {reason}")]
+    Checkpoint {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The thread that prepares batches ended early.
+    #[error("preparing batch {index} failed: {reason}")]
+    Batch {
+        /// The batch's number, from 0.
+        index: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+    /// The network could not be built or run.
+    #[error(transparent)]
+    Model(#[from] fndm_models::Error),
+    /// The noise schedule is wrong.
+    #[error(transparent)]
+    Schedule(#[from] fndm_solver::Error),
+    /// The masks or corruptions are wrong.
+    #[error(transparent)]
+    Slices(#[from] fndm_data::Error),
+}
+
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Io {
+            path: path.into(),
+            source,
+        }
+    }
+
+    pub(crate) fn checkpoint(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::Checkpoint {
+            path: path.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Fails with [`Error::Config`] unless `ok`.
+pub(crate) fn check(
+    ok: bool,
+    field: &'static str,
+    expected: &str,
+    got: impl std::fmt::Debug,
+) -> Result<()> {
+    if ok {
+        return Ok(());
+    }
+    Err(Error::Config {
+        field,
+        expected: expected.to_owned(),
+        got: format!("{got:?}"),
+    })
+}
+
+/// Fails with [`Error::Config`] unless `p` is in `[0, 1]`.
+pub(crate) fn check_share(p: f64, field: &'static str) -> Result<()> {
+    check(
+        (0.0..=1.0).contains(&p),
+        field,
+        "a share between 0 and 1",
+        p,
+    )
+}

@@ -1,0 +1,259 @@
+//! What both trainers share: parameters, optimiser, averages, and their way into and out of a checkpoint.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
+
+use crate::adam::Moments;
+use crate::{Adam, Ema, Error, NonFinite, OptimizerConfig, Result};
+
+const WEIGHTS: &str = "weights/";
+const FIRST: &str = "adam.first/";
+const SECOND: &str = "adam.second/";
+
+/// Adds up gradients, then makes optimiser steps.
+#[derive(Debug)]
+pub(crate) struct Learner {
+    config: OptimizerConfig,
+    iterations: Option<u64>,
+    parameters: Vec<(String, Var)>,
+    adam: Adam,
+    emas: Vec<Ema>,
+    /// Iterations made, the skipped ones included.
+    pub(crate) iteration: u64,
+    skipped_in_a_row: u32,
+}
+
+/// What one iteration did.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    pub(crate) gradient_norm: f64,
+    pub(crate) rate: f64,
+    pub(crate) skipped: bool,
+}
+
+/// Which batch an error is about.
+#[derive(Debug, Default)]
+pub(crate) struct Blame {
+    pub(crate) slices: Vec<usize>,
+    pub(crate) timesteps: Vec<usize>,
+}
+
+/// Gradients by parameter name.
+pub(crate) type Gradients = BTreeMap<String, Tensor>;
+
+impl Learner {
+    pub(crate) fn new(
+        config: &OptimizerConfig,
+        iterations: Option<u64>,
+        parameters: Vec<(String, Var)>,
+    ) -> Result<Self> {
+        let emas = config
+            .ema
+            .decays
+            .iter()
+            .map(|&decay| Ema::new(decay, &parameters))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            config: config.clone(),
+            iterations,
+            adam: Adam::new(config),
+            parameters,
+            emas,
+            iteration: 0,
+            skipped_in_a_row: 0,
+        })
+    }
+
+    /// Adds the gradients of one backward pass to `sum`.
+    pub(crate) fn accumulate(&self, store: &GradStore, sum: &mut Gradients) -> Result<()> {
+        for (name, var) in &self.parameters {
+            let gradient = store
+                .get(var.as_tensor())
+                .ok_or_else(|| Error::NoGradient { name: name.clone() })?;
+            let next = match sum.remove(name) {
+                Some(before) => (before + gradient)?,
+                None => gradient.clone(),
+            };
+            sum.insert(name.clone(), next);
+        }
+        Ok(())
+    }
+
+    /// One iteration: clips, steps, averages. `loss` and the gradients' norm must be finite.
+    pub(crate) fn apply(
+        &mut self,
+        gradients: &Gradients,
+        loss: f64,
+        blame: Blame,
+    ) -> Result<Applied> {
+        let rate = self.config.rate_at(self.iteration, self.iterations);
+        let gradient_norm = if loss.is_finite() {
+            norm(gradients)?
+        } else {
+            f64::NAN
+        };
+        self.iteration += 1;
+        if !(loss.is_finite() && gradient_norm.is_finite()) {
+            self.skipped_in_a_row += 1;
+            let allowed = match self.config.non_finite {
+                NonFinite::Stop => 0,
+                NonFinite::Skip { at_most } => at_most,
+            };
+            if self.skipped_in_a_row > allowed {
+                let (what, value) = if loss.is_finite() {
+                    ("gradient norm", gradient_norm)
+                } else {
+                    ("loss", loss)
+                };
+                return Err(Error::NonFinite {
+                    iteration: self.iteration,
+                    what,
+                    value,
+                    slices: blame.slices,
+                    timesteps: blame.timesteps,
+                });
+            }
+            return Ok(Applied {
+                gradient_norm,
+                rate,
+                skipped: true,
+            });
+        }
+        self.skipped_in_a_row = 0;
+        let scale = match self.config.clip {
+            Some(clip) if gradient_norm > clip => clip / gradient_norm,
+            _ => 1.0,
+        };
+        let n = self.adam.steps();
+        self.adam.step(&self.parameters, gradients, rate, scale)?;
+        for ema in &mut self.emas {
+            ema.update(&self.config.ema, n, &self.parameters)?;
+        }
+        Ok(Applied {
+            gradient_norm,
+            rate,
+            skipped: false,
+        })
+    }
+
+    pub(crate) fn optimizer_steps(&self) -> u64 {
+        self.adam.steps()
+    }
+
+    /// A copy of the averages of the first decay.
+    pub(crate) fn ema_tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.ema_tensors_of(0)
+    }
+
+    /// A copy of the averages of decay number `i`.
+    pub(crate) fn ema_tensors_of(&self, i: usize) -> Result<BTreeMap<String, Tensor>> {
+        let ema = self.emas.get(i).ok_or_else(|| Error::Config {
+            field: "optimizer.ema.decays",
+            expected: format!("more than {i} decays"),
+            got: self.emas.len().to_string(),
+        })?;
+        ema.tensors()
+            .iter()
+            .map(|(name, tensor)| Ok((name.clone(), tensor.copy()?)))
+            .collect()
+    }
+
+    /// A copy of the weights as they are.
+    pub(crate) fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.parameters
+            .iter()
+            .map(|(name, var)| Ok((name.clone(), var.as_detached_tensor().copy()?)))
+            .collect()
+    }
+
+    /// Everything that must be saved, by name.
+    pub(crate) fn tensors(&self) -> BTreeMap<String, Tensor> {
+        let mut all = BTreeMap::new();
+        for (name, var) in &self.parameters {
+            all.insert(format!("{WEIGHTS}{name}"), var.as_detached_tensor());
+        }
+        for (name, moments) in self.adam.moments() {
+            all.insert(format!("{FIRST}{name}"), moments.first.clone());
+            all.insert(format!("{SECOND}{name}"), moments.second.clone());
+        }
+        for ema in &self.emas {
+            for (name, tensor) in ema.tensors() {
+                all.insert(ema_name(ema.decay(), name), tensor.clone());
+            }
+        }
+        all
+    }
+
+    /// Takes over what [`tensors`](Self::tensors) gave. Nothing is changed where something is missing.
+    pub(crate) fn restore(
+        &mut self,
+        path: &Path,
+        tensors: &BTreeMap<String, Tensor>,
+        iteration: u64,
+        optimizer_steps: u64,
+    ) -> Result<()> {
+        let get = |key: String, like: &Var| -> Result<Tensor> {
+            let tensor = tensors.get(&key).ok_or_else(|| {
+                Error::checkpoint(path, format!("expected a tensor {key}, found none"))
+            })?;
+            if tensor.shape() != like.shape() || tensor.dtype() != like.dtype() {
+                return Err(Error::checkpoint(
+                    path,
+                    format!(
+                        "tensor {key}: expected {:?} {:?}, got {:?} {:?}",
+                        like.dtype(),
+                        like.dims(),
+                        tensor.dtype(),
+                        tensor.dims()
+                    ),
+                ));
+            }
+            Ok(tensor.copy()?)
+        };
+        let mut weights = Vec::new();
+        let mut moments = BTreeMap::new();
+        let mut averages: Vec<BTreeMap<String, Tensor>> = vec![BTreeMap::new(); self.emas.len()];
+        for (name, var) in &self.parameters {
+            weights.push(get(format!("{WEIGHTS}{name}"), var)?);
+            if optimizer_steps > 0 {
+                let first = get(format!("{FIRST}{name}"), var)?;
+                let second = get(format!("{SECOND}{name}"), var)?;
+                moments.insert(name.clone(), Moments { first, second });
+            }
+            for (ema, average) in self.emas.iter().zip(&mut averages) {
+                average.insert(name.clone(), get(ema_name(ema.decay(), name), var)?);
+            }
+        }
+        for ((_, var), weight) in self.parameters.iter().zip(&weights) {
+            var.set(weight)?;
+        }
+        self.adam.restore(optimizer_steps, moments);
+        for (ema, average) in self.emas.iter_mut().zip(averages) {
+            ema.restore(average);
+        }
+        self.iteration = iteration;
+        self.skipped_in_a_row = 0;
+        Ok(())
+    }
+}
+
+fn ema_name(decay: f64, name: &str) -> String {
+    format!("ema.{decay}/{name}")
+}
+
+/// The Euclidean norm of all gradients together.
+fn norm(gradients: &Gradients) -> Result<f64> {
+    let squares = gradients
+        .values()
+        .map(|gradient| gradient.sqr()?.sum_all()?.to_dtype(candle_core::DType::F64))
+        .collect::<candle_core::Result<Vec<_>>>()?;
+    if squares.is_empty() {
+        return Ok(0.0);
+    }
+    // One transfer for all, where they lie on another device.
+    let sums = Tensor::stack(&squares, 0)?.to_vec1::<f64>()?;
+    Ok(sums.iter().sum::<f64>().sqrt())
+}

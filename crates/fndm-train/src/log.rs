@@ -1,0 +1,62 @@
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::{Error, Result};
+
+/// A log of one JSON object a line.
+#[derive(Debug)]
+pub struct JsonLines {
+    path: PathBuf,
+    file: File,
+}
+
+impl JsonLines {
+    /// Opens the log at `path` for a run that has made `iteration` iterations.
+    ///
+    /// Lines of later iterations, left by a session that ended after its last checkpoint, are removed; so is a half-written one.
+    ///
+    /// # Errors
+    /// When the file can't be read or written.
+    pub fn open(path: &Path, iteration: u64) -> Result<Self> {
+        if path.exists() {
+            let file = File::open(path).map_err(|e| Error::io(path, e))?;
+            let mut kept = Vec::new();
+            for line in BufReader::new(file).lines() {
+                let line = line.map_err(|e| Error::io(path, e))?;
+                let made = serde_json::from_str::<serde_json::Value>(&line)
+                    .ok()
+                    .and_then(|value| value.get("iteration")?.as_u64());
+                if made.is_some_and(|made| made <= iteration) {
+                    kept.extend_from_slice(line.as_bytes());
+                    kept.push(b'\n');
+                }
+            }
+            crate::checkpoint::write_whole(path, &kept)?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(|e| Error::io(path, e))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
+    }
+
+    /// Appends one line. An object with a field `iteration` survives [`open`](Self::open).
+    ///
+    /// # Errors
+    /// When the disk is full, for one.
+    pub fn write(&mut self, value: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(value)
+            .map_err(|e| Error::io(&self.path, std::io::Error::other(e)))?;
+        line.push(b'\n');
+        self.file
+            .write_all(&line)
+            .map_err(|e| Error::io(&self.path, e))
+    }
+}

@@ -1,0 +1,187 @@
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::error::check;
+
+/// How the learning rate goes after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum RateSchedule {
+    /// Stays at `lr`.
+    #[default]
+    Constant,
+    /// Half a cosine from `lr` at the end of the warm-up to `final_share * lr` at the last iteration. Needs `iterations`.
+    Cosine {
+        /// What is left of the rate at the end, 0 to 1.
+        final_share: f64,
+    },
+}
+
+/// Exponential moving averages of the parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmaConfig {
+    /// One average per decay; the first is the one that `ema_tensors` gives.
+    pub decays: Vec<f64>,
+    /// Whether the decay of update n (from 0) is at most `(1 + n) / (10 + n)`, so that the first random weights are soon forgotten.
+    pub warm_up: bool,
+}
+
+impl Default for EmaConfig {
+    fn default() -> Self {
+        Self {
+            decays: vec![0.9999],
+            warm_up: true,
+        }
+    }
+}
+
+impl EmaConfig {
+    /// The decay of update `n`, counted from 0.
+    #[must_use]
+    pub fn decay(&self, decay: f64, n: u64) -> f64 {
+        if !self.warm_up {
+            return decay;
+        }
+        let n = n as f64;
+        decay.min((1.0 + n) / (10.0 + n))
+    }
+}
+
+/// What to do when a loss or a gradient is infinite or not a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum NonFinite {
+    /// End with an error that names the iteration and the batch.
+    #[default]
+    Stop,
+    /// Leave the weights as they are and go on, but end when it happens more than `at_most` times in a row.
+    Skip {
+        /// Most iterations in a row.
+        at_most: u32,
+    },
+}
+
+/// Adam, its rate, gradient clipping and moving averages.
+///
+/// The default is the paper's: Adam, 1e-4, constant, no clipping.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Learning rate after the warm-up.
+    pub lr: f64,
+    /// The rate grows linearly over so many iterations.
+    pub warm_up: u64,
+    /// The rate after that.
+    pub rate: RateSchedule,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay: above 0 this is `AdamW` (Loshchilov and Hutter 2019).
+    pub weight_decay: f64,
+    /// The gradient of all parameters together is scaled down to this Euclidean norm.
+    pub clip: Option<f64>,
+    /// Moving averages.
+    pub ema: EmaConfig,
+    /// What to do about a loss that isn't finite.
+    pub non_finite: NonFinite,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            lr: 1e-4,
+            warm_up: 0,
+            rate: RateSchedule::Constant,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            clip: None,
+            ema: EmaConfig::default(),
+            non_finite: NonFinite::Stop,
+        }
+    }
+}
+
+impl OptimizerConfig {
+    pub(crate) fn check(&self, iterations: Option<u64>) -> Result<()> {
+        let finite = |x: f64| x.is_finite() && x >= 0.0;
+        check(
+            finite(self.lr) && self.lr > 0.0,
+            "optimizer.lr",
+            "a rate above 0",
+            self.lr,
+        )?;
+        for (beta, field) in [
+            (self.beta1, "optimizer.beta1"),
+            (self.beta2, "optimizer.beta2"),
+        ] {
+            check((0.0..1.0).contains(&beta), field, "0 to below 1", beta)?;
+        }
+        check(
+            finite(self.eps) && self.eps > 0.0,
+            "optimizer.eps",
+            "above 0",
+            self.eps,
+        )?;
+        check(
+            finite(self.weight_decay),
+            "optimizer.weight_decay",
+            "0 or above",
+            self.weight_decay,
+        )?;
+        if let Some(clip) = self.clip {
+            check(
+                finite(clip) && clip > 0.0,
+                "optimizer.clip",
+                "a norm above 0",
+                clip,
+            )?;
+        }
+        check(
+            !self.ema.decays.is_empty(),
+            "optimizer.ema.decays",
+            "one decay or more",
+            "none",
+        )?;
+        for (i, decay) in self.ema.decays.iter().enumerate() {
+            check(
+                (0.0..1.0).contains(decay) && !self.ema.decays[..i].contains(decay),
+                "optimizer.ema.decays",
+                "different decays, each 0 to below 1",
+                decay,
+            )?;
+        }
+        if let RateSchedule::Cosine { final_share } = self.rate {
+            crate::error::check_share(final_share, "optimizer.rate.cosine.final_share")?;
+            check(
+                iterations.is_some(),
+                "iterations",
+                "a number, which a cosine rate needs",
+                iterations,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The learning rate of iteration `i`, counted from 0, of a run of `iterations`.
+    #[must_use]
+    pub fn rate_at(&self, i: u64, iterations: Option<u64>) -> f64 {
+        if i < self.warm_up {
+            return self.lr * (i + 1) as f64 / self.warm_up as f64;
+        }
+        match (self.rate, iterations) {
+            (RateSchedule::Cosine { final_share }, Some(n)) => {
+                let length = n.saturating_sub(self.warm_up).max(1) as f64;
+                let progress = ((i - self.warm_up) as f64 / length).min(1.0);
+                let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+                self.lr * (final_share + (1.0 - final_share) * cosine)
+            }
+            _ => self.lr,
+        }
+    }
+}

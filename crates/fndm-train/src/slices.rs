@@ -1,0 +1,62 @@
+//! Checks of a slice set before training on it.
+
+use std::collections::BTreeSet;
+
+use fndm_data::SliceSet;
+
+use crate::checkpoint::Fingerprint;
+use crate::{Error, Result};
+
+/// Fails where the arrays don't belong together, a label isn't 0 or 1, or an intensity isn't finite.
+pub(crate) fn check_slices(set: &SliceSet) -> Result<()> {
+    let (n, c, h, w) = set.images.dim();
+    let fail = |expected: String, got: String| Err(Error::Data { expected, got });
+    if n == 0 || c == 0 || h == 0 || w == 0 {
+        return fail(
+            "at least one slice of at least one pixel".to_owned(),
+            format!("images of shape {:?}", set.images.dim()),
+        );
+    }
+    if set.labels.len() != n || set.patient.len() != n {
+        return fail(
+            format!("{n} labels and patients, one per slice"),
+            format!("{} and {}", set.labels.len(), set.patient.len()),
+        );
+    }
+    if set.head.dim() != (n, h, w) {
+        return fail(
+            format!("a head mask of shape {:?}", (n, h, w)),
+            format!("{:?}", set.head.dim()),
+        );
+    }
+    if let Some(i) = set.labels.iter().position(|&label| label > 1) {
+        return fail(
+            "labels 0 (healthy) and 1 (diseased)".to_owned(),
+            format!("{} at slice {i}", set.labels[i]),
+        );
+    }
+    if let Some(((i, ..), value)) = set.images.indexed_iter().find(|(_, v)| !v.is_finite()) {
+        return fail(
+            "finite intensities".to_owned(),
+            format!("{value} in slice {i}"),
+        );
+    }
+    Ok(())
+}
+
+/// What a resumed run checks its data by.
+pub(crate) fn fingerprint(set: &SliceSet) -> Fingerprint {
+    let (slices, c, h, w) = set.images.dim();
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |word: u64| hash = (hash ^ word).wrapping_mul(0x0100_0000_01b3);
+    set.images
+        .iter()
+        .for_each(|value| add(u64::from(value.to_bits())));
+    set.labels.iter().for_each(|&label| add(u64::from(label)));
+    Fingerprint {
+        slices,
+        patients: set.patient.iter().collect::<BTreeSet<_>>().len(),
+        shape: [c, h, w],
+        hash: format!("{hash:016x}"),
+    }
+}
