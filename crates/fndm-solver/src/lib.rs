@@ -1,1 +1,73 @@
-//! Noise schedules, time grids and diffusion ODE solvers, encoding and sampling.
+//! Noise schedules, time grids and diffusion ODE solvers that run in both directions.
+//!
+//! A diffusion model defines an ODE between data and noise. Solving it from noise to data makes images (**sampling**);
+//! solving it from data to noise gives an image its noise (**encoding**, also called inversion). This crate does both
+//! with one implementation and one config, and knows nothing of models, images or data sets: a model is a closure.
+//!
+//! # Encode and sample with your own model
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use fndm_solver::{ScheduleConfig, SolverConfig};
+//!
+//! # fn main() -> fndm_solver::Result<()> {
+//! // The schedule that the model was trained with, here 1000 steps of linear betas.
+//! let schedule = ScheduleConfig::linear(1000).build()?;
+//! // Your network: the state (B, ...) and its time, a real number in 0..=999, give the noise in the state.
+//! // This one is exact for standard normal data.
+//! let network = |x: &Tensor, model_time: f64, _evaluation: usize| {
+//!     x * schedule.sigma(schedule.time_of_model_time(model_time))
+//! };
+//! let config = SolverConfig::dpm_solver_pp(2, 25);
+//! let image = Tensor::randn(0f32, 1.0, (1, 1, 8, 8), &Device::Cpu)?;
+//!
+//! // Up to half of the noise, and back down again.
+//! let encode = config.encode(&schedule, schedule.t_min()..=0.5)?;
+//! let sample = config.sample(&schedule, schedule.t_min()..=0.5)?;
+//! assert_eq!(encode.evaluations() + sample.evaluations(), 50);
+//! let noisy = encode.run(&image, network)?;
+//! let again = sample.run(&noisy, network)?;
+//!
+//! let error = (again - image)?.abs()?.max_all()?.to_scalar::<f32>()?;
+//! assert!(error < 0.05, "the round trip is off by {error}");
+//! # Ok(()) }
+//! ```
+//!
+//! # Parts
+//!
+//! - [`ScheduleConfig`], [`NoiseSchedule`]: alpha, sigma and lambda in f64, at any time and at training indices.
+//! - [`SolverConfig`]: algorithm, order, method, [`Grid`], prediction type; a plain serde value.
+//! - [`Solver`]: the checked config on a schedule and a span; [`Solver::run`] takes a batch through.
+//! - [`Stepper`]: the same run one network evaluation at a time; a value that can be cloned, stored and resumed.
+//! - [`Guidance`]: classifier guidance (Li et al. 2023, eq. 8) over any noise model and any gradient.
+//! - [`Prediction`]: what a network predicts, conversions between noise, x0 and v, and training targets.
+//! - [`Clip`]: static and dynamic thresholds on the predicted clean image.
+//!
+//! # Conventions
+//!
+//! `x_t` = `alpha_t` `x_0` + `sigma_t` epsilon with alpha^2 + sigma^2 = 1, and lambda = ln(alpha / sigma). Time t runs from 0 (data) to
+//! 1 (noise); a model trained on T steps saw t = 1/T, 2/T, .. 1. The scalars of all steps are worked out in f64 before a run;
+//! tensors, of type f64, f32, f16 or bf16, are met once per network evaluation, in one linear combination.
+
+mod clip;
+mod coefficients;
+mod config;
+mod error;
+mod grid;
+mod guidance;
+mod plan;
+mod prediction;
+mod schedule;
+mod schedule_config;
+mod solver;
+mod stepper;
+
+pub use config::{Algorithm, Clip, LowerOrderFinal, Method, SecondOrder, SolverConfig, ThirdOrder};
+pub use error::{Error, Result};
+pub use grid::Grid;
+pub use guidance::Guidance;
+pub use prediction::Prediction;
+pub use schedule::NoiseSchedule;
+pub use schedule_config::ScheduleConfig;
+pub use solver::Solver;
+pub use stepper::{Query, Stepper};

@@ -1,0 +1,99 @@
+//! Classifier guidance.
+
+use candle_core::Tensor;
+use fndm_kernels::linear_combination;
+use serde::{Deserialize, Serialize};
+
+use crate::{NoiseSchedule, Prediction, Result};
+
+/// Steers a noise prediction by a classifier's gradient (Li et al. 2023, eq. 8; Dhariwal and Nichol 2021, algorithm 2):
+///
+/// `epsilon_hat` = epsilon - scale * `sigma_t` * `grad_x` log p(y | `x_t`)
+///
+/// It knows nothing of the classifier: the gradient is a tensor, however it came about.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Guidance {
+    /// Strength of the guidance; 0 is none, 1 is the posterior's own score.
+    pub scale: f64,
+}
+
+impl Default for Guidance {
+    fn default() -> Self {
+        Self { scale: 1.0 }
+    }
+}
+
+impl Guidance {
+    /// The guided noise. `noise` and `gradient` (of log p(y | `x_t`) in `x_t`) have one shape.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    pub fn apply(&self, noise: &Tensor, gradient: &Tensor, sigma: f64) -> Result<Tensor> {
+        Ok(linear_combination(&[
+            (1.0, noise),
+            (-self.scale * sigma, gradient),
+        ])?)
+    }
+
+    /// The guided output of a network that predicts something else than noise: the same change of the noise, said in
+    /// that network's terms.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    pub fn apply_to(
+        &self,
+        prediction: Prediction,
+        output: &Tensor,
+        gradient: &Tensor,
+        alpha: f64,
+        sigma: f64,
+    ) -> Result<Tensor> {
+        let weight = match prediction {
+            Prediction::Noise => -sigma,
+            Prediction::X0 => sigma * sigma / alpha,
+            Prediction::V => -sigma / alpha,
+            Prediction::Score => 1.0,
+        };
+        Ok(linear_combination(&[
+            (1.0, output),
+            (self.scale * weight, gradient),
+        ])?)
+    }
+
+    /// Joins a noise model and a gradient into one guided noise model, to be handed to [`Solver::run`](crate::Solver::run).
+    ///
+    /// Both closures see `(x, model time, evaluation)`.
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use fndm_solver::{Guidance, ScheduleConfig, SolverConfig};
+    /// # fn main() -> fndm_solver::Result<()> {
+    /// let schedule = ScheduleConfig::linear(1000).build()?;
+    /// let solver = SolverConfig::dpm_solver_pp(2, 10).sample(&schedule, schedule.span())?;
+    /// let noise_model = |x: &Tensor, _t: f64, _i: usize| x.zeros_like();
+    /// let gradient = |x: &Tensor, _t: f64, _i: usize| x.neg(); // of ln p(y | x) = -x^2 / 2
+    /// let guided = Guidance { scale: 2.0 }.compose(&schedule, noise_model, gradient);
+    /// let x = Tensor::ones((1, 1, 4, 4), candle_core::DType::F32, &Device::Cpu)?;
+    /// let image = solver.run(&x, guided)?;
+    /// # assert_eq!(image.dims(), x.dims());
+    /// # Ok(()) }
+    /// ```
+    pub fn compose<'a, M, G>(
+        &self,
+        schedule: &'a NoiseSchedule,
+        mut noise_model: M,
+        mut gradient: G,
+    ) -> impl FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor> + use<'a, M, G>
+    where
+        M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
+        G: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
+    {
+        let scale = self.scale;
+        move |x, model_time, evaluation| {
+            let noise = noise_model(x, model_time, evaluation)?;
+            let gradient = gradient(x, model_time, evaluation)?;
+            let sigma = schedule.sigma(schedule.time_of_model_time(model_time));
+            linear_combination(&[(1.0, &noise), (-scale * sigma, &gradient)])
+        }
+    }
+}

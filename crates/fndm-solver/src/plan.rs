@@ -1,0 +1,379 @@
+//! All scalars of a run, worked out before it: one stage per network evaluation.
+
+use crate::coefficients::{Integrand, Node, Segment};
+use crate::config::{Algorithm, LowerOrderFinal, Method, SecondOrder, ThirdOrder};
+use crate::{Clip, Grid, NoiseSchedule, Prediction, Result, SolverConfig};
+
+/// A linear combination of the anchor state and of past evaluations, newest first.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Update {
+    pub(crate) anchor: f64,
+    pub(crate) history: Vec<f64>,
+}
+
+/// One network evaluation and what follows from it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Stage {
+    /// Where the network is evaluated.
+    pub(crate) node: Node,
+    pub(crate) model_time: f64,
+    /// Replaces the anchor, before the prediction, by a better estimate of the state at `node`.
+    pub(crate) correct: Option<Update>,
+    /// The state at which the next stage evaluates the network, or the result.
+    pub(crate) predict: Update,
+    /// Whether the predicted state becomes the anchor.
+    pub(crate) commit: bool,
+    /// Weight of fresh noise added to the predicted state.
+    pub(crate) noise: f64,
+}
+
+/// A whole run.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) times: Vec<f64>,
+    /// How many evaluations a stage can look back to, itself included.
+    pub(crate) memory: usize,
+    pub(crate) integrand: Integrand,
+    pub(crate) prediction: Prediction,
+    pub(crate) learned_variance: bool,
+    pub(crate) clip: Clip,
+    pub(crate) seed: u64,
+}
+
+/// A past evaluation nearer than this part of a step isn't extrapolated from: its rounding errors would be blown up.
+const NEAREST: f64 = 1e-3;
+
+impl Plan {
+    pub(crate) fn new(
+        config: &SolverConfig,
+        schedule: &NoiseSchedule,
+        from: f64,
+        to: f64,
+    ) -> Result<Self> {
+        let builder = Builder {
+            config,
+            schedule,
+            integrand: match config.algorithm {
+                Algorithm::DpmSolverPlusPlus | Algorithm::UniPc => Integrand::X0,
+                Algorithm::DpmSolver | Algorithm::Ddim => Integrand::Noise,
+            },
+            stages: Vec::new(),
+        };
+        builder.build(from, to)
+    }
+}
+
+struct Builder<'a> {
+    config: &'a SolverConfig,
+    schedule: &'a NoiseSchedule,
+    integrand: Integrand,
+    stages: Vec<Stage>,
+}
+
+impl Builder<'_> {
+    fn build(mut self, from: f64, to: f64) -> Result<Plan> {
+        let mut times = match self.config.method {
+            Method::Multistep => self.multistep(from, to)?,
+            Method::Singlestep | Method::SinglestepFixed => self.singlestep(from, to)?,
+        };
+        if self.config.denoise_to_zero {
+            times.push(0.0);
+        }
+        let memory = self
+            .stages
+            .iter()
+            .flat_map(|s| {
+                [
+                    s.predict.history.len(),
+                    s.correct.as_ref().map_or(0, |c| c.history.len()),
+                ]
+            })
+            .max()
+            .unwrap_or(0);
+        Ok(Plan {
+            stages: self.stages,
+            times,
+            memory,
+            integrand: self.integrand,
+            prediction: self.config.prediction,
+            learned_variance: self.config.learned_variance,
+            clip: self.config.clip,
+            seed: self.config.seed,
+        })
+    }
+
+    fn nodes(&self, times: &[f64]) -> Vec<Node> {
+        times
+            .iter()
+            .map(|&t| {
+                if t <= 0.0 {
+                    Node::DATA
+                } else {
+                    Node::at(self.schedule, t)
+                }
+            })
+            .collect()
+    }
+
+    /// Where a final jump to pure data or pure noise goes, if one is asked for.
+    fn jump(&self) -> Option<Node> {
+        if self.config.denoise_to_zero {
+            Some(Node::DATA)
+        } else if self.config.encode_to_noise {
+            Some(Node::NOISE)
+        } else {
+            None
+        }
+    }
+
+    fn segment(&self, from: Node, to: Node) -> Segment {
+        Segment::new(self.integrand, from, to)
+    }
+
+    fn push(&mut self, node: Node, segment: Segment, history: Vec<f64>, commit: bool) {
+        self.stages.push(Stage {
+            node,
+            model_time: self.schedule.model_time(node.t),
+            correct: None,
+            predict: Update {
+                anchor: segment.base(),
+                history,
+            },
+            commit,
+            noise: 0.0,
+        });
+    }
+
+    fn multistep(&mut self, from: f64, to: f64) -> Result<Vec<f64>> {
+        let times = self
+            .config
+            .grid
+            .times(self.schedule, from, to, self.config.steps)?;
+        let mut nodes = self.nodes(&times);
+        let steps = nodes.len() - 1;
+        nodes.extend(self.jump());
+        let uni_pc = self.config.algorithm == Algorithm::UniPc;
+        // Without it the first step's error, of second order, is all that is left of a run of order 3.
+        let self_start = !uni_pc
+            && self.config.order == 3
+            && self.config.third_order == ThirdOrder::Exact
+            && nodes.len() > 2;
+        let mut previous_order = 0;
+        for i in 0..nodes.len() - 1 {
+            let segment = self.segment(nodes[i], nodes[i + 1]);
+            let points = past_points(&nodes[..=i], segment.h);
+            let order = self.order_of_step(i + 1, steps).min(points.len());
+            let points = &points[..order];
+            let history = match (order, uni_pc) {
+                (1, _) => vec![segment.first()],
+                (2, false) if self.config.second_order == SecondOrder::Midpoint => {
+                    segment.midpoint(points[1])
+                }
+                (3, false) if self.config.third_order == ThirdOrder::Peers => {
+                    segment.peers_third(points[1], points[2])
+                }
+                _ => segment.weights(points),
+            };
+            let correct = if i > 0 && (uni_pc || (self_start && i == 1)) {
+                self.correction(&nodes[..=i], previous_order)
+            } else {
+                None
+            };
+            // A state that the next evaluation corrects is only a guess: the anchor stays where it is.
+            let commit = !(uni_pc || (self_start && i == 0));
+            let mut predict = Update {
+                anchor: segment.base(),
+                history,
+            };
+            let noise = self.stochastic(nodes[i], nodes[i + 1], &mut predict);
+            self.stages.push(Stage {
+                node: nodes[i],
+                model_time: self.schedule.model_time(nodes[i].t),
+                correct,
+                predict,
+                commit,
+                noise,
+            });
+            previous_order = order;
+        }
+        Ok(times)
+    }
+
+    /// Order of multistep step `step` (from 1) of `steps`, before what the history allows.
+    fn order_of_step(&self, step: usize, steps: usize) -> usize {
+        let order = self.config.order;
+        if step > steps {
+            return 1;
+        }
+        let left = steps + 1 - step;
+        match self.config.lower_order_final {
+            LowerOrderFinal::Below(limit) if steps < limit => order.min(left),
+            LowerOrderFinal::Always => order.min(left),
+            LowerOrderFinal::LastStep if left == 1 => 1,
+            LowerOrderFinal::Below(_) | LowerOrderFinal::LastStep | LowerOrderFinal::Never => order,
+        }
+    }
+
+    /// The state at the last of `nodes` from the one before, with the evaluation there and `order` before it.
+    fn correction(&self, nodes: &[Node], order: usize) -> Option<Update> {
+        let (&to, before) = nodes.split_last()?;
+        let segment = self.segment(*before.last()?, to);
+        if segment.h == 0.0 || !segment.h.is_finite() {
+            return None;
+        }
+        let mut points = vec![1.0];
+        let past = past_points(before, segment.h);
+        points.extend(past.iter().take(order));
+        Some(Update {
+            anchor: segment.base(),
+            history: segment.weights(&points),
+        })
+    }
+
+    /// DDIM's fresh noise (Song et al. 2021, eq. 12 and 16): its weight, with `predict` changed to make room for it.
+    fn stochastic(&self, from: Node, to: Node, predict: &mut Update) -> f64 {
+        if self.config.eta <= 0.0 {
+            return 0.0;
+        }
+        let kept = (2.0 * (from.log_alpha - to.log_alpha)).exp();
+        let noise = (self.config.eta * (to.sigma / from.sigma) * (1.0 - kept).max(0.0).sqrt())
+            .min(to.sigma);
+        let direction = (to.sigma * to.sigma - noise * noise).max(0.0).sqrt();
+        predict.history = vec![direction - predict.anchor * from.sigma];
+        noise
+    }
+
+    fn singlestep(&mut self, from: f64, to: f64) -> Result<Vec<f64>> {
+        let steps = match (self.config.method, &self.config.grid) {
+            (Method::SinglestepFixed, Grid::Explicit(_)) => self.config.steps,
+            (Method::SinglestepFixed, _) => {
+                self.config.steps / self.config.order * self.config.order
+            }
+            _ => self.config.steps,
+        };
+        let mut times = Vec::new();
+        let mut end = from;
+        if self.config.grid == Grid::UniformLambda && from != to {
+            // The outer steps are even in lambda whatever their order.
+            let orders = self.orders(steps);
+            let outer = self
+                .config
+                .grid
+                .times(self.schedule, from, to, orders.len())?;
+            for (pair, &order) in outer.windows(2).zip(&orders) {
+                let inner = self
+                    .config
+                    .grid
+                    .times(self.schedule, pair[0], pair[1], order)?;
+                self.single(&inner);
+                times.push(pair[0]);
+                end = pair[1];
+            }
+        } else {
+            // A step of order k spans k gaps of the fine grid, whose points are its own.
+            let fine = self.config.grid.times(self.schedule, from, to, steps)?;
+            let mut rest = &fine[..];
+            for order in self.orders(fine.len() - 1) {
+                self.single(&rest[..=order]);
+                times.push(rest[0]);
+                end = rest[order];
+                rest = &rest[order..];
+            }
+        }
+        times.push(end);
+        if let Some(jump) = self.jump() {
+            let node = Node::at(self.schedule, end);
+            let segment = self.segment(node, jump);
+            self.push(node, segment, vec![segment.first()], true);
+        }
+        Ok(times)
+    }
+
+    /// Orders of the steps that together take `evaluations`.
+    fn orders(&self, evaluations: usize) -> Vec<usize> {
+        let order = self.config.order;
+        let (full, rest) = (evaluations / order, evaluations % order);
+        let mut orders = vec![order; full];
+        match (order, rest) {
+            // A run ends with a step of order 1 or 2: it steadies the end, where lambda moves fastest.
+            (3, 0) if self.config.method == Method::Singlestep && full > 0 => {
+                orders.pop();
+                orders.extend([2, 1]);
+            }
+            (_, 0) => {}
+            (_, rest) => orders.push(rest),
+        }
+        orders
+    }
+
+    /// One step whose order is the number of gaps between `times`.
+    fn single(&mut self, times: &[f64]) {
+        let nodes = self.nodes(times);
+        let (Some(&start), Some(&end)) = (nodes.first(), nodes.last()) else {
+            return;
+        };
+        let whole = self.segment(start, end);
+        let points: Vec<f64> = nodes
+            .iter()
+            .map(|n| (n.lambda - start.lambda) / whole.h)
+            .collect();
+        let spread = points.windows(2).all(|w| w[1] - w[0] > NEAREST);
+        if !whole.h.is_finite() || !spread || nodes.len() == 2 {
+            for pair in nodes.windows(2) {
+                let segment = self.segment(pair[0], pair[1]);
+                self.push(pair[0], segment, vec![segment.first()], true);
+            }
+            return;
+        }
+        let taylor = self.config.second_order == SecondOrder::Taylor;
+        let inner = self.segment(start, nodes[1]);
+        self.push(start, inner, vec![inner.first()], false);
+        if nodes.len() == 3 {
+            let mut weights = if taylor {
+                whole.weights(&points[..2])
+            } else {
+                whole.midpoint(points[1])
+            };
+            weights.reverse();
+            self.push(nodes[1], whole, weights, true);
+            return;
+        }
+        let middle = self.segment(start, nodes[2]);
+        let mut weights = middle.weights(&[0.0, points[1] / points[2]]);
+        weights.reverse();
+        self.push(nodes[1], middle, weights, false);
+        let weights = if taylor {
+            let mut weights = whole.weights(&points[..3]);
+            weights.reverse();
+            weights
+        } else {
+            let weights = whole.weights(&[0.0, points[2]]);
+            vec![weights[1], 0.0, weights[0]]
+        };
+        self.push(nodes[2], whole, weights, true);
+    }
+}
+
+/// Where past evaluations lie, newest first, in units of the coming step: 0, then negative values. Stops at the first
+/// that is too near to the one after it.
+fn past_points(nodes: &[Node], h: f64) -> Vec<f64> {
+    let mut points = vec![0.0];
+    if h == 0.0 || !h.is_finite() {
+        return points;
+    }
+    let mut newest_first = nodes.iter().rev();
+    let Some(newest) = newest_first.next() else {
+        return points;
+    };
+    let mut last = 0.0;
+    for node in newest_first {
+        let point = (node.lambda - newest.lambda) / h;
+        if !point.is_finite() || last - point < NEAREST {
+            break;
+        }
+        points.push(point);
+        last = point;
+    }
+    points
+}

@@ -1,0 +1,132 @@
+//! What a network predicts, and how one prediction is turned into another.
+
+use candle_core::Tensor;
+use fndm_kernels::linear_combination;
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+
+/// What a network's output means, for x = alpha `x_0` + sigma epsilon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prediction {
+    /// The noise epsilon.
+    #[default]
+    Noise,
+    /// The clean image `x_0`.
+    X0,
+    /// The velocity alpha epsilon - sigma `x_0` (Salimans and Ho 2022).
+    V,
+    /// The score, -epsilon / sigma.
+    Score,
+}
+
+/// A value as a combination `x * p + output * q` of a state and a network's output there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Mix {
+    pub(crate) x: f64,
+    pub(crate) output: f64,
+}
+
+impl Prediction {
+    pub(crate) fn noise_mix(self, alpha: f64, sigma: f64) -> Mix {
+        match self {
+            Self::Noise => Mix {
+                x: 0.0,
+                output: 1.0,
+            },
+            Self::X0 => Mix {
+                x: 1.0 / sigma,
+                output: -alpha / sigma,
+            },
+            Self::V => Mix {
+                x: sigma,
+                output: alpha,
+            },
+            Self::Score => Mix {
+                x: 0.0,
+                output: -sigma,
+            },
+        }
+    }
+
+    pub(crate) fn x0_mix(self, alpha: f64, sigma: f64) -> Mix {
+        match self {
+            Self::Noise => Mix {
+                x: 1.0 / alpha,
+                output: -sigma / alpha,
+            },
+            Self::X0 => Mix {
+                x: 0.0,
+                output: 1.0,
+            },
+            Self::V => Mix {
+                x: alpha,
+                output: -sigma,
+            },
+            Self::Score => Mix {
+                x: 1.0 / alpha,
+                output: sigma * sigma / alpha,
+            },
+        }
+    }
+
+    /// The noise that the network's `output` at state `x` amounts to. All tensors have one shape.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    pub fn noise(self, x: &Tensor, output: &Tensor, alpha: f64, sigma: f64) -> Result<Tensor> {
+        self.noise_mix(alpha, sigma).apply(x, output)
+    }
+
+    /// The clean image that the network's `output` at state `x` amounts to.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    pub fn x0(self, x: &Tensor, output: &Tensor, alpha: f64, sigma: f64) -> Result<Tensor> {
+        self.x0_mix(alpha, sigma).apply(x, output)
+    }
+
+    /// The velocity that the network's `output` at state `x` amounts to.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    pub fn v(self, x: &Tensor, output: &Tensor, alpha: f64, sigma: f64) -> Result<Tensor> {
+        let (noise, x0) = (self.noise_mix(alpha, sigma), self.x0_mix(alpha, sigma));
+        let mix = match self {
+            Self::V => Mix {
+                x: 0.0,
+                output: 1.0,
+            },
+            Self::Noise | Self::X0 | Self::Score => Mix {
+                x: alpha * noise.x - sigma * x0.x,
+                output: alpha * noise.output - sigma * x0.output,
+            },
+        };
+        mix.apply(x, output)
+    }
+
+    /// What a network of this kind should output for the clean image `x0` and the noise in it: the training target.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    pub fn target(self, x0: &Tensor, noise: &Tensor, alpha: f64, sigma: f64) -> Result<Tensor> {
+        Ok(match self {
+            Self::Noise => noise.clone(),
+            Self::X0 => x0.clone(),
+            Self::V => linear_combination(&[(alpha, noise), (-sigma, x0)])?,
+            Self::Score => linear_combination(&[(-1.0 / sigma, noise)])?,
+        })
+    }
+}
+
+impl Mix {
+    pub(crate) fn apply(self, x: &Tensor, output: &Tensor) -> Result<Tensor> {
+        let terms = [(self.x, x), (self.output, output)];
+        let used: Vec<(f64, &Tensor)> = terms.into_iter().filter(|(c, _)| *c != 0.0).collect();
+        if let [(1.0, only)] = used[..] {
+            return Ok(only.clone());
+        }
+        Ok(linear_combination(&used)?)
+    }
+}
