@@ -1,14 +1,61 @@
-//! Brain MR in and out: NIfTI, layouts, slices, splits, lesion masks, a phantom.
+//! Brain MR in and out: NIfTI files, data set layouts, slices, splits, lesion masks, a phantom.
+//!
+//! Training a slice model and judging it on volumes needs the same few steps each
+//! time: find the files, read them safely, cut them right, keep patients apart, and put the
+//! result back where it belongs. This crate does them, on [`ndarray`] arrays, and
+//! knows no tensor library.
+//!
+//! ```
+//! use fndm_data::{Preprocess, SliceSet, nifti, phantom::PhantomConfig};
+//!
+//! // A made patient; `read_patient(folder, &["flair", "t1"], &Limits::default())` reads a real one.
+//! let patient = PhantomConfig::default().patient(7)?;
+//! let preprocess = Preprocess { image_size: 64, z_range: (0.3, 0.85), ..Preprocess::default() };
+//! let slices = preprocess.apply(&patient)?;
+//!
+//! // For training: slices and one bit for each, no pixel of a mask.
+//! let set = SliceSet::from_patients([slices.clone()])?;
+//! assert_eq!(set.labels.len(), set.images.dim().0);
+//!
+//! // For a result: a map of each slice goes back to the patient's own grid and file type.
+//! let bright = slices.images.map_axis(ndarray::Axis(1), |channels| channels[0] > 0.9);
+//! let mask = slices.to_mask(&bright)?;
+//! let folder = tempfile::tempdir().unwrap();
+//! nifti::write_mask(folder.path().join("anomaly.nii.gz"), &mask)?;
+//! # Ok::<(), fndm_data::Error>(())
+//! ```
+//!
+//! # Parts
+//! - [`nifti`]: NIfTI-1 and -2 in and out, within [`Limits`]. [`Volume`] is what comes of it.
+//! - [`affine`]: orientation codes, reorientation, voxel sizes.
+//! - [`layout`]: BraTS, ISLES (BIDS) and plain folders, manifests; [`list_patients`], [`read_patient`].
+//! - [`Patient`]: checked sequences on one grid; [`find_identical_sequences`].
+//! - [`Splits`]: training, validation and test by patient, with a leak check.
+//! - [`Preprocess`]: slicing, head mask, normalisation, resizing, all of which can be
+//!   undone; [`PatientSlices`] and, for training, [`SliceSet`].
+//! - [`freeform`] and [`corrupt`]: lesion-like masks, and what is done under them.
+//! - [`phantom`]: a procedural brain with lesions of known mask, for machines with no data.
 
 pub mod affine;
 pub mod corrupt;
 mod error;
 pub mod freeform;
+pub mod layout;
 mod limits;
 pub mod nifti;
+mod patient;
 pub mod phantom;
+pub mod preprocess;
+mod slice_set;
+mod splits;
+mod text;
 mod volume;
 
 pub use error::{Error, Result};
+pub use layout::{list_patients, read_patient};
 pub use limits::Limits;
-pub use volume::{Patient, Volume};
+pub use patient::{Patient, find_identical_sequences};
+pub use preprocess::{Normalization, PatientSlices, Plane, Preprocess};
+pub use slice_set::SliceSet;
+pub use splits::{Side, Splits};
+pub use volume::Volume;

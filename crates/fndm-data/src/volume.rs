@@ -1,4 +1,4 @@
-//! A volume with its place in space, and a patient as a set of volumes.
+//! A volume with its place in space.
 
 use ndarray::Array3;
 
@@ -51,27 +51,5 @@ impl Volume {
     #[must_use]
     pub fn axis_codes(&self) -> [char; 3] {
         crate::affine::Orientation::of(&self.affine).codes()
-    }
-}
-
-/// What is known of one patient: some sequences on one grid and, perhaps, a mask.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Patient {
-    /// Name of the patient, as the folder is called.
-    pub id: String,
-    /// Sequence name ("flair", "t1", ...) and volume, in the order asked for.
-    pub sequences: Vec<(String, Volume)>,
-    /// Lesion mask on the same grid: voxels above 0 are lesion.
-    pub mask: Option<Volume>,
-}
-
-impl Patient {
-    /// The volume of one sequence, if the patient has it.
-    #[must_use]
-    pub fn sequence(&self, name: &str) -> Option<&Volume> {
-        self.sequences
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, volume)| volume)
     }
 }

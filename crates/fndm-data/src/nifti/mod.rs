@@ -1,5 +1,25 @@
 //! NIfTI files in and out.
+//!
+//! Reads NIfTI-1 and NIfTI-2, single files (`.nii`) and pairs (`.hdr` + `.img`),
+//! plain or gzip (told by content, not by name; all members of the stream), both byte
+//! orders, every real scalar type up to 64 bits. Voxels are scaled as nibabel does.
+//! The header is checked whole before any memory is taken for voxels, and what a
+//! file may ask for is bounded by [`Limits`](crate::Limits).
+//!
+//! The reader is this crate's own: the `nifti` crate panics on some broken headers,
+//! knows no NIfTI-2, unpacks only the first gzip member and loses the place in space on
+//! writing. The tests compare with it where it is right.
 
+mod bytes;
+mod datatype;
+mod gunzip;
 mod header;
+mod place;
+mod read;
+mod write;
 
-pub use header::Header;
+pub use datatype::DataType;
+pub use header::{Header, Version};
+pub use read::{Element, Image, read, read_header, read_image};
+pub(crate) use write::write_text;
+pub use write::{write, write_like, write_map, write_mask};

@@ -1,0 +1,232 @@
+//! Writing a volume: to a temporary name in the same folder, then renamed.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ndarray::ArrayView3;
+
+use super::datatype::DataType;
+use super::header::{Header, Version};
+use crate::{Error, Result, Volume};
+
+/// Writes a mask as unsigned bytes: 1 where the voxel is above 0.5.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_mask(path: impl AsRef<Path>, mask: &Volume) -> Result<()> {
+    let bits = mask.data.mapv(|v| f32::from(u8::from(v > 0.5)));
+    write_like(path, bits.view(), mask, DataType::U8)
+}
+
+/// Writes a map as 32-bit floats.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_map(path: impl AsRef<Path>, map: &Volume) -> Result<()> {
+    write(path, map, DataType::F32)
+}
+
+/// Writes a volume as the given type, unscaled. The suffix `.nii` or `.nii.gz` says whether
+/// it is packed. Where the volume came from a file, the header is that file's: its
+/// place, units and text; the data type, scaling and display range are new, and
+/// extensions are left out.
+///
+/// # Errors
+/// [`Error::InvalidConfig`] for another suffix, for a value that an integer type
+/// cannot hold (it would be changed in silence), or for an axis that is too long; [`Error::Io`].
+pub fn write(path: impl AsRef<Path>, volume: &Volume, datatype: DataType) -> Result<()> {
+    write_like(path, volume.data.view(), volume, datatype)
+}
+
+/// Writes an array on the grid of another volume, with its header and affine.
+///
+/// # Errors
+/// As [`write`]; [`Error::Shape`] when the shapes differ.
+pub fn write_like(
+    path: impl AsRef<Path>,
+    data: ArrayView3<'_, f32>,
+    like: &Volume,
+    datatype: DataType,
+) -> Result<()> {
+    let path = path.as_ref();
+    if data.shape() != like.data.shape() {
+        let expected = format!("{:?}", like.data.shape());
+        return Err(Error::shape("array to write", expected, data.shape()));
+    }
+    let packed = suffix(path)?;
+    check_values(&data, datatype)?;
+    let header = header_for(like, datatype)?;
+    let folder = folder_of(path);
+    let (file, guard) = Temporary::create(&folder, path)?;
+    let io = |error| Error::io(path)(error);
+    let file = if packed {
+        let mut encoder = GzEncoder::new(BufWriter::new(file), Compression::new(4));
+        encode(&mut encoder, &header, &data).map_err(io)?;
+        let buffer = encoder.finish().map_err(io)?;
+        buffer.into_inner().map_err(|e| io(e.into_error()))?
+    } else {
+        let mut buffer = BufWriter::new(file);
+        encode(&mut buffer, &header, &data).map_err(io)?;
+        buffer.into_inner().map_err(|e| io(e.into_error()))?
+    };
+    file.sync_all().map_err(io)?;
+    drop(file);
+    guard.rename(path)
+}
+
+fn suffix(path: &Path) -> Result<bool> {
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("");
+    if name.ends_with(".nii.gz") {
+        Ok(true)
+    } else if name.ends_with(".nii") {
+        Ok(false)
+    } else {
+        Err(Error::config(
+            "file name to write",
+            "a name ending in .nii or .nii.gz",
+            path.display(),
+        ))
+    }
+}
+
+fn check_values(data: &ArrayView3<'_, f32>, datatype: DataType) -> Result<()> {
+    let Some((low, high)) = datatype.integer_range() else {
+        return Ok(());
+    };
+    let wrong = data.iter().find(|v| {
+        let value = f64::from(**v);
+        !(value >= low && value <= high && value.fract() == 0.0)
+    });
+    match wrong {
+        None => Ok(()),
+        Some(value) => Err(Error::config(
+            format!("value to write as {datatype:?}"),
+            format!("whole numbers in {low}..={high}"),
+            value,
+        )),
+    }
+}
+
+fn header_for(like: &Volume, datatype: DataType) -> Result<Header> {
+    let shape = like.shape();
+    let mut header = match &like.header {
+        Some(header) => header.clone(),
+        None => Header::fresh(&shape, datatype),
+    };
+    if like.header.is_none() || header.affine() != Some(like.affine) {
+        header.set_affine(&like.affine);
+    }
+    header.shape = shape.to_vec();
+    header.datatype = datatype;
+    header.pair = false;
+    header.big_endian = false;
+    header.scl_slope = 1.0;
+    header.scl_inter = 0.0;
+    header.cal = [0.0; 2];
+    header.intent_code = 0;
+    if shape.iter().any(|&size| size > i16::MAX as usize) {
+        header.version = Version::Two;
+    }
+    if shape.contains(&0) {
+        return Err(Error::shape("array to write", "no empty axis", &shape));
+    }
+    Ok(header)
+}
+
+/// Header, then voxels with the first axis running fastest.
+fn encode(
+    out: &mut impl Write,
+    header: &Header,
+    data: &ArrayView3<'_, f32>,
+) -> std::io::Result<()> {
+    out.write_all(&header.to_bytes())?;
+    let mut row = Vec::with_capacity(data.dim().0 * header.datatype.size());
+    for plane in data.axis_iter(ndarray::Axis(2)) {
+        for line in plane.axis_iter(ndarray::Axis(1)) {
+            row.clear();
+            for &value in line {
+                push(&mut row, value, header.datatype);
+            }
+            out.write_all(&row)?;
+        }
+    }
+    Ok(())
+}
+
+fn push(row: &mut Vec<u8>, value: f32, datatype: DataType) {
+    match datatype {
+        DataType::U8 => row.push(value as u8),
+        DataType::I8 => row.extend((value as i8).to_le_bytes()),
+        DataType::U16 => row.extend((value as u16).to_le_bytes()),
+        DataType::I16 => row.extend((value as i16).to_le_bytes()),
+        DataType::U32 => row.extend((value as u32).to_le_bytes()),
+        DataType::I32 => row.extend((value as i32).to_le_bytes()),
+        DataType::U64 => row.extend((value as u64).to_le_bytes()),
+        DataType::I64 => row.extend((value as i64).to_le_bytes()),
+        DataType::F32 => row.extend(value.to_le_bytes()),
+        DataType::F64 => row.extend(f64::from(value).to_le_bytes()),
+    }
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// A file under a temporary name; removed again unless it is renamed.
+#[derive(Debug)]
+pub(crate) struct Temporary {
+    path: Option<PathBuf>,
+}
+
+impl Temporary {
+    /// Creates a new file in `folder`, named after `target`.
+    pub(crate) fn create(folder: &Path, target: &Path) -> Result<(File, Self)> {
+        // Only keeps names apart within this process; it decides nothing else.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = folder.join(format!(".{name}.{}.{number}.tmp", std::process::id()));
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok((file, Self { path: Some(path) })),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io(target)(error)),
+            }
+        }
+    }
+
+    /// Gives the file its final name.
+    pub(crate) fn rename(mut self, target: &Path) -> Result<()> {
+        if let Some(path) = &self.path {
+            std::fs::rename(path, target).map_err(Error::io(target))?;
+        }
+        self.path = None;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Nothing more can be done if this fails as well.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Writes a small text file through a temporary name.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
+    let (mut file, guard) = Temporary::create(&folder_of(path), path)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(Error::io(path))?;
+    drop(file);
+    guard.rename(path)
+}

@@ -1,0 +1,275 @@
+//! From a patient's volumes to slices that a network can take, and back.
+
+mod head;
+mod intensity;
+mod resize;
+mod slices;
+
+use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, Axis, s};
+use serde::{Deserialize, Serialize};
+
+use crate::affine::Reorder;
+use crate::{Error, Patient, Result};
+
+pub use head::{HeadThreshold, erode};
+pub use intensity::Normalization;
+pub use resize::Resampler;
+pub use slices::{Geometry, PatientSlices};
+
+use resize::{Pad, majority};
+
+/// Which way the volume is cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Plane {
+    /// Slices from the feet to the head; rows from front to back, columns from the
+    /// patient's right to left.
+    #[default]
+    Axial,
+    /// Slices from back to front; rows from the head to the feet, columns from right to left.
+    Coronal,
+    /// Slices from left to right; rows from the head to the feet, columns from front to back.
+    Sagittal,
+}
+
+impl Plane {
+    /// Directions in which slices, rows and columns grow.
+    fn codes(self) -> [char; 3] {
+        match self {
+            Self::Axial => ['S', 'P', 'L'],
+            Self::Coronal => ['A', 'I', 'L'],
+            Self::Sagittal => ['R', 'I', 'P'],
+        }
+    }
+}
+
+/// How volumes become slices. A plain value: set the fields, then [`apply`](Self::apply).
+///
+/// The steps, in order:
+/// 1. Turn the arrays to canonical axes, whatever their order in the file, and cut.
+/// 2. Find the head from the mean of the sequences: threshold, largest component, holes filled.
+/// 3. Choose slices by `z_range`, `drop_lower`, `drop_upper` and `min_head_fraction`.
+/// 4. Scale each sequence to [-1, 1] by what lies in the head of the whole volume.
+/// 5. Pad to a square, keeping the aspect, and resize: area averages when shrinking,
+///    linear when growing; masks by majority.
+///
+/// ```
+/// use fndm_data::Preprocess;
+/// // BraTS 2020 as in the paper: 80 lower and 26 upper slices dropped, 240 padded to 256.
+/// let brats = Preprocess {
+///     image_size: 256,
+///     pad_to: Some(256),
+///     drop_lower: 80,
+///     drop_upper: 26,
+///     ..Preprocess::default()
+/// };
+/// brats.check()?;
+/// # Ok::<(), fndm_data::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Preprocess {
+    /// Height and width of the slices made. Default 64.
+    pub image_size: usize,
+    /// The way of cutting. Default axial.
+    pub plane: Plane,
+    /// Slices k of N with k / (N - 1) in this closed range are used. Default 0 to 1.
+    pub z_range: (f64, f64),
+    /// Slices left out at the lower end (index 0 upwards). Default 0.
+    pub drop_lower: usize,
+    /// Slices left out at the upper end. Default 0.
+    pub drop_upper: usize,
+    /// Slices whose head covers less than this fraction of the slice are left out.
+    /// Default 0: none is.
+    pub min_head_fraction: f64,
+    /// Pad in the plane to at least this size, in input pixels, before resizing. Default: only to a square.
+    pub pad_to: Option<usize>,
+    /// Lower and upper percentile within the head that are mapped to -1 and 1; values
+    /// beyond are clipped. Default 1 and 99.
+    pub percentiles: (f64, f64),
+    /// How intensities are scaled. Default by `percentiles`.
+    pub normalization: Normalization,
+    /// How the head is told from the background.
+    pub head: HeadThreshold,
+}
+
+impl Default for Preprocess {
+    fn default() -> Self {
+        Self {
+            image_size: 64,
+            plane: Plane::Axial,
+            z_range: (0.0, 1.0),
+            drop_lower: 0,
+            drop_upper: 0,
+            min_head_fraction: 0.0,
+            pad_to: None,
+            percentiles: (1.0, 99.0),
+            normalization: Normalization::Percentile,
+            head: HeadThreshold::default(),
+        }
+    }
+}
+
+impl Preprocess {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`], naming the field.
+    pub fn check(&self) -> Result<()> {
+        let bad = |field: &str, expected: &str, got: String| {
+            Err(Error::config(format!("Preprocess.{field}"), expected, got))
+        };
+        if !(1..=4096).contains(&self.image_size) {
+            return bad("image_size", "1 to 4096", self.image_size.to_string());
+        }
+        let (low, high) = self.z_range;
+        if !(0.0 <= low && low <= high && high <= 1.0) {
+            let expected = "0 <= lower <= upper <= 1";
+            return bad("z_range", expected, format!("{:?}", self.z_range));
+        }
+        if !(0.0..=1.0).contains(&self.min_head_fraction) {
+            return bad(
+                "min_head_fraction",
+                "0 to 1",
+                self.min_head_fraction.to_string(),
+            );
+        }
+        if self
+            .pad_to
+            .is_some_and(|size| !(1..=65_536).contains(&size))
+        {
+            return bad("pad_to", "1 to 65536", format!("{:?}", self.pad_to));
+        }
+        let (low, high) = self.percentiles;
+        if !(0.0 <= low && low < high && high <= 100.0) {
+            let expected = "0 <= lower < upper <= 100";
+            return bad("percentiles", expected, format!("{:?}", self.percentiles));
+        }
+        self.normalization.check()?;
+        self.head.check()
+    }
+
+    /// Cuts a patient into slices.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`], every error of [`Patient::check`], and
+    /// [`Error::NoSlices`] when no slice is left.
+    pub fn apply(&self, patient: &Patient) -> Result<PatientSlices> {
+        self.check()?;
+        patient.check()?;
+        let reference = patient.reference()?;
+        let reorder = Reorder::new(&reference.affine, self.plane.codes())?;
+        let stacks: Vec<ArrayView3<'_, f32>> = patient
+            .sequences
+            .iter()
+            .map(|(_, volume)| reorder.view(volume.data.view()))
+            .collect();
+        let head = self.head.find(&stacks);
+        let z = self.chosen(&patient.id, &head)?;
+        let (total, height, width) = head.dim();
+        let pad = Pad::square(height, width, self.pad_to);
+        let size = self.image_size;
+        let resampler = Resampler::image(pad.size, size);
+
+        let mut images = Array4::from_elem((z.len(), stacks.len(), size, size), -1.0f32);
+        for (channel, stack) in stacks.iter().enumerate() {
+            let name = &patient.sequences[channel].0;
+            let scale = self
+                .normalization
+                .fit(name, stack, &head, self.percentiles)?;
+            for (n, &k) in z.iter().enumerate() {
+                let slice = stack.index_axis(Axis(0), k);
+                let inside = head.index_axis(Axis(0), k);
+                let mut square = Array2::from_elem((pad.size, pad.size), -1.0f32);
+                let mut target = square.slice_mut(pad.slice());
+                ndarray::Zip::from(&mut target)
+                    .and(&slice)
+                    .and(&inside)
+                    .for_each(|out, &value, &inside| {
+                        if inside {
+                            *out = scale.map(value);
+                        }
+                    });
+                resampler.apply(square.view(), images.slice_mut(s![n, channel, .., ..]));
+            }
+        }
+        let shrink =
+            |k: usize, bits: &dyn Fn(usize) -> Array2<bool>| majority(bits(k).view(), &pad, size);
+        let head_slice = |k: usize| head.index_axis(Axis(0), k).to_owned();
+        let small_head = stack_up(&z, size, |k| shrink(k, &head_slice));
+        let mask_stack = patient
+            .mask
+            .as_ref()
+            .map(|mask| reorder.view(mask.data.view()));
+        let labels = mask_stack.map(|mask| {
+            z.iter()
+                .map(|&k| u8::from(mask.index_axis(Axis(0), k).iter().any(|&v| v > 0.0)))
+                .collect()
+        });
+        let mask = mask_stack.map(|mask| {
+            let lesion = |k: usize| mask.index_axis(Axis(0), k).mapv(|v| v > 0.0);
+            stack_up(&z, size, |k| shrink(k, &lesion))
+        });
+        Ok(PatientSlices {
+            id: patient.id.clone(),
+            sequences: patient.sequences.iter().map(|(n, _)| n.clone()).collect(),
+            images,
+            z,
+            head: small_head,
+            mask,
+            labels,
+            geometry: Geometry::new(reference, reorder, [total, height, width], pad, size),
+        })
+    }
+
+    /// Indices of the slices to use.
+    fn chosen(&self, id: &str, head: &Array3<bool>) -> Result<Vec<usize>> {
+        let total = head.dim().0;
+        let pixels = (head.dim().1 * head.dim().2) as f64;
+        let upper = total.saturating_sub(self.drop_upper);
+        let in_range = |k: usize| {
+            let place = if total > 1 {
+                k as f64 / (total - 1) as f64
+            } else {
+                self.z_range.0
+            };
+            place >= self.z_range.0 && place <= self.z_range.1
+        };
+        let placed: Vec<usize> = (self.drop_lower..upper).filter(|&k| in_range(k)).collect();
+        let enough = |k: &usize| {
+            let count = head.index_axis(Axis(0), *k).iter().filter(|b| **b).count();
+            count as f64 >= self.min_head_fraction * pixels
+        };
+        let chosen: Vec<usize> = placed.iter().copied().filter(enough).collect();
+        if chosen.is_empty() {
+            let reason = format!(
+                "of {total} slices, {} lie in z_range {:?} with {} dropped below and {} above, and none of \
+                 these has a head that covers {} of it",
+                placed.len(),
+                self.z_range,
+                self.drop_lower,
+                self.drop_upper,
+                self.min_head_fraction
+            );
+            return Err(Error::NoSlices {
+                patient: id.to_string(),
+                reason,
+            });
+        }
+        Ok(chosen)
+    }
+}
+
+/// Slices of bits, one for each index of `z`, as one array.
+fn stack_up(z: &[usize], size: usize, slice: impl Fn(usize) -> Array2<bool>) -> Array3<bool> {
+    let mut out = Array3::from_elem((z.len(), size, size), false);
+    for (n, &k) in z.iter().enumerate() {
+        out.index_axis_mut(Axis(0), n).assign(&slice(k));
+    }
+    out
+}
+
+/// Used by the parts below: number of true pixels.
+fn count(bits: ArrayView2<'_, bool>) -> usize {
+    bits.iter().filter(|b| **b).count()
+}

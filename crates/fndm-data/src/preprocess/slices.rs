@@ -1,0 +1,184 @@
+//! The slices of one patient, and the way back to the input's grid.
+
+use ndarray::{Array2, Array3, Array4, ArrayView2, Axis, ShapeBuilder};
+
+use super::count;
+use super::head::erode;
+use super::resize::{Pad, Resampler};
+use crate::affine::{Affine, Reorder};
+use crate::nifti::Header;
+use crate::{Error, Result, Volume};
+
+/// What is needed to put slices back on the grid that they were cut from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Geometry {
+    shape: [usize; 3],
+    affine: Affine,
+    header: Option<Header>,
+    reorder: Reorder,
+    stack: [usize; 3],
+    pad: Pad,
+    size: usize,
+}
+
+impl Geometry {
+    pub(super) fn new(
+        reference: &Volume,
+        reorder: Reorder,
+        stack: [usize; 3],
+        pad: Pad,
+        size: usize,
+    ) -> Self {
+        Self {
+            shape: reference.shape(),
+            affine: reference.affine,
+            header: reference.header.clone(),
+            reorder,
+            stack,
+            pad,
+            size,
+        }
+    }
+
+    /// Shape of the input's array.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    /// Affine of the input.
+    #[must_use]
+    pub fn affine(&self) -> &Affine {
+        &self.affine
+    }
+
+    /// Number of slices of the whole volume in the plane that was cut.
+    #[must_use]
+    pub fn total_slices(&self) -> usize {
+        self.stack[0]
+    }
+
+    /// Side of a resized pixel in millimetres, if rows and columns have the same.
+    #[must_use]
+    pub fn pixel_spacing(&self) -> [f64; 2] {
+        let spacing = crate::affine::spacing(&self.affine);
+        let factor = self.pad.size as f64 / self.size as f64;
+        [1, 2].map(|axis| spacing[self.reorder.from[axis]] * factor)
+    }
+
+    /// Puts resized slices on the input's grid; voxels of other slices are 0.
+    fn restore(
+        &self,
+        z: &[usize],
+        resampler: &Resampler,
+        slice: impl Fn(usize) -> Array2<f32>,
+    ) -> Volume {
+        let [i, j, k] = self.shape;
+        let mut data = Array3::<f32>::zeros((i, j, k).f());
+        let mut stack = self.reorder.view_mut(data.view_mut());
+        let mut square = Array2::<f32>::zeros((self.pad.size, self.pad.size));
+        for (n, &z) in z.iter().enumerate() {
+            resampler.apply(slice(n).view(), square.view_mut());
+            if z < stack.dim().0 {
+                stack
+                    .index_axis_mut(Axis(0), z)
+                    .assign(&square.slice(self.pad.slice()));
+            }
+        }
+        Volume {
+            data,
+            affine: self.affine,
+            header: self.header.clone(),
+        }
+    }
+}
+
+/// Slices of one patient, ready for a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PatientSlices {
+    /// Name of the patient.
+    pub id: String,
+    /// Names of the channels.
+    pub sequences: Vec<String>,
+    /// Slices (N, C, H, W) in [-1, 1]; the background is -1.
+    pub images: Array4<f32>,
+    /// For each slice, its index in the whole volume, from the lower end.
+    pub z: Vec<usize>,
+    /// Where the head is (N, H, W).
+    pub head: Array3<bool>,
+    /// Where the lesion is (N, H, W), for evaluation only. `None` without a mask.
+    pub mask: Option<Array3<bool>>,
+    /// 1 where the slice's mask has a voxel before resizing, else 0. `None` without a mask.
+    pub labels: Option<Vec<u8>>,
+    /// The way back.
+    pub geometry: Geometry,
+}
+
+impl PatientSlices {
+    /// Number of slices.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.z.len()
+    }
+
+    /// Whether there is no slice. [`Preprocess::apply`](super::Preprocess::apply) never gives this.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.z.is_empty()
+    }
+
+    /// The head of each slice without its outer `pixels`, which are mostly scalp and skull.
+    #[must_use]
+    pub fn eroded_head(&self, pixels: usize) -> Array3<bool> {
+        let mut out = self.head.clone();
+        for mut slice in out.axis_iter_mut(Axis(0)) {
+            let small = erode(slice.view(), pixels);
+            slice.assign(&small);
+        }
+        out
+    }
+
+    /// Fraction of each slice that is head.
+    #[must_use]
+    pub fn head_fractions(&self) -> Vec<f64> {
+        let share = |slice: ArrayView2<'_, bool>| count(slice) as f64 / slice.len().max(1) as f64;
+        self.head.axis_iter(Axis(0)).map(share).collect()
+    }
+
+    /// Maps (N, H, W), one for each slice in the order of [`z`](Self::z), on the input's grid:
+    /// linear in the plane, 0 in slices that were not used.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn to_volume(&self, maps: &Array3<f32>) -> Result<Volume> {
+        self.check_stack("maps", maps.dim())?;
+        let resampler = Resampler::linear(self.geometry.size, self.geometry.pad.size);
+        let slice = |n: usize| maps.index_axis(Axis(0), n).to_owned();
+        Ok(self.geometry.restore(&self.z, &resampler, slice))
+    }
+
+    /// Masks (N, H, W) on the input's grid, 0 or 1: nearest pixel in the plane, 0 in
+    /// slices that were not used.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn to_mask(&self, masks: &Array3<bool>) -> Result<Volume> {
+        self.check_stack("masks", masks.dim())?;
+        let resampler = Resampler::nearest(self.geometry.size, self.geometry.pad.size);
+        let slice = |n: usize| {
+            let bits = masks.index_axis(Axis(0), n);
+            bits.mapv(|bit| f32::from(u8::from(bit)))
+        };
+        Ok(self.geometry.restore(&self.z, &resampler, slice))
+    }
+
+    fn check_stack(&self, what: &str, got: (usize, usize, usize)) -> Result<()> {
+        let size = self.geometry.size;
+        let expected = (self.z.len(), size, size);
+        if got == expected {
+            return Ok(());
+        }
+        let got = [got.0, got.1, got.2];
+        Err(Error::shape(what, format!("{expected:?}"), &got))
+    }
+}

@@ -1,0 +1,156 @@
+//! The data packs load whole, and their counts are those of their tables.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fndm_data::{
+    Limits, Preprocess, Side, SliceSet, Splits, find_identical_sequences, list_patients,
+    read_patient,
+};
+
+/// The pack's folder, or `None` (told out loud) where it is not there.
+fn pack(name: &str) -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let root = std::env::var_os("FNDM_DATA").map_or(root, PathBuf::from);
+    let folder = root.join(name);
+    if folder.is_dir() {
+        Some(folder)
+    } else {
+        println!("skipped: {} is not there", folder.display());
+        None
+    }
+}
+
+/// Rows of a table as column name -> value.
+fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines = text.lines();
+    let names: Vec<&str> = lines.next().unwrap().split(',').collect();
+    lines
+        .map(|line| {
+            let values = line.split(',').map(String::from);
+            names.iter().map(|n| (*n).to_string()).zip(values).collect()
+        })
+        .collect()
+}
+
+/// Lesion pixels of each slice, by patient, from `slices.csv`.
+fn lesions(folder: &Path) -> BTreeMap<String, Vec<usize>> {
+    let mut out: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for row in table(&folder.join("slices.csv")) {
+        let slices = out.entry(row["patient"].clone()).or_default();
+        assert_eq!(slices.len(), row["slice"].parse::<usize>().unwrap());
+        slices.push(row["lesion_px"].parse().unwrap());
+    }
+    out
+}
+
+/// Every patient of the pack: read, cut, and compared with the table slice by slice.
+fn check_pack(name: &str, sequences: &[&str]) {
+    let Some(folder) = pack(name) else { return };
+    let limits = Limits::default();
+    let expected = lesions(&folder);
+    let ids = list_patients(&folder).unwrap();
+    assert_eq!(ids, expected.keys().cloned().collect::<Vec<_>>());
+    let splits = Splits::read(folder.join("splits.json"), &limits).unwrap();
+    splits.check_folders(&folder).unwrap();
+    for id in &ids {
+        let patient = read_patient(folder.join(id), sequences, &limits).unwrap();
+        let table = &expected[id];
+        let mask = patient.mask.as_ref().unwrap();
+        assert_eq!(mask.shape(), [128, 128, table.len()]);
+        assert_eq!(mask.axis_codes(), ['L', 'P', 'S']);
+        for (k, &count) in table.iter().enumerate() {
+            let slice = mask.data.index_axis(ndarray::Axis(2), k);
+            assert_eq!(
+                slice.iter().filter(|v| **v > 0.0).count(),
+                count,
+                "{id} {k}"
+            );
+        }
+        let preprocess = Preprocess {
+            image_size: 128,
+            ..Preprocess::default()
+        };
+        let slices = preprocess.apply(&patient).unwrap();
+        let labels: Vec<u8> = table.iter().map(|&n| u8::from(n > 0)).collect();
+        assert_eq!(slices.labels.as_ref(), Some(&labels), "{id}");
+        // Nothing is resized at 128: the mask must come back exactly.
+        let back = slices.to_mask(slices.mask.as_ref().unwrap()).unwrap();
+        assert_eq!(
+            back.data,
+            mask.data.mapv(|v| f32::from(u8::from(v > 0.0))),
+            "{id}"
+        );
+        assert_eq!(back.affine, mask.affine);
+    }
+    println!("{name}: {} patients", ids.len());
+}
+
+#[test]
+fn lgg128_is_as_its_table() {
+    check_pack("lgg128", &["flair", "t1", "t1ce"]);
+}
+
+#[test]
+fn brats_mini_is_as_its_table() {
+    check_pack("brats_mini", &["flair", "t1ce"]);
+}
+
+#[test]
+fn ms128_is_as_its_table() {
+    check_pack("ms128", &["t1", "t1ce", "t2", "flair"]);
+}
+
+#[test]
+fn isles1_is_as_its_table() {
+    check_pack("isles1", &["dwi", "adc"]);
+}
+
+/// The counts of the middle of the head, from the pack's description.
+#[test]
+fn lgg128_middle_of_the_head() {
+    let Some(folder) = pack("lgg128") else { return };
+    let limits = Limits::default();
+    let splits = Splits::read(folder.join("splits.json"), &limits).unwrap();
+    let preprocess = Preprocess {
+        z_range: (0.30, 0.85),
+        ..Preprocess::default()
+    };
+    for (side, slices, lesion) in [
+        (Side::Train, 1398, 819),
+        (Side::Val, 178, 100),
+        (Side::Test, 341, 210),
+    ] {
+        let ids = splits.needed(side).unwrap();
+        let set = SliceSet::load(&folder, ids, &["flair"], &preprocess, &limits).unwrap();
+        assert_eq!(
+            (set.len(), set.with_label(1).len()),
+            (slices, lesion),
+            "{side:?}"
+        );
+        assert!(set.images.iter().all(|v| (-1.0..=1.0).contains(v)));
+    }
+}
+
+/// Copies of FLAIR under another name: the pack's table names all of them.
+#[test]
+fn lgg128_copies_are_found() {
+    let Some(folder) = pack("lgg128") else { return };
+    for row in table(&folder.join("patients.csv")) {
+        let patient = read_patient(
+            folder.join(&row["patient"]),
+            &["flair", "t1", "t1ce"],
+            &Limits::default(),
+        )
+        .unwrap();
+        let found = find_identical_sequences(&patient);
+        let copies = |name: &str| found.iter().any(|(a, b)| a == "flair" && b == name);
+        for name in ["t1", "t1ce"] {
+            let listed = row["missing_sequences"]
+                .split([' ', ';', '+', '|'])
+                .any(|n| n == name);
+            assert_eq!(copies(name), listed, "{} {name}", row["patient"]);
+        }
+    }
+}
