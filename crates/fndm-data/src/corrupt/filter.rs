@@ -6,13 +6,17 @@ use rand::{Rng, RngExt};
 /// About a Gaussian of standard deviation `sigma` pixels: three box means, border values repeated.
 pub(super) fn smooth(image: &Array2<f32>, sigma: f64) -> Array2<f32> {
     let mut out = image.clone();
-    // Three boxes of width 2 r + 1 have the variance r (r + 1).
-    let radius = ((0.25 + sigma * sigma).sqrt() - 0.5).max(0.0);
+    // Each box has a third of the variance: whole pixels first, then a part of the next two.
+    let variance = sigma.max(0.0).powi(2) / 3.0;
+    let radius = ((0.25 + 3.0 * variance).sqrt() - 0.5).floor();
+    let width = 2.0 * radius + 1.0;
+    let have = radius * (radius + 1.0) / 3.0;
+    let part = (variance - have) * width / (2.0 * ((radius + 1.0).powi(2) - variance));
     for axis in [Axis(0), Axis(1)] {
         for mut lane in out.lanes_mut(axis) {
             let mut line: Vec<f32> = lane.iter().copied().collect();
             for _ in 0..3 {
-                line = box_mean(&line, radius as f32);
+                line = box_mean(&line, radius as isize, part as f32);
             }
             for (v, s) in lane.iter_mut().zip(line) {
                 *v = s;
@@ -22,13 +26,11 @@ pub(super) fn smooth(image: &Array2<f32>, sigma: f64) -> Array2<f32> {
     out
 }
 
-/// Mean over `2 radius + 1` pixels; a broken radius counts the outermost two by its fraction.
-fn box_mean(line: &[f32], radius: f32) -> Vec<f32> {
+/// Mean over `2 whole + 1` pixels and the two beside them, which count with the weight `part`.
+fn box_mean(line: &[f32], whole: isize, part: f32) -> Vec<f32> {
     let n = line.len() as isize;
-    let whole = radius.floor() as isize;
-    let part = radius - radius.floor();
     let at = |i: isize| line[i.clamp(0, n - 1) as usize];
-    let weight = 1.0 / (2.0 * radius + 1.0);
+    let weight = 1.0 / ((2 * whole + 1) as f32 + 2.0 * part);
     let mut sum: f32 = (-whole..=whole).map(at).sum();
     let mut out = Vec::with_capacity(line.len());
     for i in 0..n {

@@ -65,7 +65,7 @@ pub struct FreeForm {
 
 impl Default for FreeForm {
     /// Strokes sized for lesions: one or two of a brush of 5 to 16 % of the image's side. They
-    /// cover about a tenth of the image, whatever its size.
+    /// cover about 6 % of the image, whatever its size.
     fn default() -> Self {
         Self {
             strokes: (1, 2),
