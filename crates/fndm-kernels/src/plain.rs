@@ -17,12 +17,12 @@ pub(crate) fn conv2d(
 }
 
 /// x * sigmoid(x), elementwise.
-pub fn silu(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn silu(x: &Tensor) -> Result<Tensor> {
     candle_nn::ops::silu(x)
 }
 
 /// Group normalisation of `(B, C, ...)`; `weight` and `bias` are `(C)`.
-pub fn group_norm(
+pub(crate) fn group_norm(
     x: &Tensor,
     groups: usize,
     weight: &Tensor,
@@ -33,14 +33,16 @@ pub fn group_norm(
     let y = x.reshape((b, groups, ()))?;
     let y = y.broadcast_sub(&y.mean_keepdim(D::Minus1)?)?;
     let var = y.sqr()?.mean_keepdim(D::Minus1)?;
-    let y = y.broadcast_div(&(var + eps)?.sqrt()?)?.reshape((b, c, ()))?;
+    let y = y
+        .broadcast_div(&(var + eps)?.sqrt()?)?
+        .reshape((b, c, ()))?;
     y.broadcast_mul(&weight.reshape((1, c, 1))?)?
         .broadcast_add(&bias.reshape((1, c, 1))?)?
         .reshape(x.shape())
 }
 
 /// `silu(group_norm(x) * (1 + scale) + shift)`; scale and shift are `(B, C)`, or absent.
-pub fn group_norm_silu(
+pub(crate) fn group_norm_silu(
     x: &Tensor,
     groups: usize,
     weight: &Tensor,
@@ -60,7 +62,7 @@ pub fn group_norm_silu(
 
 /// Attention of guided-diffusion: q, k, v are `(B, heads, C, T)`; q and k are each scaled by `C^(-1/4)`.
 /// Gives `(B, heads, C, T)`.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     let c = q.dim(2)?;
     let scale = 1. / (c as f64).sqrt().sqrt();
     let logits = (q * scale)?
@@ -73,7 +75,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
 }
 
 /// Nearest-neighbour upsampling of `(B, C, H, W)` to `(B, C, 2H, 2W)`.
-pub fn upsample_nearest_2x(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn upsample_nearest_2x(x: &Tensor) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
     x.reshape((b, c, h, 1, w, 1))?
         .broadcast_as((b, c, h, 2, w, 2))?
@@ -81,12 +83,12 @@ pub fn upsample_nearest_2x(x: &Tensor) -> Result<Tensor> {
 }
 
 /// Mean of 2x2 blocks: `(B, C, H, W)` with even H and W to `(B, C, H/2, W/2)`.
-pub fn avg_pool_2x(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn avg_pool_2x(x: &Tensor) -> Result<Tensor> {
     x.avg_pool2d(2)
 }
 
 /// The sum of `coefficient * tensor` over all terms; at least one term, all of one shape and type.
-pub fn linear_combination(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
+pub(crate) fn linear_combination(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
     let Some(((c, x), rest)) = terms.split_first() else {
         candle_core::bail!("linear_combination: expected at least one term, got none");
     };

@@ -1,0 +1,386 @@
+//! Attention that keeps its gradients and never holds more than a strip of the weights.
+//!
+//! Tokens are processed in strips of queries; the backward pass computes the weights again.
+
+use crate::config::fast_path;
+use crate::memory::{Input, Scratch, filled, parallel};
+use crate::plain;
+use crate::simd::{Isa, Simd, kernel};
+use crate::tensor::{contiguous, floats, from_floats, with_floats};
+use crate::tile::{clear, from_lanes, outer_rows, product_rows, to_lanes};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+
+/// Queries in a strip.
+const STRIP: usize = 64;
+
+/// Attention of guided-diffusion: q, k, v are `(B, heads, C, T)`; q and k are each scaled by `C^(-1/4)`.
+/// Gives `(B, heads, C, T)`.
+///
+/// # Errors
+/// When the three shapes differ.
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let (b, heads, c, t) = q.dims4()?;
+    if k.dims() != q.dims() || v.dims() != q.dims() {
+        candle_core::bail!(
+            "attention: expected q, k and v of one shape, got {:?}, {:?} and {:?}",
+            q.dims(),
+            k.dims(),
+            v.dims()
+        );
+    }
+    if !fast_path(&[q, k, v]) || q.elem_count() == 0 {
+        return plain::attention(q, k, v);
+    }
+    let op = Attention {
+        heads: b * heads,
+        s: Sizes {
+            c,
+            t,
+            cp: c.next_multiple_of(16),
+            tp: t.next_multiple_of(16),
+        },
+    };
+    contiguous(q)?.apply_op3(&contiguous(k)?, &contiguous(v)?, op)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    /// Channels and tokens, and both rounded up to whole vectors.
+    c: usize,
+    t: usize,
+    cp: usize,
+    tp: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Attention {
+    heads: usize,
+    s: Sizes,
+}
+
+/// `dst[token][cp]` from tokens `first..first + n` of `src[c][t]`.
+#[inline(always)]
+unsafe fn tokens_first<S: Simd>(src: *const f32, s: Sizes, first: usize, n: usize, dst: *mut f32) {
+    unsafe {
+        let mut c = 0;
+        while c < s.c {
+            let rows = (s.c - c).min(16);
+            to_lanes::<S>(src.add(c * s.t + first), s.t, rows, n, dst.add(c), s.cp);
+            c += 16;
+        }
+    }
+}
+
+/// `dst[c][tp]` from `src[c][t]`, zero past the last token.
+#[inline(always)]
+unsafe fn padded<S: Simd>(src: *const f32, s: Sizes, dst: *mut f32) {
+    unsafe {
+        for c in 0..s.c {
+            let mut i = 0;
+            while i < s.tp {
+                let n = s.t.saturating_sub(i).min(16);
+                S::store(
+                    dst.add(c * s.tp + i),
+                    S::load_first(src.add(c * s.t + i), n),
+                );
+                i += 16;
+            }
+        }
+    }
+}
+
+/// `out[rows][n]` (n a multiple of 16) = `a[rows][lda, first k]` times `b[k][n]`.
+#[inline(always)]
+unsafe fn matmul<S: Simd>(
+    a: *const f32,
+    lda: usize,
+    rows: usize,
+    k: usize,
+    b: *const f32,
+    n: usize,
+    out: *mut f32,
+) {
+    unsafe {
+        let mut l = 0;
+        while l < n {
+            let lanes = (n - l).min(32);
+            product_rows::<S>(
+                rows,
+                lanes,
+                |r| a.add(r * lda),
+                &[(0, 0)],
+                k,
+                b.add(l),
+                n,
+                |r| out.add(r * n + l),
+                false,
+            );
+            l += lanes;
+        }
+    }
+}
+
+/// Softmax of `scale * row` over the first `t` of `tp` lanes; zero in the rest.
+#[inline(always)]
+unsafe fn softmax<S: Simd>(row: *mut f32, s: Sizes, scale: f32) {
+    unsafe {
+        let mut top = f32::NEG_INFINITY;
+        let whole = s.t / 16 * 16;
+        let mut mv = S::splat(top);
+        let mut i = 0;
+        while i < whole {
+            mv = S::max(mv, S::load(row.add(i)));
+            i += 16;
+        }
+        for j in whole..s.t {
+            top = top.max(*row.add(j));
+        }
+        top = top.max(S::largest(mv));
+        let (sv, shift) = (S::splat(scale), S::splat(-top * scale));
+        let mut sum = S::zero();
+        let mut i = 0;
+        while i < s.tp {
+            let mut e = S::exp(S::fma(S::load(row.add(i)), sv, shift));
+            if i + 16 > s.t {
+                S::store(row.add(i), e);
+                e = S::load_first(row.add(i), s.t - i);
+            }
+            sum = S::add(sum, e);
+            S::store(row.add(i), e);
+            i += 16;
+        }
+        let r = S::splat(1. / S::sum(sum));
+        let mut i = 0;
+        while i < s.tp {
+            S::store(row.add(i), S::mul(S::load(row.add(i)), r));
+            i += 16;
+        }
+    }
+}
+
+kernel! {
+    /// Queries `first..first + n` of one head. `kp`: `c * tp`, `vt`: `t * cp`, `qt`, `ot`: `STRIP * cp`,
+    /// `p`: `STRIP * tp` floats.
+    unsafe fn forward_strip[S](
+        q: *const f32, k: *const f32, v: *const f32, s: Sizes, first: usize, n: usize,
+        kp: *mut f32, vt: *mut f32, qt: *mut f32, ot: *mut f32, p: *mut f32, out: *mut f32,
+    ) {
+        padded::<S>(k, s, kp);
+        tokens_first::<S>(v, s, 0, s.t, vt);
+        tokens_first::<S>(q, s, first, n, qt);
+        matmul::<S>(qt, s.cp, n, s.c, kp, s.tp, p);
+        let scale = 1. / (s.c as f32).sqrt();
+        for r in 0..n {
+            softmax::<S>(p.add(r * s.tp), s, scale);
+        }
+        matmul::<S>(p, s.tp, n, s.t, vt, s.cp, ot);
+        let mut c = 0;
+        while c < s.c {
+            from_lanes::<S>(ot.add(c), s.cp, out.add(c * s.t + first), s.t, (s.c - c).min(16), n);
+            c += 16;
+        }
+    }
+}
+
+/// Scratch of the backward pass.
+#[derive(Clone, Copy)]
+struct Work {
+    /// Keys and values `[c][tp]`, keys `[t][cp]`.
+    kp: *mut f32,
+    vp: *mut f32,
+    kt: *mut f32,
+    /// Queries, output gradient and query gradient of a strip, `[STRIP][cp]`.
+    qt: *mut f32,
+    ot: *mut f32,
+    gt: *mut f32,
+    /// Weights and their gradient, `[STRIP][tp]`.
+    p: *mut f32,
+    dp: *mut f32,
+    /// Sums `[c][tp]`.
+    dk: *mut f32,
+    dv: *mut f32,
+}
+
+kernel! {
+    /// All gradients of one head.
+    unsafe fn backward_head[S](
+        q: *const f32, k: *const f32, v: *const f32, dy: *const f32, s: Sizes, w: &Work,
+        dq: *mut f32, dk: *mut f32, dv: *mut f32,
+    ) {
+        let scale = 1. / (s.c as f32).sqrt();
+        padded::<S>(k, s, w.kp);
+        padded::<S>(v, s, w.vp);
+        tokens_first::<S>(k, s, 0, s.t, w.kt);
+        clear::<S>(w.dk, s.c * s.tp / 16);
+        clear::<S>(w.dv, s.c * s.tp / 16);
+        let mut first = 0;
+        while first < s.t {
+            let n = (s.t - first).min(STRIP);
+            tokens_first::<S>(q, s, first, n, w.qt);
+            tokens_first::<S>(dy, s, first, n, w.ot);
+            matmul::<S>(w.qt, s.cp, n, s.c, w.kp, s.tp, w.p);
+            matmul::<S>(w.ot, s.cp, n, s.c, w.vp, s.tp, w.dp);
+            for r in 0..n {
+                let (p, dp) = (w.p.add(r * s.tp), w.dp.add(r * s.tp));
+                softmax::<S>(p, s, scale);
+                let mut dot = S::zero();
+                let mut i = 0;
+                while i < s.tp {
+                    dot = S::fma(S::load(p.add(i)), S::load(dp.add(i)), dot);
+                    i += 16;
+                }
+                let dot = S::splat(S::sum(dot));
+                let sv = S::splat(scale);
+                let mut i = 0;
+                while i < s.tp {
+                    let d = S::mul(S::load(p.add(i)), S::sub(S::load(dp.add(i)), dot));
+                    S::store(dp.add(i), S::mul(d, sv));
+                    i += 16;
+                }
+            }
+            // dV[c][key] = sum over queries of dy P; dK likewise of q dS.
+            outer_rows::<S>(s.c, s.tp, (1, n), w.ot, (0, s.cp), w.p, (0, s.tp), w.dv, s.tp);
+            outer_rows::<S>(s.c, s.tp, (1, n), w.qt, (0, s.cp), w.dp, (0, s.tp), w.dk, s.tp);
+            matmul::<S>(w.dp, s.tp, n, s.t, w.kt, s.cp, w.gt);
+            let mut c = 0;
+            while c < s.c {
+                from_lanes::<S>(w.gt.add(c), s.cp, dq.add(c * s.t + first), s.t, (s.c - c).min(16), n);
+                c += 16;
+            }
+            first += n;
+        }
+        for c in 0..s.c {
+            for (from, to) in [(w.dk, dk), (w.dv, dv)] {
+                std::ptr::copy_nonoverlapping(from.add(c * s.tp), to.add(c * s.t), s.t);
+            }
+        }
+    }
+}
+
+impl Attention {
+    fn check(&self, all: &[&[f32]]) -> Result<()> {
+        let n = self.heads * self.s.c * self.s.t;
+        if all.iter().any(|a| a.len() != n) {
+            candle_core::bail!("attention: shapes don't fit");
+        }
+        Ok(())
+    }
+
+    fn forward(&self, q: &[f32], k: &[f32], v: &[f32]) -> Result<Vec<f32>> {
+        self.check(&[q, k, v])?;
+        let (isa, s) = (Isa::detect(), self.s);
+        let (q, k, v) = (Input(q), Input(k), Input(v));
+        let strips = s.t.div_ceil(STRIP);
+        // SAFETY: head and strip name a range of the output that one task writes; scratch as the kernel asks.
+        Ok(unsafe {
+            filled(q.0.len(), |out| {
+                parallel(self.heads * strips, |task| {
+                    let at = task / strips * s.c * s.t;
+                    let first = task % strips * STRIP;
+                    let kp = Scratch::new(s.c * s.tp);
+                    let vt = Scratch::new(s.t * s.cp);
+                    let strip = Scratch::new(2 * STRIP * s.cp);
+                    let p = Scratch::new(STRIP * s.tp);
+                    forward_strip(
+                        isa,
+                        q.at(at),
+                        k.at(at),
+                        v.at(at),
+                        s,
+                        first,
+                        STRIP.min(s.t - first),
+                        kp.ptr().at(0),
+                        vt.ptr().at(0),
+                        strip.ptr().at(0),
+                        strip.ptr().at(STRIP * s.cp),
+                        p.ptr().at(0),
+                        out.at(at),
+                    );
+                });
+            })
+        })
+    }
+
+    fn backward(&self, q: &[f32], k: &[f32], v: &[f32], dy: &[f32]) -> Result<[Vec<f32>; 3]> {
+        self.check(&[q, k, v, dy])?;
+        let (isa, s) = (Isa::detect(), self.s);
+        let n = q.len();
+        let (q, k, v, dy) = (Input(q), Input(k), Input(v), Input(dy));
+        let (mut gk, mut gv) = (Vec::new(), Vec::new());
+        // SAFETY: each task writes one head of each output; scratch as `Work` says.
+        let gq = unsafe {
+            filled(n, |gq| {
+                gk = filled(n, |gk| {
+                    gv = filled(n, |gv| {
+                        parallel(self.heads, |head| {
+                            let at = head * s.c * s.t;
+                            let big = s.cp * s.tp;
+                            let (small, wide) = (STRIP * s.cp, STRIP * s.tp);
+                            let all = Scratch::new(5 * big + 3 * small + 2 * wide);
+                            let part = |i: usize| all.ptr().at(i);
+                            let work = Work {
+                                kp: part(0),
+                                vp: part(big),
+                                kt: part(2 * big),
+                                dk: part(3 * big),
+                                dv: part(4 * big),
+                                qt: part(5 * big),
+                                ot: part(5 * big + small),
+                                gt: part(5 * big + 2 * small),
+                                p: part(5 * big + 3 * small),
+                                dp: part(5 * big + 3 * small + wide),
+                            };
+                            backward_head(
+                                isa,
+                                q.at(at),
+                                k.at(at),
+                                v.at(at),
+                                dy.at(at),
+                                s,
+                                &work,
+                                gq.at(at),
+                                gk.at(at),
+                                gv.at(at),
+                            );
+                        });
+                    });
+                });
+            })
+        };
+        Ok([gq, gk, gv])
+    }
+}
+
+impl CustomOp3 for Attention {
+    fn name(&self) -> &'static str {
+        "fndm-attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        ql: &Layout,
+        k: &CpuStorage,
+        kl: &Layout,
+        v: &CpuStorage,
+        vl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let y = self.forward(floats(q, ql)?, floats(k, kl)?, floats(v, vl)?)?;
+        Ok((CpuStorage::F32(y), ql.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dy = contiguous(dy)?;
+        let [gq, gk, gv] = with_floats([q, k, v, &dy], |[q, k, v, dy]| self.backward(q, k, v, dy))?;
+        let tracked =
+            |t: &Tensor, g: Vec<f32>| t.track_op().then(|| from_floats(g, t.shape())).transpose();
+        Ok((tracked(q, gq)?, tracked(k, gk)?, tracked(v, gv)?))
+    }
+}

@@ -1,0 +1,362 @@
+//! Convolution as a differentiable candle operation, with the algorithm chosen by shape.
+
+mod direct;
+mod winograd;
+
+use crate::config::{exact, fast_path};
+use crate::memory::{Input, filled, parallel};
+use crate::plain;
+use crate::simd::{Isa, kernel};
+use crate::tensor::{contiguous, floats, from_floats, with_floats};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Tensor};
+use std::sync::{Arc, OnceLock};
+
+/// The sizes of one convolution with same padding.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) batch: usize,
+    pub(crate) ci: usize,
+    pub(crate) co: usize,
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    /// 1 or 3
+    pub(crate) k: usize,
+    /// 1 or 2
+    pub(crate) stride: usize,
+}
+
+impl Shape {
+    pub(crate) fn oh(&self) -> usize {
+        self.h.div_ceil(self.stride)
+    }
+
+    pub(crate) fn ow(&self) -> usize {
+        self.w.div_ceil(self.stride)
+    }
+
+    /// Whether F(4x4) pays: enough tiles for its products, and not too many pixels past the edge.
+    fn winograd(&self, exact: bool) -> bool {
+        let tiles = self.batch * self.h.div_ceil(4) * self.w.div_ceil(4);
+        !exact
+            && self.k == 3
+            && self.stride == 1
+            && tiles >= 32
+            && tiles * 16 <= 2 * self.batch * self.h * self.w
+    }
+}
+
+/// Weights packed once, for each use that has come up.
+#[derive(Default)]
+struct Packed {
+    winograd: [OnceLock<winograd::Weights>; 2],
+    direct: [OnceLock<direct::Weights>; 2],
+}
+
+impl std::fmt::Debug for Packed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Packed")
+    }
+}
+
+/// A 3x3 or 1x1 convolution with same padding (`k / 2`), stride 1 or 2, and its packed weights.
+///
+/// A weight that is a variable (or comes from one) is packed at every call, since training changes it; any other
+/// weight is packed once, and clones share the packed form.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// # fn main() -> candle_core::Result<()> {
+/// let weight = Tensor::zeros((8, 4, 3, 3), DType::F32, &Device::Cpu)?;
+/// let conv = fndm_kernels::Conv2d::new(weight, None, 2)?;
+/// let x = Tensor::ones((1, 4, 15, 16), DType::F32, &Device::Cpu)?;
+/// assert_eq!(conv.forward(&x)?.dims(), [1, 8, 8, 8]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Conv2d {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    stride: usize,
+    packed: Arc<Packed>,
+}
+
+impl Conv2d {
+    /// `weight` is `(O, I, k, k)` with k of 1 or 3, `bias` is `(O)`.
+    ///
+    /// # Errors
+    /// When the shapes don't fit, k is neither 1 nor 3, or the stride is neither 1 nor 2.
+    pub fn new(weight: Tensor, bias: Option<Tensor>, stride: usize) -> Result<Self> {
+        let (o, _, kh, kw) = weight.dims4()?;
+        if kh != kw || !(kh == 1 || kh == 3) || !(stride == 1 || stride == 2) {
+            candle_core::bail!(
+                "conv2d: expected a 1x1 or 3x3 kernel and stride 1 or 2, got {kh}x{kw} and {stride}"
+            );
+        }
+        if let Some(b) = &bias
+            && b.dims1()? != o
+        {
+            candle_core::bail!("conv2d: expected a bias of {o} values, got {:?}", b.dims());
+        }
+        Ok(Self {
+            weight,
+            bias,
+            stride,
+            packed: Arc::default(),
+        })
+    }
+
+    /// The weight, `(O, I, k, k)`.
+    #[must_use]
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The bias, `(O)`.
+    #[must_use]
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
+    /// `(B, I, H, W)` to `(B, O, ceil(H / stride), ceil(W / stride))`.
+    ///
+    /// # Errors
+    /// When the channels of `x` aren't the weight's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, c, h, w) = x.dims4()?;
+        let (co, ci, k, _) = self.weight.dims4()?;
+        if c != ci {
+            candle_core::bail!("conv2d: expected {ci} input channels, got {:?}", x.dims());
+        }
+        let mut all = vec![x, &self.weight];
+        all.extend(&self.bias);
+        if !fast_path(&all) || batch * h * w * ci * co == 0 {
+            return plain::conv2d(x, &self.weight, self.bias.as_ref(), self.stride);
+        }
+        let op = ConvOp {
+            shape: Shape {
+                batch,
+                ci,
+                co,
+                h,
+                w,
+                k,
+                stride: self.stride,
+            },
+            exact: exact(),
+            packed: (!self.weight.track_op()).then(|| self.packed.clone()),
+        };
+        let (x, weight) = (contiguous(x)?, contiguous(&self.weight)?);
+        match &self.bias {
+            Some(b) => x.apply_op3(&weight, &contiguous(b)?, op),
+            None => x.apply_op2(&weight, op),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ConvOp {
+    shape: Shape,
+    exact: bool,
+    /// Absent for weights that may change.
+    packed: Option<Arc<Packed>>,
+}
+
+impl ConvOp {
+    fn winograd_weights<R>(
+        &self,
+        isa: Isa,
+        w: &[f32],
+        transposed: bool,
+        f: impl FnOnce(&winograd::Weights) -> R,
+    ) -> R {
+        let s = &self.shape;
+        let pack = || winograd::Weights::pack(isa, w, s.co, s.ci, transposed);
+        match &self.packed {
+            Some(p) => f(p.winograd[usize::from(transposed)].get_or_init(pack)),
+            None => f(&pack()),
+        }
+    }
+
+    fn direct_weights<R>(
+        &self,
+        isa: Isa,
+        w: &[f32],
+        transposed: bool,
+        f: impl FnOnce(&direct::Weights) -> R,
+    ) -> R {
+        let s = &self.shape;
+        let pack = || direct::Weights::pack(isa, w, (s.co, s.ci, s.k), transposed);
+        match &self.packed {
+            Some(p) => f(p.direct[usize::from(transposed)].get_or_init(pack)),
+            None => f(&pack()),
+        }
+    }
+
+    fn forward(
+        &self,
+        x: &[f32],
+        w: &[f32],
+        bias: Option<&[f32]>,
+    ) -> (CpuStorage, candle_core::Shape) {
+        let (isa, s) = (Isa::detect(), &self.shape);
+        let y = if s.winograd(self.exact) {
+            self.winograd_weights(isa, w, false, |u| winograd::forward(isa, s, x, u, bias))
+        } else {
+            self.direct_weights(isa, w, false, |u| direct::forward(isa, s, x, u, bias))
+        };
+        (CpuStorage::F32(y), (s.batch, s.co, s.oh(), s.ow()).into())
+    }
+
+    fn input_gradient(&self, w: &[f32], dy: &[f32]) -> Vec<f32> {
+        let (isa, s) = (Isa::detect(), &self.shape);
+        if s.winograd(self.exact) {
+            let turned = Shape {
+                ci: s.co,
+                co: s.ci,
+                ..*s
+            };
+            self.winograd_weights(isa, w, true, |u| {
+                winograd::forward(isa, &turned, dy, u, None)
+            })
+        } else {
+            self.direct_weights(isa, w, true, |u| direct::input_gradient(isa, s, dy, u))
+        }
+    }
+
+    fn weight_gradient(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
+        let (isa, s) = (Isa::detect(), &self.shape);
+        if s.winograd(self.exact) {
+            winograd::weight_gradient(isa, s, x, dy)
+        } else {
+            direct::weight_gradient(isa, s, x, dy)
+        }
+    }
+
+    /// The gradients that someone tracks.
+    fn gradients(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        with_floats([x, w, dy], |[xs, ws, dys]| {
+            let gx = x
+                .track_op()
+                .then(|| from_floats(self.input_gradient(ws, dys), x.shape()));
+            let gw = w
+                .track_op()
+                .then(|| from_floats(self.weight_gradient(xs, dys), w.shape()));
+            Ok((gx.transpose()?, gw.transpose()?))
+        })
+    }
+}
+
+impl CustomOp2 for ConvOp {
+    fn name(&self) -> &'static str {
+        "fndm-conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        w: &CpuStorage,
+        wl: &Layout,
+    ) -> Result<(CpuStorage, candle_core::Shape)> {
+        Ok(self.forward(floats(x, xl)?, floats(w, wl)?, None))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        self.gradients(x, w, &contiguous(dy)?)
+    }
+}
+
+impl CustomOp3 for ConvOp {
+    fn name(&self) -> &'static str {
+        "fndm-conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        w: &CpuStorage,
+        wl: &Layout,
+        b: &CpuStorage,
+        bl: &Layout,
+    ) -> Result<(CpuStorage, candle_core::Shape)> {
+        Ok(self.forward(floats(x, xl)?, floats(w, wl)?, Some(floats(b, bl)?)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        b: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dy = contiguous(dy)?;
+        let (gx, gw) = self.gradients(x, w, &dy)?;
+        let gb = if b.track_op() {
+            let s = &self.shape;
+            let sums = with_floats([&dy], |[dy]| {
+                Ok(channel_sums(
+                    Isa::detect(),
+                    dy,
+                    s.batch,
+                    s.co,
+                    s.oh() * s.ow(),
+                ))
+            })?;
+            Some(from_floats(sums, b.shape())?)
+        } else {
+            None
+        };
+        Ok((gx, gw, gb))
+    }
+}
+
+kernel! {
+    unsafe fn channel_sum[S](x: *const f32, batch: usize, step: usize, n: usize, out: *mut f32) {
+        let mut total = 0f64;
+        for b in 0..batch {
+            let p = x.add(b * step);
+            let mut acc = [S::zero(); 4];
+            let mut i = 0;
+            while i + 64 <= n {
+                for (j, a) in acc.iter_mut().enumerate() {
+                    *a = S::add(*a, S::load(p.add(i + 16 * j)));
+                }
+                i += 64;
+            }
+            while i < n {
+                acc[0] = S::add(acc[0], S::load_first(p.add(i), (n - i).min(16)));
+                i += 16;
+            }
+            total += f64::from(S::sum(S::add(S::add(acc[0], acc[1]), S::add(acc[2], acc[3]))));
+        }
+        *out = total as f32;
+    }
+}
+
+/// Sums over batch and pixels: the gradient of a bias.
+fn channel_sums(isa: Isa, x: &[f32], batch: usize, c: usize, n: usize) -> Vec<f32> {
+    assert_eq!(x.len(), batch * c * n);
+    let x = Input(x);
+    // SAFETY: each task writes its own channel.
+    unsafe {
+        filled(c, |out| {
+            parallel(c, |i| {
+                channel_sum(isa, x.at(i * n), batch, c * n, n, out.at(i))
+            });
+        })
+    }
+}

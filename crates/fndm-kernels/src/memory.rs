@@ -1,0 +1,139 @@
+//! Scratch memory that is used again, pointers that threads share, and outputs that aren't cleared first.
+
+use rayon::prelude::*;
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+use std::sync::Mutex;
+
+/// Memory kept for later calls, at most this much.
+const KEPT_BYTES: usize = 512 << 20;
+
+static POOL: Mutex<Vec<Block>> = Mutex::new(Vec::new());
+
+/// 64-byte aligned memory, content unspecified.
+struct Block {
+    ptr: NonNull<f32>,
+    len: usize,
+}
+
+// SAFETY: a block owns its memory; nothing is bound to a thread.
+unsafe impl Send for Block {}
+// SAFETY: shared blocks are only read; writing goes through raw pointers, whose users answer for it.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn layout(len: usize) -> Layout {
+        // `len` comes from shapes of tensors in memory, times a small factor.
+        Layout::from_size_align(len * 4, 64).unwrap_or(Layout::new::<f32>())
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `Scratch::new` with this very layout.
+        unsafe { dealloc(self.ptr.as_ptr().cast(), Self::layout(self.len)) };
+    }
+}
+
+/// A scratch buffer from the pool; goes back when dropped. Its content is whatever was there before.
+pub(crate) struct Scratch(Option<Block>);
+
+impl Scratch {
+    pub(crate) fn new(len: usize) -> Self {
+        let len = len.max(1024).next_multiple_of(1024);
+        if let Ok(mut pool) = POOL.lock() {
+            // The smallest that fits without wasting more than half.
+            let best = (0..pool.len())
+                .filter(|&i| pool[i].len >= len && pool[i].len <= 2 * len)
+                .min_by_key(|&i| pool[i].len);
+            if let Some(i) = best {
+                return Self(Some(pool.swap_remove(i)));
+            }
+        }
+        let layout = Block::layout(len);
+        // SAFETY: the layout isn't empty.
+        let ptr = unsafe { alloc(layout) }.cast::<f32>();
+        let Some(ptr) = NonNull::new(ptr) else {
+            handle_alloc_error(layout)
+        };
+        // A kernel may read lanes that it never uses, so every float must hold some value.
+        // SAFETY: `len` floats were just allocated.
+        unsafe { ptr.as_ptr().write_bytes(0, len) };
+        Self(Some(Block { ptr, len }))
+    }
+
+    pub(crate) fn ptr(&self) -> Shared {
+        Shared(match &self.0 {
+            Some(b) => b.ptr.as_ptr(),
+            None => std::ptr::null_mut(),
+        })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let (Some(block), Ok(mut pool)) = (self.0.take(), POOL.lock()) {
+            let kept: usize = pool.iter().map(|b| b.len * 4).sum();
+            if kept + block.len * 4 <= KEPT_BYTES {
+                pool.push(block);
+            }
+        }
+    }
+}
+
+/// A pointer that several threads write through, each in its own range.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared(pub(crate) *mut f32);
+
+// SAFETY: every use writes disjoint ranges from different tasks, or only reads.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// The pointer `offset` floats further on.
+    ///
+    /// # Safety
+    /// As for `pointer::add`.
+    #[inline(always)]
+    pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
+        unsafe { self.0.add(offset) }
+    }
+}
+
+/// A pointer to floats that threads only read.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a>(pub(crate) &'a [f32]);
+
+impl Input<'_> {
+    #[inline(always)]
+    pub(crate) fn at(&self, offset: usize) -> *const f32 {
+        debug_assert!(offset <= self.0.len());
+        self.0[offset..].as_ptr()
+    }
+}
+
+/// A vector of `len` floats that `fill` writes in full.
+///
+/// # Safety
+/// `fill` must write each of the `len` floats.
+pub(crate) unsafe fn filled(len: usize, fill: impl FnOnce(Shared)) -> Vec<f32> {
+    let mut v = Vec::<f32>::with_capacity(len);
+    #[cfg(debug_assertions)]
+    v.spare_capacity_mut()
+        .iter_mut()
+        .for_each(|x| _ = x.write(f32::NAN));
+    fill(Shared(v.as_mut_ptr()));
+    // SAFETY: capacity is `len`, and `fill` wrote every element.
+    unsafe { v.set_len(len) };
+    v
+}
+
+/// `task(i)` for each i, on rayon's threads.
+pub(crate) fn parallel(tasks: usize, task: impl Fn(usize) + Sync + Send) {
+    if tasks == 1 {
+        task(0);
+    } else {
+        (0..tasks).into_par_iter().for_each(task);
+    }
+}

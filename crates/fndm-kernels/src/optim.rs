@@ -1,0 +1,236 @@
+//! Updates of parameters in place, in one threaded pass.
+
+use crate::config::fast_path;
+use crate::memory::{Input, Shared, parallel};
+use crate::simd::{Isa, kernel};
+use crate::tensor::{contiguous, with_floats};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, Var};
+use std::cell::Cell;
+
+/// Floats in a task.
+const CHUNK: usize = 1 << 14;
+
+/// The constants of one Adam step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamStep {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay (AdamW); 0 for plain Adam.
+    pub weight_decay: f64,
+    /// The number of this step, from 1; it sets the bias correction.
+    pub step: u64,
+}
+
+impl Default for AdamStep {
+    /// PyTorch's values for Adam, at the first step.
+    fn default() -> Self {
+        Self {
+            lr: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.,
+            step: 1,
+        }
+    }
+}
+
+/// One step of Adam, or of AdamW with decay (Loshchilov and Hutter 2019), in place on the parameter and its two moments.
+///
+/// # Errors
+/// When shapes or types differ, `step` is 0, or two of the variables are one.
+pub fn adam_step(param: &Var, m: &Var, v: &Var, grad: &Tensor, s: &AdamStep) -> Result<()> {
+    for t in [m.as_tensor(), v.as_tensor(), grad] {
+        if t.dims() != param.dims() || t.dtype() != param.dtype() {
+            candle_core::bail!(
+                "adam_step: expected moments and a gradient like the parameter, {:?} {:?}, got {:?} {:?}",
+                param.dims(),
+                param.dtype(),
+                t.dims(),
+                t.dtype()
+            );
+        }
+    }
+    if s.step == 0 {
+        candle_core::bail!("adam_step: steps count from 1, got 0");
+    }
+    if param.id() == m.id() || param.id() == v.id() || m.id() == v.id() {
+        candle_core::bail!("adam_step: the parameter and its moments must be three variables");
+    }
+    let exponent = s.step.min(i32::MAX as u64) as i32;
+    let correction1 = 1. - s.beta1.powi(exponent);
+    let correction2 = 1. - s.beta2.powi(exponent);
+    let all = [param.as_tensor(), m.as_tensor(), v.as_tensor(), grad];
+    if !fast_path(&all) || !all[..3].iter().all(|t| t.is_contiguous()) {
+        // With g detached nothing here joins a graph that outlives the step.
+        let (p, g) = (param.as_tensor().detach(), grad.detach());
+        let m1 = ((m.as_tensor().detach() * s.beta1)? + (&g * (1. - s.beta1))?)?;
+        let v1 = ((v.as_tensor().detach() * s.beta2)? + (g.sqr()? * (1. - s.beta2))?)?;
+        let denominator = ((&v1 / correction2)?.sqrt()? + s.eps)?;
+        let change = ((&m1 / correction1)? / denominator)?;
+        let p = ((p * (1. - s.lr * s.weight_decay))? - (change * s.lr)?)?;
+        m.set(&m1)?;
+        v.set(&v1)?;
+        return param.set(&p);
+    }
+    let c = AdamConstants {
+        beta1: s.beta1 as f32,
+        keep1: (1. - s.beta1) as f32,
+        beta2: s.beta2 as f32,
+        keep2: (1. - s.beta2) as f32,
+        shrink: (1. - s.lr * s.weight_decay) as f32,
+        rate: (s.lr / correction1) as f32,
+        root: (1. / correction2.sqrt()) as f32,
+        eps: s.eps as f32,
+    };
+    let grad = contiguous(grad)?;
+    with_floats([&grad], |[g]| {
+        with_mut(param, |p| {
+            with_mut(m, |m| {
+                with_mut(v, |v| {
+                    let n = p.len();
+                    if m.len() != n || v.len() != n || g.len() != n {
+                        candle_core::bail!("adam_step: shapes don't fit");
+                    }
+                    let isa = Isa::detect();
+                    let (p, m, v) = (
+                        Shared(p.as_mut_ptr()),
+                        Shared(m.as_mut_ptr()),
+                        Shared(v.as_mut_ptr()),
+                    );
+                    let g = Input(g);
+                    parallel(n.div_ceil(CHUNK), |i| {
+                        let at = i * CHUNK;
+                        let len = CHUNK.min(n - at);
+                        // SAFETY: the chunks are disjoint and within the `n` floats of each.
+                        unsafe {
+                            adam_chunk(isa, &c, p.at(at), m.at(at), v.at(at), g.at(at), len);
+                        }
+                    });
+                    Ok(())
+                })
+            })
+        })
+    })
+}
+
+struct AdamConstants {
+    beta1: f32,
+    keep1: f32,
+    beta2: f32,
+    keep2: f32,
+    shrink: f32,
+    rate: f32,
+    root: f32,
+    eps: f32,
+}
+
+kernel! {
+    unsafe fn adam_chunk[S](
+        c: &AdamConstants, p: *mut f32, m: *mut f32, v: *mut f32, g: *const f32, n: usize,
+    ) {
+        let mut i = 0;
+        while i < n {
+            let k = (n - i).min(16);
+            let gv = S::load_first(g.add(i), k);
+            let m1 = S::mul(S::splat(c.beta1), S::load_first(m.add(i), k));
+            let m1 = S::fma(S::splat(c.keep1), gv, m1);
+            let v1 = S::mul(S::splat(c.beta2), S::load_first(v.add(i), k));
+            let v1 = S::fma(S::mul(S::splat(c.keep2), gv), gv, v1);
+            let denominator = S::fma(S::sqrt(v1), S::splat(c.root), S::splat(c.eps));
+            let change = S::div(S::mul(S::splat(c.rate), m1), denominator);
+            let p1 = S::mul(S::splat(c.shrink), S::load_first(p.add(i), k));
+            S::store_first(p.add(i), S::sub(p1, change), k);
+            S::store_first(m.add(i), m1, k);
+            S::store_first(v.add(i), v1, k);
+            i += 16;
+        }
+    }
+}
+
+/// `ema = decay * ema + (1 - decay) * param`, in place.
+///
+/// # Errors
+/// When shapes or types differ, or both are one variable.
+pub fn ema_update(ema: &Var, param: &Tensor, decay: f64) -> Result<()> {
+    if ema.dims() != param.dims() || ema.dtype() != param.dtype() {
+        candle_core::bail!(
+            "ema_update: expected a parameter of {:?} {:?}, got {:?} {:?}",
+            ema.dims(),
+            ema.dtype(),
+            param.dims(),
+            param.dtype()
+        );
+    }
+    if ema.id() == param.id() {
+        candle_core::bail!("ema_update: the average and the parameter must be two tensors");
+    }
+    if !fast_path(&[ema.as_tensor(), param]) || !ema.is_contiguous() {
+        let e = ((ema.as_tensor().detach() * decay)? + (param.detach() * (1. - decay))?)?;
+        return ema.set(&e);
+    }
+    let param = contiguous(param)?;
+    with_floats([&param], |[p]| {
+        with_mut(ema, |e| {
+            let n = e.len();
+            if p.len() != n {
+                candle_core::bail!("ema_update: shapes don't fit");
+            }
+            let (isa, e, p) = (Isa::detect(), Shared(e.as_mut_ptr()), Input(p));
+            let decay = decay as f32;
+            parallel(n.div_ceil(CHUNK), |i| {
+                let at = i * CHUNK;
+                // SAFETY: the chunks are disjoint and within the `n` floats of each.
+                unsafe { ema_chunk(isa, decay, e.at(at), p.at(at), CHUNK.min(n - at)) };
+            });
+            Ok(())
+        })
+    })
+}
+
+kernel! {
+    unsafe fn ema_chunk[S](decay: f32, e: *mut f32, p: *const f32, n: usize) {
+        let rest = S::splat(1. - decay);
+        let mut i = 0;
+        while i < n {
+            let k = (n - i).min(16);
+            let old = S::load_first(e.add(i), k);
+            // e + (1 - decay) (p - e): an average of equal values stays exactly that value.
+            let change = S::sub(S::load_first(p.add(i), k), old);
+            S::store_first(e.add(i), S::fma(rest, change, old), k);
+            i += 16;
+        }
+    }
+}
+
+/// Calls `f` with the floats of a contiguous f32 variable on the CPU.
+fn with_mut<R>(var: &Var, f: impl FnOnce(&mut [f32]) -> Result<R>) -> Result<R> {
+    struct Access<F, R>(Cell<Option<F>>, Cell<Option<R>>);
+    impl<R, F: FnOnce(&mut [f32]) -> Result<R>> InplaceOp1 for Access<F, R> {
+        fn name(&self) -> &'static str {
+            "fndm-update"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+            let (Some((start, end)), CpuStorage::F32(data), Some(f)) =
+                (layout.contiguous_offsets(), storage, self.0.take())
+            else {
+                candle_core::bail!("expected a contiguous f32 variable")
+            };
+            self.1.set(Some(f(&mut data[start..end])?));
+            Ok(())
+        }
+    }
+    let access = Access(Cell::new(Some(f)), Cell::new(None));
+    var.as_tensor().inplace_op1(&access)?;
+    match access.1.into_inner() {
+        Some(r) => Ok(r),
+        None => candle_core::bail!("the variable wasn't visited"),
+    }
+}
