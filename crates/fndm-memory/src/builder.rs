@@ -1,0 +1,131 @@
+use candle_core::Tensor;
+use ndarray::{Array2, ArrayView3, Axis};
+
+use crate::bank::{MemoryBank, MemoryConfig, embed};
+use crate::coarse::head_patches;
+use crate::pool::Pool;
+use crate::progress::OnProgress;
+use crate::standardise::{Moments, Standardisation};
+use crate::tensor::check_images;
+use crate::{Error, FeatureExtractor, Result};
+
+/// Builds a [`MemoryBank`] from healthy images that come batch by batch.
+///
+/// Where the config asks for standardisation, some images are observed first; then all are pushed.
+/// However many come, no more features than the config's pool are held.
+#[derive(Debug, Clone)]
+pub struct BankBuilder {
+    config: MemoryConfig,
+    moments: Moments,
+    standardisation: Option<Standardisation>,
+    pool: Option<Pool>,
+}
+
+impl BankBuilder {
+    /// An empty builder.
+    ///
+    /// # Errors
+    /// When the config is wrong.
+    pub fn new(config: MemoryConfig) -> Result<Self> {
+        config.check()?;
+        Ok(Self {
+            config,
+            moments: Moments::default(),
+            standardisation: None,
+            pool: None,
+        })
+    }
+
+    /// An empty builder whose features are those of an existing bank.
+    pub(crate) fn resume(config: MemoryConfig, standardisation: Option<Standardisation>) -> Self {
+        Self {
+            config,
+            moments: Moments::default(),
+            standardisation,
+            pool: None,
+        }
+    }
+
+    /// Takes the scale of each channel from healthy images `(B, C, H, W)`.
+    ///
+    /// # Errors
+    /// When features were pushed already, or the images don't fit the extractor.
+    pub fn observe(&mut self, extractor: &dyn FeatureExtractor, images: &Tensor) -> Result<()> {
+        if self.pool.is_some() {
+            return Err(Error::config(
+                "standardise",
+                "observe images before the first push",
+            ));
+        }
+        check_images(images, None)?;
+        self.moments.observe(&extractor.maps(images)?)
+    }
+
+    /// Adds the patches of healthy images `(B, C, H, W)`. With their head `(B, H, W)`, those with no pixel of it are left out.
+    ///
+    /// # Errors
+    /// When images had to be observed before, or they don't fit the extractor or the earlier ones.
+    pub fn push(
+        &mut self,
+        extractor: &dyn FeatureExtractor,
+        images: &Tensor,
+        head: Option<ArrayView3<'_, bool>>,
+    ) -> Result<()> {
+        check_images(images, head)?;
+        if self.config.standardise && self.standardisation.is_none() {
+            let observed = self.moments.finish().ok_or_else(|| {
+                Error::config("standardise", "observe images before the first push")
+            })?;
+            self.standardisation = Some(observed);
+        }
+        let embedding = embed(
+            &self.config,
+            self.standardisation.as_ref(),
+            extractor,
+            images,
+        )?;
+        let pool = match &mut self.pool {
+            Some(pool) => pool,
+            None => self.pool.insert(Pool::new(
+                embedding.features.ncols(),
+                self.config.pool_bytes,
+                self.config.seed,
+            )?),
+        };
+        let inside = head.map(|head| head_patches(head, embedding.grid));
+        let mut inside = inside.iter().flatten();
+        for row in embedding.features.axis_iter(Axis(0)) {
+            if inside.next().is_none_or(|on| *on) {
+                if let Some(row) = row.as_slice() {
+                    pool.push(row);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Chooses the rows that stay.
+    ///
+    /// # Errors
+    /// When nothing was pushed, or the caller stops it.
+    pub fn finish(mut self, on_progress: OnProgress<'_>) -> Result<MemoryBank> {
+        let config = self.config.clone();
+        let standardisation = self.standardisation.take();
+        let (seen, features) = self.into_pool()?;
+        let kept = config
+            .coreset
+            .select(features.view(), config.max_rows(), on_progress)?;
+        let rows = features.select(Axis(0), &kept);
+        drop(features);
+        MemoryBank::assemble(config, standardisation, rows, seen)
+    }
+
+    /// The number of patches pushed, and those held.
+    pub(crate) fn into_pool(self) -> Result<(u64, Array2<f32>)> {
+        let pool = self.pool.filter(|p| p.seen() > 0);
+        let pool = pool.ok_or(Error::Empty {
+            what: "the set of healthy patches",
+        })?;
+        Ok((pool.seen(), pool.into_rows()?))
+    }
+}
