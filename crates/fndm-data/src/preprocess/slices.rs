@@ -66,6 +66,12 @@ impl Geometry {
         [1, 2].map(|axis| spacing[self.reorder.from[axis]] * factor)
     }
 
+    /// Distance of neighbouring slices in millimetres.
+    #[must_use]
+    pub fn slice_spacing(&self) -> f64 {
+        crate::affine::spacing(&self.affine)[self.reorder.from[0]]
+    }
+
     /// Puts resized slices on the input's grid; voxels of other slices are 0.
     fn restore(
         &self,
