@@ -1,0 +1,139 @@
+//! From two images to a mask: subtract, sum over sequences, smooth, threshold by Otsu inside the head.
+
+use fndm_memory::{Edge, gaussian_blur};
+use ndarray::{Array3, ArrayView3, ArrayView4, Axis, Zip};
+
+use crate::{Error, Result, ThresholdScope};
+
+/// `|input - healthy|` summed over sequences and smoothed: `(N, C, H, W)` twice to `(N, H, W)`.
+///
+/// `smoothing` is the deviation of the Gaussian in pixels, 0 for none.
+///
+/// # Errors
+/// When the shapes differ.
+pub fn anomaly_map(
+    input: ArrayView4<'_, f32>,
+    healthy: ArrayView4<'_, f32>,
+    smoothing: f64,
+) -> Result<Array3<f32>> {
+    if input.dim() != healthy.dim() {
+        return Err(Error::Input {
+            what: "healthy reconstruction".into(),
+            expected: format!("{:?}", input.dim()),
+            got: format!("{:?}", healthy.dim()),
+        });
+    }
+    let mut map = (&input - &healthy).mapv_into(f32::abs).sum_axis(Axis(1));
+    if smoothing > 0. {
+        gaussian_blur(&mut map, smoothing, Edge::Symmetric)?;
+    }
+    Ok(map)
+}
+
+/// A binary mask, and the thresholds that made it.
+#[derive(Debug, Clone)]
+pub struct Thresholded {
+    /// True where the map is above the threshold and inside the head: `(N, H, W)`.
+    pub mask: Array3<bool>,
+    /// The threshold of each slice.
+    pub thresholds: Vec<f32>,
+}
+
+/// Otsu's threshold of the map's values inside `inside`, for each slice or for all together; both are `(N, H, W)`.
+///
+/// A constant map, or one with nothing inside, gives an empty mask.
+///
+/// # Errors
+/// When the shapes differ, or a value inside isn't finite.
+pub fn threshold(
+    map: ArrayView3<'_, f32>,
+    inside: ArrayView3<'_, bool>,
+    scope: ThresholdScope,
+) -> Result<Thresholded> {
+    if map.dim() != inside.dim() {
+        return Err(Error::Input {
+            what: "head mask".into(),
+            expected: format!("{:?}", map.dim()),
+            got: format!("{:?}", inside.dim()),
+        });
+    }
+    let values_of = |map: ArrayView3<'_, f32>, inside: ArrayView3<'_, bool>| -> Vec<f32> {
+        map.iter()
+            .zip(inside)
+            .filter_map(|(&value, &inside)| inside.then_some(value))
+            .collect()
+    };
+    let otsu = |values: &[f32]| -> Result<f32> {
+        if values.is_empty() {
+            return Ok(f32::INFINITY);
+        }
+        Ok(fndm_metrics::otsu(values)?)
+    };
+    let slices = map.len_of(Axis(0));
+    let thresholds = match scope {
+        ThresholdScope::Volume => vec![otsu(&values_of(map, inside))?; slices],
+        ThresholdScope::Slice => (0..slices)
+            .map(|i| {
+                let at = i..i + 1;
+                otsu(&values_of(
+                    map.slice_axis(Axis(0), at.clone().into()),
+                    inside.slice_axis(Axis(0), at.into()),
+                ))
+            })
+            .collect::<Result<_>>()?,
+    };
+    let mut mask = Array3::from_elem(map.dim(), false);
+    for (i, mut mask) in mask.axis_iter_mut(Axis(0)).enumerate() {
+        let threshold = thresholds[i];
+        Zip::from(&mut mask)
+            .and(map.index_axis(Axis(0), i))
+            .and(inside.index_axis(Axis(0), i))
+            .for_each(|m, &value, &inside| *m = inside && value > threshold);
+    }
+    Ok(Thresholded { mask, thresholds })
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array4, s};
+
+    use super::*;
+
+    #[test]
+    fn a_changed_square_is_found_and_nothing_else() {
+        let input = Array4::from_shape_fn((2, 3, 16, 16), |(_, c, y, x)| {
+            ((c + 1) as f32 * (y as f32 - x as f32) / 64.).sin()
+        });
+        let mut healthy = input.clone();
+        healthy.slice_mut(s![0, .., 4..8, 5..9]).mapv_inplace(|v| v - 0.5);
+        let map = anomaly_map(input.view(), healthy.view(), 0.).unwrap();
+        assert!((map[[0, 5, 6]] - 1.5).abs() < 1e-6);
+        let inside = Array3::from_elem((2, 16, 16), true);
+        let found = threshold(map.view(), inside.view(), ThresholdScope::Slice).unwrap();
+        for ((n, y, x), &m) in found.mask.indexed_iter() {
+            assert_eq!(m, n == 0 && (4..8).contains(&y) && (5..9).contains(&x));
+        }
+    }
+
+    #[test]
+    fn outside_the_head_nothing_is_found() {
+        let mut map = Array3::zeros((1, 4, 4));
+        map[[0, 0, 0]] = 9.;
+        map[[0, 2, 2]] = 1.;
+        let mut inside = Array3::from_elem((1, 4, 4), true);
+        inside[[0, 0, 0]] = false;
+        let found = threshold(map.view(), inside.view(), ThresholdScope::Volume).unwrap();
+        assert_eq!(found.mask.iter().filter(|&&m| m).count(), 1);
+        assert!(found.mask[[0, 2, 2]]);
+        inside.fill(false);
+        let found = threshold(map.view(), inside.view(), ThresholdScope::Slice).unwrap();
+        assert!(!found.mask.iter().any(|&m| m));
+    }
+
+    #[test]
+    fn a_map_that_is_not_finite_is_an_error() {
+        let map = Array3::from_elem((1, 4, 4), f32::NAN);
+        let inside = Array3::from_elem((1, 4, 4), true);
+        assert!(threshold(map.view(), inside.view(), ThresholdScope::Slice).is_err());
+    }
+}

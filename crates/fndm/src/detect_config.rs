@@ -1,0 +1,195 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Which parts of the method take part: Table 2 of the paper names them CG, NM and MB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parts {
+    /// CG: the classifier's gradient guides the sampling, equation (8).
+    pub classifier_gradient: bool,
+    /// NM: the input image is concatenated to the state.
+    pub image_condition: bool,
+    /// MB: the memory bank's coarse map is concatenated too.
+    pub memory_bank: bool,
+}
+
+impl Parts {
+    /// All three: FNDM.
+    pub const FNDM: Self = Self {
+        classifier_gradient: true,
+        image_condition: true,
+        memory_bank: true,
+    };
+    /// Classifier gradient and image condition.
+    pub const CG_NM: Self = Self {
+        memory_bank: false,
+        ..Self::FNDM
+    };
+    /// The classifier gradient alone. With order 1 and many steps this is DiffANO.
+    pub const CG: Self = Self {
+        image_condition: false,
+        ..Self::CG_NM
+    };
+}
+
+/// Over what Otsu's threshold is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ThresholdScope {
+    /// Each slice has its own, as in the paper.
+    Slice,
+    /// One for all slices of a patient.
+    Volume,
+}
+
+/// How a slice is examined: the constants of §2 and §3 of the paper, and the ones that it leaves open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DetectConfig {
+    /// The parts of the method in use.
+    pub parts: Parts,
+    /// Solver steps in each direction, one UNet evaluation each.
+    pub steps: usize,
+    /// Order of the multistep DPM-Solver++: 1 (DDIM), 2 or 3.
+    pub order: usize,
+    /// Time at which encoding ends and sampling starts, in (0, 1]: 1 is pure noise.
+    pub noise_level: f64,
+    /// The factor of the classifier's gradient in equation (8).
+    pub guidance_scale: f64,
+    /// Label given to the UNet while encoding: 0 healthy, 1 diseased.
+    pub encode_label: u32,
+    /// Label given to the UNet and to the classifier while sampling.
+    pub sample_label: u32,
+    /// Whether the coarse map is shown to the UNet while encoding too. What differs between the two directions is what
+    /// disappears, so the default is no.
+    pub coarse_when_encoding: bool,
+    /// Soft coarse values above this are in x_seg; `None`: as calibrated on healthy slices.
+    pub coarse_threshold: Option<f32>,
+    /// x_seg grows by this many pixels.
+    pub coarse_dilation: usize,
+    /// Inside x_seg the encoded state is replaced by fresh noise.
+    pub fresh_noise: bool,
+    /// Inside x_seg the conditioning image is blanked (-1).
+    pub blank_condition: bool,
+    /// Predictions of x0 are cut to [-1, 1] while sampling.
+    pub clip_x0: bool,
+    /// Deviation in pixels of the Gaussian that smooths the anomaly map; 0 for none.
+    pub smoothing: f64,
+    /// The outer pixels of the head that are left out of the anomaly map: scalp and skull differ for many reasons.
+    pub head_erosion: usize,
+    /// Over what Otsu's threshold is computed.
+    pub threshold: ThresholdScope,
+    /// Slices per network evaluation.
+    pub batch: usize,
+    /// Seed of the fresh noise.
+    pub seed: u64,
+}
+
+impl Default for DetectConfig {
+    fn default() -> Self {
+        Self {
+            parts: Parts::FNDM,
+            steps: 10,
+            order: 2,
+            noise_level: 0.6,
+            guidance_scale: 1.,
+            encode_label: 1,
+            sample_label: 0,
+            coarse_when_encoding: false,
+            coarse_threshold: None,
+            coarse_dilation: 1,
+            fresh_noise: false,
+            blank_condition: false,
+            clip_x0: true,
+            smoothing: 1.,
+            head_erosion: 3,
+            threshold: ThresholdScope::Slice,
+            batch: 16,
+            seed: 0,
+        }
+    }
+}
+
+impl DetectConfig {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// The first value out of range, with its name.
+    pub fn check(&self) -> Result<()> {
+        if self.steps == 0 || self.steps > 4000 {
+            return Err(Error::option("steps", "1 to 4000", self.steps));
+        }
+        if !(1..=3).contains(&self.order) {
+            return Err(Error::option("order", "1, 2 or 3", self.order));
+        }
+        if self.order > self.steps {
+            let expected = format!("at most the number of steps ({})", self.steps);
+            return Err(Error::option("order", expected, self.order));
+        }
+        // Written so that NaN fails too.
+        if !(self.noise_level > 0. && self.noise_level <= 1.) {
+            return Err(Error::option("noise level", "above 0, up to 1", self.noise_level));
+        }
+        if !(self.guidance_scale.is_finite() && self.guidance_scale >= 0.) {
+            return Err(Error::option("guidance scale", "0 or more", self.guidance_scale));
+        }
+        for (name, label) in [
+            ("encode label", self.encode_label),
+            ("sample label", self.sample_label),
+        ] {
+            if label > 1 {
+                return Err(Error::option(name, "0 (healthy) or 1 (diseased)", label));
+            }
+        }
+        if let Some(t) = self.coarse_threshold
+            && !t.is_finite()
+        {
+            return Err(Error::option("x_seg threshold", "a finite number", t));
+        }
+        if !(self.smoothing >= 0. && self.smoothing <= 64.) {
+            return Err(Error::option("smoothing", "0 to 64 pixels", self.smoothing));
+        }
+        if self.head_erosion > 256 || self.coarse_dilation > 256 {
+            let got = self.head_erosion.max(self.coarse_dilation);
+            return Err(Error::option("head erosion, x_seg dilation", "at most 256 pixels", got));
+        }
+        if !(1..=4096).contains(&self.batch) {
+            return Err(Error::option("batch", "1 to 4096", self.batch));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_is_checked() {
+        let ok = DetectConfig::default();
+        ok.check().unwrap();
+        let bad = [
+            DetectConfig { steps: 0, ..ok.clone() },
+            DetectConfig { order: 4, ..ok.clone() },
+            DetectConfig { order: 2, steps: 1, ..ok.clone() },
+            DetectConfig { noise_level: 0., ..ok.clone() },
+            DetectConfig { noise_level: f64::NAN, ..ok.clone() },
+            DetectConfig { guidance_scale: f64::INFINITY, ..ok.clone() },
+            DetectConfig { encode_label: 2, ..ok.clone() },
+            DetectConfig { coarse_threshold: Some(f32::NAN), ..ok.clone() },
+            DetectConfig { smoothing: f64::NAN, ..ok.clone() },
+            DetectConfig { batch: 0, ..ok.clone() },
+        ];
+        for config in bad {
+            assert!(matches!(config.check(), Err(Error::Option { .. })), "{config:?}");
+        }
+    }
+
+    #[test]
+    fn a_config_survives_json() {
+        let config = DetectConfig { coarse_threshold: Some(0.25), ..DetectConfig::default() };
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<DetectConfig>(&text).unwrap(), config);
+    }
+}

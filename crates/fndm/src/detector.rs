@@ -1,0 +1,314 @@
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use fndm_data::{Patient, PatientSlices, Volume};
+use fndm_memory::{ClassifierFeatures, CoarseConfig, HealthyModel, MemoryBank};
+use fndm_models::{Classifier, UNet};
+use fndm_solver::NoiseSchedule;
+use ndarray::{Array3, Array4, Axis, concatenate, s};
+
+use crate::{
+    DetectConfig, Error, Method, ModelConfig, Result, anomaly,
+    round_trip::{RoundTrip, batch_tensor},
+};
+
+/// Names of the files of a model folder.
+pub(crate) mod file_names {
+    pub(crate) const CONFIG: &str = "model.json";
+    pub(crate) const UNET: &str = "unet.safetensors";
+    pub(crate) const CLASSIFIER: &str = "classifier.safetensors";
+    pub(crate) const MEMORY: &str = "memory.safetensors";
+}
+
+/// A trained model, ready to examine patients.
+///
+/// It is a folder with four files: `model.json`, `unet.safetensors`, `classifier.safetensors`, `memory.safetensors`.
+#[derive(Debug)]
+pub struct Detector {
+    config: ModelConfig,
+    schedule: NoiseSchedule,
+    unet: UNet,
+    features: ClassifierFeatures,
+    bank: MemoryBank,
+    device: Device,
+}
+
+/// What the method says of the slices of one patient.
+#[derive(Debug, Clone)]
+pub struct SliceMaps {
+    /// The healthy reconstruction, `(N, C, H, W)` in [-1, 1].
+    pub healthy: Array4<f32>,
+    /// The memory bank's soft map, `(N, H, W)`, 0 and up; all zero where the bank isn't used.
+    pub coarse: Array3<f32>,
+    /// The coarse segmentation x_seg as the UNet saw it, `(N, H, W)`.
+    pub x_seg: Array3<bool>,
+    /// The anomaly map, `(N, H, W)`, 0 and up, 0 outside `inner_head`.
+    pub anomaly: Array3<f32>,
+    /// The head without its rim: where the map counts, `(N, H, W)`.
+    pub inner_head: Array3<bool>,
+    /// The mask, `(N, H, W)`.
+    pub mask: Array3<bool>,
+    /// Otsu's threshold of each slice.
+    pub thresholds: Vec<f32>,
+    /// Evaluations of the UNet per slice.
+    pub evaluations: usize,
+    /// Gradients of the classifier per slice.
+    pub gradient_evaluations: usize,
+    /// Wall time in milliseconds.
+    pub milliseconds: f64,
+}
+
+/// What the method says of one patient, on the grid of the patient's volumes.
+#[derive(Debug, Clone)]
+pub struct Detection {
+    /// The mask: 1 in the lesion, 0 elsewhere.
+    pub mask: Volume,
+    /// The anomaly map, 0 and up.
+    pub anomaly: Volume,
+    /// The slices that were examined.
+    pub slices: PatientSlices,
+    /// The maps of these slices.
+    pub maps: SliceMaps,
+}
+
+impl Detector {
+    /// Loads a model folder.
+    ///
+    /// # Errors
+    /// When a file is missing or broken, or a tensor is missing or of the wrong shape: the error names the file.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+        let config = ModelConfig::read(&file_in(folder, file_names::CONFIG)?)?;
+        let unet = load_network(folder, file_names::UNET, device, |vb| {
+            UNet::new(&config.unet, vb)
+        })?;
+        let classifier = load_network(folder, file_names::CLASSIFIER, device, |vb| {
+            Classifier::new(&config.classifier, vb)
+        })?;
+        let path = file_in(folder, file_names::MEMORY)?;
+        let bank = MemoryBank::load(&path).map_err(|e| model_file(&path, e))?;
+        Self::from_parts(config, unet, classifier, bank, device)
+    }
+
+    /// A detector from networks that are already there.
+    ///
+    /// # Errors
+    /// When the config doesn't fit.
+    pub fn from_parts(
+        config: ModelConfig,
+        unet: UNet,
+        classifier: Classifier,
+        bank: MemoryBank,
+        device: &Device,
+    ) -> Result<Self> {
+        config.check()?;
+        let schedule = config.schedule.build()?;
+        let features = ClassifierFeatures {
+            classifier,
+            blocks: config.features.blocks.clone(),
+            t: config.features.model_time,
+        };
+        Ok(Self {
+            config,
+            schedule,
+            unet,
+            features,
+            bank,
+            device: device.clone(),
+        })
+    }
+
+    /// The model's config.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// From volumes to slices, as this model takes them.
+    ///
+    /// # Errors
+    /// When the patient's sequences aren't the model's, or a volume can't be used.
+    pub fn slices(&self, patient: &Patient) -> Result<PatientSlices> {
+        let got: Vec<&str> = patient.sequences.iter().map(|(name, _)| name.as_str()).collect();
+        if got != self.config.sequences {
+            return Err(Error::Input {
+                what: format!("sequences of patient {}", patient.id),
+                expected: self.config.sequences.join(", "),
+                got: got.join(", "),
+            });
+        }
+        Ok(self.config.preprocess.apply(patient)?)
+    }
+
+    /// Examines a patient with the model's own settings for the whole method.
+    ///
+    /// # Errors
+    /// As [`Detector::slices`].
+    pub fn detect(&self, patient: &Patient) -> Result<Detection> {
+        self.detect_with(patient, &self.config.detect_config(Method::Fndm), &mut |_| {})
+    }
+
+    /// Examines a patient. `progress` is told the share that is done, 0 to 1.
+    ///
+    /// # Errors
+    /// As [`Detector::slices`], or when the settings make no sense.
+    pub fn detect_with(
+        &self,
+        patient: &Patient,
+        config: &DetectConfig,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Detection> {
+        config.check()?;
+        let slices = self.slices(patient)?;
+        let maps = self.examine(&slices, config, progress)?;
+        Ok(Detection {
+            mask: slices.to_mask(&maps.mask)?,
+            anomaly: slices.to_volume(&maps.anomaly)?,
+            slices,
+            maps,
+        })
+    }
+
+    /// Examines slices. `progress` is told the share that is done, 0 to 1.
+    ///
+    /// # Errors
+    /// When the slices aren't of the model's size and channels, or the settings make no sense.
+    pub fn examine(
+        &self,
+        slices: &PatientSlices,
+        config: &DetectConfig,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<SliceMaps> {
+        config.check()?;
+        let (n, c, h, w) = slices.images.dim();
+        let size = self.config.preprocess.image_size;
+        if (c, h, w) != (self.config.sequences.len(), size, size) {
+            return Err(Error::Input {
+                what: format!("slices of {}", slices.id),
+                expected: format!("(N, {}, {size}, {size})", self.config.sequences.len()),
+                got: format!("{:?}", slices.images.dim()),
+            });
+        }
+        let start = Instant::now();
+        let trip = RoundTrip::new(
+            &self.unet,
+            &self.features.classifier,
+            &self.schedule,
+            self.config.prediction,
+            config,
+        )?;
+        let (coarse, x_seg) = self.coarse_map(slices, config)?;
+        let total = n * trip.evaluations();
+        let mut done = 0;
+        let mut healthy = Vec::new();
+        for first in (0..n).step_by(config.batch) {
+            let range = first..(first + config.batch).min(n);
+            let size = range.len();
+            let images = batch_tensor(slices.images.slice(s![range.clone(), .., .., ..]), &self.device)?;
+            let region = x_seg
+                .slice(s![range, .., ..])
+                .mapv(|inside| f32::from(u8::from(inside)))
+                .insert_axis(Axis(1));
+            let region = batch_tensor(region.view(), &self.device)?;
+            let batch = trip.run(&images, &region, first, &mut || {
+                done += size;
+                progress(done as f64 / total as f64);
+            })?;
+            healthy.push(to_array(&batch)?);
+        }
+        let views: Vec<_> = healthy.iter().map(|batch| batch.view()).collect();
+        let healthy = concatenate(Axis(0), &views).map_err(|e| shape_error(&slices.id, &e))?;
+        let mut anomaly =
+            anomaly::anomaly_map(slices.images.view(), healthy.view(), config.smoothing)?;
+        let inner_head = slices.eroded_head(config.head_erosion);
+        anomaly.zip_mut_with(&inner_head, |value, &inside| {
+            if !inside {
+                *value = 0.;
+            }
+        });
+        let found = anomaly::threshold(anomaly.view(), inner_head.view(), config.threshold)?;
+        Ok(SliceMaps {
+            healthy,
+            coarse,
+            x_seg,
+            anomaly,
+            inner_head,
+            mask: found.mask,
+            thresholds: found.thresholds,
+            evaluations: trip.evaluations(),
+            gradient_evaluations: trip.gradient_evaluations(),
+            milliseconds: start.elapsed().as_secs_f64() * 1e3,
+        })
+    }
+
+    fn coarse_map(
+        &self,
+        slices: &PatientSlices,
+        config: &DetectConfig,
+    ) -> Result<(Array3<f32>, Array3<bool>)> {
+        let (n, _, h, w) = slices.images.dim();
+        if !config.parts.memory_bank {
+            return Ok((Array3::zeros((n, h, w)), Array3::from_elem((n, h, w), false)));
+        }
+        let images = batch_tensor(slices.images.view(), &self.device)?;
+        let head = slices.head.view();
+        let soft = self.bank.score_maps(&self.features, &images, Some(head))?;
+        let threshold = match config.coarse_threshold {
+            Some(threshold) => threshold,
+            None => self.bank.threshold()?,
+        };
+        let settings = CoarseConfig {
+            dilation: config.coarse_dilation,
+            ..self.bank.coarse_config().clone()
+        };
+        let x_seg = settings.binarise(soft.view(), head, threshold)?;
+        Ok((soft, x_seg))
+    }
+}
+
+fn file_in(folder: &Path, file: &'static str) -> Result<PathBuf> {
+    let path = folder.join(file);
+    if !path.is_file() {
+        return Err(Error::MissingModelFile {
+            folder: folder.to_path_buf(),
+            file,
+        });
+    }
+    Ok(path)
+}
+
+fn model_file(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::ModelFile {
+        path: path.to_path_buf(),
+        source: Box::new(source),
+    }
+}
+
+fn load_network<T>(
+    folder: &Path,
+    file: &'static str,
+    device: &Device,
+    build: impl FnOnce(VarBuilder<'static>) -> fndm_models::Result<T>,
+) -> Result<T> {
+    let path = file_in(folder, file)?;
+    let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+    // Stored in half precision, computed in single: the builder widens.
+    let vb = VarBuilder::from_buffered_safetensors(bytes, DType::F32, device)
+        .map_err(|e| model_file(&path, e))?;
+    build(vb).map_err(|e| model_file(&path, e))
+}
+
+fn to_array(images: &Tensor) -> Result<Array4<f32>> {
+    let dims = images.dims4()?;
+    let values = images.flatten_all()?.to_vec1::<f32>()?;
+    Array4::from_shape_vec(dims, values).map_err(|e| shape_error("a batch", &e))
+}
+
+fn shape_error(what: &str, error: &ndarray::ShapeError) -> Error {
+    Error::Input {
+        what: what.to_string(),
+        expected: "arrays of one shape".into(),
+        got: error.to_string(),
+    }
+}

@@ -1,0 +1,122 @@
+use std::path::{Path, PathBuf};
+
+/// What can go wrong in the facade, or in a crate below it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder couldn't be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A JSON file doesn't hold what it should.
+    #[error("{}: not a valid {what}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the file should hold.
+        what: &'static str,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// A model folder lacks a file.
+    #[error("model folder {}: expected the file {file}, found none", folder.display())]
+    MissingModelFile {
+        /// The model folder.
+        folder: PathBuf,
+        /// The missing file.
+        file: &'static str,
+    },
+    /// A file of a model folder doesn't fit the folder's config.
+    #[error("{}: {source}", path.display())]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// What doesn't fit.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A model folder was written by a newer version of this library.
+    #[error("{}: format version {found}, this library reads up to {supported}", path.display())]
+    FormatVersion {
+        /// The config file.
+        path: PathBuf,
+        /// The file's version.
+        found: u32,
+        /// The newest version that can be read.
+        supported: u32,
+    },
+    /// An option has a value that makes no sense.
+    #[error("{name}: expected {expected}, got {got}")]
+    Option {
+        /// The option.
+        name: &'static str,
+        /// What is allowed.
+        expected: String,
+        /// What came.
+        got: String,
+    },
+    /// Slices don't fit the model.
+    #[error("{what}: expected {expected}, got {got}")]
+    Input {
+        /// What was given.
+        what: String,
+        /// What the model takes.
+        expected: String,
+        /// What came.
+        got: String,
+    },
+    /// A picture couldn't be encoded.
+    #[error("{}: {source}", path.display())]
+    Png {
+        /// The picture.
+        path: PathBuf,
+        /// What the encoder said.
+        source: png::EncodingError,
+    },
+    /// From fndm-data.
+    #[error(transparent)]
+    Data(#[from] fndm_data::Error),
+    /// From fndm-memory.
+    #[error(transparent)]
+    Memory(#[from] fndm_memory::Error),
+    /// From fndm-metrics.
+    #[error(transparent)]
+    Metrics(#[from] fndm_metrics::Error),
+    /// From fndm-models.
+    #[error(transparent)]
+    Models(#[from] fndm_models::Error),
+    /// From fndm-solver.
+    #[error(transparent)]
+    Solver(#[from] fndm_solver::Error),
+    /// From fndm-train.
+    #[error(transparent)]
+    Train(#[from] fndm_train::Error),
+    /// From candle.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// A result of the facade.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn option(
+        name: &'static str,
+        expected: impl Into<String>,
+        got: impl ToString,
+    ) -> Self {
+        Self::Option {
+            name,
+            expected: expected.into(),
+            got: got.to_string(),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+use serde::{Deserialize, Serialize};
+
+use crate::Parts;
+
+/// The rows of the tables: the method, its ablations, and the rival that it must beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// The whole method: classifier gradient, image condition, memory bank.
+    Fndm,
+    /// Without the memory bank.
+    CgNm,
+    /// The classifier gradient alone, by the same solver.
+    Cg,
+    /// Plain FLAIR intensity inside the head, no network.
+    Flair,
+}
+
+impl Method {
+    /// All of them, in the order of the tables.
+    pub const ALL: [Self; 4] = [Self::Fndm, Self::CgNm, Self::Cg, Self::Flair];
+
+    /// The name in JSON and CSV files.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Fndm => "fndm",
+            Self::CgNm => "cg_nm",
+            Self::Cg => "cg",
+            Self::Flair => "flair",
+        }
+    }
+
+    /// The name in tables for people.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Fndm => "FNDM (CG + NM + MB)",
+            Self::CgNm => "CG + NM",
+            Self::Cg => "CG",
+            Self::Flair => "FLAIR threshold",
+        }
+    }
+
+    /// The parts of the method that a row uses; `None` for FLAIR.
+    #[must_use]
+    pub fn parts(self) -> Option<Parts> {
+        match self {
+            Self::Fndm => Some(Parts::FNDM),
+            Self::CgNm => Some(Parts::CG_NM),
+            Self::Cg => Some(Parts::CG),
+            Self::Flair => None,
+        }
+    }
+}

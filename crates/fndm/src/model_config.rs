@@ -1,0 +1,137 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fndm_data::Preprocess;
+use fndm_models::{ClassifierConfig, UNetConfig};
+use fndm_solver::{Prediction, ScheduleConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::{DetectConfig, Error, Method, Result, TrainingRecord, files};
+
+/// The version of the model folder's layout that this library writes.
+pub const FORMAT: u32 = 1;
+
+/// The config file of a model folder, `model.json`: all that is needed to use the networks, and to train them again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Version of the folder's layout.
+    pub format: u32,
+    /// Version of the library that wrote it.
+    pub fndm_version: String,
+    /// The sequences, in the order of the images' channels.
+    pub sequences: Vec<String>,
+    /// From volumes to slices.
+    pub preprocess: Preprocess,
+    /// The noise schedule of both networks.
+    pub schedule: ScheduleConfig,
+    /// What the UNet predicts.
+    pub prediction: Prediction,
+    /// The noise-prediction network. Its input channels are state, image, coarse map.
+    pub unet: UNetConfig,
+    /// The time-dependent classifier.
+    pub classifier: ClassifierConfig,
+    /// The classifier's features that the memory bank holds.
+    pub features: FeatureConfig,
+    /// How each row of the ablation is run by default.
+    pub detect: BTreeMap<Method, DetectConfig>,
+    /// What it was trained on and how.
+    pub training: TrainingRecord,
+}
+
+/// Which features of the classifier the memory bank sees.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FeatureConfig {
+    /// Input blocks of the classifier whose outputs are the feature maps; the finer first.
+    pub blocks: Vec<usize>,
+    /// The model time at which the classifier sees the clean slice.
+    pub model_time: f64,
+}
+
+impl Default for FeatureConfig {
+    fn default() -> Self {
+        Self {
+            blocks: vec![3, 5],
+            model_time: 0.,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Reads `model.json`.
+    ///
+    /// # Errors
+    /// When the file is missing, isn't valid, or is of a newer format; when a value in it makes no sense.
+    pub fn read(path: &Path) -> Result<Self> {
+        let value: serde_json::Value = files::read_json(path, "model config")?;
+        let found = value.get("format").and_then(serde_json::Value::as_u64);
+        if let Some(found) = found
+            && found > u64::from(FORMAT)
+        {
+            return Err(Error::FormatVersion {
+                path: path.to_path_buf(),
+                found: u32::try_from(found).unwrap_or(u32::MAX),
+                supported: FORMAT,
+            });
+        }
+        let config: Self = serde_json::from_value(value).map_err(|source| Error::Json {
+            path: path.to_path_buf(),
+            what: "model config",
+            source,
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Writes `model.json`.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        files::write_json(path, "model config", self)
+    }
+
+    /// The settings of one row of the ablation; those of FNDM with fewer parts where the folder has none for it.
+    #[must_use]
+    pub fn detect_config(&self, method: Method) -> DetectConfig {
+        let mut config = self
+            .detect
+            .get(&method)
+            .or_else(|| self.detect.get(&Method::Fndm))
+            .cloned()
+            .unwrap_or_default();
+        if let Some(parts) = method.parts() {
+            config.parts = parts;
+        }
+        config
+    }
+
+    /// Checks that the parts fit each other.
+    ///
+    /// # Errors
+    /// The first thing that doesn't.
+    pub fn check(&self) -> Result<()> {
+        let channels = self.sequences.len();
+        let size = self.preprocess.image_size;
+        let fits = [
+            ("unet.in_channels", 2 * channels + 1, self.unet.in_channels),
+            ("classifier.in_channels", channels, self.classifier.in_channels),
+            ("unet.image_size", size, self.unet.image_size),
+            ("classifier.image_size", size, self.classifier.image_size),
+        ];
+        for (name, expected, got) in fits {
+            if expected != got {
+                let expected = format!("{expected} for {channels} sequences at {size} px");
+                return Err(Error::option(name, expected, got));
+            }
+        }
+        if self.unet.out_channels != channels && self.unet.out_channels != 2 * channels {
+            let expected = format!("{channels}, or {} with learned sigma", 2 * channels);
+            return Err(Error::option("unet.out_channels", expected, self.unet.out_channels));
+        }
+        self.unet.check()?;
+        self.classifier.check()?;
+        self.detect.values().try_for_each(DetectConfig::check)
+    }
+}

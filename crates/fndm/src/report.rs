@@ -1,0 +1,155 @@
+//! Tables for people, JSON and CSV for programs.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DetectConfig, Evaluation, Level, Method, Result, Row, files};
+
+/// Everything that an evaluation says, as written to `report.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The command line that made it.
+    pub command: String,
+    /// Version of the library.
+    pub fndm_version: String,
+    /// What was examined, in words.
+    pub cohort: String,
+    /// Figures per slice, one row a method.
+    pub rows: Vec<Row>,
+    /// Figures per volume, one row a method.
+    pub volumes: Vec<Row>,
+    /// The settings of each method.
+    pub settings: Vec<(Method, DetectConfig)>,
+    /// Patients that couldn't be used, and why.
+    pub left_out: Vec<crate::LeftOut>,
+    /// Which definitions the figures have, in words.
+    pub definitions: Vec<String>,
+}
+
+impl Report {
+    /// A report of these evaluations, slices and volumes mixed.
+    #[must_use]
+    pub fn new(
+        command: &str,
+        cohort: &str,
+        evaluations: &[Evaluation],
+        settings: Vec<(Method, DetectConfig)>,
+        left_out: Vec<crate::LeftOut>,
+    ) -> Self {
+        let of = |level: Level| -> Vec<Row> {
+            let rows = evaluations.iter().map(|e| &e.row);
+            rows.filter(|row| row.level == level).cloned().collect()
+        };
+        Self {
+            command: command.to_string(),
+            fndm_version: env!("CARGO_PKG_VERSION").to_string(),
+            cohort: cohort.to_string(),
+            rows: of(Level::Slice),
+            volumes: of(Level::Volume),
+            settings,
+            left_out,
+            definitions: DEFINITIONS.map(String::from).to_vec(),
+        }
+    }
+
+    /// Writes the report as JSON.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        files::write_json(path, "report", self)
+    }
+}
+
+const DEFINITIONS: [&str; 6] = [
+    "Dice (Otsu): mean over slices (volumes) with a lesion, threshold by Otsu's method inside the eroded head, no label used",
+    "ceiling Dice: the same at each case's best threshold, which needs the truth",
+    "HD95: 95th percentile of border distances, both directions joined (medpy's definition), pixels per slice, millimetres per volume; cases with an empty mask are skipped and counted",
+    "volumetric similarity: 1 - |FP - FN| / (2 TP + FP + FN)",
+    "AUROC: pixels of the head in all slices, healthy slices included",
+    "evaluations: of the UNet, per slice; the classifier's gradients come on top",
+];
+
+fn figure(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "-".into(), |v| format!("{v:.digits$}"))
+}
+
+/// The table that the programs print, in Markdown.
+#[must_use]
+pub fn table(rows: &[Row]) -> String {
+    let header = [
+        "method", "Dice (Otsu)", "ceiling Dice", "HD95", "VSim", "AUROC", "evaluations", "ms/slice",
+    ];
+    let mut cells: Vec<Vec<String>> = vec![header.map(String::from).to_vec()];
+    for row in rows {
+        let title = Method::ALL.into_iter().find(|m| m.key() == row.method);
+        let gradients = match row.gradient_evaluations {
+            0 => String::new(),
+            n => format!(" + {n} grad"),
+        };
+        cells.push(vec![
+            title.map_or_else(|| row.method.clone(), |m| m.title().to_string()),
+            figure(row.dice_otsu, 3),
+            figure(row.dice_ceiling, 3),
+            figure(row.hd95, 2),
+            figure(row.volumetric_similarity, 3),
+            figure(row.auroc, 3),
+            format!("{}{gradients}", row.evaluations),
+            format!("{:.1}", row.ms_per_slice),
+        ]);
+    }
+    let width = |column: usize| cells.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let mut text = String::new();
+    for (i, row) in cells.iter().enumerate() {
+        for (cell, &width) in row.iter().zip(&widths) {
+            // Writing to a string can't fail.
+            let _ = write!(text, "| {cell:<width$} ");
+        }
+        text.push_str("|\n");
+        if i == 0 {
+            for &width in &widths {
+                let _ = write!(text, "|{}", "-".repeat(width + 2));
+            }
+            text.push_str("|\n");
+        }
+    }
+    for row in rows.iter().filter(|row| !row.hd95_skipped.is_empty()) {
+        let _ = writeln!(text, "HD95 of {} without: {}", row.method, row.hd95_skipped);
+    }
+    text
+}
+
+/// The rows as CSV, with the keys of the JSON file as header.
+///
+/// # Errors
+/// When the file can't be written.
+pub fn write_csv(rows: &[Row], path: &Path) -> Result<()> {
+    let mut text = String::from(
+        "level,method,dice_otsu,dice_ceiling,hd95,volumetric_similarity,auroc,evaluations,gradient_evaluations,ms_per_slice,cases\n",
+    );
+    let full = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
+    for row in rows {
+        let level = match row.level {
+            Level::Slice => "slice",
+            Level::Volume => "volume",
+        };
+        let _ = writeln!(
+            text,
+            "{level},{},{},{},{},{},{},{},{},{},{}",
+            row.method,
+            full(row.dice_otsu),
+            full(row.dice_ceiling),
+            full(row.hd95),
+            full(row.volumetric_similarity),
+            full(row.auroc),
+            row.evaluations,
+            row.gradient_evaluations,
+            row.ms_per_slice,
+            row.cases
+        );
+    }
+    files::write_atomic(path, text.as_bytes())
+}

@@ -1,0 +1,390 @@
+//! From patients to a model folder: classifier, memory bank, diffusion model, in this order.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use fndm_data::{PatientSlices, Preprocess, SliceSet};
+use fndm_memory::{ClassifierFeatures, HealthyModel, MemoryBank, MemoryConfig};
+use fndm_models::{Classifier, ClassifierConfig, UNetConfig};
+use fndm_train::{
+    ClassifierTrainConfig, ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended, RunConfig,
+    StepReport, StopFlag, Trainer,
+};
+use ndarray::Axis;
+use serde::{Deserialize, Serialize};
+
+use crate::detector::file_names;
+use crate::model_config::FORMAT;
+use crate::round_trip::batch_tensor;
+use crate::{
+    DetectConfig, Error, FeatureConfig, Method, ModelConfig, Result, Source, cohort, files,
+};
+
+/// One training patient in this many is held apart from the memory bank: its healthy slices calibrate the threshold.
+const CALIBRATION_SHARE: usize = 8;
+
+/// Everything that decides what comes out of a training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainPlan {
+    /// The patients.
+    pub source: Source,
+    /// The sequences, in the order of the images' channels.
+    pub sequences: Vec<String>,
+    /// From volumes to slices.
+    pub preprocess: Preprocess,
+    /// The classifier.
+    pub classifier: ClassifierConfig,
+    /// Its training.
+    pub classifier_training: ClassifierTrainConfig,
+    /// The classifier's features that go into the memory bank.
+    pub features: FeatureConfig,
+    /// The memory bank.
+    pub memory: MemoryConfig,
+    /// The noise-prediction network.
+    pub unet: UNetConfig,
+    /// Its training.
+    pub diffusion_training: DiffusionConfig,
+    /// How each row of the ablation is run by default.
+    pub detect: BTreeMap<Method, DetectConfig>,
+    /// Seed of the weights, the order of the slices, and all noise.
+    pub seed: u64,
+}
+
+/// What came of one network's training.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageRecord {
+    /// Optimiser steps.
+    pub iterations: u64,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    /// Mean loss of the last iterations (at most 200).
+    pub loss: f64,
+}
+
+/// A patient that wasn't used, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// The patient.
+    pub patient: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a model was trained on, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainingRecord {
+    /// The command line that made it.
+    pub command: String,
+    /// The plan.
+    pub plan: TrainPlan,
+    /// The patients that were used.
+    pub patients: Vec<String>,
+    /// Those that weren't.
+    pub left_out: Vec<LeftOut>,
+    /// Slices with the label healthy.
+    pub healthy_slices: usize,
+    /// Slices with the label diseased.
+    pub diseased_slices: usize,
+    /// The classifier's training.
+    pub classifier: StageRecord,
+    /// The diffusion model's training.
+    pub diffusion: StageRecord,
+    /// Rows of the memory bank.
+    pub memory_rows: usize,
+}
+
+/// What a training reports while it runs.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TrainEvent<'a> {
+    /// Something that a user should read.
+    Note(String),
+    /// A patient was read: how many of how many.
+    Loaded(usize, usize),
+    /// An iteration of the classifier's training, and the share of its budget that is used.
+    Classifier(&'a StepReport, f64),
+    /// The memory bank's progress.
+    Memory(fndm_memory::Progress),
+    /// An iteration of the diffusion model's training, and the share of its budget that is used.
+    Diffusion(&'a StepReport, f64),
+}
+
+/// Trains by `plan` and writes the model folder. Checkpoints go to `folder/training`; a run that was stopped goes on from
+/// them when it is called again with the same plan. Where `stop` is set while the diffusion model trains, the model so
+/// far is written.
+///
+/// # Errors
+/// When no patient can be used, a setting makes no sense, or a file can't be written.
+pub fn train(
+    plan: &TrainPlan,
+    folder: &Path,
+    command: &str,
+    device: &Device,
+    stop: &StopFlag,
+    on_event: &mut dyn FnMut(TrainEvent<'_>),
+) -> Result<Option<TrainingRecord>> {
+    let (set, left_out) = load(plan, on_event)?;
+    let diseased = set.labels.iter().filter(|&&l| l == 1).count();
+    let mut record = TrainingRecord {
+        command: command.to_string(),
+        plan: plan.clone(),
+        patients: set.ids.clone(),
+        left_out,
+        healthy_slices: set.labels.len() - diseased,
+        diseased_slices: diseased,
+        classifier: StageRecord::default(),
+        diffusion: StageRecord::default(),
+        memory_rows: 0,
+    };
+    if record.healthy_slices == 0 || diseased == 0 {
+        return Err(Error::Input {
+            what: "slices for training".into(),
+            expected: "some healthy and some diseased ones".into(),
+            got: format!("{} healthy, {diseased} diseased", record.healthy_slices),
+        });
+    }
+    let set = Arc::new(set);
+    files::create_dir(folder)?;
+    let runs = folder.join("training");
+
+    let mut trainer = ClassifierTrainer::new(
+        &plan.classifier_training,
+        &plan.classifier,
+        set.clone(),
+        plan.seed,
+        device,
+    )?;
+    let (ended, stage) = run_stage(&mut trainer, &runs.join("classifier"), stop, &mut |_, report, share| {
+        on_event(TrainEvent::Classifier(report, share));
+        Ok(())
+    })?;
+    record.classifier = stage;
+    if ended == Ended::Stopped {
+        return Ok(None);
+    }
+    save_weights(&folder.join(file_names::CLASSIFIER), &trainer.ema_tensors()?)?;
+    let classifier = trainer.ema_network()?;
+    drop(trainer);
+
+    let bank = build_bank(plan, &set, classifier, device, stop, on_event)?;
+    let Some(bank) = bank else { return Ok(None) };
+    record.memory_rows = bank.len();
+    bank.save(&folder.join(file_names::MEMORY))?;
+
+    let mut trainer = DiffusionTrainer::new(
+        &plan.diffusion_training,
+        &plan.unet,
+        set,
+        plan.seed,
+        device,
+    )?;
+    let (_, stage) = run_stage(&mut trainer, &runs.join("diffusion"), stop, &mut |trainer, report, share| {
+        on_event(TrainEvent::Diffusion(report, share));
+        // A model that can already be tried, beside every checkpoint.
+        if report.iteration % CHECKPOINT_EVERY == 0 {
+            let so_far = StageRecord {
+                iterations: report.iteration,
+                seconds: report.elapsed_s,
+                loss: report.loss,
+            };
+            let record = TrainingRecord { diffusion: so_far, ..record.clone() };
+            write_model(folder, plan, record, &trainer.ema_tensors()?)?;
+        }
+        Ok(())
+    })?;
+    record.diffusion = stage;
+    write_model(folder, plan, record.clone(), &trainer.ema_tensors()?)?;
+    Ok(Some(record))
+}
+
+const CHECKPOINT_EVERY: u64 = 500;
+
+fn write_model(
+    folder: &Path,
+    plan: &TrainPlan,
+    record: TrainingRecord,
+    unet: &BTreeMap<String, Tensor>,
+) -> Result<()> {
+    save_weights(&folder.join(file_names::UNET), unet)?;
+    let config = ModelConfig {
+        format: FORMAT,
+        fndm_version: env!("CARGO_PKG_VERSION").to_string(),
+        sequences: plan.sequences.clone(),
+        preprocess: plan.preprocess.clone(),
+        schedule: plan.diffusion_training.schedule.clone(),
+        prediction: plan.diffusion_training.prediction,
+        unet: plan.unet.clone(),
+        classifier: plan.classifier.clone(),
+        features: plan.features.clone(),
+        detect: plan.detect.clone(),
+        training: record,
+    };
+    config.check()?;
+    // Last, so that a folder with this file has all the others.
+    config.write(&folder.join(file_names::CONFIG))
+}
+
+fn load(
+    plan: &TrainPlan,
+    on_event: &mut dyn FnMut(TrainEvent<'_>),
+) -> Result<(SliceSet, Vec<LeftOut>)> {
+    let ids = plan.source.ids();
+    let mut left_out = Vec::new();
+    let mut all: Vec<PatientSlices> = Vec::new();
+    for (i, id) in ids.iter().enumerate() {
+        let loaded = plan.source.patient(i, &plan.sequences).and_then(|patient| {
+            if let Some(reason) = cohort::copies(&patient) {
+                return Ok(Err(reason));
+            }
+            let mut slices = plan.preprocess.apply(&patient)?;
+            // Only the bit of each slice goes on from here.
+            slices.mask = None;
+            Ok(Ok(slices))
+        });
+        let reason = match loaded {
+            Ok(Ok(slices)) => {
+                all.push(slices);
+                None
+            }
+            Ok(Err(reason)) => Some(reason),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(reason) = reason {
+            on_event(TrainEvent::Note(format!("left out {id}: {reason}")));
+            left_out.push(LeftOut { patient: id.clone(), reason });
+        }
+        on_event(TrainEvent::Loaded(i + 1, ids.len()));
+    }
+    if all.is_empty() {
+        return Err(Error::Input {
+            what: "patients for training".into(),
+            expected: "at least one that can be used".into(),
+            got: format!("none of {}", ids.len()),
+        });
+    }
+    Ok((SliceSet::from_patients(all)?, left_out))
+}
+
+fn run_stage<T: Trainer>(
+    trainer: &mut T,
+    folder: &Path,
+    stop: &StopFlag,
+    on_step: &mut dyn FnMut(&T, &StepReport, f64) -> Result<()>,
+) -> Result<(Ended, StageRecord)>
+where
+    T: Budget,
+{
+    let config = RunConfig {
+        folder: folder.to_path_buf(),
+        checkpoint_every: CHECKPOINT_EVERY,
+        keep: 2,
+        log_every: 1,
+    };
+    let mut recent = Vec::new();
+    let mut failed = None;
+    let ended = fndm_train::run(trainer, &config, stop, |trainer, report| {
+        if recent.len() == 200 {
+            recent.remove(0);
+        }
+        recent.push(report.loss);
+        if let Err(error) = on_step(trainer, report, trainer.share()) {
+            // The trainer has no channel for this: stop it, and tell below.
+            failed = Some(error);
+            stop.stop();
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let record = StageRecord {
+        iterations: trainer.iteration(),
+        seconds: trainer.elapsed_s(),
+        loss: recent.iter().sum::<f64>() / recent.len().max(1) as f64,
+    };
+    Ok((ended, record))
+}
+
+/// The share of a trainer's budget that is used.
+trait Budget {
+    fn share(&self) -> f64;
+}
+
+fn used(trainer: &impl Trainer, iterations: Option<u64>, seconds: Option<f64>) -> f64 {
+    let by_iteration = iterations.map_or(0., |n| trainer.iteration() as f64 / n as f64);
+    let by_time = seconds.map_or(0., |s| trainer.elapsed_s() / s);
+    by_iteration.max(by_time).clamp(0., 1.)
+}
+
+impl Budget for ClassifierTrainer {
+    fn share(&self) -> f64 {
+        used(self, self.config().iterations, self.config().time_budget_s)
+    }
+}
+
+impl Budget for DiffusionTrainer {
+    fn share(&self) -> f64 {
+        used(self, self.config().iterations, self.config().time_budget_s)
+    }
+}
+
+fn build_bank(
+    plan: &TrainPlan,
+    set: &SliceSet,
+    classifier: Classifier,
+    device: &Device,
+    stop: &StopFlag,
+    on_event: &mut dyn FnMut(TrainEvent<'_>),
+) -> Result<Option<MemoryBank>> {
+    let features = ClassifierFeatures {
+        classifier,
+        blocks: plan.features.blocks.clone(),
+        t: plan.features.model_time,
+    };
+    let healthy: Vec<usize> = (0..set.labels.len()).filter(|&i| set.labels[i] == 0).collect();
+    let (apart, kept): (Vec<usize>, Vec<usize>) = healthy
+        .iter()
+        .partition(|&&i| set.patient[i] % CALIBRATION_SHARE == CALIBRATION_SHARE - 1);
+    // A handful of patients can't spare one: then the bank's own slices calibrate it.
+    let apart = if apart.is_empty() { kept.clone() } else { apart };
+    let pick = |indices: &[usize]| -> Result<_> {
+        let images = set.images.select(Axis(0), indices);
+        let head = set.head.select(Axis(0), indices);
+        Ok((batch_tensor(images.view(), device)?, head))
+    };
+    let mut on_progress = |progress| {
+        on_event(TrainEvent::Memory(progress));
+        if stop.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let (images, head) = pick(&kept)?;
+    let built = MemoryBank::build(&plan.memory, &features, &images, Some(head.view()), &mut on_progress)
+        .and_then(|mut bank| {
+            let (images, head) = pick(&apart).map_err(|e| match e {
+                Error::Candle(e) => e.into(),
+                other => fndm_memory::Error::from(candle_core::Error::wrap(other)),
+            })?;
+            bank.calibrate(&features, &images, head.view(), &mut on_progress)?;
+            Ok(bank)
+        });
+    match built {
+        Ok(bank) => Ok(Some(bank)),
+        Err(fndm_memory::Error::Cancelled { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Weights in half precision, which is exact enough for inference and half the size.
+fn save_weights(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let half = tensors
+        .iter()
+        .map(|(name, tensor)| Ok((name, tensor.to_dtype(candle_core::DType::F16)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let bytes = safetensors::serialize(half, None).map_err(|e| Error::ModelFile {
+        path: path.to_path_buf(),
+        source: Box::new(e),
+    })?;
+    files::write_atomic(path, &bytes)
+}

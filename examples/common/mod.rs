@@ -1,0 +1,232 @@
+//! What the programs share: options of the method, progress bars, the device.
+
+// Each program uses its own part of this file.
+#![allow(dead_code)]
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use fndm::candle_core::Device;
+use fndm::data::PatientSlices;
+use fndm::{DetectConfig, Sheet, SliceMaps, ThresholdScope, Tile, upper_end};
+use indicatif::{ProgressBar, ProgressStyle};
+use ndarray::{Array2, Axis, s};
+
+/// Options of the method; what isn't given is taken from the model folder.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Method (defaults: from the model folder)")]
+pub struct MethodOptions {
+    /// ODE solver steps in each direction; each is one evaluation of the UNet
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Order of the multistep DPM-Solver++: 1 (DDIM), 2 or 3
+    #[arg(long, value_name = "N")]
+    order: Option<usize>,
+    /// Time at which encoding ends and sampling starts, in (0, 1]; 1 is pure noise
+    #[arg(long, value_name = "T")]
+    noise_level: Option<f64>,
+    /// Scale of the classifier's gradient in equation (8)
+    #[arg(long, value_name = "S")]
+    guidance_scale: Option<f64>,
+    /// CG: guide the sampling by the classifier's gradient
+    #[arg(long, value_name = "BOOL")]
+    cg: Option<bool>,
+    /// NM: show the input image to the UNet (the non-Markovian condition)
+    #[arg(long, value_name = "BOOL")]
+    nm: Option<bool>,
+    /// MB: show the memory bank's coarse map x_seg to the UNet
+    #[arg(long, value_name = "BOOL")]
+    mb: Option<bool>,
+    /// Threshold of the soft coarse map; default: calibrated on healthy slices
+    #[arg(long, value_name = "X")]
+    xseg_threshold: Option<f32>,
+    /// Pixels by which x_seg is dilated
+    #[arg(long, value_name = "PX")]
+    xseg_dilation: Option<usize>,
+    /// Show x_seg to the UNet while encoding too
+    #[arg(long, value_name = "BOOL")]
+    xseg_when_encoding: Option<bool>,
+    /// Replace the encoded state inside x_seg by fresh noise
+    #[arg(long, value_name = "BOOL")]
+    fresh_noise: Option<bool>,
+    /// Blank the conditioning image inside x_seg
+    #[arg(long, value_name = "BOOL")]
+    blank_condition: Option<bool>,
+    /// Label given to the UNet while encoding
+    #[arg(long)]
+    encode_label: Option<Label>,
+    /// Label given to the UNet and the classifier while sampling
+    #[arg(long)]
+    sample_label: Option<Label>,
+    /// Deviation in pixels of the Gaussian that smooths the anomaly map
+    #[arg(long, value_name = "PX")]
+    smoothing: Option<f64>,
+    /// Outer pixels of the head left out of the anomaly map (scalp, skull)
+    #[arg(long, value_name = "PX")]
+    head_erosion: Option<usize>,
+    /// Over what Otsu's threshold is computed
+    #[arg(long)]
+    threshold: Option<Scope>,
+    /// Slices per evaluation of the networks
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Seed of the fresh noise
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+/// The label of a slice.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Label {
+    Healthy,
+    Diseased,
+}
+
+/// Over what Otsu's threshold is computed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Scope {
+    Slice,
+    Volume,
+}
+
+impl MethodOptions {
+    /// Whether one of the parts was switched by hand.
+    pub fn switches_parts(&self) -> bool {
+        self.cg.is_some() || self.nm.is_some() || self.mb.is_some()
+    }
+
+    /// The given options laid over `config`.
+    pub fn apply(&self, config: &mut DetectConfig) {
+        fn set<T: Clone>(target: &mut T, value: &Option<T>) {
+            if let Some(value) = value {
+                target.clone_from(value);
+            }
+        }
+        set(&mut config.steps, &self.steps);
+        set(&mut config.order, &self.order);
+        set(&mut config.noise_level, &self.noise_level);
+        set(&mut config.guidance_scale, &self.guidance_scale);
+        set(&mut config.parts.classifier_gradient, &self.cg);
+        set(&mut config.parts.image_condition, &self.nm);
+        set(&mut config.parts.memory_bank, &self.mb);
+        if self.xseg_threshold.is_some() {
+            config.coarse_threshold = self.xseg_threshold;
+        }
+        set(&mut config.coarse_dilation, &self.xseg_dilation);
+        set(&mut config.coarse_when_encoding, &self.xseg_when_encoding);
+        set(&mut config.fresh_noise, &self.fresh_noise);
+        set(&mut config.blank_condition, &self.blank_condition);
+        set(&mut config.encode_label, &self.encode_label.map(Label::index));
+        set(&mut config.sample_label, &self.sample_label.map(Label::index));
+        set(&mut config.smoothing, &self.smoothing);
+        set(&mut config.head_erosion, &self.head_erosion);
+        let scope = self.threshold.map(|scope| match scope {
+            Scope::Slice => ThresholdScope::Slice,
+            Scope::Volume => ThresholdScope::Volume,
+        });
+        set(&mut config.threshold, &scope);
+        set(&mut config.batch, &self.batch);
+        set(&mut config.seed, &self.seed);
+    }
+}
+
+impl Label {
+    fn index(self) -> u32 {
+        match self {
+            Label::Healthy => 0,
+            Label::Diseased => 1,
+        }
+    }
+}
+
+/// `cpu`, or `cuda` where the program was built with that feature.
+pub fn device(name: &str) -> Result<Device> {
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "cuda" if cfg!(feature = "cuda") => Ok(Device::new_cuda(0)?),
+        "cuda" => bail!("--device cuda: this program was built without the feature `cuda`"),
+        other => bail!("--device: expected cpu or cuda, got {other}"),
+    }
+}
+
+/// A bar with a rate and the time left.
+pub fn bar(length: u64, what: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(
+        "{prefix:<22} [{bar:32}] {pos}/{len} {per_sec} {eta} left {msg}",
+    )
+    .unwrap_or_else(|_| ProgressStyle::default_bar())
+    .progress_chars("=> ");
+    let bar = ProgressBar::new(length).with_style(style);
+    bar.set_prefix(what.to_string());
+    bar
+}
+
+/// A bar in thousandths of a budget.
+pub fn share_bar(what: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:<22} [{bar:32}] {percent}% {eta} left {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ");
+    let bar = ProgressBar::new(1000).with_style(style);
+    bar.set_prefix(what.to_string());
+    bar
+}
+
+/// The command line as a user would type it.
+pub fn command(example: &str) -> String {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    format!("cargo run --release --example {example} -- {}", arguments.join(" "))
+        .trim_end_matches([' ', '-'])
+        .to_string()
+}
+
+/// A sheet of at most `rows` slices, spread evenly over those with a lesion (over all where no truth is known).
+pub fn save_sheet<'a>(
+    patients: impl Iterator<Item = (&'a PatientSlices, &'a SliceMaps)>,
+    rows: usize,
+    path: &Path,
+) -> Result<()> {
+    let mut all = Vec::new();
+    for (slices, maps) in patients {
+        for i in 0..slices.len() {
+            let wanted = slices.labels.as_ref().is_none_or(|labels| labels[i] == 1);
+            if wanted {
+                all.push((slices, maps, i));
+            }
+        }
+    }
+    let Some((first, _, _)) = all.first() else {
+        return Ok(());
+    };
+    let (_, _, h, w) = first.images.dim();
+    let titles = ["input", "coarse map", "healthy", "anomaly", "mask", "truth"];
+    let mut sheet = Sheet::new(&titles, (h, w));
+    let count = rows.min(all.len());
+    for row in 0..count {
+        let (slices, maps, i) = all[row * all.len() / count];
+        // FLAIR shows most lesions best; without it, the first sequence.
+        let channel = slices.sequences.iter().position(|s| s == "flair").unwrap_or(0);
+        let input = slices.images.slice(s![i, channel, .., ..]);
+        let healthy = maps.healthy.slice(s![i, channel, .., ..]);
+        let coarse = maps.coarse.index_axis(Axis(0), i);
+        let anomaly = maps.anomaly.index_axis(Axis(0), i);
+        let truth = match &slices.mask {
+            Some(mask) => mask.index_axis(Axis(0), i).to_owned(),
+            None => Array2::from_elem((h, w), false),
+        };
+        sheet.push(&[
+            Tile::Grey { image: input, low: -1., high: 1. },
+            Tile::Heat { map: coarse, low: 0., high: upper_end(coarse) },
+            Tile::Grey { image: healthy, low: -1., high: 1. },
+            Tile::Heat { map: anomaly, low: 0., high: upper_end(anomaly) },
+            Tile::Overlay {
+                image: input,
+                mask: maps.mask.index_axis(Axis(0), i),
+                color: [255, 60, 40],
+            },
+            Tile::Overlay { image: input, mask: truth.view(), color: [60, 220, 80] },
+        ])?;
+    }
+    sheet.save(path)?;
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! The whole method on a cohort that everybody has: the phantom, with the weights in assets/.
+//!
+//! cargo run --release --example quickstart
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use fndm::data::{Patient, PatientSlices, Volume, nifti};
+use fndm::{
+    Case, DetectConfig, Detector, Evaluation, Level, Method, Report, SliceMaps, Source, evaluate,
+    examine_case, table, write_csv,
+};
+
+/// Find the lesions of phantom patients that the networks never saw, by the whole method, by its ablations, and by
+/// plain FLAIR thresholding.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// Where the table, the pictures and the masks go
+    #[arg(long, value_name = "DIR", default_value = "out/quickstart")]
+    output: PathBuf,
+    /// The model folder
+    #[arg(long, value_name = "DIR", default_value_os_t = default_model())]
+    model: PathBuf,
+    /// Seed of the first test patient; the networks were trained on seeds below 10000
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    first_seed: u64,
+    /// How many test patients
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    patients: u64,
+    /// cpu, or cuda where built with that feature
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    #[command(flatten)]
+    method: common::MethodOptions,
+}
+
+fn default_model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/phantom")
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let device = common::device(&options.device)?;
+    let detector = Detector::load(&options.model, &device)?;
+    let Source::Phantom { config, first_seed, patients } = &detector.config().training.plan.source
+    else {
+        bail!("{}: expected a model of the phantom", options.model.display());
+    };
+    let trained = *first_seed..first_seed + patients;
+    let tested = options.first_seed..options.first_seed + options.patients;
+    if tested.is_empty() || (tested.start < trained.end && trained.start < tested.end) {
+        bail!("--first-seed, --patients: expected seeds outside {trained:?}, which were trained on, got {tested:?}");
+    }
+    let source = Source::Phantom {
+        config: config.clone(),
+        first_seed: options.first_seed,
+        patients: options.patients,
+    };
+
+    let bar = common::bar(options.patients, "phantom patients");
+    let mut cohort = Vec::new();
+    for index in 0..options.patients as usize {
+        let patient = source.patient(index, &detector.config().sequences)?;
+        let slices = detector.slices(&patient)?;
+        cohort.push((patient, slices));
+        bar.inc(1);
+    }
+    bar.finish();
+    let lesions: usize = cohort.iter().map(|(_, s)| diseased(s)).sum();
+    let slices: usize = cohort.iter().map(|(_, s)| s.len()).sum();
+    let cohort_words = format!(
+        "{} phantom patients (seeds {tested:?}), {slices} slices, {lesions} with a lesion",
+        options.patients
+    );
+    println!("{cohort_words}");
+
+    let mut evaluations: Vec<Evaluation> = Vec::new();
+    let mut settings: Vec<(Method, DetectConfig)> = Vec::new();
+    let mut fndm_maps: Vec<SliceMaps> = Vec::new();
+    for method in Method::ALL {
+        let mut config = detector.config().detect_config(method);
+        options.method.apply(&mut config);
+        if let Some(parts) = method.parts() {
+            config.parts = parts;
+        }
+        let bar = common::bar(slices as u64, method.title());
+        let mut cases: Vec<Case> = Vec::new();
+        let (mut evaluated, mut gradients) = (0, 0);
+        let mut before = 0;
+        for (_, slices) in &cohort {
+            let (case, maps) = examine_case(&detector, method, &config, slices, &mut |share| {
+                bar.set_position(before + (share * slices.len() as f64) as u64);
+            })?;
+            before += slices.len() as u64;
+            cases.push(case);
+            if let Some(maps) = maps {
+                (evaluated, gradients) = (maps.evaluations, maps.gradient_evaluations);
+                if method == Method::Fndm {
+                    fndm_maps.push(maps);
+                }
+            }
+        }
+        bar.finish();
+        for level in [Level::Slice, Level::Volume] {
+            evaluations.push(evaluate(method.key(), level, &cases, evaluated, gradients)?);
+        }
+        settings.push((method, config));
+    }
+
+    std::fs::create_dir_all(&options.output)
+        .with_context(|| format!("cannot create {}", options.output.display()))?;
+    let report = Report::new(&common::command("quickstart"), &cohort_words, &evaluations, settings, Vec::new());
+    println!("\nPer slice with a lesion ({lesions}):\n{}", table(&report.rows));
+    println!("Per volume ({}):\n{}", cohort.len(), table(&report.volumes));
+    report.write(&options.output.join("report.json"))?;
+    write_csv(&[report.rows.clone(), report.volumes.clone()].concat(), &options.output.join("report.csv"))?;
+
+    let pairs = || cohort.iter().map(|(_, s)| s).zip(&fndm_maps);
+    common::save_sheet(pairs(), 14, &options.output.join("sheet.png"))?;
+    for ((patient, slices), maps) in cohort.iter().zip(&fndm_maps) {
+        write_patient(&options.output, patient, slices, maps)?;
+    }
+    println!(
+        "wrote report.json, report.csv, sheet.png and a folder for each patient to {}",
+        options.output.display()
+    );
+    Ok(())
+}
+
+fn diseased(slices: &PatientSlices) -> usize {
+    slices.labels.iter().flatten().filter(|&&label| label == 1).count()
+}
+
+/// The patient's volumes and what was found, side by side for a NIfTI viewer.
+fn write_patient(
+    output: &Path,
+    patient: &Patient,
+    slices: &PatientSlices,
+    maps: &SliceMaps,
+) -> Result<()> {
+    let folder = output.join(&patient.id);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let file = |what: &str| folder.join(format!("{}_{what}.nii.gz", patient.id));
+    for (name, volume) in &patient.sequences {
+        nifti::write_map(file(name), volume)?;
+    }
+    let truth: Option<&Volume> = patient.mask.as_ref();
+    if let Some(truth) = truth {
+        nifti::write_mask(file("seg"), truth)?;
+    }
+    nifti::write_mask(file("mask"), &slices.to_mask(&maps.mask)?)?;
+    nifti::write_map(file("anomaly"), &slices.to_volume(&maps.anomaly)?)?;
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! Trains a model from slices with one bit each: classifier, memory bank, diffusion model.
+//!
+//! The phantom: cargo run --release --example train -- --phantom 80 --output out/phantom
+//! A folder:    cargo run --release --example train -- --data DIR --sequences flair,t1,t1ce --output out/model
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use fndm::data::phantom::PhantomConfig;
+use fndm::data::{Preprocess, Side};
+use fndm::memory::MemoryConfig;
+use fndm::models::{ClassifierConfig, UNetConfig};
+use fndm::train_api::{ClassifierTrainConfig, DiffusionConfig, StepReport, StopFlag};
+use fndm::{
+    DetectConfig, FeatureConfig, Method, PHANTOM_SEQUENCES, Source, TrainEvent, TrainPlan, train,
+};
+use indicatif::ProgressBar;
+
+/// Train the classifier, the memory bank and the diffusion model from slices with one bit each (healthy or diseased).
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// Folder of patients: <id>/<id>_<sequence>.nii.gz and <id>/<id>_seg.nii.gz (only used for the bit of each slice)
+    #[arg(long, value_name = "DIR", conflicts_with = "phantom")]
+    data: Option<PathBuf>,
+    /// Train on this many patients of the phantom instead
+    #[arg(long, value_name = "N")]
+    phantom: Option<u64>,
+    /// Seed of the phantom's first patient
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    phantom_seed: u64,
+    /// JSON file with the lists train, val, test; default: splits.json in the data folder
+    #[arg(long, value_name = "FILE")]
+    split_file: Option<PathBuf>,
+    /// Sequences, in the order of the images' channels
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    sequences: Option<Vec<String>>,
+    /// The model folder to write; a run that was stopped goes on from the checkpoints in it
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Side of the slices in pixels
+    #[arg(long, value_name = "PX", default_value_t = 64)]
+    image_size: usize,
+    /// Lowest slice used, as a fraction of the volume's height
+    #[arg(long, value_name = "F", default_value_t = 0.)]
+    z_low: f64,
+    /// Highest slice used
+    #[arg(long, value_name = "F", default_value_t = 1.)]
+    z_high: f64,
+    /// Time budget of the classifier's training
+    #[arg(long, value_name = "MIN", default_value_t = 15.)]
+    classifier_minutes: f64,
+    /// Iteration budget of the classifier's training
+    #[arg(long, value_name = "N")]
+    classifier_iterations: Option<u64>,
+    /// Time budget of the diffusion model's training
+    #[arg(long, value_name = "MIN", default_value_t = 60.)]
+    minutes: f64,
+    /// Iteration budget of the diffusion model's training
+    #[arg(long, value_name = "N")]
+    iterations: Option<u64>,
+    /// Slices per iteration of the diffusion model's training
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    batch: usize,
+    /// Slices per iteration of the classifier's training
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    classifier_batch: usize,
+    /// Learning rate of Adam, for both networks
+    #[arg(long, value_name = "LR", default_value_t = 3e-4)]
+    lr: f64,
+    /// Width of the UNet's first level, a multiple of 32
+    #[arg(long, value_name = "C", default_value_t = 32)]
+    width: usize,
+    /// Most bytes that the memory bank's rows may take
+    #[arg(long, value_name = "BYTES", default_value_t = 2 << 20)]
+    memory_bytes: u64,
+    /// Seed of the weights, the order of the slices and all noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// cpu, or cuda where built with that feature
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    #[command(flatten)]
+    method: common::MethodOptions,
+}
+
+fn plan(options: &Options) -> Result<TrainPlan> {
+    let source = match (&options.data, options.phantom) {
+        (Some(path), None) => {
+            Source::folder(path, Some(Side::Train), options.split_file.as_deref())?
+        }
+        (None, Some(patients)) => Source::Phantom {
+            config: PhantomConfig::default(),
+            first_seed: options.phantom_seed,
+            patients,
+        },
+        _ => bail!("expected --data DIR or --phantom N"),
+    };
+    let sequences = match (&options.sequences, &source) {
+        (Some(names), _) => names.clone(),
+        (None, Source::Phantom { .. }) => PHANTOM_SEQUENCES.map(String::from).to_vec(),
+        (None, Source::Folder { .. }) => bail!("--sequences: expected names, for example flair,t1,t1ce"),
+    };
+    let channels = sequences.len();
+    let classifier = ClassifierConfig {
+        image_size: options.image_size,
+        ..ClassifierConfig::small_64(channels)
+    };
+    let unet = UNetConfig {
+        image_size: options.image_size,
+        model_channels: options.width,
+        ..UNetConfig::small_64(2 * channels + 1, channels)
+    };
+    let mut classifier_training = ClassifierTrainConfig {
+        batch: options.classifier_batch,
+        iterations: options.classifier_iterations,
+        time_budget_s: Some(60. * options.classifier_minutes),
+        ..ClassifierTrainConfig::default()
+    };
+    classifier_training.optimizer.lr = options.lr;
+    let mut diffusion_training = DiffusionConfig {
+        batch: options.batch,
+        iterations: options.iterations,
+        time_budget_s: Some(60. * options.minutes),
+        ..DiffusionConfig::default()
+    };
+    diffusion_training.optimizer.lr = options.lr;
+    let mut detect = BTreeMap::new();
+    for method in Method::ALL {
+        if let Some(parts) = method.parts() {
+            let mut config = DetectConfig::default();
+            options.method.apply(&mut config);
+            config.parts = parts;
+            detect.insert(method, config);
+        }
+    }
+    Ok(TrainPlan {
+        source,
+        sequences,
+        preprocess: Preprocess {
+            image_size: options.image_size,
+            z_range: (options.z_low, options.z_high),
+            ..Preprocess::default()
+        },
+        classifier,
+        classifier_training,
+        features: FeatureConfig::default(),
+        memory: MemoryConfig {
+            budget_bytes: options.memory_bytes,
+            seed: options.seed,
+            ..MemoryConfig::default()
+        },
+        unet,
+        diffusion_training,
+        detect,
+        seed: options.seed,
+    })
+}
+
+/// A bar in thousandths of a budget, with the loss and the rate.
+fn show(bar: &ProgressBar, report: &StepReport, share: f64) {
+    bar.set_position((share * 1000.) as u64);
+    let accuracy = report.accuracy.map_or(String::new(), |a| format!(" accuracy {a:.2}"));
+    bar.set_message(format!(
+        "iteration {} loss {:.4}{accuracy} {:.2} it/s",
+        report.iteration,
+        report.loss,
+        1. / report.step_s
+    ));
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let device = common::device(&options.device)?;
+    let plan = plan(&options)?;
+    let stop = StopFlag::new();
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        eprintln!("\nstopping after this iteration, with a checkpoint");
+        flag.stop();
+    })
+    .context("cannot listen for Ctrl-C")?;
+    let command = common::command("train");
+
+    let loading = common::bar(0, "patients");
+    let classifier = common::share_bar("classifier");
+    let memory = common::bar(0, "memory bank");
+    let diffusion = common::share_bar("diffusion model");
+    let mut last_line = std::time::Instant::now();
+    let record = train(&plan, &options.output, &command, &device, &stop, &mut |event| match event {
+        TrainEvent::Note(note) => loading.suspend(|| eprintln!("{note}")),
+        TrainEvent::Loaded(done, total) => {
+            loading.set_length(total as u64);
+            loading.set_position(done as u64);
+        }
+        TrainEvent::Classifier(report, share) => {
+            show(&classifier, report, share);
+            line(&classifier, &mut last_line, "classifier", report);
+        }
+        TrainEvent::Memory(progress) => {
+            memory.set_length(progress.total as u64);
+            memory.set_position(progress.done as u64);
+            memory.set_message(progress.stage.to_string());
+        }
+        TrainEvent::Diffusion(report, share) => {
+            show(&diffusion, report, share);
+            line(&diffusion, &mut last_line, "diffusion model", report);
+        }
+        _ => {}
+    })?;
+    for bar in [loading, classifier, memory, diffusion] {
+        bar.abandon();
+    }
+    match record {
+        None => println!("stopped; run the same command again to go on"),
+        Some(record) => println!(
+            "{}: {} patients, {} healthy and {} diseased slices; classifier {} iterations, loss {:.4}; \
+             diffusion model {} iterations, loss {:.4}; memory bank {} rows",
+            options.output.display(),
+            record.patients.len(),
+            record.healthy_slices,
+            record.diseased_slices,
+            record.classifier.iterations,
+            record.classifier.loss,
+            record.diffusion.iterations,
+            record.diffusion.loss,
+            record.memory_rows,
+        ),
+    }
+    Ok(())
+}
+
+/// Where the screen is a file, bars are silent: a line every half minute instead.
+fn line(bar: &ProgressBar, last: &mut std::time::Instant, what: &str, report: &StepReport) {
+    if bar.is_hidden() && last.elapsed().as_secs() >= 30 {
+        *last = std::time::Instant::now();
+        eprintln!(
+            "{what}: iteration {} loss {:.4} {:.2} it/s {:.0} s",
+            report.iteration,
+            report.loss,
+            1. / report.step_s,
+            report.elapsed_s
+        );
+    }
+}
