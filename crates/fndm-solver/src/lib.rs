@@ -41,6 +41,7 @@
 //! - [`Stepper`]: the same run one network evaluation at a time; a value that can be cloned, stored and resumed.
 //! - [`Guidance`]: classifier guidance (Li et al. 2023, eq. 8) over any noise model and any gradient.
 //! - [`Prediction`]: what a network predicts, conversions between noise, x0 and v, and training targets.
+//! - [`Respacing`]: guided-diffusion's choice of training steps.
 //! - [`Clip`]: static and dynamic thresholds on the predicted clean image.
 //!
 //! # Conventions
@@ -57,6 +58,7 @@ mod grid;
 mod guidance;
 mod plan;
 mod prediction;
+mod respacing;
 mod schedule;
 mod schedule_config;
 mod solver;
@@ -67,6 +69,7 @@ pub use error::{Error, Result};
 pub use grid::Grid;
 pub use guidance::Guidance;
 pub use prediction::Prediction;
+pub use respacing::Respacing;
 pub use schedule::NoiseSchedule;
 pub use schedule_config::ScheduleConfig;
 pub use solver::Solver;

@@ -23,6 +23,8 @@ pub(crate) struct Stage {
     pub(crate) predict: Update,
     /// Whether the predicted state becomes the anchor.
     pub(crate) commit: bool,
+    /// Whether the predicted state belongs to one of the run's times, and not to a point inside a step.
+    pub(crate) lands: bool,
     /// Weight of fresh noise added to the predicted state.
     pub(crate) noise: f64,
 }
@@ -131,7 +133,7 @@ impl Builder<'_> {
         Segment::new(self.integrand, from, to)
     }
 
-    fn push(&mut self, node: Node, segment: Segment, history: Vec<f64>, commit: bool) {
+    fn push(&mut self, node: Node, segment: Segment, history: Vec<f64>, commit: bool, lands: bool) {
         self.stages.push(Stage {
             node,
             model_time: self.schedule.model_time(node.t),
@@ -141,6 +143,7 @@ impl Builder<'_> {
                 history,
             },
             commit,
+            lands,
             noise: 0.0,
         });
     }
@@ -193,6 +196,7 @@ impl Builder<'_> {
                 correct,
                 predict,
                 commit,
+                lands: true,
                 noise,
             });
             previous_order = order;
@@ -285,7 +289,7 @@ impl Builder<'_> {
         if let Some(jump) = self.jump() {
             let node = Node::at(self.schedule, end);
             let segment = self.segment(node, jump);
-            self.push(node, segment, vec![segment.first()], true);
+            self.push(node, segment, vec![segment.first()], true, true);
         }
         Ok(times)
     }
@@ -322,13 +326,19 @@ impl Builder<'_> {
         if !whole.h.is_finite() || !spread || nodes.len() == 2 {
             for pair in nodes.windows(2) {
                 let segment = self.segment(pair[0], pair[1]);
-                self.push(pair[0], segment, vec![segment.first()], true);
+                self.push(
+                    pair[0],
+                    segment,
+                    vec![segment.first()],
+                    true,
+                    pair[1].t == end.t,
+                );
             }
             return;
         }
         let taylor = self.config.second_order == SecondOrder::Taylor;
         let inner = self.segment(start, nodes[1]);
-        self.push(start, inner, vec![inner.first()], false);
+        self.push(start, inner, vec![inner.first()], false, false);
         if nodes.len() == 3 {
             let mut weights = if taylor {
                 whole.weights(&points[..2])
@@ -336,13 +346,13 @@ impl Builder<'_> {
                 whole.midpoint(points[1])
             };
             weights.reverse();
-            self.push(nodes[1], whole, weights, true);
+            self.push(nodes[1], whole, weights, true, true);
             return;
         }
         let middle = self.segment(start, nodes[2]);
         let mut weights = middle.weights(&[0.0, points[1] / points[2]]);
         weights.reverse();
-        self.push(nodes[1], middle, weights, false);
+        self.push(nodes[1], middle, weights, false, false);
         let weights = if taylor {
             let mut weights = whole.weights(&points[..3]);
             weights.reverse();
@@ -351,7 +361,7 @@ impl Builder<'_> {
             let weights = whole.weights(&[0.0, points[2]]);
             vec![weights[1], 0.0, weights[0]]
         };
-        self.push(nodes[2], whole, weights, true);
+        self.push(nodes[2], whole, weights, true, true);
     }
 }
 

@@ -117,6 +117,19 @@ impl Stepper {
         self.solver.evaluations().saturating_sub(self.evaluation)
     }
 
+    /// How many steps are done. When an evaluation has completed one, [`Self::x`] is the state at that entry of
+    /// [`Solver::times`]; after evaluations inside a singlestep step it lies between two.
+    #[must_use]
+    pub fn steps_done(&self) -> usize {
+        self.solver
+            .plan()
+            .stages
+            .iter()
+            .take(self.evaluation)
+            .filter(|s| s.lands)
+            .count()
+    }
+
     /// What the network is asked next, or `None` when the run is through.
     #[must_use]
     pub fn query(&self) -> Option<Query<'_>> {

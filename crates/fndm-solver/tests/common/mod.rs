@@ -1,0 +1,313 @@
+//! Reference data and the Gaussian mixture whose noise prediction is known exactly.
+#![allow(dead_code)]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+/// The folder of reference data: `$FNDM_GOLDEN`, else the one beside the repository, else the small part in the crate.
+pub(crate) fn golden_folder() -> PathBuf {
+    let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut candidates = Vec::new();
+    if let Some(root) = std::env::var_os("FNDM_GOLDEN") {
+        candidates.push(PathBuf::from(&root).join("solver"));
+        candidates.push(PathBuf::from(root));
+    }
+    candidates.push(crate_root.join("../../../shared/golden/solver"));
+    candidates
+        .into_iter()
+        .find(|p| p.join("manifest.json").is_file())
+        .unwrap_or_else(|| crate_root.join("tests/golden"))
+}
+
+/// One array, whatever its stored type.
+#[derive(Debug, Clone)]
+pub(crate) struct Array {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f64>,
+}
+
+impl Array {
+    pub(crate) fn tensor(&self) -> Tensor {
+        Tensor::from_vec(self.values.clone(), self.shape.clone(), &Device::Cpu)
+            .expect("a stored array has its shape")
+    }
+
+    /// The `i`-th entry along the first axis.
+    pub(crate) fn entry(&self, i: usize) -> Array {
+        let len = self.values.len() / self.shape[0];
+        Array {
+            shape: self.shape[1..].to_vec(),
+            values: self.values[i * len..(i + 1) * len].to_vec(),
+        }
+    }
+
+    pub(crate) fn last(&self) -> Array {
+        self.entry(self.shape[0] - 1)
+    }
+}
+
+/// The whole reference folder.
+pub(crate) struct Golden {
+    pub(crate) folder: PathBuf,
+    pub(crate) manifest: Value,
+    files: HashMap<String, HashMap<String, Array>>,
+}
+
+impl Golden {
+    pub(crate) fn load() -> Self {
+        let folder = golden_folder();
+        println!("reference data: {}", folder.display());
+        let text = std::fs::read_to_string(folder.join("manifest.json")).expect("the manifest");
+        let manifest = serde_json::from_str(&text).expect("the manifest is JSON");
+        let mut files = HashMap::new();
+        for entry in std::fs::read_dir(&folder).expect("the folder") {
+            let path = entry.expect("a folder entry").path();
+            if path.extension().is_some_and(|e| e == "safetensors") {
+                let name = path
+                    .file_stem()
+                    .expect("a name")
+                    .to_string_lossy()
+                    .into_owned();
+                files.insert(name, read_safetensors(&path));
+            }
+        }
+        Self {
+            folder,
+            manifest,
+            files,
+        }
+    }
+
+    pub(crate) fn cases(&self, family: &str) -> Vec<Value> {
+        self.manifest
+            .get(family)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn file(&self, name: &str) -> &HashMap<String, Array> {
+        self.files
+            .get(name)
+            .unwrap_or_else(|| panic!("{name}.safetensors is missing"))
+    }
+
+    pub(crate) fn get(&self, file: &str, key: &str) -> &Array {
+        self.find(file, key)
+            .unwrap_or_else(|| panic!("{file}.safetensors has no {key}"))
+    }
+
+    pub(crate) fn find(&self, file: &str, key: &str) -> Option<&Array> {
+        self.files.get(file).and_then(|f| f.get(key))
+    }
+
+    pub(crate) fn mixture(&self, dim: usize) -> Mixture {
+        let get = |n: &str| self.get("mixtures", &format!("d{dim}.{n}")).clone();
+        let mu = get("mu");
+        Mixture {
+            w: get("w").values,
+            mu: (0..mu.shape[0]).map(|k| mu.entry(k).values).collect(),
+            var: get("var").values,
+        }
+    }
+}
+
+fn read_safetensors(path: &Path) -> HashMap<String, Array> {
+    let bytes = std::fs::read(path).expect("a readable file");
+    let st = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    st.tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let data = view.data();
+            let values = match view.dtype() {
+                Dtype::F64 => data
+                    .chunks_exact(8)
+                    .map(|c| f64::from_le_bytes(c.try_into().unwrap()))
+                    .collect(),
+                Dtype::F32 => data
+                    .chunks_exact(4)
+                    .map(|c| f64::from(f32::from_le_bytes(c.try_into().unwrap())))
+                    .collect(),
+                Dtype::I64 => data
+                    .chunks_exact(8)
+                    .map(|c| i64::from_le_bytes(c.try_into().unwrap()) as f64)
+                    .collect(),
+                other => panic!("{name}: unexpected type {other:?}"),
+            };
+            (
+                name,
+                Array {
+                    shape: view.shape().to_vec(),
+                    values,
+                },
+            )
+        })
+        .collect()
+}
+
+/// A mixture of isotropic Gaussians.
+#[derive(Debug, Clone)]
+pub(crate) struct Mixture {
+    pub(crate) w: Vec<f64>,
+    pub(crate) mu: Vec<Vec<f64>>,
+    pub(crate) var: Vec<f64>,
+}
+
+impl Mixture {
+    /// A two-dimensional one for tests that need no reference data.
+    pub(crate) fn example() -> Self {
+        Self {
+            w: vec![0.5, 0.3, 0.2],
+            mu: vec![vec![0.8, -0.4], vec![-0.7, 0.5], vec![0.1, 0.9]],
+            var: vec![0.04, 0.09, 0.06],
+        }
+    }
+
+    /// The components with these numbers, their weights made to sum to 1.
+    pub(crate) fn part(&self, components: &[usize]) -> Self {
+        let sum: f64 = components.iter().map(|&k| self.w[k]).sum();
+        Self {
+            w: components.iter().map(|&k| self.w[k] / sum).collect(),
+            mu: components.iter().map(|&k| self.mu[k].clone()).collect(),
+            var: components.iter().map(|&k| self.var[k]).collect(),
+        }
+    }
+
+    /// The exact noise in one sample.
+    fn noise_of(&self, x: &[f64], a: f64, s: f64) -> Vec<f64> {
+        let d = x.len() as f64;
+        let v: Vec<f64> = self.var.iter().map(|var| a * a * var + s * s).collect();
+        let logits: Vec<f64> = (0..self.w.len())
+            .map(|k| {
+                let r2: f64 = x
+                    .iter()
+                    .zip(&self.mu[k])
+                    .map(|(x, m)| (x - a * m).powi(2))
+                    .sum();
+                self.w[k].ln() - r2 / (2.0 * v[k]) - 0.5 * d * v[k].ln()
+            })
+            .collect();
+        let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let r: Vec<f64> = logits.iter().map(|l| (l - top).exp()).collect();
+        let total: f64 = r.iter().sum();
+        (0..x.len())
+            .map(|i| {
+                s * (0..v.len())
+                    .map(|k| r[k] / total * (x[i] - a * self.mu[k][i]) / v[k])
+                    .sum::<f64>()
+            })
+            .collect()
+    }
+
+    /// The exact noise in a batch `(B, D, 1...)`, computed in f64, given in the batch's own type.
+    pub(crate) fn noise(&self, x: &Tensor, a: f64, s: f64) -> candle_core::Result<Tensor> {
+        let d = self.mu[0].len();
+        let values = x.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        let noise: Vec<f64> = values
+            .chunks_exact(d)
+            .flat_map(|x| self.noise_of(x, a, s))
+            .collect();
+        Tensor::from_vec(noise, x.dims(), &Device::Cpu)?.to_dtype(x.dtype())
+    }
+}
+
+/// Largest absolute difference.
+pub(crate) fn distance(a: &Tensor, b: &Array) -> f64 {
+    let a = a
+        .to_dtype(DType::F64)
+        .unwrap()
+        .flatten_all()
+        .unwrap()
+        .to_vec1::<f64>()
+        .unwrap();
+    assert_eq!(a.len(), b.values.len(), "as many values");
+    a.iter()
+        .zip(&b.values)
+        .map(|(a, b)| {
+            if a.is_nan() || b.is_nan() {
+                f64::INFINITY
+            } else {
+                (a - b).abs()
+            }
+        })
+        .fold(0.0, f64::max)
+}
+
+pub(crate) fn largest(a: &Array) -> f64 {
+    a.values.iter().map(|v| v.abs()).fold(0.0, f64::max)
+}
+
+/// Counts what was compared and what was left out, and why.
+#[derive(Default)]
+pub(crate) struct Tally {
+    compared: usize,
+    left_out: Vec<(String, String)>,
+    failed: Vec<String>,
+    worst: f64,
+    worst_case: String,
+}
+
+impl Tally {
+    pub(crate) fn compare(&mut self, id: &str, error: f64, tolerance: f64) {
+        self.compared += 1;
+        if error > self.worst || error.is_nan() {
+            self.worst = error;
+            self.worst_case = id.to_string();
+        }
+        if error.is_nan() || error > tolerance {
+            self.failed
+                .push(format!("{id}: {error:.3e}, allowed {tolerance:.1e}"));
+        }
+    }
+
+    pub(crate) fn leave_out(&mut self, id: &str, reason: &str) {
+        self.left_out.push((id.to_string(), reason.to_string()));
+    }
+
+    /// Prints the figures; fails when a case failed or more than a tenth was left out.
+    pub(crate) fn finish(self, what: &str) {
+        println!(
+            "{what}: {} compared, worst error {:.3e} ({})",
+            self.compared, self.worst, self.worst_case
+        );
+        for (id, reason) in &self.left_out {
+            println!("  left out {id}: {reason}");
+        }
+        for failure in &self.failed {
+            println!("  FAILED {failure}");
+        }
+        assert!(
+            self.failed.is_empty(),
+            "{what}: {} of {} cases failed",
+            self.failed.len(),
+            self.compared
+        );
+        let all = self.compared + self.left_out.len();
+        assert!(
+            self.left_out.len() * 10 <= all,
+            "{what}: {} of {all} cases left out",
+            self.left_out.len()
+        );
+        assert!(self.compared > 0, "{what}: no case found");
+    }
+}
+
+pub(crate) fn text<'a>(case: &'a Value, key: &str) -> &'a str {
+    case.get(key)
+        .and_then(Value::as_str)
+        .unwrap_or_else(|| panic!("no text {key} in {case}"))
+}
+
+pub(crate) fn number(case: &Value, key: &str) -> usize {
+    case.get(key)
+        .and_then(Value::as_u64)
+        .unwrap_or_else(|| panic!("no number {key} in {case}")) as usize
+}
+
+pub(crate) fn flag(case: &Value, key: &str) -> bool {
+    case.get(key).and_then(Value::as_bool).unwrap_or(false)
+}
