@@ -1,8 +1,11 @@
 //! The time-dependent classifier whose gradient guides the sampling.
 
-use candle_core::{D, DType, Tensor, Var};
+use std::path::Path;
+
+use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 
+use crate::checkpoint::{Limits, StateDict, build_strictly};
 use crate::config::ClassifierConfig;
 use crate::dropout::Pass;
 use crate::encoder::Encoder;
@@ -47,6 +50,40 @@ impl Classifier {
             pool,
             dtype: vb.dtype(),
         })
+    }
+
+    /// Builds the network on the tensors of a checkpoint, as [`UNet::from_state_dict`](crate::UNet::from_state_dict).
+    ///
+    /// # Errors
+    /// When the config doesn't fit together; or [`Error::Mismatch`] with all that is missing, unexpected or of a
+    /// wrong shape.
+    pub fn from_state_dict(
+        config: &ClassifierConfig,
+        state: &StateDict,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        build_strictly(state, dtype, device, |vb| Self::new(config, vb))
+    }
+
+    /// Loads a checkpoint that has its config in its metadata, as this crate saves it.
+    ///
+    /// # Errors
+    /// When the file can't be read, has no config, or its tensors aren't those of the config's network.
+    pub fn load(
+        path: impl AsRef<Path>,
+        limits: &Limits,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let state = StateDict::read(path, limits)?;
+        match state.config::<ClassifierConfig>()? {
+            Some(config) => Self::from_state_dict(&config, &state, dtype, device),
+            None => Err(Error::Config(format!(
+                "{}: no config of a classifier in the metadata; ClassifierConfig::guess tells what its shapes tell",
+                state.source()
+            ))),
+        }
     }
 
     /// The config that the network was built from.

@@ -34,9 +34,12 @@
 //! - [`UNet`], [`UNetConfig`]: the noise-prediction network; [`HybridInput`], [`Conditions`]: its input.
 //! - [`Classifier`], [`ClassifierConfig`], [`Pool`]: the classifier, its gradient and its maps.
 //! - [`Parameters`]: the ordered store of what is trained.
+//! - [`StateDict`], [`Limits`], [`Mismatch`]: checkpoints of safetensors and PyTorch, in and out; [`Guess`]: the config
+//!   of a checkpoint that doesn't bring one.
 //! - [`timestep_embedding`], [`log_softmax`]: the two functions that a trainer needs beside.
 
 mod blocks;
+mod checkpoint;
 mod classifier;
 mod compat;
 mod config;
@@ -44,16 +47,19 @@ mod dropout;
 mod embedding;
 mod encoder;
 mod error;
+mod guess;
 mod hybrid;
 mod layers;
 mod parameters;
 mod pool;
 mod unet;
 
+pub use checkpoint::{Limits, NetworkConfig, StateDict};
 pub use classifier::{Classifier, ClassifierMaps, log_softmax};
 pub use config::{ClassifierConfig, Pool, UNetConfig};
 pub use embedding::timestep_embedding;
-pub use error::{Error, Result};
+pub use error::{Error, Mismatch, Result};
+pub use guess::Guess;
 pub use hybrid::{Conditions, HybridInput};
 pub use parameters::Parameters;
 pub use unet::{UNet, UNetMaps};

@@ -1,6 +1,7 @@
 //! The ordered store of a network's trainable parameters.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
@@ -11,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
 use crate::Result;
+use crate::checkpoint::{Limits, NetworkConfig, StateDict, build_strictly};
 
 type Store = BTreeMap<String, Var>;
 
@@ -75,6 +77,54 @@ impl Parameters {
         self.iter()
             .map(|(name, var)| Ok((name, var.as_tensor().copy()?.detach())))
             .collect()
+    }
+
+    /// Today's values as a checkpoint.
+    ///
+    /// # Errors
+    /// When there is no memory for the copy.
+    pub fn state_dict(&self) -> Result<StateDict> {
+        let tensors = self
+            .tensors()?
+            .into_iter()
+            .map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?)))
+            .collect::<Result<_>>()?;
+        Ok(StateDict::new(tensors))
+    }
+
+    /// Writes today's values as safetensors, with the network's config in the metadata.
+    ///
+    /// # Errors
+    /// When the config's options don't fit together, or the file can't be written.
+    pub fn save<C: NetworkConfig>(&self, path: impl AsRef<Path>, config: &C) -> Result<()> {
+        self.state_dict()?.with_config(config)?.save(path)
+    }
+
+    /// Reads a checkpoint, and gives its values to the parameters that are there, which must be exactly the file's.
+    /// So build the network first.
+    ///
+    /// # Errors
+    /// When the file can't be read, or [`Error::Mismatch`] with everything that doesn't fit. Nothing has changed then.
+    pub fn load(&self, path: impl AsRef<Path>, limits: &Limits) -> Result<()> {
+        self.set(&StateDict::read(path, limits)?)
+    }
+
+    /// As [`Parameters::load`], from memory.
+    ///
+    /// # Errors
+    /// As [`Parameters::load`].
+    pub fn set(&self, state: &StateDict) -> Result<()> {
+        let parameters: Vec<(String, Var)> = self.iter().collect();
+        let values = build_strictly(state, self.dtype, &self.device, |vb| {
+            parameters
+                .iter()
+                .map(|(name, var)| Ok(vb.get(var.shape(), name)?))
+                .collect::<Result<Vec<Tensor>>>()
+        })?;
+        for ((_, var), value) in parameters.iter().zip(values) {
+            var.set(&value)?;
+        }
+        Ok(())
     }
 
     /// Every parameter in the order of the names. The variables are handles, not copies.

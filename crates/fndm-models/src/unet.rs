@@ -1,9 +1,12 @@
 //! The noise-prediction network.
 
-use candle_core::{DType, Tensor};
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use crate::blocks::{AttentionBlock, Block, Layer, ResBlock, Resample};
+use crate::checkpoint::{Limits, StateDict, build_strictly};
 use crate::config::UNetConfig;
 use crate::dropout::Pass;
 use crate::encoder::{Encoder, block_options};
@@ -113,6 +116,41 @@ impl UNet {
             output_blocks,
             dtype: vb.dtype(),
         })
+    }
+
+    /// Builds the network on the tensors of a checkpoint, which must be exactly those that it needs. They are widened
+    /// or narrowed to `dtype`, and not tracked.
+    ///
+    /// # Errors
+    /// When the config doesn't fit together; or [`Error::Mismatch`] with all that is missing, unexpected or of a
+    /// wrong shape.
+    pub fn from_state_dict(
+        config: &UNetConfig,
+        state: &StateDict,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        build_strictly(state, dtype, device, |vb| Self::new(config, vb))
+    }
+
+    /// Loads a checkpoint that has its config in its metadata, as this crate saves it.
+    ///
+    /// # Errors
+    /// When the file can't be read, has no config, or its tensors aren't those of the config's network.
+    pub fn load(
+        path: impl AsRef<Path>,
+        limits: &Limits,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let state = StateDict::read(path, limits)?;
+        match state.config::<UNetConfig>()? {
+            Some(config) => Self::from_state_dict(&config, &state, dtype, device),
+            None => Err(Error::Config(format!(
+                "{}: no config of a unet in the metadata; UNetConfig::guess tells what its shapes tell",
+                state.source()
+            ))),
+        }
     }
 
     /// The config that the network was built from.
