@@ -9,6 +9,7 @@
 // Kernels index several arrays by one counter.
 #![allow(clippy::needless_range_loop)]
 
+mod alloc;
 mod attention;
 mod config;
 mod conv;
@@ -21,6 +22,7 @@ mod simd;
 mod tensor;
 mod tile;
 
+pub use alloc::CachingAlloc;
 pub use attention::attention;
 pub use config::{Backend, Precision, backend, precision, set_backend, set_precision};
 pub use conv::Conv2d;

@@ -1,4 +1,4 @@
-//! SiLU, and group normalisation fused with it.
+//! `SiLU`, and group normalisation fused with it.
 
 use crate::config::fast_path;
 use crate::memory::{Input, filled, parallel};

@@ -21,14 +21,14 @@ pub struct AdamStep {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay (AdamW); 0 for plain Adam.
+    /// Decoupled weight decay (`AdamW`); 0 for plain Adam.
     pub weight_decay: f64,
     /// The number of this step, from 1; it sets the bias correction.
     pub step: u64,
 }
 
 impl Default for AdamStep {
-    /// PyTorch's values for Adam, at the first step.
+    /// `PyTorch`'s values for Adam, at the first step.
     fn default() -> Self {
         Self {
             lr: 1e-3,
@@ -41,7 +41,7 @@ impl Default for AdamStep {
     }
 }
 
-/// One step of Adam, or of AdamW with decay (Loshchilov and Hutter 2019), in place on the parameter and its two moments.
+/// One step of Adam, or of `AdamW` with decay (Loshchilov and Hutter 2019), in place on the parameter and its two moments.
 ///
 /// # Errors
 /// When shapes or types differ, `step` is 0, or two of the variables are one.

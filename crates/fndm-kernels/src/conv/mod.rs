@@ -355,7 +355,7 @@ fn channel_sums(isa: Isa, x: &[f32], batch: usize, c: usize, n: usize) -> Vec<f3
     unsafe {
         filled(c, |out| {
             parallel(c, |i| {
-                channel_sum(isa, x.at(i * n), batch, c * n, n, out.at(i))
+                channel_sum(isa, x.at(i * n), batch, c * n, n, out.at(i));
             });
         })
     }

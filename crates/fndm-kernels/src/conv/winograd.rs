@@ -88,7 +88,7 @@ impl Weights {
                     block,
                     tmp.ptr().0,
                     u.at(0),
-                )
+                );
             };
         });
         Self {
