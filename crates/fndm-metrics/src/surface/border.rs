@@ -1,7 +1,7 @@
 //! Distances between border voxels: medpy's definition.
 
 use super::grid::{Mask, Points};
-use super::transform::{crop, squared_distances};
+use super::transform::{crop, distances};
 use crate::error::{Error, Result};
 use crate::score::{Score, Undefined};
 use ndarray::{ArrayView, Dimension};
@@ -193,14 +193,6 @@ pub(crate) fn score<T>(
     }
 }
 
-pub(crate) fn distances(from: &Points, to: &Points, spacing: [f64; 3]) -> Vec<f64> {
-    let mut distances = squared_distances(from, to, spacing);
-    for distance in &mut distances {
-        *distance = distance.sqrt();
-    }
-    distances
-}
-
 /// The border voxels of a mask; none if the mask is empty.
 pub(crate) fn border(mask: &Mask<'_>, connectivity: Connectivity) -> Option<Points> {
     let (origin, shape) = mask.bounding_box()?;
@@ -210,7 +202,7 @@ pub(crate) fn border(mask: &Mask<'_>, connectivity: Connectivity) -> Option<Poin
     let row = |x: usize, y: usize| (x * ny + y) * nz;
     let steps = |axis: usize| if mask.axes[axis] { -1isize..=1 } else { 0..=0 };
 
-    // Half of a voxel's flag is settled per neighbour: it stays inside only if the neighbour is.
+    // Bit 1 of a flag comes to say that a neighbour is background.
     for dx in steps(0) {
         for dy in steps(1) {
             for dz in steps(2) {
@@ -238,7 +230,6 @@ pub(crate) fn border(mask: &Mask<'_>, connectivity: Connectivity) -> Option<Poin
             }
         }
     }
-    // Bit 1 says that a neighbour is background.
     for (flag, &voxel) in flags.iter_mut().zip(&voxels) {
         *flag = voxel & (*flag >> 1);
     }

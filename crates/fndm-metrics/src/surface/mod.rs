@@ -13,6 +13,7 @@ pub use definition::{
     Definition, average_surface_distance, average_symmetric_surface_distance, hausdorff,
     percentile_hausdorff, surface_dice,
 };
+pub(crate) use grid::Mask;
 pub use surfel::SurfelDistances;
 pub use transform::distance_transform;
 pub use voxels::VoxelDistances;

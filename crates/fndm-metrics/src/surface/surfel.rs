@@ -1,8 +1,9 @@
 //! Area-weighted distances between surface elements: surface-distance's definition.
 
 use super::area::{contour_lengths, surface_areas};
-use super::border::{both, check_percent, distances};
+use super::border::{both, check_percent};
 use super::grid::{Mask, Points};
+use super::transform::{crop, distances};
 use crate::error::{Error, Result};
 use crate::score::Undefined;
 use ndarray::{ArrayView, Dimension};
@@ -200,7 +201,7 @@ fn pairwise_sum(count: usize, value: &dyn Fn(usize) -> f64) -> f64 {
 fn corners(mask: &Mask<'_>) -> Option<Points> {
     let (origin, shape) = mask.bounding_box()?;
     let flat = !mask.axes[0];
-    let voxels = super::transform::crop(mask, origin, shape);
+    let voxels = crop(mask, origin, shape);
     let [nx, ny, nz] = shape;
     // Corner i lies between the voxels i - 1 and i.
     let corners = [if flat { 1 } else { nx + 1 }, ny + 1, nz + 1];

@@ -7,9 +7,10 @@
 //! about is skipped. Only the counts of the first step are stored for the whole box.
 
 use super::grid::{Mask, Points, spacing_3d};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use ndarray::{Array, ArrayView, Dimension};
 use rayon::prelude::*;
+use std::sync::Mutex;
 
 /// The distance in voxels to the nearest point of the set along one axis.
 trait Gap: Copy + Ord + Send + Sync {
@@ -39,29 +40,48 @@ macro_rules! gap {
 gap!(u16);
 gap!(u32);
 
-/// The squared distance from every point of `asked`, in row-major order, to the nearest point of
-/// `set`, which must not be empty.
-pub(crate) fn squared_distances(asked: &Points, set: &Points, spacing: [f64; 3]) -> Vec<f64> {
+/// Calls `visit` with each plane of `asked` along the first axis and the squared distances from its
+/// points, in row-major order, to the nearest point of `set`. The set must not be empty. The
+/// answers come in the planes' order.
+pub(crate) fn map_planes<R: Send>(
+    asked: &Points,
+    set: &Points,
+    spacing: [f64; 3],
+    visit: impl Fn(usize, &[f64]) -> R + Sync,
+) -> Vec<R> {
     let reach = asked.end(0).max(set.end(0));
     if reach < usize::from(u16::MAX) {
-        distances_with::<u16>(asked, set, spacing)
+        map_with::<u16, R>(asked, set, spacing, visit)
     } else {
-        distances_with::<u32>(asked, set, spacing)
+        map_with::<u32, R>(asked, set, spacing, visit)
     }
 }
 
-fn distances_with<G: Gap>(asked: &Points, set: &Points, spacing: [f64; 3]) -> Vec<f64> {
+fn map_with<G: Gap, R: Send>(
+    asked: &Points,
+    set: &Points,
+    spacing: [f64; 3],
+    visit: impl Fn(usize, &[f64]) -> R + Sync,
+) -> Vec<R> {
     let gaps = gaps_along_first_axis::<G>(asked, set);
     let plane_size = set.shape[1] * set.shape[2];
-    let planes: Vec<Vec<f64>> = (0..asked.shape[0])
+    (0..asked.shape[0])
         .into_par_iter()
         .map_init(Scratch::default, |scratch, x| {
             let gaps = &gaps[x * plane_size..(x + 1) * plane_size];
-            plane_distances(asked, set, x, gaps, spacing, scratch)
+            plane_distances(asked, set, x, gaps, spacing, scratch);
+            visit(x, &scratch.found)
         })
-        .collect();
-    drop(gaps);
-    planes.concat()
+        .collect()
+}
+
+/// The distance from every point of `asked`, in row-major order, to the nearest point of `set`,
+/// which must not be empty.
+pub(crate) fn distances(asked: &Points, set: &Points, spacing: [f64; 3]) -> Vec<f64> {
+    map_planes(asked, set, spacing, |_, squared| {
+        squared.iter().map(|d| d.sqrt()).collect::<Vec<f64>>()
+    })
+    .concat()
 }
 
 /// For each plane of `asked`'s box and each column of `set`'s box, the gap to the nearest point of
@@ -103,9 +123,11 @@ struct Scratch {
     results: Vec<f64>,
     hull: Hull,
     used: Vec<bool>,
+    /// The squared distances of the plane's points.
+    found: Vec<f64>,
 }
 
-/// The squared distances of one plane's points.
+/// Writes the squared distances of one plane's points to `scratch.found`.
 fn plane_distances<G: Gap>(
     asked: &Points,
     set: &Points,
@@ -113,7 +135,8 @@ fn plane_distances<G: Gap>(
     gaps: &[G],
     spacing: [f64; 3],
     scratch: &mut Scratch,
-) -> Vec<f64> {
+) {
+    scratch.found.clear();
     let flags = asked.plane(x);
     let (rows, columns) = (asked.shape[1], asked.shape[2]);
     let (set_rows, set_columns) = (set.shape[1], set.shape[2]);
@@ -129,7 +152,7 @@ fn plane_distances<G: Gap>(
         }
     }
     if wanted == 0 {
-        return Vec::new();
+        return;
     }
 
     // Along the rows: across[column][set row].
@@ -185,15 +208,13 @@ fn plane_distances<G: Gap>(
             scratch.results[row * columns + column] = value;
         }
     }
-    let mut found = Vec::with_capacity(wanted);
-    found.extend(
+    scratch.found.extend(
         scratch
             .results
             .iter()
             .zip(flags)
             .filter_map(|(&value, &flag)| (flag != 0).then_some(value)),
     );
-    found
 }
 
 /// The lower envelope of parabolas `height + (position - centre)^2`.
@@ -285,9 +306,8 @@ pub fn distance_transform<D: Dimension>(
 ) -> Result<Array<f64, D>> {
     let mask = Mask::new("distance transform", set)?;
     let spacing = spacing_3d(set.ndim(), spacing)?;
-    let mut distances = Array::from_elem(set.raw_dim(), f64::INFINITY);
     let Some((origin, shape)) = mask.bounding_box() else {
-        return Ok(distances);
+        return Ok(Array::from_elem(set.raw_dim(), f64::INFINITY));
     };
     let (x, y, z) = mask.view.dim();
     let asked = Points {
@@ -295,16 +315,27 @@ pub fn distance_transform<D: Dimension>(
         shape: [x, y, z],
         flags: vec![1; x * y * z],
     };
-    let set = Points {
+    let points = Points {
         origin,
         shape,
         flags: crop(&mask, origin, shape),
     };
-    let squared = squared_distances(&asked, &set, spacing);
-    for (distance, squared) in distances.iter_mut().zip(squared) {
-        *distance = squared.sqrt();
-    }
-    Ok(distances)
+    let mut distances = vec![0.0; x * y * z];
+    let planes: Vec<Mutex<&mut [f64]>> = distances.chunks_mut(y * z).map(Mutex::new).collect();
+    map_planes(&asked, &points, spacing, |x, squared| {
+        // Each plane has one writer: the lock is always free.
+        if let Ok(mut plane) = planes[x].lock() {
+            for (distance, squared) in plane.iter_mut().zip(squared) {
+                *distance = squared.sqrt();
+            }
+        }
+    });
+    drop(planes);
+    Array::from_shape_vec(set.raw_dim(), distances).map_err(|_| Error::Shape {
+        what: "distance transform",
+        expected: set.shape().to_vec(),
+        found: vec![x, y, z],
+    })
 }
 
 /// The voxels of a box as flags.

@@ -2,7 +2,7 @@
 
 use super::border::{Connectivity, border, both};
 use super::grid::{Mask, Points};
-use super::transform::{crop, squared_distances};
+use super::transform::{crop, map_planes};
 use crate::error::Result;
 use crate::score::Undefined;
 use ndarray::{ArrayView, Dimension};
@@ -85,8 +85,15 @@ fn directed(
     let Some(set) = border(to, Connectivity::Faces) else {
         return (f64::INFINITY, f64::INFINITY);
     };
-    let squared = squared_distances(&asked, &set, spacing);
-    let largest = squared.iter().copied().fold(0.0, f64::max).sqrt();
-    let sum: f64 = squared.iter().map(|d| d.sqrt()).sum();
-    (largest, sum / voxels as f64)
+    let planes = map_planes(&asked, &set, spacing, |_, squared| {
+        squared
+            .iter()
+            .fold((0.0, 0.0), |(largest, sum): (f64, f64), squared| {
+                (largest.max(*squared), sum + squared.sqrt())
+            })
+    });
+    let (largest, sum) = planes.iter().fold((0.0, 0.0), |all: (f64, f64), plane| {
+        (all.0.max(plane.0), all.1 + plane.1)
+    });
+    (largest.sqrt(), sum / voxels as f64)
 }

@@ -1,0 +1,59 @@
+//! CSV by RFC 4180.
+
+use super::{Cell, Table};
+
+impl Table {
+    /// The table as CSV with full precision. A column of aggregates is followed by its median, the
+    /// number of cases counted and the number skipped.
+    #[must_use]
+    pub fn to_csv(&self) -> String {
+        let aggregated = |column: usize| {
+            self.rows
+                .iter()
+                .any(|row| matches!(row.cells[column], Cell::Aggregate(_)))
+        };
+        let mut header = vec!["method".to_owned()];
+        for (i, column) in self.columns.iter().enumerate() {
+            header.push(column.key.clone());
+            if aggregated(i) {
+                for more in ["median", "counted", "skipped"] {
+                    header.push(format!("{}_{more}", column.key));
+                }
+            }
+        }
+        let mut text = line(&header);
+        for row in &self.rows {
+            let mut fields = vec![row.key.clone()];
+            for (i, cell) in row.cells.iter().enumerate() {
+                let number = |n: Option<f64>| n.map_or_else(String::new, |n| n.to_string());
+                fields.push(match cell {
+                    Cell::Text(text) => text.clone(),
+                    cell => number(cell.number()),
+                });
+                if let Cell::Aggregate(aggregate) = cell {
+                    fields.push(number(aggregate.median));
+                    fields.push(aggregate.counted.to_string());
+                    fields.push(aggregate.skipped_total().to_string());
+                } else if aggregated(i) {
+                    fields.extend(std::iter::repeat_n(String::new(), 3));
+                }
+            }
+            text += &line(&fields);
+        }
+        text
+    }
+}
+
+fn line(fields: &[String]) -> String {
+    let fields: Vec<String> = fields
+        .iter()
+        .map(|field| {
+            if field.contains([',', '"', '\n', '\r']) {
+                format!("\"{}\"", field.replace('"', "\"\""))
+            } else {
+                field.clone()
+            }
+        })
+        .collect();
+    format!("{}\n", fields.join(","))
+}

@@ -1,0 +1,46 @@
+//! JSON with every figure at full precision.
+
+use super::{Cell, Table};
+use crate::error::Result;
+use serde_json::{Map, Value};
+
+impl Table {
+    /// The table as a JSON value: `{"rows": [{"method": "fndm", "dice": 0.76, ...}]}`, null where
+    /// there is no value. Aggregates are there too, in full, under `"aggregates"`.
+    ///
+    /// # Errors
+    /// If an aggregate cannot be written, which no aggregate of this crate is known to do.
+    pub fn to_json_value(&self) -> Result<Value> {
+        let mut rows = Vec::with_capacity(self.rows.len());
+        for row in &self.rows {
+            let mut fields = Map::new();
+            let mut aggregates = Map::new();
+            fields.insert("method".to_owned(), Value::from(row.key.clone()));
+            for (column, cell) in self.columns.iter().zip(&row.cells) {
+                let value = match cell {
+                    Cell::Text(text) => Value::from(text.clone()),
+                    cell => cell.number().map_or(Value::Null, Value::from),
+                };
+                fields.insert(column.key.clone(), value);
+                if let Cell::Aggregate(aggregate) = cell {
+                    aggregates.insert(column.key.clone(), serde_json::to_value(aggregate)?);
+                }
+            }
+            if !aggregates.is_empty() {
+                fields.insert("aggregates".to_owned(), Value::from(aggregates));
+            }
+            rows.push(Value::from(fields));
+        }
+        let mut table = Map::new();
+        table.insert("rows".to_owned(), Value::from(rows));
+        Ok(Value::from(table))
+    }
+
+    /// [`Table::to_json_value`] as text, indented.
+    ///
+    /// # Errors
+    /// As [`Table::to_json_value`].
+    pub fn to_json(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(&self.to_json_value()?)?)
+    }
+}
