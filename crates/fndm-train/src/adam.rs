@@ -1,14 +1,15 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Tensor, Var};
+use fndm_kernels::{AdamStep, adam_step};
 
 use crate::{Error, OptimizerConfig, Result};
 
 /// Running means of one parameter's gradient and of its square.
 #[derive(Debug, Clone)]
 pub(crate) struct Moments {
-    pub(crate) first: Tensor,
-    pub(crate) second: Tensor,
+    pub(crate) first: Var,
+    pub(crate) second: Var,
 }
 
 /// Adam (Kingma and Ba 2015), and `AdamW` where the weight decay isn't 0, with its state by parameter name.
@@ -16,10 +17,7 @@ pub(crate) struct Moments {
 /// Equal to `PyTorch`'s `Adam` and `AdamW` within rounding.
 #[derive(Debug)]
 pub struct Adam {
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
-    weight_decay: f64,
+    constants: AdamStep,
     steps: u64,
     moments: BTreeMap<String, Moments>,
 }
@@ -29,10 +27,14 @@ impl Adam {
     #[must_use]
     pub fn new(config: &OptimizerConfig) -> Self {
         Self {
-            beta1: config.beta1,
-            beta2: config.beta2,
-            eps: config.eps,
-            weight_decay: config.weight_decay,
+            constants: AdamStep {
+                lr: config.lr,
+                beta1: config.beta1,
+                beta2: config.beta2,
+                eps: config.eps,
+                weight_decay: config.weight_decay,
+                step: 1,
+            },
             steps: 0,
             moments: BTreeMap::new(),
         }
@@ -62,37 +64,27 @@ impl Adam {
             return Err(Error::NoGradient { name: name.clone() });
         }
         self.steps += 1;
-        let n = self.steps as f64;
-        let correction1 = 1.0 - self.beta1.powf(n);
-        let correction2 = 1.0 - self.beta2.powf(n);
         for (name, parameter) in parameters {
             let Some(gradient) = gradients.get(name) else {
                 continue;
             };
-            let gradient = gradient.affine(scale, 0.0)?;
             if !self.moments.contains_key(name) {
                 let moments = Moments {
-                    first: parameter.zeros_like()?,
-                    second: parameter.zeros_like()?,
+                    first: Var::from_tensor(&parameter.as_detached_tensor().zeros_like()?)?,
+                    second: Var::from_tensor(&parameter.as_detached_tensor().zeros_like()?)?,
                 };
                 self.moments.insert(name.clone(), moments);
             }
-            let Some(moments) = self.moments.get_mut(name) else {
+            let Some(moments) = self.moments.get(name) else {
                 continue;
             };
-            moments.first = (moments.first.affine(self.beta1, 0.0)?
-                + gradient.affine(1.0 - self.beta1, 0.0)?)?;
-            moments.second = (moments.second.affine(self.beta2, 0.0)?
-                + gradient.sqr()?.affine(1.0 - self.beta2, 0.0)?)?;
-            let root = moments
-                .second
-                .sqrt()?
-                .affine(1.0 / correction2.sqrt(), self.eps)?;
-            let change = (&moments.first / root)?.affine(lr / correction1, 0.0)?;
-            let decayed = parameter
-                .as_detached_tensor()
-                .affine(1.0 - lr * self.weight_decay, 0.0)?;
-            parameter.set(&(decayed - change)?)?;
+            let scaled = gradient.affine(scale, 0.0)?;
+            let step = AdamStep {
+                lr,
+                step: self.steps,
+                ..self.constants
+            };
+            adam_step(parameter, &moments.first, &moments.second, &scaled, &step)?;
         }
         Ok(())
     }

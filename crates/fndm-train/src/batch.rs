@@ -255,7 +255,7 @@ impl ClassifierBatches {
             let slice = self.order.at(index * n as u64 + position as u64);
             let step = self.config.times.draw(&mut rng, self.schedule.steps());
             let (x0, _) = augmented(&self.set, slice, self.config.augmentation, &mut rng);
-            batch.push(&mut rng, &self.schedule, x0.view(), step);
+            batch.push(&mut rng, &self.schedule, &x0.view(), step);
             batch.labels.push(u32::from(self.set.labels[slice]));
             batch.slices.push(slice);
         }
@@ -280,7 +280,7 @@ impl ClassifierBatch {
         &mut self,
         rng: &mut impl Rng,
         schedule: &NoiseSchedule,
-        x0: ArrayView3<'_, f32>,
+        x0: &ArrayView3<'_, f32>,
         step: usize,
     ) {
         let level = Level::at(schedule, step);

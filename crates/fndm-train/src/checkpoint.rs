@@ -75,14 +75,8 @@ pub(crate) fn save(folder: &Path, checkpoint: &Checkpoint, keep: usize) -> Resul
     let json = serde_json::to_string_pretty(&checkpoint.state)
         .map_err(|e| Error::checkpoint(&path, e.to_string()))?;
     let metadata = HashMap::from([(METADATA_KEY.to_owned(), json.clone())]);
-    let bytes = safetensors::serialize(
-        checkpoint
-            .tensors
-            .iter()
-            .map(|(name, tensor)| (name, tensor)),
-        Some(metadata),
-    )
-    .map_err(|e| Error::checkpoint(&path, e.to_string()))?;
+    let bytes = safetensors::serialize(&checkpoint.tensors, Some(metadata))
+        .map_err(|e| Error::checkpoint(&path, e.to_string()))?;
     write_whole(&path.with_extension("json"), json.as_bytes())?;
     write_whole(&path, &bytes)?;
     remove_old(folder, keep.max(1))?;

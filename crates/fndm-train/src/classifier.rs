@@ -165,7 +165,7 @@ impl ClassifierTrainer {
                 let to = ((range + 1) * steps).div_ceil(ranges);
                 let step = from + crate::TimeSampling::Uniform.draw(&mut rng, to - from);
                 let x0 = set.images.index_axis(Axis(0), slice);
-                batch.push(&mut rng, &self.schedule, x0, step);
+                batch.push(&mut rng, &self.schedule, &x0, step);
                 batch.labels.push(u32::from(set.labels[slice]));
                 batch.slices.push(slice);
             }

@@ -18,7 +18,7 @@ use crate::slices::fingerprint;
 use crate::trainer::{MAY_CHANGE, Trainer, config_value, finished, may_change};
 use crate::{DiffusionConfig, Error, Result, StepReport, TimeRange};
 
-/// Trains the diffusion UNet by objective (5), one iteration at a time.
+/// Trains the diffusion [`UNet`] by objective (5), one iteration at a time.
 ///
 /// The same config, slices and seed give the same weights, bit for bit, whatever the number of threads and however often
 /// the run was stopped and resumed in between (on a CPU).
@@ -214,7 +214,7 @@ impl DiffusionTrainer {
         let prediction = output.narrow(1, 0, c)?;
         let square = (prediction - all(batch.target)?)?.sqr()?;
         let plain = square.detach().mean((1, 2, 3))?.to_vec1::<f32>()?;
-        let weighted = if (self.config.region_weight - 1.0).abs() > 0.0 {
+        let weighted = if self.config.region_weight != 1.0 {
             let pixels = one(batch.region)?.affine(self.config.region_weight - 1.0, 1.0)?;
             square.broadcast_mul(&pixels)?
         } else {

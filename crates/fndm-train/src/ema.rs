@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Tensor, Var};
+use fndm_kernels::ema_update;
 
 use crate::{EmaConfig, Result};
 
@@ -10,7 +11,7 @@ use crate::{EmaConfig, Result};
 #[derive(Debug)]
 pub struct Ema {
     decay: f64,
-    averages: BTreeMap<String, Tensor>,
+    averages: BTreeMap<String, Var>,
 }
 
 impl Ema {
@@ -22,7 +23,12 @@ impl Ema {
         let averages = parameters
             .iter()
             // A detached tensor shares the variable's memory, which the optimiser writes to.
-            .map(|(name, var)| Ok((name.clone(), var.as_detached_tensor().copy()?)))
+            .map(|(name, var)| {
+                Ok((
+                    name.clone(),
+                    Var::from_tensor(&var.as_detached_tensor().copy()?)?,
+                ))
+            })
             .collect::<Result<_>>()?;
         Ok(Self { decay, averages })
     }
@@ -45,25 +51,28 @@ impl Ema {
     ) -> Result<()> {
         let decay = config.decay(self.decay, n);
         for (name, var) in parameters {
-            let weight = var.as_detached_tensor();
-            let next = match self.averages.get(name) {
-                Some(average) => {
-                    (average.affine(decay, 0.0)? + weight.affine(1.0 - decay, 0.0)?)?
-                }
-                None => weight.copy()?,
-            };
-            self.averages.insert(name.clone(), next);
+            if let Some(average) = self.averages.get(name) {
+                ema_update(average, &var.as_detached_tensor(), decay)?;
+            }
         }
         Ok(())
     }
 
-    /// The averages, in name order. They are plain tensors, not variables.
+    /// The averages by name, as plain tensors that share the averages' memory: they change with the next update.
     #[must_use]
-    pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
-        &self.averages
+    pub fn tensors(&self) -> BTreeMap<String, Tensor> {
+        self.averages
+            .iter()
+            .map(|(name, var)| (name.clone(), var.as_detached_tensor()))
+            .collect()
     }
 
-    pub(crate) fn restore(&mut self, averages: BTreeMap<String, Tensor>) {
-        self.averages = averages;
+    pub(crate) fn restore(&self, averages: &BTreeMap<String, Tensor>) -> Result<()> {
+        for (name, var) in &self.averages {
+            if let Some(average) = averages.get(name) {
+                var.set(average)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -85,17 +85,36 @@ pub enum Error {
     Tensor(#[from] candle_core::Error),
     /// The network could not be built or run.
     #[error(transparent)]
-    Model(#[from] fndm_models::Error),
+    Model(Box<fndm_models::Error>),
     /// The noise schedule is wrong.
     #[error(transparent)]
-    Schedule(#[from] fndm_solver::Error),
+    Schedule(Box<fndm_solver::Error>),
     /// The masks or corruptions are wrong.
     #[error(transparent)]
-    Slices(#[from] fndm_data::Error),
+    Slices(Box<fndm_data::Error>),
 }
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
+
+// Boxed, so that a `Result` stays small.
+impl From<fndm_models::Error> for Error {
+    fn from(error: fndm_models::Error) -> Self {
+        Self::Model(Box::new(error))
+    }
+}
+
+impl From<fndm_solver::Error> for Error {
+    fn from(error: fndm_solver::Error) -> Self {
+        Self::Schedule(Box::new(error))
+    }
+}
+
+impl From<fndm_data::Error> for Error {
+    fn from(error: fndm_data::Error) -> Self {
+        Self::Slices(Box::new(error))
+    }
+}
 
 impl Error {
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {

@@ -176,12 +176,15 @@ impl Learner {
             all.insert(format!("{WEIGHTS}{name}"), var.as_detached_tensor());
         }
         for (name, moments) in self.adam.moments() {
-            all.insert(format!("{FIRST}{name}"), moments.first.clone());
-            all.insert(format!("{SECOND}{name}"), moments.second.clone());
+            all.insert(format!("{FIRST}{name}"), moments.first.as_detached_tensor());
+            all.insert(
+                format!("{SECOND}{name}"),
+                moments.second.as_detached_tensor(),
+            );
         }
         for ema in &self.emas {
             for (name, tensor) in ema.tensors() {
-                all.insert(ema_name(ema.decay(), name), tensor.clone());
+                all.insert(ema_name(ema.decay(), &name), tensor);
             }
         }
         all
@@ -219,8 +222,8 @@ impl Learner {
         for (name, var) in &self.parameters {
             weights.push(get(format!("{WEIGHTS}{name}"), var)?);
             if optimizer_steps > 0 {
-                let first = get(format!("{FIRST}{name}"), var)?;
-                let second = get(format!("{SECOND}{name}"), var)?;
+                let first = Var::from_tensor(&get(format!("{FIRST}{name}"), var)?)?;
+                let second = Var::from_tensor(&get(format!("{SECOND}{name}"), var)?)?;
                 moments.insert(name.clone(), Moments { first, second });
             }
             for (ema, average) in self.emas.iter().zip(&mut averages) {
@@ -231,8 +234,8 @@ impl Learner {
             var.set(weight)?;
         }
         self.adam.restore(optimizer_steps, moments);
-        for (ema, average) in self.emas.iter_mut().zip(averages) {
-            ema.restore(average);
+        for (ema, average) in self.emas.iter().zip(&averages) {
+            ema.restore(average)?;
         }
         self.iteration = iteration;
         self.skipped_in_a_row = 0;

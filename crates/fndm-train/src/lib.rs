@@ -1,4 +1,47 @@
-//! Training of the diffusion model and the classifier: objective, optimiser, EMA, exact resume.
+//! Training of the diffusion model and the classifier: objective (5) of the paper, Adam, moving averages, exact resume.
+//!
+//! A trainer is a value that makes one iteration at a time, so that a program can show progress, stop and save where it likes.
+//! Nothing depends on the order of threads: batch number `n` follows from (seed, n) alone, and is prepared on a thread of its own
+//! while the network works. On a CPU the same config, slices and seed give the same weights bit for bit, on any number of
+//! threads, and however often the run was stopped, killed and resumed.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use candle_core::Device;
+//! use fndm_data::{Preprocess, SliceSet, phantom::PhantomConfig};
+//! use fndm_models::UNetConfig;
+//! use fndm_train::{DiffusionConfig, DiffusionTrainer, RunConfig, StopFlag, Trainer, run};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let phantom = PhantomConfig { size: 32, slices: 24, ..PhantomConfig::default() };
+//! let preprocess = Preprocess { image_size: 16, ..Preprocess::default() };
+//! let slices = Arc::new(SliceSet::from_patients([preprocess.apply(&phantom.patient(1)?)?])?);
+//!
+//! // Four sequences: the state, the conditioning image and the coarse map are 4 + 4 + 1 channels.
+//! let model = UNetConfig { image_size: 16, channel_mult: vec![1.0, 1.0], ..UNetConfig::small_64(9, 4) };
+//! let config = DiffusionConfig { batch: 2, iterations: Some(2), diseased_share: None, ..DiffusionConfig::default() };
+//! let mut trainer = DiffusionTrainer::new(&config, &model, slices, 7, &Device::Cpu)?;
+//!
+//! // The same program, started again, goes on from the newest checkpoint in the folder.
+//! let folder = tempfile::tempdir()?;
+//! let place = RunConfig { folder: folder.path().to_owned(), ..RunConfig::default() };
+//! run(&mut trainer, &place, &StopFlag::new(), |trainer, report| {
+//!     println!("{} of {:?}: loss {:.3}", report.iteration, trainer.iterations(), report.loss);
+//! })?;
+//! let weights = trainer.ema_tensors()?;
+//! assert!(weights.contains_key("input_blocks.0.0.weight"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Parts
+//! - [`DiffusionTrainer`], [`DiffusionConfig`]: objective (5) with hybrid conditions; [`DiffusionBatches`]: what it is trained on.
+//!   [`ConditionDropout`], [`CoarseJitter`], [`Augmentation`], [`TimeSampling`], [`LossWeight`]: its settings.
+//! - [`ClassifierTrainer`], [`ClassifierTrainConfig`]: cross entropy on noised slices; [`ClassifierBatches`].
+//! - [`Trainer`]: what both can do; [`run`], [`RunConfig`], [`StopFlag`]: a whole run with checkpoints and a log.
+//! - [`Adam`], [`Ema`], [`OptimizerConfig`], [`EmaConfig`], [`RateSchedule`], [`NonFinite`]: the optimiser.
+//! - [`list_checkpoints`], [`read_checkpoint_state`], [`CheckpointState`]: what a run's folder holds.
+//! - [`StepReport`], [`TimeRange`], [`JsonLines`], [`write_loss_curve`]: what is told about a run.
 
 mod adam;
 mod augment;
@@ -14,6 +57,7 @@ mod learner;
 mod log;
 mod optimizer;
 mod order;
+mod plot;
 mod prefetch;
 mod random;
 mod report;
@@ -34,6 +78,7 @@ pub use error::{Error, Result};
 pub use jitter::CoarseJitter;
 pub use log::JsonLines;
 pub use optimizer::{EmaConfig, NonFinite, OptimizerConfig, RateSchedule};
+pub use plot::write_loss_curve;
 pub use report::{StepReport, TimeRange};
 pub use stop::StopFlag;
 pub use times::{LossWeight, TimeSampling};

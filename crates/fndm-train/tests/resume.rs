@@ -10,7 +10,7 @@ use candle_core::Device;
 use common::{bits, classifier, classifier_config, diffusion_config, slices, unet};
 use fndm_train::{
     ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended, Error, RunConfig, StopFlag,
-    Trainer, list_checkpoints, read_checkpoint_state, run,
+    Trainer, list_checkpoints, read_checkpoint_state, run, write_loss_curve,
 };
 
 fn diffusion(config: &DiffusionConfig) -> DiffusionTrainer {
@@ -260,6 +260,19 @@ fn a_stopped_run_saves_and_goes_on() {
         })
         .collect();
     assert_eq!(iterations, [1, 2, 3, 4, 5]);
+
+    let picture = folder.path().join("loss.png");
+    write_loss_curve(&folder.path().join("log.jsonl"), &picture).unwrap();
+    let decoder = png::Decoder::new(std::io::BufReader::new(
+        std::fs::File::open(&picture).unwrap(),
+    ));
+    let mut reader = decoder.read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    // The dark curve is there.
+    assert!(pixels.chunks(3).filter(|p| p == &[24, 78, 152]).count() > 100);
+    std::fs::write(folder.path().join("log.jsonl"), "").unwrap();
+    assert!(write_loss_curve(&folder.path().join("log.jsonl"), &picture).is_err());
 }
 
 const CHILD_FOLDER: &str = "FNDM_TRAIN_TEST_FOLDER";

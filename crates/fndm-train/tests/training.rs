@@ -1,0 +1,279 @@
+//! Training learns, and says clearly when it can't.
+
+mod common;
+
+use candle_core::Device;
+use common::{CHANNELS, classifier, classifier_config, diffusion_config, slices, slices_of, unet};
+use fndm_data::SliceSet;
+use fndm_models::UNetConfig;
+use fndm_train::{
+    Augmentation, ClassifierTrainConfig, ClassifierTrainer, CoarseJitter, DiffusionConfig,
+    DiffusionTrainer, EmaConfig, Error, NonFinite, OptimizerConfig, RateSchedule, TimeSampling,
+    Trainer,
+};
+
+fn new(config: &DiffusionConfig, set: SliceSet) -> fndm_train::Result<DiffusionTrainer> {
+    DiffusionTrainer::new(config, &unet(), set.into(), 1, &Device::Cpu)
+}
+
+#[test]
+fn the_loss_falls() {
+    let config = DiffusionConfig {
+        batch: 4,
+        optimizer: OptimizerConfig {
+            lr: 2e-3,
+            clip: Some(1.0),
+            ..OptimizerConfig::default()
+        },
+        ..diffusion_config()
+    };
+    let mut trainer = new(&config, (*slices(4)).clone()).unwrap();
+    let mut mean =
+        |n: u32| (0..n).map(|_| trainer.step().unwrap().loss).sum::<f64>() / f64::from(n);
+    let first = mean(10);
+    mean(60);
+    let last = mean(10);
+    assert!(last < 0.6 * first, "{first} to {last}");
+}
+
+#[test]
+#[ignore = "half a minute"]
+fn four_slices_are_overfitted_below_0_01() {
+    let config = DiffusionConfig {
+        batch: 8,
+        iterations: Some(2500),
+        augmentation: Augmentation::NONE,
+        condition_dropout: fndm_train::ConditionDropout::NONE,
+        jitter: CoarseJitter::NONE,
+        optimizer: OptimizerConfig {
+            lr: 3e-3,
+            warm_up: 20,
+            rate: RateSchedule::Cosine { final_share: 0.01 },
+            clip: Some(1.0),
+            ema: EmaConfig {
+                decays: vec![0.98],
+                warm_up: true,
+            },
+            ..OptimizerConfig::default()
+        },
+        ..DiffusionConfig::default()
+    };
+    let set = slices(4);
+    let mut trainer = new(&config, (*set).clone()).unwrap();
+    while !trainer.finished() {
+        let report = trainer.step().unwrap();
+        if report.iteration % 250 == 0 {
+            println!(
+                "{} {:.4} {:.1} s",
+                report.iteration, report.loss, report.elapsed_s
+            );
+        }
+    }
+    let ranges = trainer.validate(&set, 256, 4, 0).unwrap();
+    println!("{ranges:?}");
+    let loss = ranges.iter().map(|r| r.loss).sum::<f64>() / 4.0;
+    assert!(loss < 0.01, "{loss}");
+}
+
+#[test]
+fn validation_repeats_and_covers_all_times() {
+    let trainer = new(&diffusion_config(), (*slices(6)).clone()).unwrap();
+    let ranges = trainer.validate(&slices(3), 20, 4, 9).unwrap();
+    assert_eq!(ranges, trainer.validate(&slices(3), 20, 4, 9).unwrap());
+    let edges: Vec<_> = ranges.iter().map(|r| (r.from, r.to, r.samples)).collect();
+    assert_eq!(
+        edges,
+        [(0, 250, 5), (250, 500, 5), (500, 750, 5), (750, 1000, 5)]
+    );
+    assert!(ranges.iter().all(|r| r.loss.is_finite() && r.loss > 0.0));
+}
+
+#[test]
+fn a_classifier_learns_which_slices_are_diseased() {
+    let config = ClassifierTrainConfig {
+        batch: 8,
+        times: TimeSampling::Power { exponent: 2.0 },
+        optimizer: OptimizerConfig {
+            lr: 3e-3,
+            ema: EmaConfig {
+                decays: vec![0.9],
+                warm_up: true,
+            },
+            ..OptimizerConfig::default()
+        },
+        ..ClassifierTrainConfig::default()
+    };
+    let set = slices_of(16, 16);
+    let model = fndm_models::ClassifierConfig {
+        image_size: 16,
+        ..classifier()
+    };
+    let mut trainer =
+        ClassifierTrainer::new(&config, &model, set.clone(), 2, &Device::Cpu).unwrap();
+    for _ in 0..80 {
+        trainer.step().unwrap();
+    }
+    let ranges = trainer.validate(&set, 4, 5).unwrap();
+    assert_eq!(ranges, trainer.validate(&set, 4, 5).unwrap());
+    assert!(ranges.iter().all(|r| r.samples == 16));
+    println!("{ranges:?}");
+    let at_low_noise = ranges[0].accuracy.unwrap();
+    assert!(at_low_noise > 0.85, "{at_low_noise}");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_or_skips() {
+    // A rate so high that the weights overflow at once.
+    let mut config = diffusion_config();
+    config.optimizer = OptimizerConfig {
+        lr: 1e38,
+        ..OptimizerConfig::default()
+    };
+    let mut trainer = new(&config, (*slices(6)).clone()).unwrap();
+    let error = (0..5).find_map(|_| trainer.step().err()).unwrap();
+    let Error::NonFinite {
+        iteration,
+        slices: blamed,
+        timesteps,
+        ..
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert!(*iteration >= 2 && blamed.len() == 2 && timesteps.len() == 2);
+    assert!(error.to_string().contains("slices ["), "{error}");
+
+    config.optimizer.non_finite = NonFinite::Skip { at_most: 3 };
+    let mut trainer = new(&config, (*slices(6)).clone()).unwrap();
+    let mut skipped = 0;
+    let error = loop {
+        match trainer.step() {
+            Ok(report) => skipped += u32::from(report.skipped),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(skipped, 3);
+    assert!(matches!(error, Error::NonFinite { .. }));
+}
+
+#[test]
+fn wrong_settings_and_slices_are_named() {
+    let fails = |config: &DiffusionConfig, set: SliceSet, words: &str| {
+        let error = new(config, set).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    let set = || (*slices(4)).clone();
+    let good = diffusion_config();
+    let set_to = |change: fn(&mut DiffusionConfig)| {
+        let mut config = good.clone();
+        change(&mut config);
+        config
+    };
+    fails(&set_to(|c| c.batch = 0), set(), "batch");
+    fails(
+        &set_to(|c| c.optimizer.lr = f64::NAN),
+        set(),
+        "optimizer.lr",
+    );
+    fails(&set_to(|c| c.empty_mask = 1.5), set(), "empty_mask");
+    fails(
+        &set_to(|c| c.condition_dropout.coarse = 0.9),
+        set(),
+        "condition_dropout",
+    );
+    fails(
+        &set_to(|c| c.optimizer.rate = RateSchedule::Cosine { final_share: 0.0 }),
+        set(),
+        "iterations",
+    );
+    fails(
+        &set_to(|c| c.optimizer.ema.decays.clear()),
+        set(),
+        "ema.decays",
+    );
+    fails(
+        &set_to(|c| c.times = TimeSampling::Power { exponent: 0.0 }),
+        set(),
+        "exponent",
+    );
+    fails(&set_to(|c| c.label_dropout = 0.1), set(), "3 classes");
+
+    fails(
+        &good,
+        SliceSet {
+            labels: vec![0; 3],
+            ..set()
+        },
+        "4 labels",
+    );
+    fails(
+        &good,
+        SliceSet {
+            labels: vec![0, 1, 2, 0],
+            ..set()
+        },
+        "2 at slice 2",
+    );
+    fails(
+        &good,
+        SliceSet {
+            labels: vec![0; 4],
+            ..set()
+        },
+        "one diseased slice",
+    );
+    let mut nan = set();
+    nan.images[[3, 0, 1, 1]] = f32::NAN;
+    fails(&good, nan, "NaN in slice 3");
+
+    let model = UNetConfig {
+        in_channels: 4 * CHANNELS,
+        ..unet()
+    };
+    let error = DiffusionTrainer::new(&good, &model, slices(4), 1, &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("8 input"), "{error}");
+    let other = slices_of(4, 8);
+    let config = classifier_config();
+    let model = fndm_models::ClassifierConfig {
+        in_channels: 7,
+        ..classifier()
+    };
+    assert!(ClassifierTrainer::new(&config, &model, other, 1, &Device::Cpu).is_err());
+}
+
+#[test]
+fn networks_without_conditions_train_too() {
+    for in_channels in [CHANNELS, 2 * CHANNELS] {
+        let model = UNetConfig {
+            in_channels,
+            out_channels: 2 * CHANNELS,
+            num_classes: None,
+            ..unet()
+        };
+        let mut trainer =
+            DiffusionTrainer::new(&diffusion_config(), &model, slices(4), 1, &Device::Cpu).unwrap();
+        assert_eq!(trainer.conditions().image, in_channels > CHANNELS);
+        assert!(trainer.step().unwrap().loss.is_finite());
+    }
+}
+
+/// Rate of a real network: run by hand in release mode.
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    let set = slices_of(64, 64);
+    let config = DiffusionConfig {
+        batch: 8,
+        ..DiffusionConfig::default()
+    };
+    let model = UNetConfig::small_64(2 * CHANNELS + 1, CHANNELS);
+    let mut trainer = DiffusionTrainer::new(&config, &model, set, 1, &Device::Cpu).unwrap();
+    println!("{} parameters", trainer.parameters().len_elements());
+    for _ in 0..6 {
+        let r = trainer.step().unwrap();
+        println!(
+            "step {:.3} s, waiting {:.4}, optimiser {:.4}",
+            r.step_s, r.wait_s, r.optimizer_s
+        );
+    }
+}
