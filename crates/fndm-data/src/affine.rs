@@ -114,7 +114,7 @@ fn inverse_transposed(m: &[[f64; 3]; 3]) -> Option<[[f64; 3]; 3]> {
         m[r1][c1] * m[r2][c2] - m[r1][c2] * m[r2][c1]
     };
     let determinant: f64 = (0..3).map(|c| m[0][c] * cofactor(0, c)).sum();
-    if !(determinant.abs() > 1e-12) {
+    if determinant.is_nan() || determinant.abs() <= 1e-12 {
         return None;
     }
     Some(std::array::from_fn(|r| {

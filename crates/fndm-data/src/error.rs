@@ -114,9 +114,7 @@ pub enum Error {
         second: PathBuf,
     },
     /// Two volumes of one patient do not lie on the same grid.
-    #[error(
-        "patient {patient}: {first} and {second} have a different {what}: {first_value} and {second_value}"
-    )]
+    #[error("patient {patient}: {first} and {second} have a different {what}: {values}")]
     GridMismatch {
         /// Patient.
         patient: String,
@@ -126,10 +124,8 @@ pub enum Error {
         second: String,
         /// "shape" or "affine".
         what: &'static str,
-        /// Value of the first.
-        first_value: String,
-        /// Value of the second.
-        second_value: String,
+        /// The value of the first "and" that of the second.
+        values: String,
     },
     /// A volume has voxels that are NaN or infinite.
     #[error("patient {patient}: {sequence} has {count} of {total} voxels that are NaN or infinite")]

@@ -31,15 +31,22 @@
 //! - [`layout`]: BraTS, ISLES (BIDS) and plain folders, manifests; [`list_patients`], [`read_patient`].
 //! - [`Patient`]: checked sequences on one grid; [`find_identical_sequences`].
 //! - [`Splits`]: training, validation and test by patient, with a leak check.
+//! - [`labels`]: healthy or diseased per slice, from a table or from folders.
 //! - [`Preprocess`]: slicing, head mask, normalisation, resizing, all of which can be
 //!   undone; [`PatientSlices`] and, for training, [`SliceSet`].
 //! - [`freeform`] and [`corrupt`]: lesion-like masks, and what is done under them.
 //! - [`phantom`]: a procedural brain with lesions of known mask, for machines with no data.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "array views are passed by value, as ndarray does"
+)]
+
 pub mod affine;
 pub mod corrupt;
 mod error;
 pub mod freeform;
+pub mod labels;
 pub mod layout;
 mod limits;
 pub mod nifti;
@@ -55,7 +62,7 @@ pub use error::{Error, Result};
 pub use layout::{list_patients, read_patient};
 pub use limits::Limits;
 pub use patient::{Patient, find_identical_sequences};
-pub use preprocess::{Normalization, PatientSlices, Plane, Preprocess};
+pub use preprocess::{HistogramReference, Normalization, PatientSlices, Plane, Preprocess};
 pub use slice_set::SliceSet;
 pub use splits::{Side, Splits};
 pub use volume::Volume;

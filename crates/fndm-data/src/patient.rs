@@ -66,25 +66,24 @@ impl Patient {
     }
 
     fn check_grid(&self, first: (&str, &Volume), second: (&str, &Volume)) -> Result<()> {
-        let mismatch = |what, first_value, second_value| Error::GridMismatch {
+        let mismatch = |what, values| Error::GridMismatch {
             patient: self.id.clone(),
             first: first.0.to_string(),
             second: second.0.to_string(),
             what,
-            first_value,
-            second_value,
+            values,
         };
         let (a, b) = (first.1, second.1);
         if a.shape() != b.shape() {
-            let values = (format!("{:?}", a.shape()), format!("{:?}", b.shape()));
-            return Err(mismatch("shape", values.0, values.1));
+            let values = format!("{:?} and {:?}", a.shape(), b.shape());
+            return Err(mismatch("shape", values));
         }
         let far = (a.affine.iter().flatten())
             .zip(b.affine.iter().flatten())
-            .any(|(x, y)| !((x - y).abs() <= AFFINE_TOLERANCE));
+            .any(|(x, y)| (x - y).is_nan() || (x - y).abs() > AFFINE_TOLERANCE);
         if far {
-            let values = (format!("{:?}", a.affine), format!("{:?}", b.affine));
-            return Err(mismatch("affine", values.0, values.1));
+            let values = format!("{:?} and {:?}", a.affine, b.affine);
+            return Err(mismatch("affine", values));
         }
         Ok(())
     }

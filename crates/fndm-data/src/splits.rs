@@ -1,8 +1,11 @@
 //! Which patient belongs to training, validation and test.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path};
 
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Limits, Result, text};
@@ -83,6 +86,76 @@ impl Splits {
         text::write_json(path.as_ref(), self)
     }
 
+    /// Splits patients at random, with about the same fractions of every stratum (site,
+    /// scanner, with or without lesion) on each side.
+    ///
+    /// `patients` are pairs of name and stratum; `fractions` are those of training,
+    /// validation and test, and sum to 1. The same seed gives the same split, whatever the order of the patients.
+    ///
+    /// Each stratum is dealt out one patient after the other; a patient goes to the side that lacks
+    /// most so far, in the stratum and over all taken together.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for fractions that are negative or do not sum to 1;
+    /// [`Error::PatientOnTwoSides`] for a patient named twice.
+    ///
+    /// ```
+    /// use fndm_data::Splits;
+    /// let patients: Vec<(String, String)> =
+    ///     (0..20).map(|n| (format!("p{n:02}"), format!("site{}", n % 2))).collect();
+    /// let splits = Splits::stratified(&patients, [0.7, 0.1, 0.2], 7)?;
+    /// assert_eq!((splits.train.len(), splits.val.len(), splits.test.len()), (14, 2, 4));
+    /// # Ok::<(), fndm_data::Error>(())
+    /// ```
+    pub fn stratified(
+        patients: &[(String, String)],
+        fractions: [f64; 3],
+        seed: u64,
+    ) -> Result<Self> {
+        let sum: f64 = fractions.iter().sum();
+        if fractions.iter().any(|f| f.is_nan() || *f < 0.0) || (sum - 1.0).abs() > 1e-9 {
+            return Err(Error::config(
+                "fractions of the split",
+                "three numbers from 0 that sum to 1",
+                format!("{fractions:?}"),
+            ));
+        }
+        let mut strata: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (patient, stratum) in patients {
+            strata.entry(stratum).or_default().push(patient);
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut sides: [Vec<String>; 3] = Default::default();
+        let mut dealt = 0.0;
+        for members in strata.values_mut() {
+            members.sort_unstable();
+            members.shuffle(&mut rng);
+            let mut inside = [0.0; 3];
+            for (n, member) in members.iter().enumerate() {
+                dealt += 1.0;
+                // How much of a patient each side lacks in the stratum, then overall.
+                let lack = |side: usize| {
+                    let own = fractions[side] * (n + 1) as f64 - inside[side];
+                    let all = fractions[side] * dealt - sides[side].len() as f64;
+                    own + all
+                };
+                let open = (0..3).filter(|&side| fractions[side] > 0.0);
+                let side = open
+                    .max_by(|&a, &b| lack(a).total_cmp(&lack(b)))
+                    .unwrap_or(0);
+                inside[side] += 1.0;
+                sides[side].push((*member).to_string());
+            }
+        }
+        for side in &mut sides {
+            side.sort_unstable();
+        }
+        let [train, val, test] = sides;
+        let splits = Self { train, val, test };
+        splits.check()?;
+        Ok(splits)
+    }
+
     /// The patients of one side. May be empty.
     #[must_use]
     pub fn side(&self, side: Side) -> &[String] {
@@ -135,7 +208,7 @@ impl Splits {
         self.check()?;
         for side in Side::ALL {
             for patient in self.side(side) {
-                if patient.is_empty() || !root.join(patient).is_dir() {
+                if !is_plain_name(patient) || !root.join(patient).is_dir() {
                     return Err(Error::PatientWithoutFolder {
                         patient: patient.clone(),
                         side: side.name().to_string(),
@@ -146,4 +219,11 @@ impl Splits {
         }
         Ok(())
     }
+}
+
+/// Whether a patient's name is the name of a folder and nothing else, such as a path
+/// that leads out of the data set.
+fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!(parts.next(), Some(Component::Normal(part)) if part == name) && parts.next().is_none()
 }

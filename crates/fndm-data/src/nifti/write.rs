@@ -16,7 +16,7 @@ use crate::{Error, Result, Volume};
 /// Writes a mask as unsigned bytes: 1 where the voxel is above 0.5.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_mask(path: impl AsRef<Path>, mask: &Volume) -> Result<()> {
     let bits = mask.data.mapv(|v| f32::from(u8::from(v > 0.5)));
     write_like(path, bits.view(), mask, DataType::U8)
@@ -25,7 +25,7 @@ pub fn write_mask(path: impl AsRef<Path>, mask: &Volume) -> Result<()> {
 /// Writes a map as 32-bit floats.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_map(path: impl AsRef<Path>, map: &Volume) -> Result<()> {
     write(path, map, DataType::F32)
 }
@@ -45,7 +45,7 @@ pub fn write(path: impl AsRef<Path>, volume: &Volume, datatype: DataType) -> Res
 /// Writes an array on the grid of another volume, with its header and affine.
 ///
 /// # Errors
-/// As [`write`]; [`Error::Shape`] when the shapes differ.
+/// As [`write()`]; [`Error::Shape`] when the shapes differ.
 pub fn write_like(
     path: impl AsRef<Path>,
     data: ArrayView3<'_, f32>,

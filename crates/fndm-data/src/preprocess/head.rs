@@ -76,7 +76,7 @@ fn mean_of(stacks: &[ArrayView3<'_, f32>]) -> Array3<f32> {
         let mut above: Vec<f32> = stack.iter().copied().filter(|v| *v > low).collect();
         let high = percentile(&mut above, 99.0).unwrap_or(low);
         let range = high - low;
-        if !(range > 0.0) {
+        if range.is_nan() || range <= 0.0 {
             continue;
         }
         let share = 1.0 / stacks.len() as f32;
@@ -100,9 +100,9 @@ fn otsu(values: &Array3<f32>) -> f32 {
     let sum: f64 = (0..BINS).map(|bin| counts[bin] as f64 * centre(bin)).sum();
     let (mut below, mut sum_below) = (0.0, 0.0);
     let (mut best, mut threshold) = (-1.0, 0.0);
-    for bin in 0..BINS - 1 {
-        below += counts[bin] as f64;
-        sum_below += counts[bin] as f64 * centre(bin);
+    for (bin, &count) in counts.iter().enumerate().take(BINS - 1) {
+        below += count as f64;
+        sum_below += count as f64 * centre(bin);
         let above = total - below;
         if below == 0.0 || above == 0.0 {
             continue;

@@ -3,6 +3,7 @@
 use ndarray::{Array3, ArrayView3, Zip};
 use serde::{Deserialize, Serialize};
 
+use super::HistogramReference;
 use crate::{Error, Result};
 
 /// How the intensities within the head are scaled, for each volume and sequence by
@@ -19,6 +20,11 @@ pub enum Normalization {
         /// Deviations that become 1. Above 0; 3 is usual.
         clip: f64,
     },
+    /// Percentiles of the head are mapped to those of reference volumes, linear between.
+    Histogram {
+        /// The reference, one list of landmarks for each sequence.
+        reference: HistogramReference,
+    },
 }
 
 impl Normalization {
@@ -27,24 +33,20 @@ impl Normalization {
             Self::ZScore { clip } if !(clip.is_finite() && *clip > 0.0) => {
                 Err(Error::config("Normalization::ZScore.clip", "above 0", clip))
             }
-            _ => Ok(()),
+            Self::Histogram { reference } => reference.check(),
+            Self::Percentile | Self::ZScore { .. } => Ok(()),
         }
     }
 
     /// The scaling of one sequence of one volume.
     pub(super) fn fit(
         &self,
-        _sequence: &str,
+        sequence: &str,
         stack: &ArrayView3<'_, f32>,
         head: &Array3<bool>,
         percentiles: (f64, f64),
     ) -> Result<Scale> {
-        let mut values = Vec::new();
-        Zip::from(stack).and(head).for_each(|&value, &inside| {
-            if inside {
-                values.push(value);
-            }
-        });
+        let mut values = inside(stack, head);
         let low = percentile(&mut values, percentiles.0).unwrap_or(0.0);
         let high = percentile(&mut values, percentiles.1).unwrap_or(0.0);
         let (low, high) = spread(low, high, stack);
@@ -59,6 +61,14 @@ impl Normalization {
                 let at =
                     |value: f32| ((f64::from(value) - mean) / reach.max(f64::MIN_POSITIVE)) as f32;
                 Scale::linear(low, high, at(low), at(high))
+            }
+            Self::Histogram { reference } => {
+                let wanted = reference.landmarks(sequence)?;
+                let mut found = HistogramReference::percentiles(&mut values, percentiles);
+                if let [first, .., last] = found.as_mut_slice() {
+                    (*first, *last) = (low, high);
+                }
+                Scale::pieces(&found, wanted)
             }
         })
     }
@@ -79,29 +89,57 @@ fn spread(low: f32, high: f32, stack: &ArrayView3<'_, f32>) -> (f32, f32) {
     }
 }
 
-/// A clipped linear map.
-#[derive(Debug, Clone, Copy)]
+/// The values within the head.
+pub(super) fn inside(stack: &ArrayView3<'_, f32>, head: &Array3<bool>) -> Vec<f32> {
+    let mut values = Vec::new();
+    Zip::from(stack).and(head).for_each(|&value, &inside| {
+        if inside {
+            values.push(value);
+        }
+    });
+    values
+}
+
+/// A rising map, linear between points, clipped at its ends and at -1 and 1.
+#[derive(Debug, Clone)]
 pub(super) struct Scale {
-    low: f32,
-    high: f32,
-    from: f32,
-    slope: f32,
+    /// Input and output, inputs rising strictly.
+    points: Vec<(f32, f32)>,
 }
 
 impl Scale {
     fn linear(low: f32, high: f32, from: f32, to: f32) -> Self {
         Self {
-            low,
-            high,
-            from,
-            slope: (to - from) / (high - low),
+            points: vec![(low, from), (high, to)],
         }
+    }
+
+    /// A map through points; of points with the same input the last is kept.
+    fn pieces(inputs: &[f32], outputs: &[f32]) -> Self {
+        let mut points: Vec<(f32, f32)> = Vec::with_capacity(inputs.len());
+        for (&input, &output) in inputs.iter().zip(outputs) {
+            match points.last_mut() {
+                Some(last) if input <= last.0 => last.1 = output,
+                _ => points.push((input, output)),
+            }
+        }
+        Self { points }
     }
 
     /// The scaled value, in [-1, 1].
     pub(super) fn map(&self, value: f32) -> f32 {
-        let value = value.clamp(self.low, self.high);
-        ((value - self.low) * self.slope + self.from).clamp(-1.0, 1.0)
+        let above = self.points.partition_point(|p| p.0 <= value);
+        let below = above.checked_sub(1).and_then(|n| self.points.get(n));
+        let out = match (below, self.points.get(above)) {
+            (Some(a), Some(b)) => {
+                // In f64: volumes of any range keep their order.
+                let part = (f64::from(value) - f64::from(a.0)) / (f64::from(b.0) - f64::from(a.0));
+                (f64::from(a.1) + part * (f64::from(b.1) - f64::from(a.1))) as f32
+            }
+            (Some(end), None) | (None, Some(end)) => end.1,
+            (None, None) => -1.0,
+        };
+        out.clamp(-1.0, 1.0)
     }
 }
 

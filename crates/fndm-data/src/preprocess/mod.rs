@@ -1,6 +1,7 @@
 //! From a patient's volumes to slices that a network can take, and back.
 
 mod head;
+mod histogram;
 mod intensity;
 mod resize;
 mod slices;
@@ -12,6 +13,7 @@ use crate::affine::Reorder;
 use crate::{Error, Patient, Result};
 
 pub use head::{HeadThreshold, erode};
+pub use histogram::HistogramReference;
 pub use intensity::Normalization;
 pub use resize::Resampler;
 pub use slices::{Geometry, PatientSlices};
