@@ -19,7 +19,7 @@ const KEEP: usize = 4 << 30;
 /// A global allocator that keeps freed blocks of 64 KB and more for later requests of about the same size.
 ///
 /// Training allocates the same tensors at every step, so nearly every request finds a block whose pages are there
-/// already. A program opts in by one line; a step of a 64 px UNet takes about half the time with it.
+/// already. A program opts in by one line; without it, page faults take about a third of a training step at 64 px.
 ///
 /// ```
 /// #[global_allocator]

@@ -268,7 +268,7 @@ impl Attention {
 
     fn forward(&self, q: &[f32], k: &[f32], v: &[f32]) -> Result<Vec<f32>> {
         self.check(&[q, k, v])?;
-        let (isa, s) = (Isa::detect(), self.s);
+        let (isa, s) = (Isa::current(), self.s);
         let (q, k, v) = (Input(q), Input(k), Input(v));
         let strips = s.t.div_ceil(STRIP);
         // SAFETY: head and strip name a range of the output that one task writes; scratch as the kernel asks.
@@ -303,7 +303,7 @@ impl Attention {
 
     fn backward(&self, q: &[f32], k: &[f32], v: &[f32], dy: &[f32]) -> Result<[Vec<f32>; 3]> {
         self.check(&[q, k, v, dy])?;
-        let (isa, s) = (Isa::detect(), self.s);
+        let (isa, s) = (Isa::current(), self.s);
         let n = q.len();
         let (q, k, v, dy) = (Input(q), Input(k), Input(v), Input(dy));
         let (mut gk, mut gv) = (Vec::new(), Vec::new());

@@ -87,7 +87,7 @@ kernel! {
 
 /// All inputs have one length.
 fn combine(terms: &[(f32, &[f32])]) -> Vec<f32> {
-    let (isa, n) = (Isa::detect(), terms[0].1.len());
+    let (isa, n) = (Isa::current(), terms[0].1.len());
     assert!(terms.iter().all(|t| t.1.len() == n));
     // SAFETY: the chunks cover the floats once.
     unsafe {
@@ -277,7 +277,7 @@ kernel! {
 /// `(B, C, h, w)` to twice the size.
 fn expanded(x: &[f32], h: usize, w: usize, scale: f32) -> Vec<f32> {
     by_planes(x.len(), h * w, x.len() * 4, |first, n, out| {
-        let (isa, src) = (Isa::detect(), Input(x).at(first * h * w));
+        let (isa, src) = (Isa::current(), Input(x).at(first * h * w));
         // SAFETY: `n` planes are in range of both.
         unsafe { expand(isa, src, n, h, w, scale, out.at(first * 4 * h * w)) };
     })
@@ -286,7 +286,7 @@ fn expanded(x: &[f32], h: usize, w: usize, scale: f32) -> Vec<f32> {
 /// `(B, C, 2h, 2w)` to half the size.
 fn reduced(x: &[f32], h: usize, w: usize, scale: f32) -> Vec<f32> {
     by_planes(x.len() / 4, h * w, x.len() / 4, |first, n, out| {
-        let (isa, src) = (Isa::detect(), Input(x).at(first * 4 * h * w));
+        let (isa, src) = (Isa::current(), Input(x).at(first * 4 * h * w));
         // SAFETY: `n` planes are in range of both.
         unsafe { reduce(isa, src, n, h, w, scale, out.at(first * h * w)) };
     })

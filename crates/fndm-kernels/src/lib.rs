@@ -30,4 +30,4 @@ pub use elementwise::{add, avg_pool_2x, cat_channels, linear_combination, upsamp
 pub use norm::{group_norm, group_norm_silu, silu};
 
 pub use optim::{AdamStep, adam_step, ema_update};
-pub use simd::Isa;
+pub use simd::{Isa, set_simd};

@@ -300,7 +300,7 @@ impl GroupNorm {
 
     fn forward(&self, x: &[f32], factor: &[f32], offset: &[f32]) -> Result<Vec<f32>> {
         self.check(x, factor, offset)?;
-        let isa = Isa::detect();
+        let isa = Isa::current();
         let (x, factor, offset) = (Input(x), Input(factor), Input(offset));
         // SAFETY: a task reads and writes one group of one image; the lengths were checked.
         Ok(unsafe {
@@ -335,7 +335,7 @@ impl GroupNorm {
         if dy.len() != x.len() {
             candle_core::bail!("group_norm: shapes don't fit");
         }
-        let isa = Isa::detect();
+        let isa = Isa::current();
         let small_len = self.batch * self.channels;
         let (mut df, mut d0) = (Vec::new(), Vec::new());
         let (x, factor, offset, dy) = (Input(x), Input(factor), Input(offset), Input(dy));
@@ -461,7 +461,7 @@ impl CustomOp1 for Silu {
 
     fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = Input(floats(x, l)?);
-        let (isa, n) = (Isa::detect(), x.0.len());
+        let (isa, n) = (Isa::current(), x.0.len());
         // SAFETY: the chunks cover the floats once.
         let y = unsafe {
             filled(n, |y| {
@@ -480,7 +480,7 @@ impl CustomOp1 for Silu {
             if x.len() != dy.len() {
                 candle_core::bail!("silu: shapes don't fit");
             }
-            let (isa, n) = (Isa::detect(), x.len());
+            let (isa, n) = (Isa::current(), x.len());
             let (x, dy) = (Input(x), Input(dy));
             // SAFETY: the chunks cover the floats once.
             Ok(unsafe {

@@ -98,7 +98,7 @@ pub fn adam_step(param: &Var, m: &Var, v: &Var, grad: &Tensor, s: &AdamStep) -> 
                     if m.len() != n || v.len() != n || g.len() != n {
                         candle_core::bail!("adam_step: shapes don't fit");
                     }
-                    let isa = Isa::detect();
+                    let isa = Isa::current();
                     let (p, m, v) = (
                         Shared(p.as_mut_ptr()),
                         Shared(m.as_mut_ptr()),
@@ -182,7 +182,7 @@ pub fn ema_update(ema: &Var, param: &Tensor, decay: f64) -> Result<()> {
             if p.len() != n {
                 candle_core::bail!("ema_update: shapes don't fit");
             }
-            let (isa, e, p) = (Isa::detect(), Shared(e.as_mut_ptr()), Input(p));
+            let (isa, e, p) = (Isa::current(), Shared(e.as_mut_ptr()), Input(p));
             let decay = decay as f32;
             parallel(n.div_ceil(CHUNK), |i| {
                 let at = i * CHUNK;

@@ -3,7 +3,7 @@
 //! Kernels are written once over [`Simd`] and compiled for each instruction set by the `kernel!` macro. The generic
 //! body is `#[inline(always)]`, so it takes on the target features of the wrapper that calls it.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// The instruction set that kernels run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,24 +41,56 @@ impl Isa {
         all
     }
 
-    /// The best instruction set of this machine, or the one that `FNDM_SIMD` names where the machine has it.
+    /// The one that kernels run on now: the best of this machine, the one that `FNDM_SIMD` (`avx512`, `avx2` or
+    /// `portable`) names where the machine has it, or the choice of [`set_simd`].
     #[must_use]
-    pub fn detect() -> Self {
-        static FOUND: OnceLock<Isa> = OnceLock::new();
-        *FOUND.get_or_init(|| {
-            let available = Self::available();
-            let wanted = match std::env::var("FNDM_SIMD").as_deref() {
-                Ok("avx512") => Some(Self::Avx512),
-                Ok("avx2") => Some(Self::Avx2),
-                Ok("portable") => Some(Self::Portable),
-                _ => None,
-            };
-            match wanted {
-                Some(w) if available.contains(&w) => w,
-                _ => available[0],
+    pub fn current() -> Self {
+        match CURRENT.load(Ordering::Relaxed) {
+            1 => Self::Avx512,
+            2 => Self::Avx2,
+            3 => Self::Portable,
+            _ => {
+                let available = Self::available();
+                let wanted = match std::env::var("FNDM_SIMD").as_deref() {
+                    Ok("avx512") => Some(Self::Avx512),
+                    Ok("avx2") => Some(Self::Avx2),
+                    Ok("portable") => Some(Self::Portable),
+                    _ => None,
+                };
+                let isa = wanted
+                    .filter(|w| available.contains(w))
+                    .unwrap_or(available[0]);
+                CURRENT.store(isa.code(), Ordering::Relaxed);
+                isa
             }
-        })
+        }
     }
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Avx512 => 1,
+            Self::Avx2 => 2,
+            Self::Portable => 3,
+        }
+    }
+}
+
+/// The code of the current instruction set; 0 before the first use.
+static CURRENT: AtomicU8 = AtomicU8::new(0);
+
+/// Makes every kernel of the process run on `isa`.
+///
+/// # Errors
+/// When this machine doesn't have it.
+pub fn set_simd(isa: Isa) -> candle_core::Result<()> {
+    if !Isa::available().contains(&isa) {
+        candle_core::bail!(
+            "set_simd: expected one of {:?}, got {isa:?}",
+            Isa::available()
+        );
+    }
+    CURRENT.store(isa.code(), Ordering::Relaxed);
+    Ok(())
 }
 
 /// Sixteen lanes of f32.

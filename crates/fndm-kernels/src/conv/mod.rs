@@ -199,7 +199,7 @@ impl ConvOp {
         w: &[f32],
         bias: Option<&[f32]>,
     ) -> (CpuStorage, candle_core::Shape) {
-        let (isa, s) = (Isa::detect(), &self.shape);
+        let (isa, s) = (Isa::current(), &self.shape);
         let y = if s.winograd(self.exact) {
             self.winograd_weights(isa, w, false, |u| winograd::forward(isa, s, x, u, bias))
         } else {
@@ -209,7 +209,7 @@ impl ConvOp {
     }
 
     fn input_gradient(&self, w: &[f32], dy: &[f32]) -> Vec<f32> {
-        let (isa, s) = (Isa::detect(), &self.shape);
+        let (isa, s) = (Isa::current(), &self.shape);
         if s.winograd(self.exact) {
             let turned = Shape {
                 ci: s.co,
@@ -225,7 +225,7 @@ impl ConvOp {
     }
 
     fn weight_gradient(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
-        let (isa, s) = (Isa::detect(), &self.shape);
+        let (isa, s) = (Isa::current(), &self.shape);
         if s.winograd(self.exact) {
             winograd::weight_gradient(isa, s, x, dy)
         } else {
@@ -309,7 +309,7 @@ impl CustomOp3 for ConvOp {
             let s = &self.shape;
             let sums = with_floats([&dy], |[dy]| {
                 Ok(channel_sums(
-                    Isa::detect(),
+                    Isa::current(),
                     dy,
                     s.batch,
                     s.co,
