@@ -1,4 +1,7 @@
 //! Connected components of a mask in 1 to 3 dimensions.
+//!
+//! Rows along the last axis are cut into runs of true voxels, and runs that touch are joined by
+//! union-find. There are far fewer runs than voxels.
 
 use crate::error::{Error, Result};
 use crate::surface::{Connectivity, Mask};
@@ -24,8 +27,6 @@ impl<D: Dimension> Components<D> {
 /// Parts a mask into connected components: voxels that hang together through neighbours of the
 /// given [`Connectivity`]. Numbered as scipy's `ndimage.label` numbers them.
 ///
-/// One pass with union-find, 4 bytes per voxel.
-///
 /// ```
 /// use fndm_metrics::{Connectivity, connected_components};
 /// use ndarray::array;
@@ -42,94 +43,200 @@ pub fn connected_components<D: Dimension>(
     mask: &ArrayView<'_, bool, D>,
     connectivity: Connectivity,
 ) -> Result<Components<D>> {
-    let box_3d = Mask::new("connected components", mask)?;
-    if mask.len() >= u32::MAX as usize {
-        return Err(Error::Parameter {
-            what: "voxels of a mask for connected components",
-            expected: "less than 2^32 - 1",
-            found: mask.len() as f64,
-        });
-    }
-    let (nx, ny, nz) = box_3d.view.dim();
-    let earlier = earlier_neighbours(box_3d.axes, connectivity);
-    let mut labels = vec![0u32; nx * ny * nz];
-    // parents[label] is a label of the same component, never a larger one.
-    let mut parents = vec![0u32];
-    for ((x, y, z), &inside) in box_3d.view.indexed_iter() {
-        if !inside {
-            continue;
-        }
-        let mut label = 0;
-        for &[dx, dy, dz] in &earlier {
-            let place = (
-                x.checked_add_signed(dx),
-                y.checked_add_signed(dy).filter(|&y| y < ny),
-                z.checked_add_signed(dz).filter(|&z| z < nz),
-            );
-            let (Some(x), Some(y), Some(z)) = place else {
-                continue;
-            };
-            let other = labels[(x * ny + y) * nz + z];
-            if other == 0 {
-                continue;
-            }
-            label = if label == 0 {
-                root(&mut parents, other)
-            } else {
-                join(&mut parents, label, other)
-            };
-        }
-        if label == 0 {
-            label = parents.len() as u32;
-            parents.push(label);
-        }
-        labels[(x * ny + y) * nz + z] = label;
-    }
-
-    // Roots are the smallest labels of their components: numbering them in order keeps the order
-    // of first voxels.
-    let mut numbers = vec![0u32; parents.len()];
-    let mut count = 0;
-    for label in 1..parents.len() as u32 {
-        let root = root(&mut parents, label);
-        numbers[label as usize] = if root == label {
-            count += 1;
-            count
-        } else {
-            numbers[root as usize]
-        };
-    }
-    let mut sizes = vec![0u64; count as usize];
-    for label in &mut labels {
-        *label = numbers[*label as usize];
-        if *label > 0 {
-            sizes[*label as usize - 1] += 1;
-        }
+    let runs = Runs::of(mask, connectivity)?;
+    let mut labels = vec![0u32; mask.len()];
+    for (row, run) in runs.iter() {
+        let from = row * runs.length;
+        labels[from + run.start as usize..from + run.end as usize].fill(run.label);
     }
     let labels = Array::from_shape_vec(mask.raw_dim(), labels).map_err(|_| Error::Shape {
         what: "component labels",
         expected: mask.shape().to_vec(),
-        found: vec![nx, ny, nz],
+        found: vec![mask.len()],
     })?;
-    Ok(Components { labels, sizes })
+    Ok(Components {
+        labels,
+        sizes: runs.sizes,
+    })
 }
 
-/// The neighbours that a row-major walk has passed already.
-fn earlier_neighbours(axes: [bool; 3], connectivity: Connectivity) -> Vec<[isize; 3]> {
-    let mut offsets = Vec::new();
-    for dx in -1..=0 {
-        for dy in -1..=1 {
-            for dz in -1..=1 {
-                let offset: [isize; 3] = [dx, dy, dz];
-                let moved = offset.iter().filter(|&&d| d != 0).count();
-                let exists = offset.iter().zip(axes).all(|(&d, axis)| axis || d == 0);
-                if offset < [0, 0, 0] && exists && moved <= connectivity.axes() {
-                    offsets.push(offset);
+/// True voxels `start..end` of a row, and the component they are of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+    pub(crate) label: u32,
+}
+
+/// The runs of a mask, labelled by component.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    runs: Vec<Run>,
+    /// The first run of each row, and the number of runs.
+    rows: Vec<u32>,
+    /// The length of a row.
+    length: usize,
+    /// The number of voxels of component `i + 1`.
+    pub(crate) sizes: Vec<u64>,
+}
+
+impl Runs {
+    pub(crate) fn of<D: Dimension>(
+        mask: &ArrayView<'_, bool, D>,
+        connectivity: Connectivity,
+    ) -> Result<Self> {
+        let mask = Mask::new("connected components", mask)?;
+        if mask.view.len() >= u32::MAX as usize {
+            return Err(Error::Parameter {
+                what: "voxels of a mask for connected components",
+                expected: "less than 2^32 - 1",
+                found: mask.view.len() as f64,
+            });
+        }
+        let (nx, ny, length) = mask.view.dim();
+        let mut found = Self {
+            runs: Vec::new(),
+            rows: Vec::with_capacity(nx * ny + 1),
+            length,
+            sizes: Vec::new(),
+        };
+        // parents[run] is a run of the same component, never a later one.
+        let mut parents: Vec<u32> = Vec::new();
+        let reach = connectivity.axes();
+        let earlier: Vec<(isize, isize)> = [(-1, -1), (-1, 0), (-1, 1), (0, -1)]
+            .into_iter()
+            .filter(|&(dx, dy)| {
+                let exists = (mask.axes[0] || dx == 0) && (mask.axes[1] || dy == 0);
+                exists && moved(dx, dy) <= reach
+            })
+            .collect();
+        for x in 0..nx {
+            for y in 0..ny {
+                let first = found.runs.len();
+                found.rows.push(first as u32);
+                found.cut(mask.view.slice(ndarray::s![x, y, ..]));
+                parents.extend(first as u32..found.runs.len() as u32);
+                for &(dx, dy) in &earlier {
+                    let (Some(x), Some(y)) = (x.checked_add_signed(dx), y.checked_add_signed(dy))
+                    else {
+                        continue;
+                    };
+                    if y < ny {
+                        let row = x * ny + y;
+                        let other = found.rows[row] as usize..found.rows[row + 1] as usize;
+                        let slack = u32::from(moved(dx, dy) < reach);
+                        found.join_rows(&mut parents, first, other, slack);
+                    }
+                }
+            }
+        }
+        found.rows.push(found.runs.len() as u32);
+        found.number(&mut parents);
+        Ok(found)
+    }
+
+    /// Adds the runs of a row.
+    fn cut(&mut self, row: ndarray::ArrayView1<'_, bool>) {
+        let mut start = None;
+        for (z, &inside) in row.iter().enumerate() {
+            match (start, inside) {
+                (None, true) => start = Some(z as u32),
+                (Some(from), false) => {
+                    self.push(from, z as u32);
+                    start = None;
+                }
+                _ => {}
+            }
+        }
+        if let Some(from) = start {
+            self.push(from, row.len() as u32);
+        }
+    }
+
+    fn push(&mut self, start: u32, end: u32) {
+        self.runs.push(Run {
+            start,
+            end,
+            label: 0,
+        });
+    }
+
+    /// Joins the runs from `first` on with those of an earlier row that touch them. `slack` is 1
+    /// where a step along the row may come on top.
+    fn join_rows(
+        &self,
+        parents: &mut [u32],
+        first: usize,
+        other: std::ops::Range<usize>,
+        slack: u32,
+    ) {
+        let mut j = other.start;
+        for i in first..self.runs.len() {
+            let run = self.runs[i];
+            while j < other.end && self.runs[j].end + slack <= run.start {
+                j += 1;
+            }
+            let mut k = j;
+            while k < other.end && self.runs[k].start < run.end + slack {
+                join(parents, i as u32, k as u32);
+                k += 1;
+            }
+        }
+    }
+
+    /// Numbers the components. Roots are the first runs of their components: numbering them in
+    /// order keeps the order of first voxels.
+    fn number(&mut self, parents: &mut [u32]) {
+        for run in 0..self.runs.len() {
+            let root = root(parents, run as u32) as usize;
+            let label = if root == run {
+                self.sizes.push(0);
+                self.sizes.len() as u32
+            } else {
+                self.runs[root].label
+            };
+            self.runs[run].label = label;
+            let voxels = u64::from(self.runs[run].end - self.runs[run].start);
+            self.sizes[label as usize - 1] += voxels;
+        }
+    }
+
+    /// The runs with their row, in array order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, Run)> + '_ {
+        self.rows.windows(2).enumerate().flat_map(|(row, ends)| {
+            let runs = &self.runs[ends[0] as usize..ends[1] as usize];
+            runs.iter().map(move |&run| (row, run))
+        })
+    }
+
+    /// Calls `visit` with the labels of each pair of runs of two masks of one shape that share
+    /// voxels, and how many.
+    pub(crate) fn overlaps(&self, other: &Self, mut visit: impl FnMut(u32, u32, u64)) {
+        for (a, b) in self.rows.windows(2).zip(other.rows.windows(2)) {
+            let mut a = &self.runs[a[0] as usize..a[1] as usize];
+            let mut b = &other.runs[b[0] as usize..b[1] as usize];
+            while let (Some((first, rest_a)), Some((second, rest_b))) =
+                (a.split_first(), b.split_first())
+            {
+                let common = first.end.min(second.end);
+                let voxels = common.saturating_sub(first.start.max(second.start));
+                if voxels > 0 {
+                    visit(first.label, second.label, u64::from(voxels));
+                }
+                if first.end == common {
+                    a = rest_a;
+                }
+                if second.end == common {
+                    b = rest_b;
                 }
             }
         }
     }
-    offsets
+}
+
+/// The number of axes along which a neighbouring row differs.
+fn moved(dx: isize, dy: isize) -> usize {
+    usize::from(dx != 0) + usize::from(dy != 0)
 }
 
 fn root(parents: &mut [u32], mut label: u32) -> u32 {
@@ -142,10 +249,9 @@ fn root(parents: &mut [u32], mut label: u32) -> u32 {
     label
 }
 
-fn join(parents: &mut [u32], a: u32, b: u32) -> u32 {
+fn join(parents: &mut [u32], a: u32, b: u32) {
     let (a, b) = (root(parents, a), root(parents, b));
     parents[a.max(b) as usize] = a.min(b);
-    a.min(b)
 }
 
 #[cfg(test)]

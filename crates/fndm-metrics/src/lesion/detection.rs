@@ -1,6 +1,6 @@
 //! Lesion-wise detection of one volume.
 
-use crate::components::connected_components;
+use crate::components::Runs;
 use crate::empty::check_spacing;
 use crate::error::{Error, Result, same_shape};
 use crate::score::{Score, Undefined};
@@ -194,21 +194,19 @@ pub fn lesion_detection<D: Dimension>(
     check_spacing(reference.ndim(), spacing)?;
     config.found.check()?;
     config.confirmed.check()?;
-    let lesions = connected_components(reference, config.connectivity)?;
-    let components = connected_components(result, config.connectivity)?;
+    let lesions = Runs::of(reference, config.connectivity)?;
+    let components = Runs::of(result, config.connectivity)?;
 
     // Common voxels of each pair that touches.
     let mut common: BTreeMap<(u32, u32), u64> = BTreeMap::new();
-    for (&lesion, &component) in lesions.labels.iter().zip(components.labels.iter()) {
-        if lesion > 0 && component > 0 {
-            *common.entry((lesion, component)).or_insert(0) += 1;
-        }
-    }
+    lesions.overlaps(&components, |lesion, component, voxels| {
+        *common.entry((lesion, component)).or_insert(0) += voxels;
+    });
     let counts = |voxels: u64| voxels >= config.minimum_voxels;
     let kept = |component: u32| counts(components.sizes[component as usize - 1]);
-    let mut covered_lesion = vec![0u64; lesions.count()];
-    let mut covered_component = vec![0u64; components.count()];
-    let mut touching = vec![BTreeSet::new(); lesions.count()];
+    let mut covered_lesion = vec![0u64; lesions.sizes.len()];
+    let mut covered_component = vec![0u64; components.sizes.len()];
+    let mut touching = vec![BTreeSet::new(); lesions.sizes.len()];
     for (&(lesion, component), &voxels) in &common {
         covered_component[component as usize - 1] += voxels;
         if kept(component) {
