@@ -1,41 +1,60 @@
 //! Smoothing and smooth random fields on a slice.
 
-use ndarray::{Array2, Axis};
+use ndarray::Array2;
 use rand::{Rng, RngExt};
 
 /// About a Gaussian of standard deviation `sigma` pixels: three box means, border values repeated.
 pub(super) fn smooth(image: &Array2<f32>, sigma: f64) -> Array2<f32> {
-    let mut out = image.clone();
     // Each box has a third of the variance: whole pixels first, then a part of the next two.
     let variance = sigma.max(0.0).powi(2) / 3.0;
     let radius = ((0.25 + 3.0 * variance).sqrt() - 0.5).floor();
     let width = 2.0 * radius + 1.0;
     let have = radius * (radius + 1.0) / 3.0;
     let part = (variance - have) * width / (2.0 * ((radius + 1.0).powi(2) - variance));
-    for axis in [Axis(0), Axis(1)] {
-        for mut lane in out.lanes_mut(axis) {
-            let mut line: Vec<f32> = lane.iter().copied().collect();
-            for _ in 0..3 {
-                line = box_mean(&line, radius as isize, part as f32);
-            }
-            for (v, s) in lane.iter_mut().zip(line) {
-                *v = s;
-            }
-        }
+    if variance == 0.0 || image.is_empty() {
+        return image.clone();
     }
-    out
+    // Means down the columns, then the same on the transposed image.
+    let (h, w) = image.dim();
+    let mut pixels: Vec<f32> = image.iter().copied().collect();
+    for (h, w) in [(h, w), (w, h)] {
+        for _ in 0..3 {
+            pixels = box_mean(&pixels, h, w, radius as isize, part as f32);
+        }
+        pixels = (0..w)
+            .flat_map(|j| (0..h).map(move |i| i * w + j))
+            .map(|at| pixels[at])
+            .collect();
+    }
+    Array2::from_shape_fn((h, w), |(i, j)| pixels[i * w + j])
 }
 
-/// Mean over `2 whole + 1` pixels and the two beside them, which count with the weight `part`.
-fn box_mean(line: &[f32], whole: isize, part: f32) -> Vec<f32> {
-    let n = line.len() as isize;
-    let at = |i: isize| line[i.clamp(0, n - 1) as usize];
+/// Mean down the columns over `2 whole + 1` pixels and the two beside them, which count with the
+/// weight `part`. One running sum for each column, so that the inner loop runs along a row.
+fn box_mean(pixels: &[f32], h: usize, w: usize, whole: isize, part: f32) -> Vec<f32> {
+    let row = |i: isize| {
+        let start = i.clamp(0, h as isize - 1) as usize * w;
+        &pixels[start..start + w]
+    };
     let weight = 1.0 / ((2 * whole + 1) as f32 + 2.0 * part);
-    let mut sum: f32 = (-whole..=whole).map(at).sum();
-    let mut out = Vec::with_capacity(line.len());
-    for i in 0..n {
-        out.push(weight * (sum + part * (at(i - whole - 1) + at(i + whole + 1))));
-        sum += at(i + whole + 1) - at(i - whole);
+    let mut sum = vec![0.0f32; w];
+    for i in -whole..=whole {
+        for (sum, v) in sum.iter_mut().zip(row(i)) {
+            *sum += v;
+        }
+    }
+    let mut out = Vec::with_capacity(pixels.len());
+    for i in 0..h as isize {
+        let ends = row(i - whole - 1).iter().zip(row(i + whole + 1));
+        let means = sum
+            .iter()
+            .zip(ends)
+            .map(|(sum, (before, after))| weight * (sum + part * (before + after)));
+        out.extend(means);
+        let moves = row(i - whole).iter().zip(row(i + whole + 1));
+        for (sum, (first, after)) in sum.iter_mut().zip(moves) {
+            *sum += after - first;
+        }
     }
     out
 }

@@ -1,4 +1,6 @@
 //! What each kind of corruption puts in place of the image. The caller mixes it in by region.
+//!
+//! `image` is the part of the slice around the region, `side` the longer side of the whole slice.
 
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, Zip};
 use rand::{Rng, RngExt};
@@ -8,7 +10,7 @@ use super::filter::{field, smooth};
 
 pub(super) fn noise<R: Rng + ?Sized>(
     rng: &mut R,
-    image: ArrayView3<f32>,
+    image: &ArrayView3<f32>,
     region: &Array2<bool>,
 ) -> Array3<f32> {
     let keep = if rng.random_bool(0.5) { 0.0 } else { 1.0 };
@@ -26,7 +28,7 @@ pub(super) fn noise<R: Rng + ?Sized>(
     new
 }
 
-pub(super) fn constant<R: Rng + ?Sized>(rng: &mut R, image: ArrayView3<f32>) -> Array3<f32> {
+pub(super) fn constant<R: Rng + ?Sized>(rng: &mut R, image: &ArrayView3<f32>) -> Array3<f32> {
     let mut new = Array3::zeros(image.raw_dim());
     for mut plane in new.outer_iter_mut() {
         plane.fill(rng.random_range(-1.0..=1.0f32));
@@ -42,15 +44,16 @@ fn signed<R: Rng + ?Sized>(rng: &mut R, low: f32, high: f32) -> f32 {
 
 pub(super) fn intensity_shift<R: Rng + ?Sized>(
     rng: &mut R,
-    image: ArrayView3<f32>,
+    image: &ArrayView3<f32>,
     region: &Array2<bool>,
+    side: usize,
 ) -> Array3<f32> {
     let (channels, h, w) = image.dim();
     let scale = rng.random_range(3.0..10.0);
     let texture = field(rng, h, w, scale);
     // A core: the inner part of the region, with a wavy border.
     let core = rng.random_bool(0.5).then(|| {
-        let sigma = f64::from(rng.random_range(1.5..4.0f32)) * (h.max(w) as f64 / 64.0);
+        let sigma = f64::from(rng.random_range(1.5..4.0f32)) * (side as f64 / 64.0);
         let depth = smooth(&region.mapv(|r| f32::from(u8::from(r))), sigma);
         let level = rng.random_range(0.55..0.9f32);
         Zip::from(&depth)
@@ -97,8 +100,8 @@ pub(super) fn intensity_shift<R: Rng + ?Sized>(
 
 pub(super) fn blend<R: Rng + ?Sized>(
     rng: &mut R,
-    image: ArrayView3<f32>,
-    other: ArrayView3<f32>,
+    image: &ArrayView3<f32>,
+    other: &ArrayView3<f32>,
 ) -> Array3<f32> {
     let share = rng.random_range(0.5..=1.0f32);
     Zip::from(image)
@@ -106,9 +109,12 @@ pub(super) fn blend<R: Rng + ?Sized>(
         .map_collect(|a, b| a + share * (b - a))
 }
 
-pub(super) fn blur<R: Rng + ?Sized>(rng: &mut R, image: ArrayView3<f32>) -> Array3<f32> {
-    let (_, h, w) = image.dim();
-    let sigma = rng.random_range(1.5..5.0) * (h.max(w) as f64 / 64.0).max(0.5);
+pub(super) fn blur<R: Rng + ?Sized>(
+    rng: &mut R,
+    image: &ArrayView3<f32>,
+    side: usize,
+) -> Array3<f32> {
+    let sigma = rng.random_range(1.5..5.0) * (side as f64 / 64.0).max(0.5);
     let mut new = image.to_owned();
     for (mut to, from) in new.axis_iter_mut(Axis(0)).zip(image.outer_iter()) {
         to.assign(&smooth(&from.to_owned(), sigma));
@@ -118,13 +124,13 @@ pub(super) fn blur<R: Rng + ?Sized>(rng: &mut R, image: ArrayView3<f32>) -> Arra
 
 pub(super) fn elastic<R: Rng + ?Sized>(
     rng: &mut R,
-    image: ArrayView3<f32>,
+    image: &ArrayView3<f32>,
     region: &Array2<bool>,
-    head: ArrayView2<bool>,
+    head: &ArrayView2<bool>,
+    side: usize,
 ) -> Array3<f32> {
     let (_, h, w) = image.dim();
-    let side = h.max(w) as f64;
-    let scale = rng.random_range(0.06..0.2) * side;
+    let scale = rng.random_range(0.06..0.2) * side as f64;
     let reach = rng.random_range(0.06..0.16f32) * side as f32;
     let down = field(rng, h, w, scale);
     let right = field(rng, h, w, scale);
@@ -139,14 +145,14 @@ pub(super) fn elastic<R: Rng + ?Sized>(
         // Background is no texture.
         if head[from] {
             for (mut to, image) in new.outer_iter_mut().zip(image.outer_iter()) {
-                to[[i, j]] = bilinear(image, y, x);
+                to[[i, j]] = bilinear(&image, y, x);
             }
         }
     }
     new
 }
 
-fn bilinear(image: ArrayView2<f32>, y: f32, x: f32) -> f32 {
+fn bilinear(image: &ArrayView2<f32>, y: f32, x: f32) -> f32 {
     let (h, w) = image.dim();
     let (i, j) = (y as usize, x as usize);
     let (i1, j1) = ((i + 1).min(h - 1), (j + 1).min(w - 1));
@@ -158,7 +164,7 @@ fn bilinear(image: ArrayView2<f32>, y: f32, x: f32) -> f32 {
 
 pub(super) fn shuffle<R: Rng + ?Sized>(
     rng: &mut R,
-    image: ArrayView3<f32>,
+    image: &ArrayView3<f32>,
     region: &Array2<bool>,
 ) -> Array3<f32> {
     let pixels: Vec<(usize, usize)> = region

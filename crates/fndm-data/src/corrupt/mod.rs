@@ -21,15 +21,25 @@
 //! # Ok::<(), fndm_data::Error>(())
 //! ```
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "array views are passed by value, as is usual with ndarray"
+)]
+
 mod filter;
 mod kinds;
 
-use ndarray::{Array2, ArrayView2, ArrayView3, ArrayViewMut3, Zip};
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayView1, ArrayView2, ArrayView3, ArrayViewMut3, Zip, s};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use crate::freeform::{check_weights, pick};
 use crate::{Error, Result};
+
+/// Widest soft edge in pixels.
+const MAX_EDGE: f64 = 64.0;
 
 /// One kind of corruption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -95,32 +105,56 @@ impl Corruption {
                 other.shape(),
             ));
         }
-        let region = Zip::from(mask).and(head).map_collect(|m, h| *m && *h);
-        if !region.iter().any(|r| *r) {
-            return Ok(());
-        }
-        let alpha = edge(&region, soft_edge);
-        let new = match self {
-            Self::Noise => kinds::noise(rng, image.view(), &region),
-            Self::Constant => kinds::constant(rng, image.view()),
-            Self::IntensityShift => kinds::intensity_shift(rng, image.view(), &region),
-            Self::BlendOtherSlice => kinds::blend(rng, image.view(), other),
-            Self::Blur => kinds::blur(rng, image.view()),
-            Self::ElasticTexture => kinds::elastic(rng, image.view(), &region, head),
-            Self::Shuffle => kinds::shuffle(rng, image.view(), &region),
+        let side = h.max(w);
+        // Only the surroundings of the region have a say: as far as smoothing and shifting reach.
+        let margin = match self {
+            Self::Blur | Self::ElasticTexture | Self::IntensityShift => side / 4 + 1,
+            _ => 1,
         };
-        for (mut plane, new) in image.outer_iter_mut().zip(new.outer_iter()) {
-            Zip::from(&mut plane)
-                .and(&new)
-                .and(&alpha)
-                .for_each(|v, new, a| {
-                    if *a > 0.0 {
-                        *v = (*v + a * (new - *v)).clamp(-1.0, 1.0);
-                    }
-                });
+        let margin = margin.max((1.5 * soft_edge.clamp(0.0, MAX_EDGE)).ceil() as usize + 1);
+        let region = Zip::from(mask).and(head).map_collect(|m, h| *m && *h);
+        let Some((rows, columns)) = surroundings(&region, margin) else {
+            return Ok(());
+        };
+        let part = s![.., rows.clone(), columns.clone()];
+        let plane = s![rows, columns];
+        let (mut image, other) = (image.slice_mut(part), other.slice(part));
+        let (region, head) = (region.slice(plane).to_owned(), head.slice(plane));
+        let alpha = edge(&region, soft_edge);
+        let old = image.view();
+        let new = match self {
+            Self::Noise => kinds::noise(rng, &old, &region),
+            Self::Constant => kinds::constant(rng, &old),
+            Self::IntensityShift => kinds::intensity_shift(rng, &old, &region, side),
+            Self::BlendOtherSlice => kinds::blend(rng, &old, &other),
+            Self::Blur => kinds::blur(rng, &old, side),
+            Self::ElasticTexture => kinds::elastic(rng, &old, &region, &head, side),
+            Self::Shuffle => kinds::shuffle(rng, &old, &region),
+        };
+        for (plane, new) in image.outer_iter_mut().zip(new.outer_iter()) {
+            Zip::from(plane).and(new).and(&alpha).for_each(|v, new, a| {
+                if *a > 0.0 {
+                    *v = (*v + a * (new - *v)).clamp(-1.0, 1.0);
+                }
+            });
         }
         Ok(())
     }
+}
+
+/// The rows and columns of a region with a margin around it; `None` if the region is empty.
+fn surroundings(region: &Array2<bool>, margin: usize) -> Option<(Range<usize>, Range<usize>)> {
+    let (h, w) = region.dim();
+    let holds = |lane: ArrayView1<bool>| lane.iter().any(|r| *r);
+    let mut rows = (0..h).filter(|i| holds(region.row(*i)));
+    let mut columns = (0..w).filter(|j| holds(region.column(*j)));
+    let span = |first: usize, last: usize, n: usize| {
+        first.saturating_sub(margin)..(last + 1 + margin).min(n)
+    };
+    Some((
+        span(rows.clone().next()?, rows.next_back()?, h),
+        span(columns.clone().next()?, columns.next_back()?, w),
+    ))
 }
 
 /// Weight of the corruption at each pixel: 0 outside the region, 1 well inside.
@@ -131,7 +165,7 @@ fn edge(region: &Array2<bool>, soft_edge: f64) -> Array2<f32> {
         return hard;
     }
     // A blurred border passes through a half; twice the excess rises from 0 to 1 within it.
-    let soft = filter::smooth(&hard, soft_edge.min(64.0) / 2.0);
+    let soft = filter::smooth(&hard, soft_edge.min(MAX_EDGE) / 2.0);
     Zip::from(&hard)
         .and(&soft)
         .map_collect(|h, s| h * (2.0 * s - 0.8).clamp(0.2, 1.0))
@@ -198,7 +232,7 @@ impl CorruptionMix {
     /// edge is not within 0 to 64 px.
     pub fn check(&self) -> Result<()> {
         check_weights("CorruptionMix weights", &self.weights())?;
-        if !(0.0..=64.0).contains(&self.soft_edge) {
+        if !(0.0..=MAX_EDGE).contains(&self.soft_edge) {
             return Err(Error::config(
                 "CorruptionMix.soft_edge",
                 "0 to 64",

@@ -13,6 +13,11 @@
 //! assert_eq!(mask.dim(), (64, 64));
 //! ```
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "array views are passed by value, as is usual with ndarray"
+)]
+
 mod place;
 mod raster;
 
@@ -61,6 +66,9 @@ pub struct FreeForm {
     pub brush: Brush,
     /// Mean length of a segment, as a share of the image's diagonal.
     pub length: f64,
+    /// Limit x by the height and y by the width, as the published code does. It matters on images
+    /// that are not square alone.
+    pub swapped_limits: bool,
 }
 
 impl Default for FreeForm {
@@ -75,6 +83,7 @@ impl Default for FreeForm {
                 high: 0.16,
             },
             length: 1.0 / 10.0,
+            swapped_limits: false,
         }
     }
 }
@@ -92,6 +101,7 @@ impl FreeForm {
                 high: 40.0,
             },
             length: 1.0 / 8.0,
+            swapped_limits: true,
         }
     }
 
@@ -105,6 +115,7 @@ impl FreeForm {
                 low: 12.0 * scale,
                 high: 40.0 * scale,
             },
+            swapped_limits: false,
             ..Self::paper()
         }
     }
@@ -141,7 +152,7 @@ impl FreeForm {
         Ok(())
     }
 
-    /// Draws a mask (H, W); true is inside. Never empty, unless the image is.
+    /// Draws a mask (H, W); true is inside. Never empty on a square image.
     ///
     /// Settings that [`check`](Self::check) refuses are brought into range.
     pub fn draw<R: Rng + ?Sized>(&self, rng: &mut R, h: usize, w: usize) -> Array2<bool> {
@@ -155,10 +166,10 @@ impl FreeForm {
         mask
     }
 
-    /// As [`draw`](Self::draw), moved so that it overlaps the head: about half of the mask lies
-    /// within, or as much as the head allows. An empty head gives an empty mask.
+    /// As [`draw`](Self::draw), moved so that most of it lies in the head (H, W), and cut to the
+    /// head. At least one pixel is inside, unless the head is empty.
     pub fn draw_in<R: Rng + ?Sized>(&self, rng: &mut R, head: ArrayView2<bool>) -> Array2<bool> {
-        place::within(rng, head, |rng, h, w| self.draw(rng, h, w))
+        place::within(rng, &head, |rng, h, w| self.draw(rng, h, w))
     }
 
     fn stroke<R: Rng + ?Sized>(&self, rng: &mut R, mask: &mut Array2<bool>) {
@@ -176,8 +187,12 @@ impl FreeForm {
             let normal: f64 = rng.sample(StandardNormal);
             let length = (mean + deviation * normal).clamp(0.0, 2.0 * mean);
             let to = (
-                (from.0 + length * angle.cos()).clamp(0.0, width).trunc(),
-                (from.1 + length * angle.sin()).clamp(0.0, height).trunc(),
+                (from.0 + length * angle.cos())
+                    .clamp(0.0, far_x as f64)
+                    .trunc(),
+                (from.1 + length * angle.sin())
+                    .clamp(0.0, far_y as f64)
+                    .trunc(),
             );
             raster::thick_line(mask, from, to, brush / 2.0);
             from = to;
@@ -293,7 +308,7 @@ impl Blob {
 
     /// As [`FreeForm::draw_in`].
     pub fn draw_in<R: Rng + ?Sized>(&self, rng: &mut R, head: ArrayView2<bool>) -> Array2<bool> {
-        place::within(rng, head, |rng, h, w| self.draw(rng, h, w))
+        place::within(rng, &head, |rng, h, w| self.draw(rng, h, w))
     }
 
     fn region<R: Rng + ?Sized>(&self, rng: &mut R, mask: &mut Array2<bool>) {
@@ -421,7 +436,7 @@ impl MaskMix {
 
     /// As [`FreeForm::draw_in`].
     pub fn draw_in<R: Rng + ?Sized>(&self, rng: &mut R, head: ArrayView2<bool>) -> Array2<bool> {
-        place::within(rng, head, |rng, h, w| self.draw(rng, h, w))
+        place::within(rng, &head, |rng, h, w| self.draw(rng, h, w))
     }
 }
 

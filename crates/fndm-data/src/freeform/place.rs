@@ -1,13 +1,13 @@
 //! Moving a mask onto the head.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Zip};
 use rand::{Rng, RngExt};
 
-/// Draws until half of the mask lies within the head; after some tries, shifts the best so that
-/// its middle comes upon a random pixel of the head.
+/// Draws until most of the mask lies within the head, moving it so that its middle comes upon a
+/// random pixel of the head where it does not; returns the part within.
 pub(super) fn within<R: Rng + ?Sized>(
     rng: &mut R,
-    head: ArrayView2<bool>,
+    head: &ArrayView2<bool>,
     mut draw: impl FnMut(&mut R, usize, usize) -> Array2<bool>,
 ) -> Array2<bool> {
     let (h, w) = head.dim();
@@ -18,30 +18,28 @@ pub(super) fn within<R: Rng + ?Sized>(
     if inside.is_empty() {
         return Array2::from_elem((h, w), false);
     }
-    let mut mask = draw(rng, h, w);
     for _ in 0..4 {
-        let (overlap, area) = count(&mask, head);
-        if 2 * overlap >= area && overlap > 0 {
-            return mask;
-        }
+        let mask = draw(rng, h, w);
         let target = inside[rng.random_range(0..inside.len())];
-        let moved = shift_to(&mask, target);
-        let (overlap, area) = count(&moved, head);
-        if 2 * overlap >= area && overlap > 0 {
-            return moved;
+        for candidate in [shift_to(&mask, target), mask] {
+            let area = count(&candidate);
+            let kept = Zip::from(&candidate).and(head).map_collect(|m, h| *m && *h);
+            let overlap = count(&kept);
+            if overlap > 0 && 4 * overlap >= 3 * area {
+                return kept;
+            }
         }
-        mask = draw(rng, h, w);
     }
-    // A head so small or thin that half a mask hardly fits in it: one pixel is sure.
+    // The head is small or thin beside the mask.
     let target = inside[rng.random_range(0..inside.len())];
-    let mut moved = shift_to(&mask, target);
-    moved[target] = true;
-    moved
+    let moved = shift_to(&draw(rng, h, w), target);
+    let mut kept = Zip::from(&moved).and(head).map_collect(|m, h| *m && *h);
+    kept[target] = true;
+    kept
 }
 
-fn count(mask: &Array2<bool>, head: ArrayView2<bool>) -> (usize, usize) {
-    let overlap = mask.iter().zip(head).filter(|(m, h)| **m && **h).count();
-    (overlap, mask.iter().filter(|m| **m).count())
+fn count(mask: &Array2<bool>) -> usize {
+    mask.iter().filter(|m| **m).count()
 }
 
 /// The mask moved so that its centre of mass lies at `target`; what leaves the image is lost.

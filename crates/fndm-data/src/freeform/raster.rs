@@ -18,7 +18,7 @@ pub(super) fn thick_line(mask: &mut Array2<bool>, from: (f64, f64), to: (f64, f6
             } else {
                 0.0
             };
-            if (px - t * dx).hypot(py - t * dy) <= radius {
+            if (px - t * dx).powi(2) + (py - t * dy).powi(2) <= radius * radius {
                 mask[[i, j]] = true;
             }
         }
@@ -44,7 +44,8 @@ pub(super) fn star(
             let (x, y) = (j as f64 - centre.0, i as f64 - centre.1);
             let u = (cos * x + sin * y) / half_axes.0;
             let v = (cos * y - sin * x) / half_axes.1;
-            if u.hypot(v) <= boundary(v.atan2(u)) {
+            let r = (u * u + v * v).sqrt();
+            if r <= reach && r <= boundary(v.atan2(u)) {
                 mask[[i, j]] = true;
             }
         }
