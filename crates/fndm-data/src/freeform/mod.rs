@@ -180,7 +180,11 @@ impl FreeForm {
         let low = TAU / 5.0 - rng.random_range(0.0..TAU / 15.0);
         let high = TAU / 5.0 + rng.random_range(0.0..TAU / 15.0);
         let brush = self.width(rng, (height * width).sqrt());
-        let mut from = (rng.random_range(0..w) as f64, rng.random_range(0..h) as f64);
+        let (far_x, far_y) = if self.swapped_limits { (h, w) } else { (w, h) };
+        let mut from = (
+            rng.random_range(0..far_x) as f64,
+            rng.random_range(0..far_y) as f64,
+        );
         for i in 0..between(rng, self.segments) {
             let angle = rng.random_range(low..=high);
             let angle = if i % 2 == 0 { TAU - angle } else { angle };
