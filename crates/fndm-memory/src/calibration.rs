@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use crate::smooth::Smoothing;
+use crate::coarse::CoarseConfig;
+use crate::smooth::{Edge, Smoothing};
 use crate::{Error, Result};
 
 /// The distribution of the smoothed scores of healthy pixels: thresholds for any quantile.
@@ -16,19 +17,15 @@ pub struct Calibration {
     pub slices: usize,
     /// The smoothing of the maps.
     pub smoothing: Smoothing,
+    /// What the smoothing saw beyond the image.
+    pub edge: Edge,
     /// By how many pixels the head was eroded.
     pub head_erosion: usize,
 }
 
 impl Calibration {
-    /// From all values of healthy pixels; `quantile` becomes a knot, so that its threshold is exact.
-    pub(crate) fn new(
-        mut values: Vec<f32>,
-        quantile: f64,
-        slices: usize,
-        smoothing: Smoothing,
-        head_erosion: usize,
-    ) -> Result<Self> {
+    /// From all values of healthy pixels; the config's quantile becomes a knot, so that its threshold is exact.
+    pub(crate) fn new(mut values: Vec<f32>, slices: usize, config: &CoarseConfig) -> Result<Self> {
         if values.is_empty() {
             return Err(Error::Empty {
                 what: "the set of healthy head pixels",
@@ -42,7 +39,7 @@ impl Calibration {
         values.sort_unstable_by(f32::total_cmp);
         let mut probabilities: Vec<f64> = (0..=990).map(|i| f64::from(i) / 1000.0).collect();
         probabilities.extend((9901..=10_000).map(|i| f64::from(i) / 10_000.0));
-        probabilities.push(quantile);
+        probabilities.push(config.quantile);
         probabilities.sort_unstable_by(f64::total_cmp);
         probabilities.dedup();
         let last = values.len() - 1;
@@ -58,14 +55,14 @@ impl Calibration {
                 (a + (at - low as f64) * (b - a)) as f32
             })
             .collect();
-        let pixels = values.len() as u64;
         Ok(Self {
             probabilities,
             scores,
-            pixels,
+            pixels: values.len() as u64,
             slices,
-            smoothing,
-            head_erosion,
+            smoothing: config.smoothing,
+            edge: config.edge,
+            head_erosion: config.head_erosion,
         })
     }
 
@@ -114,7 +111,11 @@ mod tests {
 
     fn calibration(quantile: f64) -> Calibration {
         let values = (0..=1000).rev().map(|i| i as f32).collect();
-        Calibration::new(values, quantile, 1, Smoothing::Off, 0).unwrap()
+        let config = CoarseConfig {
+            quantile,
+            ..CoarseConfig::default()
+        };
+        Calibration::new(values, 1, &config).unwrap()
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::{Error, FeatureExtractor, Result, Stage};
 pub struct CoarseConfig {
     /// Smoothing of the upsampled scores.
     pub smoothing: Smoothing,
+    /// What the smoothing sees beyond the image.
+    pub edge: Edge,
     /// The part of healthy head pixels that lies below the threshold, in (0, 1).
     pub quantile: f64,
     /// By how many pixels the head is eroded before its pixels count: its rim is never part of the segmentation.
@@ -31,6 +33,7 @@ impl Default for CoarseConfig {
     fn default() -> Self {
         Self {
             smoothing: Smoothing::At256(4.0),
+            edge: Edge::Symmetric,
             quantile: 0.98,
             head_erosion: 2,
             min_component: 8,
@@ -80,7 +83,7 @@ impl CoarseConfig {
     ) -> Result<Array3<f32>> {
         self.smoothing.check()?;
         let mut maps = upsample_bilinear(patch_scores, size)?;
-        gaussian_blur(&mut maps, self.smoothing.sigma(size), Edge::Symmetric)?;
+        gaussian_blur(&mut maps, self.smoothing.sigma(size), self.edge)?;
         Ok(maps)
     }
 
@@ -145,7 +148,8 @@ impl CoarseMap {
     }
 }
 
-/// A model of healthy patches that scores the patches of other images, such as [`MemoryBank`](crate::MemoryBank).
+/// A model of healthy patches that scores the patches of other images: [`MemoryBank`](crate::MemoryBank) or
+/// [`Padim`](crate::Padim).
 pub trait HealthyModel {
     /// How far each patch of images `(B, C, H, W)` is from healthy: `(B, h, w)` on the grid of the patches.
     ///
@@ -229,13 +233,7 @@ pub trait HealthyModel {
             }
         }
         report(on_progress, Stage::Calibration, n, n)?;
-        let calibration = Calibration::new(
-            values,
-            config.quantile,
-            n,
-            config.smoothing,
-            config.head_erosion,
-        )?;
+        let calibration = Calibration::new(values, n, &config)?;
         self.set_calibration(Some(calibration));
         Ok(())
     }
@@ -252,7 +250,7 @@ pub trait HealthyModel {
         let calibration = self
             .calibration()
             .ok_or_else(|| not("call calibrate with healthy slices first"))?;
-        if calibration.smoothing != config.smoothing {
+        if (calibration.smoothing, calibration.edge) != (config.smoothing, config.edge) {
             return Err(not("the smoothing has changed since"));
         }
         if calibration.head_erosion != config.head_erosion {

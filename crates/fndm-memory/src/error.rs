@@ -107,7 +107,7 @@ pub enum Error {
     },
     /// The network that extracts the features failed.
     #[error("feature extractor")]
-    Extractor(#[from] fndm_models::Error),
+    Extractor(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A tensor operation failed.
     #[error("tensor operation")]
     Tensor(#[from] candle_core::Error),
@@ -131,6 +131,12 @@ impl Error {
             expected: expected.into(),
             got: format!("{got:?}"),
         }
+    }
+}
+
+impl From<fndm_models::Error> for Error {
+    fn from(e: fndm_models::Error) -> Self {
+        Self::Extractor(Box::new(e))
     }
 }
 

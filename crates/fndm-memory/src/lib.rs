@@ -1,7 +1,7 @@
 //! Memory bank of healthy patch features: coreset, exact nearest neighbours, coarse lesion maps.
 //!
-//! A bank holds patch features of healthy slices (PatchCore, Roth et al. 2022). What lies far from all of them in another slice
-//! is suspicious: that is the coarse segmentation x_seg, which guides the diffusion model. No lesion's outline is ever used;
+//! A bank holds patch features of healthy slices (`PatchCore`, Roth et al. 2022). What lies far from all of them in another slice
+//! is suspicious: that is the coarse segmentation `x_seg`, which guides the diffusion model. No lesion's outline is ever used;
 //! the threshold comes from healthy slices alone.
 //!
 //! ```
@@ -44,11 +44,13 @@
 //! - [`NearestNeighbours`]: exact search.
 //! - [`MemoryBank`], [`MemoryConfig`], [`BankBuilder`]: all of these together, with `save` and `load`.
 //! - [`HealthyModel`]: score maps, calibration and [`CoarseMap`]s; [`CoarseConfig`], [`Calibration`].
+//! - [`Padim`], [`PadimConfig`], [`PadimBuilder`]: a Gaussian per position instead of a bank, behind the same trait.
 //! - [`upsample_bilinear`], [`gaussian_blur`]: the two steps from patch scores to a map.
 
 mod bank;
 mod builder;
 mod calibration;
+mod cholesky;
 mod classifier;
 mod coarse;
 mod coreset;
@@ -58,6 +60,7 @@ mod extractor;
 mod greedy;
 mod morphology;
 mod neighbours;
+mod padim;
 mod patch;
 mod pool;
 mod progress;
@@ -68,7 +71,7 @@ mod standardise;
 mod store;
 mod tensor;
 
-pub use bank::{MemoryBank, MemoryConfig, Score};
+pub use bank::{ImageScore, MemoryBank, MemoryConfig, Score};
 pub use builder::BankBuilder;
 pub use calibration::Calibration;
 pub use classifier::ClassifierFeatures;
@@ -77,6 +80,7 @@ pub use coreset::{Coreset, CoresetMethod, CoresetSize, greedy, greedy_from};
 pub use error::{Error, Result};
 pub use extractor::FeatureExtractor;
 pub use neighbours::{NearestNeighbours, Neighbours, Storage};
+pub use padim::{Padim, PadimBuilder, PadimConfig};
 pub use patch::{PatchEmbedding, PatchFeatures};
 pub use progress::{OnProgress, Progress, Stage, silent};
 pub use projection::SparseProjection;

@@ -49,6 +49,9 @@ impl Storage {
 #[derive(Debug, Clone)]
 pub struct NearestNeighbours {
     rows: Tensor,
+    /// What is subtracted from rows and queries before they are multiplied.
+    center: Vec<f32>,
+    /// Squared norms of the rows about the center.
     norms: Vec<f32>,
     dimension: usize,
 }
@@ -89,25 +92,38 @@ impl NearestNeighbours {
         if n * dimension == 0 {
             return Err(Error::Empty { what: "the bank" });
         }
-        let mut norms = Vec::with_capacity(n);
-        for start in (0..n).step_by(ROW_TILE) {
-            let tile = rows
-                .narrow(0, start, ROW_TILE.min(n - start))?
-                .to_dtype(DType::F32)?;
-            with_slice::<f32, _>(&tile, |values| {
-                norms.extend(values.chunks_exact(dimension).map(squared_norm));
-            })?;
-        }
-        if norms.iter().any(|n| !n.is_finite()) {
-            return Err(Error::NonFinite {
-                what: "the bank".to_owned(),
-            });
-        }
-        Ok(Self {
+        let center = center(&rows)?;
+        let mut index = Self {
             rows,
-            norms,
+            center,
+            norms: Vec::with_capacity(n),
             dimension,
-        })
+        };
+        for start in (0..n).step_by(ROW_TILE) {
+            let tile = index.tile(start, ROW_TILE.min(n - start))?;
+            index
+                .norms
+                .extend(tile.chunks_exact(dimension).map(squared_norm));
+        }
+        if index.norms.iter().all(|n| n.is_finite()) {
+            Ok(index)
+        } else {
+            Err(Error::NonFinite {
+                what: "the bank".to_owned(),
+            })
+        }
+    }
+
+    /// Some rows about the center, as f32.
+    fn tile(&self, start: usize, rows: usize) -> Result<Vec<f32>> {
+        let tile = self.rows.narrow(0, start, rows)?.to_dtype(DType::F32)?;
+        with_slice::<f32, _>(&tile, |values| self.centered(values))
+    }
+
+    fn centered(&self, values: &[f32]) -> Vec<f32> {
+        let rows = values.chunks_exact(self.dimension);
+        rows.flat_map(|row| row.iter().zip(&self.center).map(|(v, c)| v - c))
+            .collect()
     }
 
     /// The rows `(N, D)`, f32 or f16.
@@ -122,6 +138,21 @@ impl NearestNeighbours {
     pub fn to_array(&self) -> Result<Array2<f32>> {
         let values = self.rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         Array2::from_shape_vec((self.len(), self.dimension), values)
+            .map_err(|e| Error::shape("the bank", "rows of one length", e))
+    }
+
+    /// One row `(1, D)` as f32.
+    ///
+    /// # Errors
+    /// When there is no such row.
+    pub fn row(&self, row: usize) -> Result<Array2<f32>> {
+        let values = self
+            .rows
+            .narrow(0, row, 1)?
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1()?;
+        Array2::from_shape_vec((1, self.dimension), values)
             .map_err(|e| Error::shape("the bank", "rows of one length", e))
     }
 
@@ -160,10 +191,8 @@ impl NearestNeighbours {
         }
         let queries = row_values(&queries);
         let kept = k.min(self.len());
-        let mut found: Vec<Vec<Candidate>> = Vec::with_capacity(q);
-        for tile in queries.chunks(QUERY_TILE * dimension) {
-            found.extend(self.search_tile(tile, kept)?);
-        }
+        let mut found = self.candidates(&queries, (k + SPARE).min(self.len()))?;
+        self.settle(&mut found, &queries)?;
         let mut distances = Array2::from_elem((q, k), f32::INFINITY);
         let mut indices = Array2::from_elem((q, k), None);
         for (i, found) in found.iter().enumerate() {
@@ -175,44 +204,85 @@ impl NearestNeighbours {
         Ok(Neighbours { distances, indices })
     }
 
-    fn search_tile(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<Candidate>>> {
+    /// For every query the rows that rank first, by rounded keys.
+    fn candidates(&self, queries: &[f32], kept: usize) -> Result<Vec<Vec<Candidate>>> {
         let dimension = self.dimension;
-        let count = queries.len() / dimension;
-        let kept = (k + SPARE).min(self.len());
-        let tile = matrix(queries.to_vec(), count, dimension)?;
-        let mut found = vec![Vec::with_capacity(kept + 1); count];
+        let tiles = queries
+            .chunks(QUERY_TILE * dimension)
+            .map(|tile| matrix(self.centered(tile), tile.len() / dimension, dimension))
+            .collect::<Result<Vec<_>>>()?;
+        let mut found = vec![Vec::with_capacity(kept + 1); queries.len() / dimension];
         for start in (0..self.len()).step_by(ROW_TILE) {
             let rows = ROW_TILE.min(self.len() - start);
-            let part = self.rows.narrow(0, start, rows)?.to_dtype(DType::F32)?;
-            let products = tile.matmul(&part.t()?)?;
+            let right = matrix(self.tile(start, rows)?, rows, dimension)?.t()?;
             let norms = &self.norms[start..start + rows];
-            with_slice::<f32, _>(&products, |products| {
-                found
-                    .par_iter_mut()
-                    .zip(products.par_chunks_exact(rows))
-                    .with_min_len(16)
-                    .for_each(|(found, products)| scan(found, kept, products, norms, start));
-            })?;
+            for (found, tile) in found.chunks_mut(QUERY_TILE).zip(&tiles) {
+                let products = tile.matmul(&right)?;
+                with_slice::<f32, _>(&products, |products| {
+                    found
+                        .par_iter_mut()
+                        .zip(products.par_chunks_exact(rows))
+                        .with_min_len(16)
+                        .for_each(|(found, products)| scan(found, kept, products, norms, start));
+                })?;
+            }
         }
+        Ok(found)
+    }
+
+    /// Puts the direct distances in place of the ranking keys and sorts by them.
+    fn settle(&self, found: &mut [Vec<Candidate>], queries: &[f32]) -> Result<()> {
+        let dimension = self.dimension;
         if self.rows.dtype() == DType::F16 {
             with_slice::<f16, _>(&self.rows, |rows| {
-                settle(&mut found, queries, dimension, |i| {
+                settle(found, queries, dimension, |i| {
                     rows[i * dimension..][..dimension]
                         .iter()
                         .map(|v| f64::from(v.to_f32()))
                 });
-            })?;
+            })
         } else {
             with_slice::<f32, _>(&self.rows, |rows| {
-                settle(&mut found, queries, dimension, |i| {
+                settle(found, queries, dimension, |i| {
                     rows[i * dimension..][..dimension]
                         .iter()
                         .map(|&v| f64::from(v))
                 });
-            })?;
+            })
         }
-        Ok(found)
     }
+}
+
+/// A point amid the rows: far from the origin an expanded square would lose its digits.
+///
+/// It is the mean rounded to a power of two near the deviation, so that whole numbers stay whole and ties stay ties.
+fn center(rows: &Tensor) -> Result<Vec<f32>> {
+    let (n, dimension) = rows.dims2()?;
+    let mut sums = vec![(0f64, 0f64); dimension];
+    for start in (0..n).step_by(ROW_TILE) {
+        let tile = rows
+            .narrow(0, start, ROW_TILE.min(n - start))?
+            .to_dtype(DType::F32)?;
+        with_slice::<f32, _>(&tile, |values| {
+            for row in values.chunks_exact(dimension) {
+                for ((sum, squares), &v) in sums.iter_mut().zip(row) {
+                    *sum += f64::from(v);
+                    *squares += f64::from(v).powi(2);
+                }
+            }
+        })?;
+    }
+    let center = sums.iter().map(|(sum, squares)| {
+        let mean = sum / n as f64;
+        let deviation = (squares / n as f64 - mean * mean).max(0.0).sqrt();
+        let step = deviation.log2().ceil().exp2();
+        if step > 0.0 {
+            ((mean / step).round() * step) as f32
+        } else {
+            mean as f32
+        }
+    });
+    Ok(center.collect())
 }
 
 /// Merges one tile of products into a query's list, which stays sorted by (key, row).

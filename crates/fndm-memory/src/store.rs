@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::bank::{MemoryBank, MemoryConfig};
 use crate::calibration::Calibration;
 use crate::neighbours::{NearestNeighbours, Storage};
-use crate::smooth::Smoothing;
+use crate::smooth::{Edge, Smoothing};
 use crate::standardise::Standardisation;
 use crate::tensor::with_slice;
 use crate::{Error, Result};
@@ -45,6 +45,7 @@ struct CalibrationDescription {
     pixels: u64,
     slices: usize,
     smoothing: Smoothing,
+    edge: Edge,
     head_erosion: usize,
 }
 
@@ -94,6 +95,7 @@ impl MemoryBank {
                 pixels: c.pixels,
                 slices: c.slices,
                 smoothing: c.smoothing,
+                edge: c.edge,
                 head_erosion: c.head_erosion,
             }),
         };
@@ -326,6 +328,7 @@ impl MemoryBank {
                     pixels: c.pixels,
                     slices: c.slices,
                     smoothing: c.smoothing,
+                    edge: c.edge,
                     head_erosion: c.head_erosion,
                 };
                 if !calibration.is_sound() {

@@ -151,7 +151,7 @@ fn a_lesion_is_found_and_healthy_slices_keep_their_quantile() {
         quantile: 0.95,
         head_erosion: 1,
         min_component: 0,
-        dilation: 0,
+        ..CoarseConfig::default()
     };
     let mut bank = build(&config);
     let apart = images(6, 3);

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use fndm_memory::{
-    CoarseConfig, Coreset, CoresetMethod, CoresetSize, FeatureExtractor, HealthyModel, MemoryBank,
-    MemoryConfig, NearestNeighbours, PatchFeatures, Result, Smoothing, Storage, greedy,
-    greedy_from, silent,
+    CoarseConfig, Coreset, CoresetMethod, CoresetSize, Edge, FeatureExtractor, HealthyModel,
+    ImageScore, MemoryBank, MemoryConfig, NearestNeighbours, Padim, PadimConfig, PatchFeatures,
+    Result, Score, Smoothing, Storage, greedy, greedy_from, silent,
 };
 use ndarray::{Array2, Array3, ArrayView1};
 use serde_json::Value;
@@ -392,5 +392,102 @@ fn end_to_end() {
             id(&case)
         );
         assert!(image_error < 1e-4 && map_error < 1e-4);
+    }
+}
+
+#[test]
+fn gaussians_per_position() {
+    let Some(golden) = golden() else { return };
+    for case in golden.cases("padim") {
+        let both = |name: &str| {
+            (1..)
+                .map_while(|l| golden.find(&case, &format!("{name}_l{l}")))
+                .collect::<Vec<Tensor>>()
+        };
+        let (train, query) = (both("train"), both("query"));
+        let (n, q) = (train[0].dim(0).unwrap(), query[0].dim(0).unwrap());
+        let layers = train
+            .iter()
+            .zip(&query)
+            .map(|(t, q)| Tensor::cat(&[t, q], 0).unwrap())
+            .collect();
+        let extractor = Stored { layers };
+        let channels = case["channel_indices"].as_array().unwrap();
+        let config = PadimConfig {
+            channels: Some(
+                channels
+                    .iter()
+                    .map(|v| v.as_u64().unwrap() as usize)
+                    .collect(),
+            ),
+            // The peer adds twice: once to the covariance, once before it inverts.
+            regularisation: 0.01 + 1e-5,
+            coarse: CoarseConfig {
+                edge: Edge::Reflect,
+                ..smoothing(&case)
+            },
+            batch_size: 3,
+            ..PadimConfig::default()
+        };
+        let image = size(&case, "image_size");
+        let healthy = Stored::images(0, n, image);
+        let model = Padim::build(&config, &extractor, &healthy, &mut silent).unwrap();
+        let mean = worst(
+            floats(&model.mean().unwrap().t()),
+            &golden.values(&case, "mean"),
+        );
+        let inverse = worst(
+            floats(&model.inverse_covariance()),
+            &golden.values(&case, "inverse_covariance"),
+        );
+        let test = Stored::images(n, q, image);
+        let scores = model.patch_scores(&extractor, &test, None).unwrap();
+        let distance = worst(floats(&scores), &golden.values(&case, "distance"));
+        let map = model.score_maps(&extractor, &test, None).unwrap();
+        let map = worst(floats(&map), &golden.values(&case, "map"));
+        println!(
+            "{}: mean {mean:.1e}, inverse {inverse:.1e}, distance {distance:.1e}, map {map:.1e}",
+            id(&case)
+        );
+        assert!(mean < 1e-5 && inverse < 1e-3 && distance < 1e-4 && map < 1e-4);
+    }
+}
+
+#[test]
+fn reweighted_image_scores() {
+    let Some(golden) = golden() else { return };
+    for case in golden.cases("anomalib_patchcore") {
+        let bank = golden.matrix(&case, "bank");
+        let embedding = golden.matrix(&case, "embedding");
+        let config = MemoryConfig {
+            patch: PatchFeatures {
+                target_dimension: bank.ncols(),
+                ..PatchFeatures::default()
+            },
+            score: Score::Euclidean,
+            image_score: ImageScore::Reweighted {
+                neighbours: number(&case, "num_neighbors"),
+            },
+            ..MemoryConfig::default()
+        };
+        let bank = MemoryBank::from_rows(&config, None, bank).unwrap();
+        let scores = bank.score(embedding.view()).unwrap();
+        let patches = worst(floats(&scores), &golden.values(&case, "patch_scores"));
+        let found = bank.index().search(embedding.view(), 1).unwrap();
+        let locations = golden.values(&case, "locations");
+        assert!(
+            found
+                .indices
+                .iter()
+                .zip(&locations)
+                .all(|(i, e)| *i == Some(*e as usize))
+        );
+        let images: Vec<f64> = embedding
+            .axis_chunks_iter(ndarray::Axis(0), number(&case, "patches_per_image"))
+            .map(|patches| f64::from(bank.image_score(patches).unwrap()))
+            .collect();
+        let images = worst(images, &golden.values(&case, "image_scores"));
+        println!("{}: patches {patches:.1e}, images {images:.1e}", id(&case));
+        assert!(patches < 1e-4 && images < 1e-4);
     }
 }
