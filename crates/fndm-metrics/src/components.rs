@@ -114,7 +114,7 @@ impl Runs {
             for y in 0..ny {
                 let first = found.runs.len();
                 found.rows.push(first as u32);
-                found.cut(mask.view.slice(ndarray::s![x, y, ..]));
+                found.cut(&mask.view.slice(ndarray::s![x, y, ..]));
                 parents.extend(first as u32..found.runs.len() as u32);
                 for &(dx, dy) in &earlier {
                     let (Some(x), Some(y)) = (x.checked_add_signed(dx), y.checked_add_signed(dy))
@@ -136,7 +136,7 @@ impl Runs {
     }
 
     /// Adds the runs of a row.
-    fn cut(&mut self, row: ndarray::ArrayView1<'_, bool>) {
+    fn cut(&mut self, row: &ndarray::ArrayView1<'_, bool>) {
         let mut start = None;
         for (z, &inside) in row.iter().enumerate() {
             match (start, inside) {

@@ -1,4 +1,96 @@
 //! Segmentation and ranking metrics that say what they compute.
+//!
+//! "HD95" has three definitions in use, and an empty mask has six meanings. Here each distance is
+//! named by its definition, a metric without a value says why, and a mean carries the number of
+//! cases that were left out. Input is ndarray (or plain slices), output plain values; 2-D and 3-D,
+//! with voxel spacing. No tensor library.
+//!
+//! ```
+//! use fndm_metrics::{
+//!     Aggregate, Definition, EmptyPolicy, EmptyRules, dice, image_diagonal, otsu,
+//!     percentile_hausdorff,
+//! };
+//! use ndarray::Array3;
+//!
+//! // An anomaly map of 16 x 16 x 8 voxels of 1 x 1 x 3 mm, and the truth.
+//! let map = Array3::from_shape_fn((16, 16, 8), |(x, y, z)| {
+//!     let d2 = (x as f32 - 7.0).powi(2) + (y as f32 - 8.0).powi(2) + (3.0 * z as f32 - 9.0).powi(2);
+//!     (-d2 / 30.0).exp()
+//! });
+//! let truth = Array3::from_shape_fn((16, 16, 8), |(x, y, z)| {
+//!     (5..=10).contains(&x) && (6..=11).contains(&y) && (2..=4).contains(&z)
+//! });
+//! let spacing = [1.0, 1.0, 3.0];
+//!
+//! let threshold = otsu(map.as_slice().unwrap())?;
+//! let mask = map.mapv(|value| value > threshold);
+//!
+//! let overlap = dice(&mask.view(), &truth.view())?;
+//! let hd95 =
+//!     percentile_hausdorff(&mask.view(), &truth.view(), &spacing, 95.0, Definition::Medpy)?;
+//! assert!(overlap.value().unwrap() > 0.7 && hd95.value().unwrap() < 3.5);
+//!
+//! // A volume where nothing was found, under a rule that is stated.
+//! let nothing = Array3::from_elem((16, 16, 8), false);
+//! let missed =
+//!     percentile_hausdorff(&nothing.view(), &truth.view(), &spacing, 95.0, Definition::Medpy)?;
+//! let skipping = Aggregate::of([hd95, missed]);
+//! assert_eq!((skipping.counted, skipping.skipped_in_words().as_str()), (1, "1 result empty"));
+//! let rules = EmptyRules { result_empty: EmptyPolicy::ImageDiagonal, ..EmptyRules::default() };
+//! let diagonal = image_diagonal(&[16, 16, 8], &spacing)?;
+//! let punished = Aggregate::of([hd95, rules.apply(missed, diagonal)]);
+//! assert_eq!(punished.counted, 2);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Definitions
+//!
+//! `R` is the result, `G` the reference; TP, FP, FN, TN count voxels. `d(p, S)` is the Euclidean
+//! distance, with spacing, from `p` to the nearest point of `S`.
+//!
+//! | Metric | Formula | As in |
+//! | :-- | :-- | :-- |
+//! | [`dice`] | `2 TP / (2 TP + FP + FN)` | medpy `dc`, `SimpleITK`, surface-distance |
+//! | [`jaccard`] | `TP / (TP + FP + FN)` | medpy `jc`, `SimpleITK` |
+//! | [`precision`], [`recall`], [`specificity`] | `TP/(TP+FP)`, `TP/(TP+FN)`, `TN/(TN+FP)` | medpy |
+//! | [`volumetric_similarity`] | `1 - abs(FP - FN) / (2 TP + FP + FN)` | Taha and Hanbury 2015; 1 - half of `SimpleITK`'s signed one |
+//! | [`relative_volume_difference`] | `(FP - FN) / (TP + FN)` | medpy `ravd` |
+//! | [`hausdorff`], [`Definition::Medpy`] | largest of `d(r, ∂G)`, `d(g, ∂R)` over border voxels `∂R`, `∂G` | medpy `hd` |
+//! | [`hausdorff`], [`Definition::SurfaceDistance`] | the same over the voxel corners on the surfaces | surface-distance at 100 % |
+//! | [`hausdorff`], [`Definition::SimpleItk`] | largest of `d(r, G)`, `d(g, R)` over *all* voxels | `SimpleITK` |
+//! | [`percentile_hausdorff`], [`Definition::Medpy`] | percentile of both directions' `d` *joined*, interpolated | medpy `hd95` |
+//! | [`percentile_hausdorff`], [`Definition::SurfaceDistance`] | *larger* of the two directions' percentiles, weighted by area, not interpolated | surface-distance `compute_robust_hausdorff` |
+//! | [`average_symmetric_surface_distance`], [`Definition::Medpy`] | mean of both directions' `d` joined | medpy 0.5 `assd` |
+//! | [`BorderDistances::mean_of_averages`] | mean of the two directions' means | medpy before 0.5 |
+//! | [`average_symmetric_surface_distance`], [`Definition::SurfaceDistance`] | mean of the two directions' area-weighted means | surface-distance has the two means |
+//! | [`average_symmetric_surface_distance`], [`Definition::SimpleItk`] | mean of the two means over all voxels, inside ones counting 0 | `SimpleITK` average Hausdorff |
+//! | [`surface_dice`] | area within the tolerance of the other surface / all area | surface-distance, "NSD" |
+//! | [`auroc`] | share of (positive, negative) pairs in order, ties one half | scikit-learn `roc_auc_score` |
+//! | [`average_precision`] | `sum (recall step) x precision`, equal scores as one threshold | scikit-learn |
+//! | [`best_dice`] | largest Dice of any threshold, `score >= threshold` | "ceiling" or "best" Dice |
+//! | [`best_mean_dice`] | largest mean of the images' Dice of one threshold for all | |
+//! | [`otsu`] | largest variance between classes, 256 bins, threshold a bin's centre | scikit-image |
+//! | [`otsu_exact`] | the same over all partings, no bins | |
+//! | [`LesionReport::sensitivity`] | lesions found / lesions | |
+//! | [`LesionReport::f1`] | `2 TP / (2 TP + FP + FN)` over lesions | |
+//! | [`LesionReport::lesion_wise_dice`] | sum of the lesions' Dice / (lesions + false lesions) | |
+//!
+//! A mask empty on one side: Dice and Jaccard are 0, distances are undefined. Both sides empty:
+//! all are undefined. [`EmptyRules`] turns that into what a study has agreed on.
+//!
+//! # Parts
+//!
+//! - Overlap: [`Confusion`] and the functions of its metrics.
+//! - Distances: [`BorderDistances`], [`SurfelDistances`], [`VoxelDistances`] measure once and
+//!   answer many questions; [`hausdorff`], [`percentile_hausdorff`] and their like answer one.
+//!   [`distance_transform`] is the exact linear-time transform below them.
+//! - Thresholds: [`otsu`], [`otsu_masked`], [`otsu_exact`], [`otsu_integer`].
+//! - Ranking: [`Ranking`] (exact, one sort), [`RankingHistogram`] (streaming, with bounds).
+//! - Lesions: [`connected_components`], [`lesion_detection`], [`LesionSummary`], [`SizeBins`],
+//!   [`scores_by_size`].
+//! - Undefined values: [`Score`], [`Undefined`], [`EmptyPolicy`], [`EmptyRules`].
+//! - Many cases: [`Aggregate`], [`bootstrap_mean`] by patient, [`paired_comparison`], [`Table`] as
+//!   Markdown, CSV, JSON and LaTeX.
 
 mod aggregate;
 mod bootstrap;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 const TOLERANCE: f64 = 1e-9;
 
-/// The folder of reference data: FNDM_GOLDEN, the one beside the repository, or the copy in it.
+/// The folder of reference data: `FNDM_GOLDEN`, the one beside the repository, or the copy in it.
 fn folder() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = std::env::var_os("FNDM_GOLDEN")

@@ -22,7 +22,7 @@ impl SizeBins {
         let ascending = edges.windows(2).all(|pair| pair[0] < pair[1]);
         if let Some(&found) = edges
             .iter()
-            .find(|edge| !(edge.is_finite() && **edge > 0.0) || !ascending)
+            .find(|edge| !ascending || !edge.is_finite() || **edge <= 0.0)
         {
             return Err(Error::Parameter {
                 what: "edges of size classes",

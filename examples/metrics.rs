@@ -1,0 +1,354 @@
+//! Compares masks with reference masks: two NIfTI files, or two folders of them with equal names.
+//!
+//! ```text
+//! cargo run --release --example metrics -- results/ references/ --format markdown
+//! ```
+//!
+//! Prints one row per case and, for folders, their mean with what was skipped and why, an interval
+//! for the mean Dice by bootstrap over patients, and the lesions by size.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, ValueEnum};
+use fndm::data::{Limits, Volume, nifti};
+use fndm::metrics::{
+    Aggregate, BootstrapConfig, BorderDistances, Cell, Column, Confusion, Connectivity,
+    EmptyPolicy, EmptyRules, LesionConfig, LesionReport, LesionSummary, Score, SizeBins,
+    SurfelDistances, Table, Undefined, bootstrap_mean, image_diagonal, lesion_detection,
+    surface_dice,
+};
+use ndarray::Array3;
+
+/// Segmentation metrics of masks against reference masks (NIfTI).
+#[derive(Debug, Parser)]
+struct Options {
+    /// The mask to judge, or a folder of masks.
+    result: PathBuf,
+    /// The reference mask, or a folder of masks with the same file names.
+    reference: PathBuf,
+    /// How to print the table.
+    #[arg(long, value_enum, default_value_t = Format::Markdown)]
+    format: Format,
+    /// Write the table to this file too.
+    #[arg(long)]
+    output: Option<PathBuf>,
+    /// What a distance is when one mask is empty.
+    #[arg(long, value_enum, default_value_t = Empty::Skip)]
+    empty: Empty,
+    /// Tolerance of the surface Dice in mm.
+    #[arg(long, default_value_t = 1.0)]
+    tolerance: f64,
+    /// Smallest lesion in voxels.
+    #[arg(long, default_value_t = 1)]
+    minimum_lesion: u64,
+    /// Where to cut lesions into classes of size, in mm^3, ascending.
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,10000")]
+    sizes: Vec<f64>,
+    /// Seed of the bootstrap.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Markdown,
+    Csv,
+    Json,
+    Latex,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Empty {
+    /// Leave the case out of the mean, and count it.
+    Skip,
+    /// Count the length of the image's diagonal, as BraTS does.
+    Diagonal,
+}
+
+/// The scores of one case, in the order of [`columns`], and its lesions.
+struct Case {
+    name: String,
+    scores: Vec<Score>,
+    lesions: Option<LesionReport>,
+}
+
+fn main() -> Result<ExitCode> {
+    let options = Options::parse();
+    let bins = SizeBins::new(&options.sizes)?;
+    let mut failures = Vec::new();
+    let mut cases = Vec::new();
+    for (name, result, reference) in pairs(&options, &mut failures)? {
+        let case = judge(&name, &result, &reference, &options).unwrap_or_else(|error| {
+            failures.push(format!("{name}: {error:#}"));
+            failed(&name)
+        });
+        cases.push(case);
+    }
+    ensure!(
+        !cases.is_empty(),
+        "expected at least one mask to compare, found none"
+    );
+
+    let text = render(&table(&cases)?, options.format)?;
+    print!("{text}");
+    if options.format == Format::Markdown && cases.len() > 1 {
+        print!("{}", summary(&cases, &bins, options.seed)?);
+    }
+    if let Some(path) = &options.output {
+        write(path, &text)?;
+    }
+    for failure in &failures {
+        eprintln!("failed: {failure}");
+    }
+    Ok(if failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The files to compare: name, result and reference.
+fn pairs(options: &Options, failures: &mut Vec<String>) -> Result<Vec<(String, PathBuf, PathBuf)>> {
+    let (result, reference) = (&options.result, &options.reference);
+    if !result.is_dir() && !reference.is_dir() {
+        let name = mask_name(result).unwrap_or_else(|| result.display().to_string());
+        return Ok(vec![(name, result.clone(), reference.clone())]);
+    }
+    if !(result.is_dir() && reference.is_dir()) {
+        bail!(
+            "expected two files or two folders, found {} and {}",
+            result.display(),
+            reference.display()
+        );
+    }
+    let references = masks_in(reference)?;
+    let results = masks_in(result)?;
+    let known: BTreeSet<&String> = references.iter().map(|(name, _)| name).collect();
+    for (name, path) in &results {
+        if !known.contains(name) {
+            failures.push(format!("{}: no reference of that name", path.display()));
+        }
+    }
+    // A reference without a result is a case too: reading fails, and it is counted as failed.
+    Ok(references
+        .into_iter()
+        .map(|(name, path)| {
+            let found = results.iter().find(|(other, _)| *other == name);
+            let file = path.file_name().unwrap_or_default();
+            let result = found.map_or_else(|| result.join(file), |(_, path)| path.clone());
+            (name, result, path)
+        })
+        .collect())
+}
+
+/// The NIfTI files of a folder with their names, in order.
+fn masks_in(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut masks = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry.with_context(|| folder.display().to_string())?.path();
+        if let Some(name) = mask_name(&path) {
+            masks.push((name, path));
+        }
+    }
+    masks.sort();
+    Ok(masks)
+}
+
+/// The file's name without `.nii` or `.nii.gz`; none for other files.
+fn mask_name(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    let name = name.strip_suffix(".gz").unwrap_or(name);
+    Some(name.strip_suffix(".nii")?.to_owned())
+}
+
+fn read_mask(path: &Path) -> Result<(Volume, Array3<bool>)> {
+    let volume = nifti::read(path, &Limits::default())?;
+    let mask = volume.data.mapv(|value| value > 0.5);
+    Ok((volume, mask))
+}
+
+fn columns() -> Vec<Column> {
+    vec![
+        Column::number("dice", "Dice", 4),
+        Column::number("volumetric_similarity", "VS", 4),
+        Column::number("hausdorff", "HD (mm)", 2),
+        Column::number("hd95", "HD95 (mm, medpy)", 2),
+        Column::number("hd95_surface_distance", "HD95 (mm, surface-distance)", 2),
+        Column::number("assd", "ASSD (mm, medpy)", 2),
+        Column::number("surface_dice", "Surface Dice", 4),
+        Column::number("lesion_sensitivity", "Lesions found", 3),
+        Column::number("false_lesions", "False lesions", 2),
+        Column::number("lesion_f1", "Lesion F1", 3),
+    ]
+}
+
+/// Every metric of one pair of files.
+fn judge(name: &str, result: &Path, reference: &Path, options: &Options) -> Result<Case> {
+    let (result_volume, result_mask) = read_mask(result)?;
+    let (reference_volume, reference_mask) = read_mask(reference)?;
+    let same_place = result_volume
+        .affine
+        .iter()
+        .flatten()
+        .zip(reference_volume.affine.iter().flatten())
+        .all(|(a, b)| (a - b).abs() <= 1e-3);
+    ensure!(
+        same_place,
+        "expected one affine, found {:?} in {} and {:?} in {}",
+        result_volume.affine,
+        result.display(),
+        reference_volume.affine,
+        reference.display()
+    );
+    let spacing = reference_volume.spacing();
+    let (a, b) = (result_mask.view(), reference_mask.view());
+
+    let counts = Confusion::of(&a, &b)?;
+    let borders = BorderDistances::of(&a, &b, &spacing, Connectivity::Faces)?;
+    let surfels = SurfelDistances::of(&a, &b, &spacing)?;
+    let border = |metric: fn(&BorderDistances) -> Result<f64>| match &borders {
+        Ok(borders) => metric(borders).map(Score::Value),
+        Err(reason) => Ok(Score::Undefined(*reason)),
+    };
+    let surfel_hd95 = match &surfels {
+        Ok(surfels) => Score::Value(surfels.percentile(95.0)?),
+        Err(reason) => Score::Undefined(*reason),
+    };
+    let rules = match options.empty {
+        Empty::Skip => EmptyRules::default(),
+        Empty::Diagonal => EmptyRules {
+            both_empty: EmptyPolicy::Skip,
+            result_empty: EmptyPolicy::ImageDiagonal,
+            reference_empty: EmptyPolicy::ImageDiagonal,
+        },
+    };
+    let diagonal = image_diagonal(reference_mask.shape(), &spacing)?;
+    let distance = |score| rules.apply(score, diagonal);
+
+    let config = LesionConfig {
+        minimum_voxels: options.minimum_lesion,
+        ..LesionConfig::default()
+    };
+    let lesions = lesion_detection(&a, &b, &spacing, &config)?;
+    let scores = vec![
+        counts.dice(),
+        counts.volumetric_similarity(),
+        distance(border(|d| Ok(d.hausdorff()))?),
+        distance(border(|d| Ok(d.percentile(95.0)?))?),
+        distance(surfel_hd95),
+        distance(border(|d| Ok(d.average_symmetric()))?),
+        surface_dice(&a, &b, &spacing, options.tolerance)?,
+        lesions.sensitivity(),
+        Score::Value(lesions.false_lesions as f64),
+        lesions.f1(),
+    ];
+    Ok(Case {
+        name: name.to_owned(),
+        scores,
+        lesions: Some(lesions),
+    })
+}
+
+/// A case that could not be read: it is counted, and has no value.
+fn failed(name: &str) -> Case {
+    Case {
+        name: name.to_owned(),
+        scores: vec![Score::Undefined(Undefined::Failed); columns().len()],
+        lesions: None,
+    }
+}
+
+/// A row per case, and the mean of more than one.
+fn table(cases: &[Case]) -> Result<Table> {
+    let mut table = Table::new(columns())?;
+    for case in cases {
+        let cells = case.scores.iter().map(|&score| score.into()).collect();
+        table.push(&case.name, &case.name, cells)?;
+    }
+    if cases.len() > 1 {
+        let mean = |column: usize| {
+            let scores = cases.iter().map(|case| case.scores[column]);
+            Cell::from(Aggregate::of(scores))
+        };
+        table.push("mean", "mean", (0..columns().len()).map(mean).collect())?;
+    }
+    Ok(table)
+}
+
+fn render(table: &Table, format: Format) -> Result<String> {
+    Ok(match format {
+        Format::Markdown => table.to_markdown(),
+        Format::Csv => table.to_csv(),
+        Format::Json => table.to_json()? + "\n",
+        Format::Latex => table.to_latex(),
+    })
+}
+
+/// The interval of the mean Dice and the lesions by size, in words.
+fn summary(cases: &[Case], bins: &SizeBins, seed: u64) -> Result<String> {
+    let mut text = String::new();
+    let dice = cases.iter().map(|case| (&case.name, case.scores[0]));
+    let config = BootstrapConfig {
+        seed,
+        ..BootstrapConfig::default()
+    };
+    if dice.clone().any(|(_, score)| score.value().is_some()) {
+        let interval = bootstrap_mean(dice, &config)?;
+        text += &format!(
+            "\nMean Dice {:.4}, {} % interval {:.4} to {:.4} ({} cases drawn {} times).\n",
+            interval.mean,
+            100.0 * interval.confidence,
+            interval.low,
+            interval.high,
+            interval.patients,
+            config.resamples
+        );
+    }
+    let reports: Vec<LesionReport> = cases
+        .iter()
+        .filter_map(|case| case.lesions.clone())
+        .collect();
+    let summary = LesionSummary::of(&reports, bins);
+    text += &format!(
+        "\n{} lesions in {} volumes; found: {}; false lesions per volume: {}.\n",
+        summary.lesions, summary.volumes, summary.sensitivity, summary.false_lesions_per_volume
+    );
+    let columns = vec![
+        Column::number("lesions", "Lesions", 0),
+        Column::number("found", "Found", 0),
+        Column::number("sensitivity", "Sensitivity", 3),
+        Column::number("dice", "Dice", 4),
+    ];
+    let mut table = Table::new(columns)?;
+    for row in &summary.by_size {
+        let title = match row.to {
+            Some(to) => format!("{} to {to} mm^3", row.from),
+            None => format!("{} mm^3 and up", row.from),
+        };
+        let cells = vec![
+            Cell::from(row.lesions as f64),
+            Cell::from(row.found as f64),
+            row.sensitivity.into(),
+            row.dice.clone().into(),
+        ];
+        table.push(&title, &title, cells)?;
+    }
+    text += &format!("\n{}", table.to_markdown());
+    Ok(text)
+}
+
+/// Writes to a temporary name beside the file and renames, so that no half of it is ever seen.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let mut name = path
+        .file_name()
+        .context("expected a file name to write to")?
+        .to_owned();
+    name.push(".part");
+    let part = path.with_file_name(name);
+    fs::write(&part, text).with_context(|| part.display().to_string())?;
+    fs::rename(&part, path).with_context(|| path.display().to_string())
+}
