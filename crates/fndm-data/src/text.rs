@@ -26,9 +26,15 @@ pub(crate) fn read(path: &Path, limits: &Limits) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| problem(path, format!("not UTF-8: {error}")))
 }
 
-/// Reads a JSON file.
+/// Reads a JSON file that holds an object. (A list would be taken by serde as the fields in order.)
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limits: &Limits) -> Result<T> {
     let text = read(path, limits)?;
+    if !text.trim_start().starts_with('{') {
+        return Err(problem(
+            path,
+            "not the JSON that is expected: an object, {...}",
+        ));
+    }
     serde_json::from_str(&text)
         .map_err(|error| problem(path, format!("not the JSON that is expected: {error}")))
 }

@@ -20,6 +20,6 @@ mod write;
 
 pub use datatype::DataType;
 pub use header::{Header, Version};
-pub use read::{Element, Image, read, read_header, read_image};
+pub use read::{Element, Image, read, read_bytes, read_header, read_image};
 pub(crate) use write::write_text;
 pub use write::{write, write_like, write_map, write_mask};

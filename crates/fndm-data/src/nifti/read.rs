@@ -24,7 +24,8 @@ impl Element for f32 {}
 impl Element for f64 {}
 
 mod private {
-    pub trait Sealed {
+    /// Conversions to the two element types. Those from types of up to 24 bits are exact.
+    pub trait Sealed: From<u8> + From<i8> + From<u16> + From<i16> + From<f32> {
         fn of(value: f64) -> Self;
     }
     impl Sealed for f32 {
@@ -123,24 +124,53 @@ pub fn read_header(path: impl AsRef<Path>, limits: &Limits) -> Result<Header> {
 pub fn read_image<T: Element>(path: impl AsRef<Path>, limits: &Limits) -> Result<Image<T>> {
     let path = path.as_ref();
     let (header, source) = open_header(path, limits)?;
-    let voxels = match header.voxels() {
-        Some(voxels) if voxels <= limits.voxels => voxels,
-        found => {
-            return Err(Error::Limit {
-                path: path.to_path_buf(),
-                what: "number of voxels",
-                limit: limits.voxels,
-                got: found.unwrap_or(u64::MAX),
-            });
-        }
-    };
     let mut source = if header.pair {
+        check_voxels(&header, path, limits)?;
         Source::open(&partner(path, "img")?, limits)?
     } else {
         source
     };
+    finish_image(header, &mut source, path, limits)
+}
+
+/// Reads a single file (not a pair) that is in memory, packed or not. Errors name it `name`.
+///
+/// # Errors
+/// As [`read_image`].
+pub fn read_bytes<T: Element>(bytes: &[u8], name: &str, limits: &Limits) -> Result<Image<T>> {
+    let path = Path::new(name);
+    let mut source = Source::new(bytes, bytes.len() as u64, path, limits)?;
+    let header = parse_header(&mut source)?;
+    if header.pair {
+        return Err(Error::NotNifti {
+            path: path.to_path_buf(),
+            reason: "the voxels are in a second file".into(),
+        });
+    }
+    finish_image(header, &mut source, path, limits)
+}
+
+fn check_voxels(header: &Header, path: &Path, limits: &Limits) -> Result<u64> {
+    match header.voxels() {
+        Some(voxels) if voxels <= limits.voxels => Ok(voxels),
+        found => Err(Error::Limit {
+            path: path.to_path_buf(),
+            what: "number of voxels",
+            limit: limits.voxels,
+            got: found.unwrap_or(u64::MAX),
+        }),
+    }
+}
+
+fn finish_image<T: Element>(
+    header: Header,
+    source: &mut Source<'_>,
+    path: &Path,
+    limits: &Limits,
+) -> Result<Image<T>> {
+    let voxels = check_voxels(&header, path, limits)?;
     source.skip_to(header.vox_offset)?;
-    let data = read_voxels::<T>(&mut source, &header, voxels)?;
+    let data = read_voxels::<T>(source, &header, voxels)?;
     source.finish()?;
     Ok(Image { data, header })
 }
@@ -185,7 +215,11 @@ struct Convert {
 }
 
 macro_rules! convert {
-    ($self:ident, $bytes:ident, $out:ident, $type:ty) => {{
+    ($self:ident, $bytes:ident, $out:ident, $type:ty) => {
+        convert!($self, $bytes, $out, $type, |value| T::of(value as f64))
+    };
+    // `$plain` is used where there is no scaling.
+    ($self:ident, $bytes:ident, $out:ident, $type:ty, $plain:expr) => {{
         const WIDTH: usize = size_of::<$type>();
         let (voxels, _) = $bytes.as_chunks::<WIDTH>();
         let scaling = $self.scaling.filter(|s| *s != (1.0, 0.0));
@@ -220,22 +254,22 @@ impl Convert {
     #[allow(clippy::cast_lossless)]
     fn run<T: Element>(&self, bytes: &[u8], out: &mut Vec<T>) {
         match self.datatype {
-            DataType::U8 => convert!(self, bytes, out, u8),
-            DataType::I8 => convert!(self, bytes, out, i8),
-            DataType::U16 => convert!(self, bytes, out, u16),
-            DataType::I16 => convert!(self, bytes, out, i16),
+            DataType::U8 => convert!(self, bytes, out, u8, T::from),
+            DataType::I8 => convert!(self, bytes, out, i8, T::from),
+            DataType::U16 => convert!(self, bytes, out, u16, T::from),
+            DataType::I16 => convert!(self, bytes, out, i16, T::from),
             DataType::U32 => convert!(self, bytes, out, u32),
             DataType::I32 => convert!(self, bytes, out, i32),
             DataType::U64 => convert!(self, bytes, out, u64),
             DataType::I64 => convert!(self, bytes, out, i64),
-            DataType::F32 => convert!(self, bytes, out, f32),
+            DataType::F32 => convert!(self, bytes, out, f32, T::from),
             DataType::F64 => convert!(self, bytes, out, f64),
         }
     }
 }
 
 /// Opens the file that holds the header and parses it. The source stands after the header.
-fn open_header(path: &Path, limits: &Limits) -> Result<(Header, Source)> {
+fn open_header(path: &Path, limits: &Limits) -> Result<(Header, Source<'static>)> {
     let is_img = stem_and_suffix(path).is_some_and(|(_, suffix)| suffix == "img");
     let owned;
     let path = if is_img {
@@ -245,13 +279,19 @@ fn open_header(path: &Path, limits: &Limits) -> Result<(Header, Source)> {
         path
     };
     let mut source = Source::open(path, limits)?;
+    let header = parse_header(&mut source)?;
+    Ok((header, source))
+}
+
+/// Reads the header from the start of a source.
+fn parse_header(source: &mut Source<'_>) -> Result<Header> {
     let mut bytes = vec![0; SIZE_1];
     let size_1 = SIZE_1 as u64;
     source.fill(&mut bytes[..4], size_1, 0, "the header")?;
     let start = [bytes[0], bytes[1], bytes[2], bytes[3]];
     let Some((version, big_endian)) = Header::sniff(start) else {
         return Err(Error::NotNifti {
-            path: path.to_path_buf(),
+            path: source.path.clone(),
             reason: format!(
                 "the first four bytes are \"{}\", expected the header size 348 or 540",
                 start.escape_ascii()
@@ -263,8 +303,7 @@ fn open_header(path: &Path, limits: &Limits) -> Result<(Header, Source)> {
     }
     let size = bytes.len() as u64;
     source.fill(&mut bytes[4..], size, 4, "the header")?;
-    let header = Header::parse(&bytes, version, big_endian, path)?;
-    Ok((header, source))
+    Header::parse(&bytes, version, big_endian, &source.path)
 }
 
 /// File name without, and with only, its last suffix; a final `.gz` is left out.
@@ -306,8 +345,8 @@ fn partner(path: &Path, suffix: &str) -> Result<PathBuf> {
 }
 
 /// A file being read from front to end, packed or not.
-struct Source {
-    reader: Box<dyn Read>,
+struct Source<'a> {
+    reader: Box<dyn Read + 'a>,
     path: PathBuf,
     packed: bool,
     file_bytes: u64,
@@ -316,37 +355,42 @@ struct Source {
     limit: u64,
 }
 
-impl std::fmt::Debug for Source {
+impl std::fmt::Debug for Source<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Source({}, {} bytes)", self.path.display(), self.given)
     }
 }
 
-impl Source {
+impl Source<'static> {
     fn open(path: &Path, limits: &Limits) -> Result<Self> {
-        let mut file = File::open(path).map_err(Error::io(path))?;
+        let file = File::open(path).map_err(Error::io(path))?;
         let meta = file.metadata().map_err(Error::io(path))?;
         if meta.is_dir() {
             let source = std::io::Error::from(std::io::ErrorKind::IsADirectory);
             return Err(Error::io(path)(source));
         }
-        let file_bytes = meta.len();
-        if file_bytes > limits.file_bytes {
+        Self::new(file, meta.len(), path, limits)
+    }
+}
+
+impl<'a> Source<'a> {
+    fn new(mut inner: impl Read + 'a, size: u64, path: &Path, limits: &Limits) -> Result<Self> {
+        if size > limits.file_bytes {
             return Err(Error::Limit {
                 path: path.to_path_buf(),
                 what: "file size in bytes",
                 limit: limits.file_bytes,
-                got: file_bytes,
+                got: size,
             });
         }
         let mut start = Vec::with_capacity(2);
-        (&mut file)
+        (&mut inner)
             .take(2)
             .read_to_end(&mut start)
             .map_err(Error::io(path))?;
         let packed = start == MAGIC;
-        let whole = std::io::Cursor::new(start).chain(file);
-        let reader: Box<dyn Read> = if packed {
+        let whole = std::io::Cursor::new(start).chain(inner);
+        let reader: Box<dyn Read + 'a> = if packed {
             Box::new(Gunzip::new(BufReader::with_capacity(1 << 16, whole)))
         } else {
             Box::new(whole)
@@ -355,7 +399,7 @@ impl Source {
             reader,
             path: path.to_path_buf(),
             packed,
-            file_bytes,
+            file_bytes: size,
             given: 0,
             limit: if packed {
                 limits.unpacked_bytes
