@@ -104,8 +104,8 @@ impl ResBlock {
         };
         let h = self.out_conv.forward(&self.dropout.forward(&h, pass)?)?;
         match &self.skip {
-            Some(skip) => skip.forward(&x)? + h,
-            None => x + h,
+            Some(skip) => fndm_kernels::add(&skip.forward(&x)?, &h),
+            None => fndm_kernels::add(&x, &h),
         }
     }
 }
@@ -140,7 +140,7 @@ impl AttentionBlock {
         let (b, c, h, w) = x.dims4()?;
         let qkv = self.qkv.forward(&self.norm.forward(x)?)?;
         let a = qkv_attention(&qkv.reshape((b, 3 * c, h * w))?, self.heads, self.new_order)?;
-        x + self.out.forward(&a.reshape((b, c, h, w))?)?
+        fndm_kernels::add(x, &self.out.forward(&a.reshape((b, c, h, w))?)?)
     }
 }
 

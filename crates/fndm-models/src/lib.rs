@@ -33,11 +33,13 @@
 //! # Parts
 //! - [`UNet`], [`UNetConfig`]: the noise-prediction network; [`HybridInput`], [`Conditions`]: its input.
 //! - [`Classifier`], [`ClassifierConfig`], [`Pool`]: the classifier, its gradient and its maps.
+//! - [`Backbone`], [`BackboneKind`]: EfficientNet-Lite0 and ResNets whose maps are patch features.
 //! - [`Parameters`]: the ordered store of what is trained.
 //! - [`StateDict`], [`Limits`], [`Mismatch`]: checkpoints of safetensors and PyTorch, in and out; [`Guess`]: the config
 //!   of a checkpoint that doesn't bring one.
 //! - [`timestep_embedding`], [`log_softmax`]: the two functions that a trainer needs beside.
 
+mod backbone;
 mod blocks;
 mod checkpoint;
 mod classifier;
@@ -54,6 +56,7 @@ mod parameters;
 mod pool;
 mod unet;
 
+pub use backbone::{Backbone, BackboneKind};
 pub use checkpoint::{Limits, NetworkConfig, StateDict};
 pub use classifier::{Classifier, ClassifierMaps, log_softmax};
 pub use config::{ClassifierConfig, Pool, UNetConfig};

@@ -207,7 +207,7 @@ impl UNet {
         let mut h = middle.clone();
         for block in &self.output_blocks {
             if let Some(skip) = skips.pop() {
-                h = Tensor::cat(&[&h, &skip], 1)?;
+                h = fndm_kernels::cat_channels(&h, &skip)?;
             }
             h = block.forward(&h, &silu_embedding, pass)?;
         }

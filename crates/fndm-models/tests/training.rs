@@ -5,6 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
+use fndm_kernels::{Precision, set_precision};
 use fndm_models::{StateDict, UNet};
 
 const LR: f64 = 1e-4;
@@ -29,6 +30,7 @@ struct State {
 
 #[test]
 fn gradients_adam_and_ema() {
+    set_precision(Precision::Exact);
     for case in common::cases().iter().filter(|c| c.trains()) {
         let (io, expected) = (case.load("io"), case.load("train"));
         let weights: BTreeMap<String, Tensor> = case.load("weights").into_iter().collect();

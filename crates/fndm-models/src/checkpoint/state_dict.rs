@@ -208,6 +208,14 @@ impl StateDict {
         self
     }
 
+    /// The same without the tensors whose names `drop` picks.
+    #[must_use]
+    pub fn without(&self, drop: impl Fn(&str) -> bool) -> Self {
+        let mut kept = self.clone();
+        kept.tensors.retain(|name, _| !drop(name));
+        kept
+    }
+
     /// A builder on the tensors that isn't strict: what no one asks for is no error.
     #[must_use]
     pub fn builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use fndm_models::{ClassifierConfig, Parameters, Pool, UNetConfig};
+use fndm_models::{Classifier, ClassifierConfig, Parameters, Pool, UNet, UNetConfig, log_softmax};
 use serde_json::Value;
 
 pub type Tensors = HashMap<String, Tensor>;
@@ -108,4 +108,37 @@ pub fn relative(got: &Tensor, expected: &Tensor) -> f64 {
 /// Parameters of a network under their first random values.
 pub fn parameters(seed: u64) -> Parameters {
     Parameters::new(seed, DType::F32, &Device::Cpu)
+}
+
+/// Every case's outputs, maps and input gradients, relative to the largest value of each.
+pub fn check_forward(forward: f64, gradient: f64) {
+    for case in cases() {
+        let io = case.load("io");
+        let mut errors = Vec::new();
+        if case.is_unet() {
+            let unet = UNet::new(&case.unet_config(), case.builder()).unwrap();
+            let y = unet.config().num_classes.map(|_| &io["y"]);
+            let maps = unet.forward_maps(&io["x"], &io["t"], y).unwrap();
+            errors.push(("embedding", relative(&maps.embedding, &io["embedding"])));
+            errors.push(("middle_block", relative(&maps.middle, &io["middle_block"])));
+            errors.push(("output", relative(&maps.output, &io["output"])));
+            let output = unet.forward(&io["x"], &io["t"], y).unwrap();
+            assert_eq!(max_diff(&output, &maps.output), 0.);
+        } else {
+            let net = Classifier::new(&case.classifier_config(), case.builder()).unwrap();
+            let maps = net.forward_maps(&io["x"], &io["t"]).unwrap();
+            let log_prob = log_softmax(&maps.logits).unwrap();
+            let found = net.log_prob_gradient(&io["x"], &io["t"], &io["y"]).unwrap();
+            errors.push(("middle_block", relative(&maps.middle, &io["middle_block"])));
+            errors.push(("output", relative(&maps.logits, &io["output"])));
+            errors.push(("log_softmax", relative(&log_prob, &io["log_softmax"])));
+            let found = relative(&found, &io["grad_x_of_selected_log_prob"]);
+            println!("{}: gradient {found:.1e}", case.name);
+            assert!(found < gradient, "{} gradient: {found:.2e}", case.name);
+        }
+        for (what, error) in errors {
+            println!("{}: {what} {error:.1e}", case.name);
+            assert!(error < forward, "{} {what}: {error:.2e}", case.name);
+        }
+    }
 }

@@ -1,0 +1,290 @@
+//! Checkpoints in and out: equal bits, all differences told, configs from shapes, both ways.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use fndm_models::{
+    Classifier, ClassifierConfig, Error, Limits, Parameters, Pool, StateDict, UNet, UNetConfig,
+};
+
+fn read(path: &Path) -> StateDict {
+    StateDict::read(path, &Limits::default()).unwrap()
+}
+
+fn same_bits(a: &StateDict, b: &StateDict) {
+    let names = |s: &StateDict| s.tensors().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(a), names(b));
+    for (name, x) in a.tensors() {
+        let y = b.get(name).unwrap();
+        assert_eq!((x.dims(), x.dtype()), (y.dims(), y.dtype()), "{name}");
+        let bits = |t: &Tensor| -> Vec<u64> {
+            let t = t.to_dtype(DType::F64).unwrap().flatten_all().unwrap();
+            t.to_vec1::<f64>()
+                .unwrap()
+                .iter()
+                .map(|v| v.to_bits())
+                .collect()
+        };
+        assert_eq!(bits(x), bits(y), "{name}");
+    }
+}
+
+#[test]
+fn pytorch_and_safetensors_of_one_model_have_the_same_bits() {
+    for case in common::cases() {
+        let path = case.path("pt");
+        if !path.is_file() {
+            continue;
+        }
+        let (pt, safe) = (read(&path), read(&case.path("weights.safetensors")));
+        // The .pt is in f32 always.
+        let widened = safe
+            .tensors()
+            .iter()
+            .map(|(n, t)| (n.clone(), t.to_dtype(DType::F32).unwrap()))
+            .collect();
+        same_bits(&pt, &StateDict::new(widened));
+        println!("{}: {} tensors equal", case.name, pt.tensors().len());
+    }
+}
+
+#[test]
+fn both_formats_come_back_as_they_went() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = &Device::Cpu;
+    let mut tensors = BTreeMap::new();
+    for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
+        let t = Tensor::new(&[[-1.5f32, 0., 2.25], [3e4, -0.1, 1e-3]], device).unwrap();
+        tensors.insert(format!("{dtype:?}"), t.to_dtype(dtype).unwrap());
+    }
+    tensors.insert(
+        "count".into(),
+        Tensor::new(&[-7i64, 1 << 40], device).unwrap(),
+    );
+    tensors.insert("bytes".into(), Tensor::new(&[0u8, 255], device).unwrap());
+    tensors.insert("scalar".into(), Tensor::new(4.5f32, device).unwrap());
+    let transposed = Tensor::arange(0f32, 6., device)
+        .unwrap()
+        .reshape((2, 3))
+        .unwrap();
+    tensors.insert("transposed".into(), transposed.t().unwrap());
+    let state = StateDict::new(tensors).with_metadata("note", "kept");
+
+    let path = folder.path().join("a.safetensors");
+    state.save(&path).unwrap();
+    let back = read(&path);
+    same_bits(&state, &back);
+    assert_eq!(back.metadata().get("note").unwrap(), "kept");
+    // candle's own reader agrees.
+    let candles = candle_core::safetensors::load(&path, device).unwrap();
+    assert_eq!(candles.len(), state.tensors().len());
+
+    let path = folder.path().join("a.pt");
+    state.save_torch(&path).unwrap();
+    same_bits(&state, &read(&path));
+    let candles = candle_core::pickle::read_all(&path).unwrap();
+    assert_eq!(candles.len(), state.tensors().len());
+
+    // Equal tensors give equal files, and nothing else is left in the folder.
+    let again = folder.path().join("b.pt");
+    state.save_torch(&again).unwrap();
+    assert_eq!(
+        std::fs::read(&path).unwrap(),
+        std::fs::read(&again).unwrap()
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn every_difference_is_told_in_one_error() {
+    let config = UNetConfig {
+        channel_mult: vec![1.],
+        num_classes: Some(2),
+        ..UNetConfig::default()
+    };
+    let parameters = common::parameters(1);
+    UNet::new(&config, parameters.builder()).unwrap();
+    let mut tensors = parameters.tensors().unwrap();
+    tensors.remove("label_emb.weight").unwrap();
+    tensors.remove("out.2.bias").unwrap();
+    let device = &Device::Cpu;
+    tensors.insert(
+        "out.9.bias".into(),
+        Tensor::zeros(3, DType::F32, device).unwrap(),
+    );
+    tensors.insert(
+        "out.0.bias".into(),
+        Tensor::zeros(33, DType::F32, device).unwrap(),
+    );
+    tensors.insert(
+        "out.0.weight".into(),
+        Tensor::zeros(32, DType::I64, device).unwrap(),
+    );
+    let state = StateDict::new(tensors);
+    for error in [
+        UNet::from_state_dict(&config, &state, DType::F32, device).unwrap_err(),
+        parameters.set(&state).unwrap_err(),
+    ] {
+        let text = error.to_string();
+        let Error::Mismatch { mismatch, .. } = error else {
+            panic!("{text}");
+        };
+        assert_eq!(mismatch.len(), 5, "{text}");
+        let missing: Vec<_> = mismatch.missing.iter().map(|(n, _)| n.as_str()).collect();
+        assert_eq!(missing, ["label_emb.weight", "out.2.bias"]);
+        assert_eq!(mismatch.unexpected, ["out.9.bias"]);
+        assert_eq!(
+            mismatch.shapes,
+            [("out.0.bias".to_owned(), vec![32], vec![33])]
+        );
+        assert_eq!(
+            mismatch.types,
+            [("out.0.weight".to_owned(), "I64".to_owned())]
+        );
+        for name in [
+            "label_emb.weight",
+            "out.2.bias",
+            "out.9.bias",
+            "out.0.bias",
+            "out.0.weight",
+        ] {
+            assert!(text.contains(name), "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_config_travels_with_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.safetensors");
+    let config = ClassifierConfig::small_64(3);
+    let parameters = common::parameters(1);
+    let trained = Classifier::new(&config, parameters.builder()).unwrap();
+    parameters.save(&path, &config).unwrap();
+
+    let limits = Limits::default();
+    let loaded = Classifier::load(&path, &limits, DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(loaded.config(), &config);
+    let x = Tensor::ones((1, 3, 64, 64), DType::F32, &Device::Cpu).unwrap();
+    let t = Tensor::new(&[5f32], &Device::Cpu).unwrap();
+    let (a, b) = (
+        trained.forward(&x, &t).unwrap(),
+        loaded.forward(&x, &t).unwrap(),
+    );
+    assert!(a.track_op() && !b.track_op());
+    assert_eq!(common::max_diff(&a, &b), 0.);
+
+    let other = Parameters::new(2, DType::F32, &Device::Cpu);
+    Classifier::new(&config, other.builder()).unwrap();
+    other.load(&path, &limits).unwrap();
+    for ((name, a), (_, b)) in parameters.iter().zip(other.iter()) {
+        assert_eq!(common::max_diff(&a, &b), 0., "{name}");
+    }
+    let error = UNet::load(&path, &limits, DType::F32, &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("no config of a unet"), "{error}");
+}
+
+#[test]
+fn configs_from_shapes_of_reference_models() {
+    for case in common::cases() {
+        let state = read(&case.path("weights.safetensors"));
+        if case.is_unet() {
+            let known = case.unet_config();
+            let guess = UNetConfig::guess(&state).unwrap();
+            assert!(ClassifierConfig::guess(&state).is_err());
+            let filled = UNetConfig {
+                image_size: known.image_size,
+                num_heads: known.num_heads,
+                num_head_channels: known.num_head_channels,
+                num_heads_upsample: known.num_heads_upsample,
+                use_new_attention_order: known.use_new_attention_order,
+                ..guess.config
+            };
+            assert_eq!(filled, known, "{}", case.name);
+        } else {
+            let known = case.classifier_config();
+            let guess = ClassifierConfig::guess(&state).unwrap();
+            assert!(UNetConfig::guess(&state).is_err());
+            if known.pool == Pool::Attention {
+                assert_eq!(guess.config.image_size, known.image_size);
+            }
+            let filled = ClassifierConfig {
+                image_size: known.image_size,
+                num_heads: known.num_heads,
+                num_head_channels: known.num_head_channels,
+                use_new_attention_order: known.use_new_attention_order,
+                // With one level there is no resampling, and nothing to tell by.
+                resblock_updown: if known.channel_mult.len() == 1 {
+                    known.resblock_updown
+                } else {
+                    guess.config.resblock_updown
+                },
+                ..guess.config
+            };
+            assert_eq!(filled, known, "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn configs_from_shapes_of_presets() {
+    let unets = [
+        UNetConfig::small_64(9, 4),
+        UNetConfig {
+            model_channels: 32,
+            ..UNetConfig::paper_256(5, 2)
+        },
+        UNetConfig {
+            model_channels: 64,
+            channel_mult: vec![0.5, 1., 1.5],
+            ..UNetConfig::paper_64(5, 2)
+        },
+    ];
+    for known in unets {
+        let parameters = common::parameters(0);
+        UNet::new(&known, parameters.builder()).unwrap();
+        let guess = UNetConfig::guess(&parameters.state_dict().unwrap()).unwrap();
+        let filled = UNetConfig {
+            image_size: known.image_size,
+            num_head_channels: known.num_head_channels,
+            ..guess.config
+        };
+        assert_eq!(filled, known);
+    }
+    for known in [ClassifierConfig::small_64(4), ClassifierConfig::paper_64(1)] {
+        let parameters = common::parameters(0);
+        Classifier::new(&known, parameters.builder()).unwrap();
+        let guess = ClassifierConfig::guess(&parameters.state_dict().unwrap()).unwrap();
+        assert_eq!(guess.config, known);
+    }
+}
+
+#[test]
+fn half_precision_weights_widen() {
+    let config = ClassifierConfig::small_64(1);
+    let parameters = common::parameters(1);
+    Classifier::new(&config, parameters.builder()).unwrap();
+    let full = parameters.tensors().unwrap();
+    let x = Tensor::ones((1, 1, 64, 64), DType::F32, &Device::Cpu).unwrap();
+    let t = Tensor::new(&[5f32], &Device::Cpu).unwrap();
+    for dtype in [DType::F16, DType::BF16] {
+        let convert = |to: DType| -> StateDict {
+            StateDict::new(
+                full.iter()
+                    .map(|(n, v)| (n.clone(), v.to_dtype(dtype).unwrap().to_dtype(to).unwrap()))
+                    .collect(),
+            )
+        };
+        let logits = |state: StateDict| {
+            Classifier::from_state_dict(&config, &state, DType::F32, &Device::Cpu)
+                .unwrap()
+                .forward(&x, &t)
+                .unwrap()
+        };
+        let (half, wide) = (logits(convert(dtype)), logits(convert(DType::F32)));
+        assert_eq!(common::max_diff(&half, &wide), 0.);
+    }
+}
