@@ -1,1 +1,159 @@
-fn main() {}
+//! Compares a model, its ablations and plain FLAIR thresholding with the lesion masks of a data set.
+//!
+//! cargo run --release --example evaluate -- --model out/model --data DIR --split val
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use fndm::data::{PatientSlices, Side};
+use fndm::{Detector, LeftOut, Method, Report, Source, copies, table, write_csv};
+
+/// Score a model against lesion masks: per slice with a lesion and per volume.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// The model folder that `train` wrote
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Folder of patients: <id>/<id>_<sequence>.nii.gz and <id>/<id>_seg.nii.gz
+    #[arg(long, value_name = "DIR", conflicts_with = "phantom")]
+    data: Option<PathBuf>,
+    /// Evaluate on this many patients of the phantom instead
+    #[arg(long, value_name = "N")]
+    phantom: Option<u64>,
+    /// Seed of the phantom's first patient
+    #[arg(long, value_name = "N", default_value_t = 9000)]
+    phantom_seed: u64,
+    /// Which patients: train, val or test of the split file, or all
+    #[arg(long, default_value = "val")]
+    split: String,
+    /// JSON file with the lists train, val, test; default: splits.json in the data folder
+    #[arg(long, value_name = "FILE")]
+    split_file: Option<PathBuf>,
+    /// Rows of the table: fndm, cg_nm, cg, flair
+    #[arg(long, value_delimiter = ',', default_value = "fndm,cg_nm,cg,flair")]
+    methods: Vec<String>,
+    /// Where report.json, report.csv, cases.json and sheet.png go
+    #[arg(long, value_name = "DIR", default_value = "out/evaluate")]
+    output: PathBuf,
+    /// Slices on the picture
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    sheet_rows: usize,
+    /// cpu, or cuda where built with that feature
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    #[command(flatten)]
+    method: common::MethodOptions,
+}
+
+fn source(options: &Options, detector: &Detector) -> Result<Source> {
+    match (&options.data, options.phantom) {
+        (Some(path), None) => {
+            let side = match options.split.as_str() {
+                "all" => None,
+                name => match Side::ALL.into_iter().find(|side| side.name() == name) {
+                    Some(side) => Some(side),
+                    None => bail!("--split: expected train, val, test or all, got {name}"),
+                },
+            };
+            Ok(Source::folder(path, side, options.split_file.as_deref())?)
+        }
+        (None, Some(patients)) => match &detector.config().training.plan.source {
+            Source::Phantom { config, .. } => Ok(Source::Phantom {
+                config: config.clone(),
+                first_seed: options.phantom_seed,
+                patients,
+            }),
+            Source::Folder { .. } => bail!("--phantom: expected a model of the phantom"),
+        },
+        _ => bail!("expected --data DIR or --phantom N"),
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    let options = Options::parse();
+    let device = common::device(&options.device)?;
+    let methods = options
+        .methods
+        .iter()
+        .map(|key| match Method::ALL.into_iter().find(|m| m.key() == key) {
+            Some(method) => Ok(method),
+            None => bail!("--methods: expected fndm, cg_nm, cg, flair, got {key}"),
+        })
+        .collect::<Result<Vec<Method>>>()?;
+    let detector = Detector::load(&options.model, &device)?;
+    let source = source(&options, &detector)?;
+
+    let ids = source.ids();
+    let bar = common::bar(ids.len() as u64, "patients");
+    let mut cohort: Vec<PatientSlices> = Vec::new();
+    let mut left_out: Vec<LeftOut> = Vec::new();
+    let mut failed = 0;
+    for (index, id) in ids.iter().enumerate() {
+        let slices = source
+            .patient(index, &detector.config().sequences)
+            .and_then(|patient| match copies(&patient) {
+                Some(reason) => Ok(Err(reason)),
+                None if patient.mask.is_none() => Ok(Err("no lesion mask".to_string())),
+                None => detector.slices(&patient).map(Ok),
+            });
+        let reason = match slices {
+            Ok(Ok(slices)) => {
+                cohort.push(slices);
+                None
+            }
+            Ok(Err(reason)) => Some(reason),
+            Err(error) => {
+                failed += 1;
+                Some(error.to_string())
+            }
+        };
+        if let Some(reason) = reason {
+            left_out.push(LeftOut { patient: id.clone(), reason });
+        }
+        bar.inc(1);
+    }
+    bar.finish();
+    if cohort.is_empty() {
+        for LeftOut { patient, reason } in &left_out {
+            eprintln!("left out {patient}: {reason}");
+        }
+        bail!("none of {} patients can be evaluated", ids.len());
+    }
+    let lesions: usize = cohort.iter().map(common::diseased).sum();
+    let slices: usize = cohort.iter().map(PatientSlices::len).sum();
+    let words = format!("{} patients, {slices} slices, {lesions} with a lesion", cohort.len());
+    println!("{words}");
+
+    let all: Vec<&PatientSlices> = cohort.iter().collect();
+    let found = common::compare(&detector, &all, &methods, &options.method)?;
+    std::fs::create_dir_all(&options.output)
+        .with_context(|| format!("cannot create {}", options.output.display()))?;
+    let report = Report::new(
+        &common::command("evaluate"),
+        &words,
+        &found.evaluations,
+        found.settings,
+        left_out,
+    );
+    println!("\nPer slice with a lesion ({lesions}):\n{}", table(&report.rows));
+    println!("Per volume ({}):\n{}", cohort.len(), table(&report.volumes));
+    report.write(&options.output.join("report.json"))?;
+    let rows = [report.rows.clone(), report.volumes.clone()].concat();
+    write_csv(&rows, &options.output.join("report.csv"))?;
+    common::write_json(&options.output.join("cases.json"), &found.evaluations)?;
+    if !found.maps.is_empty() {
+        let pairs = all.into_iter().zip(&found.maps);
+        common::save_sheet(pairs, options.sheet_rows, &options.output.join("sheet.png"))?;
+    }
+    println!("wrote report.json, report.csv, cases.json and sheet.png to {}", options.output.display());
+    for LeftOut { patient, reason } in &report.left_out {
+        eprintln!("left out {patient}: {reason}");
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}

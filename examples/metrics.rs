@@ -314,7 +314,7 @@ fn summary(cases: &[Case], bins: &SizeBins, seed: u64) -> Result<String> {
         .collect();
     let summary = LesionSummary::of(&reports, bins);
     text += &format!(
-        "\n{} lesions in {} volumes; found: {}; false lesions per volume: {}.\n",
+        "\n{} lesions in {} volumes; found: {:.3}; false lesions per volume: {:.3}.\n",
         summary.lesions, summary.volumes, summary.sensitivity, summary.false_lesions_per_volume
     );
     let columns = vec![

@@ -9,11 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use fndm::data::{Patient, PatientSlices, Volume, nifti};
-use fndm::{
-    Case, DetectConfig, Detector, Evaluation, Level, Method, Report, SliceMaps, Source, evaluate,
-    examine_case, table, write_csv,
-};
+use fndm::data::{Patient, PatientSlices, nifti};
+use fndm::{Detector, Method, Report, SliceMaps, Source, table, write_csv};
 
 /// Find the lesions of phantom patients that the networks never saw, by the whole method, by its ablations, and by
 /// plain FLAIR thresholding.
@@ -71,7 +68,7 @@ fn main() -> Result<()> {
         bar.inc(1);
     }
     bar.finish();
-    let lesions: usize = cohort.iter().map(|(_, s)| diseased(s)).sum();
+    let lesions: usize = cohort.iter().map(|(_, s)| common::diseased(s)).sum();
     let slices: usize = cohort.iter().map(|(_, s)| s.len()).sum();
     let cohort_words = format!(
         "{} phantom patients (seeds {tested:?}), {slices} slices, {lesions} with a lesion",
@@ -79,50 +76,19 @@ fn main() -> Result<()> {
     );
     println!("{cohort_words}");
 
-    let mut evaluations: Vec<Evaluation> = Vec::new();
-    let mut settings: Vec<(Method, DetectConfig)> = Vec::new();
-    let mut fndm_maps: Vec<SliceMaps> = Vec::new();
-    for method in Method::ALL {
-        let mut config = detector.config().detect_config(method);
-        options.method.apply(&mut config);
-        if let Some(parts) = method.parts() {
-            config.parts = parts;
-        }
-        let bar = common::bar(slices as u64, method.title());
-        let mut cases: Vec<Case> = Vec::new();
-        let (mut evaluated, mut gradients) = (0, 0);
-        let mut before = 0;
-        for (_, slices) in &cohort {
-            let (case, maps) = examine_case(&detector, method, &config, slices, &mut |share| {
-                bar.set_position(before + (share * slices.len() as f64) as u64);
-            })?;
-            before += slices.len() as u64;
-            cases.push(case);
-            if let Some(maps) = maps {
-                (evaluated, gradients) = (maps.evaluations, maps.gradient_evaluations);
-                if method == Method::Fndm {
-                    fndm_maps.push(maps);
-                }
-            }
-        }
-        bar.finish();
-        for level in [Level::Slice, Level::Volume] {
-            evaluations.push(evaluate(method.key(), level, &cases, evaluated, gradients)?);
-        }
-        settings.push((method, config));
-    }
+    let all: Vec<&PatientSlices> = cohort.iter().map(|(_, slices)| slices).collect();
+    let found = common::compare(&detector, &all, &Method::ALL, &options.method)?;
 
     std::fs::create_dir_all(&options.output)
         .with_context(|| format!("cannot create {}", options.output.display()))?;
-    let report = Report::new(&common::command("quickstart"), &cohort_words, &evaluations, settings, Vec::new());
+    let report = Report::new(&common::command("quickstart"), &cohort_words, &found.evaluations, found.settings, Vec::new());
     println!("\nPer slice with a lesion ({lesions}):\n{}", table(&report.rows));
     println!("Per volume ({}):\n{}", cohort.len(), table(&report.volumes));
     report.write(&options.output.join("report.json"))?;
     write_csv(&[report.rows.clone(), report.volumes.clone()].concat(), &options.output.join("report.csv"))?;
 
-    let pairs = || cohort.iter().map(|(_, s)| s).zip(&fndm_maps);
-    common::save_sheet(pairs(), 14, &options.output.join("sheet.png"))?;
-    for ((patient, slices), maps) in cohort.iter().zip(&fndm_maps) {
+    common::save_sheet(all.into_iter().zip(&found.maps), 14, &options.output.join("sheet.png"))?;
+    for ((patient, slices), maps) in cohort.iter().zip(&found.maps) {
         write_patient(&options.output, patient, slices, maps)?;
     }
     println!(
@@ -130,10 +96,6 @@ fn main() -> Result<()> {
         options.output.display()
     );
     Ok(())
-}
-
-fn diseased(slices: &PatientSlices) -> usize {
-    slices.labels.iter().flatten().filter(|&&label| label == 1).count()
 }
 
 /// The patient's volumes and what was found, side by side for a NIfTI viewer.
@@ -149,8 +111,7 @@ fn write_patient(
     for (name, volume) in &patient.sequences {
         nifti::write_map(file(name), volume)?;
     }
-    let truth: Option<&Volume> = patient.mask.as_ref();
-    if let Some(truth) = truth {
+    if let Some(truth) = &patient.mask {
         nifti::write_mask(file("seg"), truth)?;
     }
     nifti::write_mask(file("mask"), &slices.to_mask(&maps.mask)?)?;

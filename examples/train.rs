@@ -15,7 +15,7 @@ use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, Side};
 use fndm::memory::MemoryConfig;
 use fndm::models::{ClassifierConfig, UNetConfig};
-use fndm::train_api::{ClassifierTrainConfig, DiffusionConfig, StepReport, StopFlag};
+use fndm::train_api::{ClassifierTrainConfig, DiffusionConfig, StepReport, StopFlag, TimeSampling};
 use fndm::{
     DetectConfig, FeatureConfig, Method, PHANTOM_SEQUENCES, Source, TrainEvent, TrainPlan, train,
 };
@@ -65,7 +65,7 @@ struct Options {
     #[arg(long, value_name = "N")]
     iterations: Option<u64>,
     /// Slices per iteration of the diffusion model's training
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 8)]
     batch: usize,
     /// Slices per iteration of the classifier's training
     #[arg(long, value_name = "N", default_value_t = 16)]
@@ -120,6 +120,8 @@ fn plan(options: &Options) -> Result<TrainPlan> {
         batch: options.classifier_batch,
         iterations: options.classifier_iterations,
         time_budget_s: Some(60. * options.classifier_minutes),
+        // The memory bank takes its features at low noise, and guidance needs all levels: lean to the former.
+        times: TimeSampling::Power { exponent: 2. },
         ..ClassifierTrainConfig::default()
     };
     classifier_training.optimizer.lr = options.lr;

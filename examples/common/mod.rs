@@ -5,18 +5,21 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use fndm::candle_core::Device;
 use fndm::data::PatientSlices;
-use fndm::{DetectConfig, Sheet, SliceMaps, ThresholdScope, Tile, upper_end};
+use fndm::{
+    DetectConfig, Detector, Evaluation, Level, Method, Sheet, SliceMaps, ThresholdScope, Tile,
+    evaluate, examine_case, upper_end,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array2, Axis, s};
 
 /// Options of the method; what isn't given is taken from the model folder.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Method (defaults: from the model folder)")]
-pub struct MethodOptions {
+pub(crate) struct MethodOptions {
     /// ODE solver steps in each direction; each is one evaluation of the UNet
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -78,26 +81,26 @@ pub struct MethodOptions {
 
 /// The label of a slice.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Label {
+pub(crate) enum Label {
     Healthy,
     Diseased,
 }
 
 /// Over what Otsu's threshold is computed.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Scope {
+pub(crate) enum Scope {
     Slice,
     Volume,
 }
 
 impl MethodOptions {
     /// Whether one of the parts was switched by hand.
-    pub fn switches_parts(&self) -> bool {
+    pub(crate) fn switches_parts(&self) -> bool {
         self.cg.is_some() || self.nm.is_some() || self.mb.is_some()
     }
 
     /// The given options laid over `config`.
-    pub fn apply(&self, config: &mut DetectConfig) {
+    pub(crate) fn apply(&self, config: &mut DetectConfig) {
         fn set<T: Clone>(target: &mut T, value: &Option<T>) {
             if let Some(value) = value {
                 target.clone_from(value);
@@ -141,17 +144,17 @@ impl Label {
 }
 
 /// `cpu`, or `cuda` where the program was built with that feature.
-pub fn device(name: &str) -> Result<Device> {
+pub(crate) fn device(name: &str) -> Result<Device> {
     match name {
         "cpu" => Ok(Device::Cpu),
-        "cuda" if cfg!(feature = "cuda") => Ok(Device::new_cuda(0)?),
-        "cuda" => bail!("--device cuda: this program was built without the feature `cuda`"),
+        // The library was built without CUDA, or there is no driver: its error says which.
+        "cuda" => Device::new_cuda(0).context("--device cuda"),
         other => bail!("--device: expected cpu or cuda, got {other}"),
     }
 }
 
 /// A bar with a rate and the time left.
-pub fn bar(length: u64, what: &str) -> ProgressBar {
+pub(crate) fn bar(length: u64, what: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(
         "{prefix:<22} [{bar:32}] {pos}/{len} {per_sec} {eta} left {msg}",
     )
@@ -163,7 +166,7 @@ pub fn bar(length: u64, what: &str) -> ProgressBar {
 }
 
 /// A bar in thousandths of a budget.
-pub fn share_bar(what: &str) -> ProgressBar {
+pub(crate) fn share_bar(what: &str) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix:<22} [{bar:32}] {percent}% {eta} left {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ");
@@ -173,15 +176,79 @@ pub fn share_bar(what: &str) -> ProgressBar {
 }
 
 /// The command line as a user would type it.
-pub fn command(example: &str) -> String {
+pub(crate) fn command(example: &str) -> String {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     format!("cargo run --release --example {example} -- {}", arguments.join(" "))
         .trim_end_matches([' ', '-'])
         .to_string()
 }
 
+/// What several methods say of one cohort.
+pub(crate) struct Comparison {
+    /// Per slice and per volume, in the order of the methods.
+    pub(crate) evaluations: Vec<Evaluation>,
+    /// The settings of each method.
+    pub(crate) settings: Vec<(Method, DetectConfig)>,
+    /// The maps of the first method that has any, patient by patient.
+    pub(crate) maps: Vec<SliceMaps>,
+}
+
+/// Runs the methods over a cohort, with a bar for each, and scores them.
+pub(crate) fn compare(
+    detector: &Detector,
+    cohort: &[&PatientSlices],
+    methods: &[Method],
+    options: &MethodOptions,
+) -> Result<Comparison> {
+    let total: usize = cohort.iter().map(|slices| slices.len()).sum();
+    let mut comparison = Comparison {
+        evaluations: Vec::new(),
+        settings: Vec::new(),
+        maps: Vec::new(),
+    };
+    for &method in methods {
+        let mut config = detector.config().detect_config(method);
+        options.apply(&mut config);
+        if let Some(parts) = method.parts() {
+            config.parts = parts;
+        }
+        let bar = bar(total as u64, method.title());
+        let mut cases = Vec::new();
+        let mut all_maps = Vec::new();
+        let mut before = 0;
+        for slices in cohort {
+            let (case, maps) = examine_case(detector, method, &config, slices, &mut |share| {
+                bar.set_position(before + (share * slices.len() as f64) as u64);
+            })?;
+            before += slices.len() as u64;
+            cases.push(case);
+            all_maps.extend(maps);
+        }
+        bar.finish();
+        let (evaluations, gradients) = all_maps
+            .first()
+            .map_or((0, 0), |maps| (maps.evaluations, maps.gradient_evaluations));
+        for level in [Level::Slice, Level::Volume] {
+            let key = method.key();
+            comparison
+                .evaluations
+                .push(evaluate(key, level, &cases, evaluations, gradients)?);
+        }
+        comparison.settings.push((method, config));
+        if comparison.maps.is_empty() {
+            comparison.maps = all_maps;
+        }
+    }
+    Ok(comparison)
+}
+
+/// Slices with the label diseased.
+pub(crate) fn diseased(slices: &PatientSlices) -> usize {
+    slices.labels.iter().flatten().filter(|&&label| label == 1).count()
+}
+
 /// A sheet of at most `rows` slices, spread evenly over those with a lesion (over all where no truth is known).
-pub fn save_sheet<'a>(
+pub(crate) fn save_sheet<'a>(
     patients: impl Iterator<Item = (&'a PatientSlices, &'a SliceMaps)>,
     rows: usize,
     path: &Path,
@@ -229,4 +296,14 @@ pub fn save_sheet<'a>(
     }
     sheet.save(path)?;
     Ok(())
+}
+
+/// Writes a value as JSON, under a temporary name first.
+pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    std::fs::write(&temporary, text)
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .with_context(|| format!("cannot write {}", path.display()))
 }

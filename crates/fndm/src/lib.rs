@@ -32,6 +32,7 @@ pub use sheet::{Sheet, Tile, upper_end};
 pub use training::{LeftOut, StageRecord, TrainEvent, TrainPlan, TrainingRecord, train};
 
 pub use candle_core;
+pub use ndarray;
 pub use fndm_data as data;
 pub use fndm_kernels as kernels;
 pub use fndm_memory as memory;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{DetectConfig, Error, Method, Result, TrainingRecord, files};
 
 /// The version of the model folder's layout that this library writes.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 /// The config file of a model folder, `model.json`: all that is needed to use the networks, and to train them again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -282,7 +282,7 @@ where
         folder: folder.to_path_buf(),
         checkpoint_every: CHECKPOINT_EVERY,
         keep: 2,
-        log_every: 1,
+        ..RunConfig::default()
     };
     let mut recent = Vec::new();
     let mut failed = None;
