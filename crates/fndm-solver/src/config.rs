@@ -19,7 +19,8 @@ pub enum Algorithm {
     /// DDIM (Song et al. 2021): order 1, and with `eta` above 0 stochastic while sampling.
     Ddim,
     /// `UniPC` (Zhao et al. 2023) on the x0 prediction: a multistep predictor of the given order, and a corrector that
-    /// reuses the next evaluation, which raises the order by one at no cost. Exact exponential weights.
+    /// reuses the next evaluation, which raises the order by one at no cost. Exact exponential weights. So that this
+    /// holds from the first step on, order 3 asks the network once more at its start (see [`ThirdOrder`]).
     UniPc,
 }
 
@@ -74,11 +75,12 @@ pub enum SecondOrder {
 #[serde(rename_all = "snake_case")]
 pub enum ThirdOrder {
     /// Of order 3: the second evaluation also corrects the first step, which costs nothing, and the interpolation
-    /// through three evaluations is integrated exactly.
+    /// through three evaluations is integrated exactly. `UniPC` of order 3 is of order 4, with one evaluation more
+    /// than steps.
     #[default]
     Exact,
     /// As dpm-solver and diffusers do it: an uncorrected first step of order 1, and half of the second-difference
-    /// term. Of order 2; for comparison with them.
+    /// term. Of order 2; for comparison with them. `UniPC` starts without the extra evaluation, and is of order 3.
     Peers,
 }
 
@@ -326,7 +328,7 @@ fn positive(field: &'static str, value: f64) -> Result<()> {
 }
 
 /// The span's smaller and larger end, inside `[0, t_max]`.
-fn ends(schedule: &NoiseSchedule, span: RangeInclusive<f64>) -> Result<(f64, f64)> {
+pub(crate) fn ends(schedule: &NoiseSchedule, span: RangeInclusive<f64>) -> Result<(f64, f64)> {
     let (a, b) = span.into_inner();
     let (low, high) = if a <= b { (a, b) } else { (b, a) };
     // A rounding error above t_max, as (i + 1) / T may have, is no mistake.

@@ -39,6 +39,7 @@
 //! - [`SolverConfig`]: algorithm, order, method, [`Grid`], prediction type; a plain serde value.
 //! - [`Solver`]: the checked config on a schedule and a span; [`Solver::run`] takes a batch through.
 //! - [`Stepper`]: the same run one network evaluation at a time; a value that can be cloned, stored and resumed.
+//! - [`AdaptiveConfig`], [`AdaptiveSolver`]: steps from a tolerance, for each sample on its own.
 //! - [`Guidance`]: classifier guidance (Li et al. 2023, eq. 8) over any noise model and any gradient.
 //! - [`Prediction`]: what a network predicts, conversions between noise, x0 and v, and training targets.
 //! - [`Respacing`]: guided-diffusion's choice of training steps.
@@ -50,6 +51,7 @@
 //! 1 (noise); a model trained on T steps saw t = 1/T, 2/T, .. 1. The scalars of all steps are worked out in f64 before a run;
 //! tensors, of type f64, f32, f16 or bf16, are met once per network evaluation, in one linear combination.
 
+mod adaptive;
 mod clip;
 mod coefficients;
 mod config;
@@ -64,6 +66,7 @@ mod schedule_config;
 mod solver;
 mod stepper;
 
+pub use adaptive::{AdaptiveConfig, AdaptiveQuery, AdaptiveRun, AdaptiveSolver};
 pub use config::{Algorithm, Clip, LowerOrderFinal, Method, SecondOrder, SolverConfig, ThirdOrder};
 pub use error::{Error, Result};
 pub use grid::Grid;

@@ -17,6 +17,8 @@ pub(crate) struct Stage {
     /// Where the network is evaluated.
     pub(crate) node: Node,
     pub(crate) model_time: f64,
+    /// Takes the place of the evaluation before it, which was at the same time but a worse state.
+    pub(crate) replaces: bool,
     /// Replaces the anchor, before the prediction, by a better estimate of the state at `node`.
     pub(crate) correct: Option<Update>,
     /// The state at which the next stage evaluates the network, or the result.
@@ -64,6 +66,18 @@ impl Plan {
         };
         builder.build(from, to)
     }
+}
+
+/// How a multistep run begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Start {
+    /// With a step of order 1.
+    Plain,
+    /// With a step of order 1 that the next evaluation corrects, at no cost.
+    Corrected,
+    /// As [`Start::Corrected`], with one more evaluation of the corrected state. The first step's end lies at this
+    /// part of the first two steps.
+    Repeated(f64),
 }
 
 struct Builder<'a> {
@@ -137,6 +151,7 @@ impl Builder<'_> {
         self.stages.push(Stage {
             node,
             model_time: self.schedule.model_time(node.t),
+            replaces: false,
             correct: None,
             predict: Update {
                 anchor: segment.base(),
@@ -156,52 +171,105 @@ impl Builder<'_> {
         let mut nodes = self.nodes(&times);
         let steps = nodes.len() - 1;
         nodes.extend(self.jump());
+        let start = self.start(&nodes, steps);
         let uni_pc = self.config.algorithm == Algorithm::UniPc;
-        // Without it the first step's error, of second order, is all that is left of a run of order 3.
-        let self_start = !uni_pc
-            && self.config.order == 3
-            && self.config.third_order == ThirdOrder::Exact
-            && nodes.len() > 2;
         let mut previous_order = 0;
         for i in 0..nodes.len() - 1 {
             let segment = self.segment(nodes[i], nodes[i + 1]);
             let points = past_points(&nodes[..=i], segment.h);
             let order = self.order_of_step(i + 1, steps).min(points.len());
-            let points = &points[..order];
-            let history = match (order, uni_pc) {
-                (1, _) => vec![segment.first()],
-                (2, false) if self.config.second_order == SecondOrder::Midpoint => {
-                    segment.midpoint(points[1])
-                }
-                (3, false) if self.config.third_order == ThirdOrder::Peers => {
-                    segment.peers_third(points[1], points[2])
-                }
-                _ => segment.weights(points),
+            let mut predict = Update {
+                anchor: segment.base(),
+                history: self.multistep_weights(&segment, &points[..order]),
             };
-            let correct = if i > 0 && (uni_pc || (self_start && i == 1)) {
+            let correct = if i > 0 && (uni_pc || (start == Start::Corrected && i == 1)) {
                 self.correction(&nodes[..=i], previous_order)
             } else {
                 None
-            };
-            // A state that the next evaluation corrects is only a guess: the anchor stays where it is.
-            let commit = !(uni_pc || (self_start && i == 0));
-            let mut predict = Update {
-                anchor: segment.base(),
-                history,
             };
             let noise = self.stochastic(nodes[i], nodes[i + 1], &mut predict);
             self.stages.push(Stage {
                 node: nodes[i],
                 model_time: self.schedule.model_time(nodes[i].t),
+                replaces: false,
                 correct,
                 predict,
-                commit,
+                // A state that the next evaluation corrects is only a guess: the anchor stays where it is.
+                commit: !(uni_pc || (start == Start::Corrected && i == 0)),
                 lands: true,
                 noise,
             });
             previous_order = order;
         }
+        if let Start::Repeated(middle) = start {
+            self.repeat_start(&nodes, middle);
+        }
         Ok(times)
+    }
+
+    /// How a multistep run of order 3 makes up for having no history. Its first step would leave an error of a lower
+    /// order than all others.
+    fn start(&self, nodes: &[Node], steps: usize) -> Start {
+        if self.config.order < 3 || self.config.third_order == ThirdOrder::Peers || nodes.len() < 3
+        {
+            return Start::Plain;
+        }
+        if self.config.algorithm != Algorithm::UniPc {
+            return Start::Corrected;
+        }
+        if nodes.len() < 4 || self.order_of_step(3, steps) < 3 {
+            return Start::Plain;
+        }
+        let middle = (nodes[1].lambda - nodes[0].lambda) / (nodes[2].lambda - nodes[0].lambda);
+        if middle > NEAREST && middle < 1.0 - NEAREST {
+            Start::Repeated(middle)
+        } else {
+            Start::Plain
+        }
+    }
+
+    fn multistep_weights(&self, segment: &Segment, points: &[f64]) -> Vec<f64> {
+        let uni_pc = self.config.algorithm == Algorithm::UniPc;
+        match *points {
+            [_, p] if !uni_pc && self.config.second_order == SecondOrder::Midpoint => {
+                segment.midpoint(p)
+            }
+            [_, p, q] if !uni_pc && self.config.third_order == ThirdOrder::Peers => {
+                segment.peers_third(p, q)
+            }
+            _ => segment.weights(points),
+        }
+    }
+
+    /// Rewrites the first three stages of a `UniPC` run so that its first two steps together have a local error of
+    /// fourth order: the network is asked a second time at the first step's end, once its state is corrected, and the
+    /// evaluation after two steps corrects both at once, from the start.
+    fn repeat_start(&mut self, nodes: &[Node], middle: f64) {
+        let one = self.segment(nodes[0], nodes[1]);
+        let two = self.segment(nodes[0], nodes[2]);
+        let [first, second, third, ..] = &mut self.stages[..] else {
+            return;
+        };
+        first.lands = false;
+        let again = Stage {
+            correct: None,
+            predict: Update {
+                anchor: one.base(),
+                history: one.weights(&[1.0, 0.0]),
+            },
+            ..second.clone()
+        };
+        second.replaces = true;
+        second.correct = None;
+        second.predict = Update {
+            anchor: two.base(),
+            history: two.weights(&[middle, 0.0]),
+        };
+        third.correct = Some(Update {
+            anchor: two.base(),
+            history: two.weights(&[1.0, middle, 0.0]),
+        });
+        self.stages.insert(1, again);
     }
 
     /// Order of multistep step `step` (from 1) of `steps`, before what the history allows.

@@ -57,15 +57,23 @@ pub struct Stepper {
     solver: Solver,
     evaluation: usize,
     x: Tensor,
-    anchor: Tensor,
+    anchor: State,
     history: VecDeque<Evaluation>,
+}
+
+/// A state with a number that tells whether two are the same one, so that their weights are joined: 2 e for the state
+/// at which evaluation e was or will be made, 2 e + 1 for the state that was corrected with it.
+#[derive(Debug, Clone)]
+struct State {
+    number: usize,
+    tensor: Tensor,
 }
 
 /// A past evaluation; the interpolated quantity is a [`Mix`] of the two, so it need never be formed on its own.
 #[derive(Debug, Clone)]
 struct Evaluation {
     /// The state, kept only where the mix needs it.
-    x: Option<Tensor>,
+    x: Option<State>,
     output: Tensor,
     mix: Mix,
 }
@@ -93,7 +101,10 @@ impl Stepper {
         Ok(Self {
             solver,
             evaluation: 0,
-            anchor: x.clone(),
+            anchor: State {
+                number: 0,
+                tensor: x.clone(),
+            },
             x,
             history: VecDeque::new(),
         })
@@ -161,11 +172,21 @@ impl Stepper {
             });
         };
         let output = self.checked(output, plan)?;
-        let evaluation = plan.evaluate(stage, &self.x, output)?;
+        let state = State {
+            number: 2 * self.evaluation,
+            tensor: self.x.clone(),
+        };
+        let evaluation = plan.evaluate(stage, state, output)?;
+        if stage.replaces {
+            self.history.pop_front();
+        }
         self.history.push_front(evaluation);
         self.history.truncate(plan.memory);
         if let Some(correct) = &stage.correct {
-            self.anchor = self.apply(correct, None)?;
+            self.anchor = State {
+                number: 2 * self.evaluation + 1,
+                tensor: self.apply(correct, None)?,
+            };
         }
         let fresh = if stage.noise > 0.0 {
             Some((
@@ -176,10 +197,13 @@ impl Stepper {
             None
         };
         self.x = self.apply(&stage.predict, fresh.as_ref())?;
-        if stage.commit {
-            self.anchor = self.x.clone();
-        }
         self.evaluation += 1;
+        if stage.commit {
+            self.anchor = State {
+                number: 2 * self.evaluation,
+                tensor: self.x.clone(),
+            };
+        }
         Ok(())
     }
 
@@ -205,11 +229,11 @@ impl Stepper {
     pub fn tensors(&self) -> HashMap<String, Tensor> {
         let mut tensors = HashMap::new();
         tensors.insert("x".to_string(), self.x.clone());
-        tensors.insert("anchor".to_string(), self.anchor.clone());
+        tensors.insert("anchor".to_string(), self.anchor.tensor.clone());
         for (i, e) in self.history.iter().enumerate() {
             tensors.insert(format!("history.{i}.output"), e.output.clone());
             if let Some(x) = &e.x {
-                tensors.insert(format!("history.{i}.x"), x.clone());
+                tensors.insert(format!("history.{i}.x"), x.tensor.clone());
             }
         }
         tensors
@@ -239,29 +263,38 @@ impl Stepper {
             expect_like(name, &tensor, &stepper.x)?;
             Ok(tensor)
         };
-        let anchor = fitting("anchor")?;
         let plan = solver.plan();
+        let (mut anchor, mut past): (usize, Vec<(usize, &Stage)>) = (0, Vec::new());
+        for (e, stage) in plan.stages.iter().take(evaluation).enumerate() {
+            if stage.replaces {
+                past.pop();
+            }
+            past.push((2 * e, stage));
+            if stage.correct.is_some() {
+                anchor = 2 * e + 1;
+            }
+            if stage.commit {
+                anchor = 2 * e + 2;
+            }
+        }
         let mut history = VecDeque::new();
-        for i in 0..plan.memory.min(evaluation) {
-            let Some(stage) = plan.stages.get(evaluation - 1 - i) else {
-                break;
-            };
+        for (i, (number, stage)) in past.into_iter().rev().take(plan.memory).enumerate() {
             let mix = plan.mix(stage);
             let x = if mix.x == 0.0 {
                 None
             } else {
-                Some(fitting(&format!("history.{i}.x"))?)
+                Some(State {
+                    number,
+                    tensor: fitting(&format!("history.{i}.x"))?,
+                })
             };
-            history.push_back(Evaluation {
-                x,
-                output: fitting(&format!("history.{i}.output"))?,
-                mix,
-            });
+            let output = fitting(&format!("history.{i}.output"))?;
+            history.push_back(Evaluation { x, output, mix });
         }
-        // A state that was committed is one tensor under two names; keep it one, so that its weights are joined.
-        let committed =
-            evaluation == 0 || plan.stages.get(evaluation - 1).is_some_and(|s| s.commit);
-        stepper.anchor = if committed { stepper.x.clone() } else { anchor };
+        stepper.anchor = State {
+            number: anchor,
+            tensor: fitting("anchor")?,
+        };
         stepper.evaluation = evaluation;
         stepper.history = history;
         Ok(stepper)
@@ -290,35 +323,30 @@ impl Stepper {
 
     /// One pass over memory: every tensor that takes part is named once.
     fn apply(&self, update: &Update, fresh: Option<&(f64, Tensor)>) -> Result<Tensor> {
+        let mut states: Vec<(f64, &State)> = vec![(update.anchor, &self.anchor)];
         let mut terms: Vec<(f64, &Tensor)> = Vec::with_capacity(8);
-        let mut add = |c: f64, tensor| add_term(&mut terms, c, tensor);
-        add(update.anchor, &self.anchor);
         for (c, e) in update.history.iter().zip(&self.history) {
             if let Some(x) = &e.x {
-                add(c * e.mix.x, x);
+                match states.iter_mut().find(|(_, s)| s.number == x.number) {
+                    Some((sum, _)) => *sum += c * e.mix.x,
+                    None => states.push((c * e.mix.x, x)),
+                }
             }
-            add(c * e.mix.output, &e.output);
+            terms.push((c * e.mix.output, &e.output));
         }
+        terms.extend(states.iter().map(|(c, s)| (*c, &s.tensor)));
         if let Some((c, noise)) = fresh {
-            add(*c, noise);
+            terms.push((*c, noise));
         }
         terms.retain(|(c, _)| *c != 0.0);
-        match terms[..] {
-            [] => Ok(self.x.zeros_like()?),
-            [(1.0, only)] => Ok(only.clone()),
-            _ => Ok(linear_combination(&terms)?),
+        if terms.is_empty() {
+            return Ok(self.x.zeros_like()?);
         }
+        Ok(linear_combination(&terms)?)
     }
 }
 
-fn add_term<'a>(terms: &mut Vec<(f64, &'a Tensor)>, c: f64, tensor: &'a Tensor) {
-    match terms.iter_mut().find(|(_, t)| t.id() == tensor.id()) {
-        Some((sum, _)) => *sum += c,
-        None => terms.push((c, tensor)),
-    }
-}
-
-fn expect_like(what: &str, tensor: &Tensor, like: &Tensor) -> Result<()> {
+pub(crate) fn expect_like(what: &str, tensor: &Tensor, like: &Tensor) -> Result<()> {
     if tensor.dims() == like.dims() && tensor.dtype() == like.dtype() {
         return Ok(());
     }
@@ -344,12 +372,12 @@ impl Plan {
         }
     }
 
-    fn evaluate(&self, stage: &Stage, x: &Tensor, output: Tensor) -> Result<Evaluation> {
+    fn evaluate(&self, stage: &Stage, x: State, output: Tensor) -> Result<Evaluation> {
         let output = if self.clip == Clip::None {
             output
         } else {
             self.clip.apply(&self.prediction.x0(
-                x,
+                &x.tensor,
                 &output,
                 stage.node.alpha,
                 stage.node.sigma,
@@ -357,7 +385,7 @@ impl Plan {
         };
         let mix = self.mix(stage);
         Ok(Evaluation {
-            x: (mix.x != 0.0).then(|| x.clone()),
+            x: (mix.x != 0.0).then_some(x),
             output,
             mix,
         })

@@ -192,15 +192,14 @@ fn time_grids() -> AnyResult {
     Ok(())
 }
 
+type Model<'a> = Box<dyn FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor> + 'a>;
+
 /// The model of a dpm-solver case: a closure on the schedule that it is solved on.
 fn dpm_model<'a>(
     case: &Value,
     mixture: Mixture,
     schedule: &'a NoiseSchedule,
-) -> (
-    Prediction,
-    Box<dyn FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor> + 'a>,
-) {
+) -> (Prediction, Model<'a>) {
     let at = move |m: f64| {
         let t = schedule.time_of_model_time(m);
         (schedule.alpha(t), schedule.sigma(t))

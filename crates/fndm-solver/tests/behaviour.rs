@@ -1,0 +1,573 @@
+//! Single features, each against a truth from outside the code.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor};
+use common::{Array, Mixture, distance};
+use fndm_solver::{
+    AdaptiveConfig, Algorithm, Clip, Error, Grid, Guidance, Method, NoiseSchedule, Prediction,
+    ScheduleConfig, SolverConfig,
+};
+
+type AnyResult = Result<(), Box<dyn std::error::Error>>;
+
+fn array(t: &Tensor) -> Array {
+    let values = t
+        .to_dtype(DType::F64)
+        .unwrap()
+        .flatten_all()
+        .unwrap()
+        .to_vec1()
+        .unwrap();
+    Array {
+        shape: t.dims().to_vec(),
+        values,
+    }
+}
+
+fn largest(t: &Tensor) -> f64 {
+    common::largest(&array(t))
+}
+
+fn schedule() -> NoiseSchedule {
+    ScheduleConfig::linear(1000).build().unwrap()
+}
+
+fn start() -> Tensor {
+    Tensor::from_vec(vec![0.75, -0.3, -0.6, 0.45, 0.2, 0.7], (3, 2), &Device::Cpu).unwrap()
+}
+
+fn exact<'a>(
+    schedule: &'a NoiseSchedule,
+    mixture: &'a Mixture,
+) -> impl FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor> + 'a {
+    move |x, m, _| {
+        let t = schedule.time_of_model_time(m);
+        mixture.noise(x, schedule.alpha(t), schedule.sigma(t))
+    }
+}
+
+#[test]
+fn clipping_leaves_time_alone() -> AnyResult {
+    let whole = ScheduleConfig::cosine(1000).build()?;
+    let clipped = whole.clone().clipped(-5.1)?;
+    assert_eq!(clipped.steps(), 1000);
+    assert!(clipped.lambda(clipped.t_max()) >= -5.1);
+    assert!(whole.lambda(clipped.t_max() + 0.001) < -5.1);
+    for i in [0, 1, 500, 990] {
+        let t = clipped.time_of_index(i);
+        assert_eq!(clipped.alpha(t), whole.alpha(t));
+        assert!((clipped.model_time(t) - i as f64).abs() < 1e-9);
+    }
+    Ok(())
+}
+
+#[test]
+fn every_prediction_type_gives_the_same_run() -> AnyResult {
+    let (schedule, mixture) = (schedule(), Mixture::example());
+    for encode in [false, true] {
+        for algorithm in [Algorithm::DpmSolverPlusPlus, Algorithm::DpmSolver] {
+            let mut ends = Vec::new();
+            for prediction in [
+                Prediction::Noise,
+                Prediction::X0,
+                Prediction::V,
+                Prediction::Score,
+            ] {
+                let config = SolverConfig {
+                    algorithm,
+                    prediction,
+                    ..SolverConfig::dpm_solver_pp(3, 20)
+                };
+                let solver = if encode {
+                    config.encode(&schedule, schedule.span())?
+                } else {
+                    config.sample(&schedule, schedule.span())?
+                };
+                ends.push(solver.run(&start(), |x, m, _| {
+                    let t = schedule.time_of_model_time(m);
+                    let (a, s) = (schedule.alpha(t), schedule.sigma(t));
+                    let noise = mixture.noise(x, a, s)?;
+                    let x0 = ((x - (&noise * s)?)? / a)?;
+                    match prediction {
+                        Prediction::Noise => Ok(noise),
+                        Prediction::X0 => Ok(x0),
+                        Prediction::V => (noise * a)? - (x0 * s)?,
+                        Prediction::Score => noise * (-1.0 / s),
+                    }
+                })?);
+            }
+            for end in &ends[1..] {
+                assert!(distance(end, &array(&ends[0])) < 1e-9);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn conversions_agree_with_their_definitions() -> AnyResult {
+    let (alpha, sigma) = (0.8, 0.6);
+    let x0 = start();
+    let noise = (start() * -1.7)?;
+    let x = ((&x0 * alpha)? + (&noise * sigma)?)?;
+    let v = ((&noise * alpha)? - (&x0 * sigma)?)?;
+    for p in [
+        Prediction::Noise,
+        Prediction::X0,
+        Prediction::V,
+        Prediction::Score,
+    ] {
+        let output = p.target(&x0, &noise, alpha, sigma)?;
+        assert!(
+            distance(&p.noise(&x, &output, alpha, sigma)?, &array(&noise)) < 1e-12,
+            "{p:?}"
+        );
+        assert!(
+            distance(&p.x0(&x, &output, alpha, sigma)?, &array(&x0)) < 1e-12,
+            "{p:?}"
+        );
+        assert!(
+            distance(&p.v(&x, &output, alpha, sigma)?, &array(&v)) < 1e-12,
+            "{p:?}"
+        );
+        // Guidance changes the noise in the same way, whatever is predicted.
+        let gradient = (start() + 0.3)?;
+        let guidance = Guidance { scale: 2.5 };
+        let want = (&noise - (&gradient * (2.5 * sigma))?)?;
+        let guided = guidance.apply_to(p, &output, &gradient, alpha, sigma)?;
+        assert!(
+            distance(&p.noise(&x, &guided, alpha, sigma)?, &array(&want)) < 1e-12,
+            "{p:?}"
+        );
+        assert!(distance(&guidance.apply(&noise, &gradient, sigma)?, &array(&want)) < 1e-12);
+    }
+    Ok(())
+}
+
+#[test]
+fn q_sample_noises_each_sample_at_its_own_index() -> AnyResult {
+    let schedule = schedule();
+    let (x0, noise) = (start(), (start() * 0.5)?);
+    let indices = [0, 500, 999];
+    let noised = array(&schedule.q_sample(&x0, &noise, &indices)?);
+    let (x0v, nv) = (array(&x0).values, array(&noise).values);
+    let mut product = Vec::new();
+    let mut p = 1.0;
+    for i in 0..1000 {
+        p *= 1.0 - (1e-4 + (0.02 - 1e-4) * i as f64 / 999.0);
+        product.push(p);
+    }
+    for (k, value) in noised.values.iter().enumerate() {
+        let a2: f64 = product[indices[k / 2]];
+        assert!((value - (a2.sqrt() * x0v[k] + (1.0 - a2).sqrt() * nv[k])).abs() < 1e-12);
+    }
+    assert!(matches!(
+        schedule.q_sample(&x0, &noise, &[0, 1]),
+        Err(Error::Tensor { .. })
+    ));
+    assert!(matches!(
+        schedule.q_sample(&x0, &noise, &[0, 1, 1000]),
+        Err(Error::Schedule { .. })
+    ));
+    Ok(())
+}
+
+#[test]
+fn narrow_types_stay_near_f64() -> AnyResult {
+    let (schedule, mixture) = (schedule(), Mixture::example());
+    // Rounding at every step, times what the flow does to it.
+    for (dtype, epsilon) in [
+        (DType::F32, 1.2e-7),
+        (DType::F16, 9.8e-4),
+        (DType::BF16, 7.8e-3),
+    ] {
+        let bound = 150.0 * epsilon;
+        for encode in [false, true] {
+            for config in [
+                SolverConfig::dpm_solver_pp(2, 20),
+                SolverConfig::dpm_solver_pp(3, 20),
+                SolverConfig {
+                    algorithm: Algorithm::DpmSolver,
+                    ..SolverConfig::dpm_solver_pp(2, 20)
+                },
+                SolverConfig {
+                    method: Method::Singlestep,
+                    ..SolverConfig::dpm_solver_pp(3, 20)
+                },
+                SolverConfig::uni_pc(2, 20),
+            ] {
+                let solver = if encode {
+                    config.encode(&schedule, schedule.span())?
+                } else {
+                    config.sample(&schedule, schedule.span())?
+                };
+                let wide = solver.run(&start(), exact(&schedule, &mixture))?;
+                let narrow = solver.run(&start().to_dtype(dtype)?, exact(&schedule, &mixture))?;
+                assert_eq!(narrow.dtype(), dtype);
+                let error = distance(&narrow, &array(&wide));
+                assert!(
+                    error < bound,
+                    "{dtype:?}, encode {encode}: {error} for {config:?}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// With eta = 1 and the exact score, DDIM steps are DDPM's: standard normal data stay standard normal.
+#[test]
+fn fresh_noise_keeps_the_distribution_and_is_seeded() -> AnyResult {
+    let schedule = schedule();
+    // Uniform, not normal: the noise has to make it so.
+    let x: Vec<f64> = (0..5000).map(|i| f64::from(i) / 2499.5 - 1.0).collect();
+    let x = Tensor::from_vec(x, (5000, 1), &Device::Cpu)?;
+    let run = |eta: f64, seed: u64| -> fndm_solver::Result<Array> {
+        let config = SolverConfig {
+            eta,
+            seed,
+            ..SolverConfig::ddim(800)
+        };
+        let solver = config.sample(&schedule, schedule.span())?;
+        Ok(array(&solver.run(&x, |x, m, _| {
+            x * schedule.sigma(schedule.time_of_model_time(m))
+        })?))
+    };
+    let a = run(1.0, 7)?;
+    let n = a.values.len() as f64;
+    let moment = |k: i32| a.values.iter().map(|v| v.powi(k)).sum::<f64>() / n;
+    assert!(moment(1).abs() < 0.06, "mean {}", moment(1));
+    assert!((moment(2) - 1.0).abs() < 0.08, "variance {}", moment(2));
+    assert!((moment(4) - 3.0).abs() < 0.6, "fourth moment {}", moment(4));
+    assert_eq!(a.values, run(1.0, 7)?.values);
+    assert_ne!(a.values, run(1.0, 8)?.values);
+    // Without it the flow is the identity up to its discretisation, and the seed is of no matter.
+    assert_eq!(run(0.0, 7)?.values, run(0.0, 8)?.values);
+    Ok(())
+}
+
+#[test]
+fn a_learned_variance_is_dropped() -> AnyResult {
+    let schedule = schedule();
+    let x = start().reshape((1, 3, 2, 1))?;
+    let noise = |x: &Tensor, m: f64, _: usize| x * schedule.sigma(schedule.time_of_model_time(m));
+    let plain = SolverConfig::dpm_solver_pp(2, 8)
+        .sample(&schedule, schedule.span())?
+        .run(&x, noise)?;
+    let config = SolverConfig {
+        learned_variance: true,
+        ..SolverConfig::dpm_solver_pp(2, 8)
+    };
+    let solver = config.sample(&schedule, schedule.span())?;
+    let both = solver.run(&x, |x, m, i| {
+        Tensor::cat(&[noise(x, m, i)?, x.ones_like()?], 1)
+    })?;
+    assert_eq!(array(&both).values, array(&plain).values);
+    assert!(matches!(solver.run(&x, noise), Err(Error::Tensor { .. })));
+    Ok(())
+}
+
+#[test]
+fn static_clipping_bounds_the_clean_image() -> AnyResult {
+    let schedule = schedule();
+    let config = SolverConfig {
+        clip: Clip::Static { max: 0.5 },
+        denoise_to_zero: true,
+        ..SolverConfig::dpm_solver_pp(2, 8)
+    };
+    let end = config
+        .sample(&schedule, schedule.span())?
+        .run(&(start() * 3.0)?, |x, _, _| x.zeros_like())?;
+    assert!(largest(&end) <= 0.5 + 1e-12);
+    Ok(())
+}
+
+#[test]
+fn adaptive_steps_meet_their_tolerance_sample_by_sample() -> AnyResult {
+    let (schedule, mixture) = (schedule(), Mixture::example());
+    let span = 0.01..=0.9;
+    // The last sample is far out, where the flow is simple.
+    let x = Tensor::cat(
+        &[
+            &start(),
+            &Tensor::from_vec(vec![9.0, -9.0], (1, 2), &Device::Cpu)?,
+        ],
+        0,
+    )?;
+    for encode in [false, true] {
+        for algorithm in [Algorithm::DpmSolver, Algorithm::DpmSolverPlusPlus] {
+            for order in [2, 3] {
+                let mut errors = Vec::new();
+                for tolerance in [1e-2, 1e-4, 1e-6] {
+                    let config = AdaptiveConfig {
+                        algorithm,
+                        order,
+                        atol: tolerance,
+                        rtol: tolerance,
+                        ..AdaptiveConfig::default()
+                    };
+                    let solver = if encode {
+                        config.encode(&schedule, span.clone())?
+                    } else {
+                        config.sample(&schedule, span.clone())?
+                    };
+                    let run = |x: &Tensor| {
+                        solver.run(x, |q| {
+                            let parts = q.model_times.iter().enumerate().map(|(k, &m)| {
+                                let t = schedule.time_of_model_time(m);
+                                mixture.noise(
+                                    &q.x.narrow(0, k, 1)?.contiguous()?,
+                                    schedule.alpha(t),
+                                    schedule.sigma(t),
+                                )
+                            });
+                            Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)
+                        })
+                    };
+                    let all = run(&x)?;
+                    let fine = SolverConfig {
+                        grid: Grid::UniformLambda,
+                        ..SolverConfig::uni_pc(3, 2000)
+                    };
+                    let fine = if encode {
+                        fine.encode(&schedule, span.clone())?
+                    } else {
+                        fine.sample(&schedule, span.clone())?
+                    };
+                    errors.push(distance(
+                        &all.x,
+                        &array(&fine.run(&x, exact(&schedule, &mixture))?),
+                    ));
+                    // Each sample takes its own steps.
+                    for i in 0..4 {
+                        let alone = run(&x.narrow(0, i, 1)?.contiguous()?)?;
+                        assert_eq!(alone.evaluations[0], all.evaluations[i]);
+                        assert_eq!(array(&alone.x).values, array(&all.x).entry(i).values);
+                    }
+                    if tolerance == 1e-6 {
+                        let mut counts = all.evaluations.clone();
+                        counts.dedup();
+                        assert!(counts.len() > 1, "all samples took {counts:?} evaluations");
+                    }
+                }
+                println!("{algorithm:?} {order}, encode {encode}: errors {errors:?}");
+                assert!(
+                    errors[1] < errors[0] / 4.0 && errors[2] < errors[1] / 4.0 && errors[2] < 1e-3,
+                    "{errors:?}"
+                );
+            }
+        }
+    }
+    let hopeless = AdaptiveConfig {
+        max_evaluations: 5,
+        ..AdaptiveConfig::default()
+    }
+    .sample(&schedule, span)?;
+    assert!(matches!(
+        hopeless.run(&x, |q| q.x.zeros_like()),
+        Err(Error::Evaluations { .. })
+    ));
+    Ok(())
+}
+
+#[test]
+fn what_has_no_meaning_is_refused() -> AnyResult {
+    let schedule = schedule();
+    let base = SolverConfig::dpm_solver_pp(2, 10);
+    let encode_refused = [
+        SolverConfig {
+            denoise_to_zero: true,
+            ..base.clone()
+        },
+        SolverConfig {
+            eta: 0.5,
+            ..SolverConfig::ddim(10)
+        },
+        SolverConfig {
+            clip: Clip::Dynamic {
+                ratio: 0.995,
+                max: 1.0,
+            },
+            ..base.clone()
+        },
+    ];
+    for config in encode_refused {
+        let error = config.encode(&schedule, schedule.span());
+        assert!(
+            matches!(error, Err(Error::EncodingOnlySampling { .. })),
+            "{error:?}"
+        );
+        config.sample(&schedule, schedule.span())?;
+    }
+    let unsound = [
+        SolverConfig {
+            order: 0,
+            ..base.clone()
+        },
+        SolverConfig {
+            order: 4,
+            ..base.clone()
+        },
+        SolverConfig {
+            steps: 0,
+            ..base.clone()
+        },
+        SolverConfig {
+            algorithm: Algorithm::Ddim,
+            ..base.clone()
+        },
+        SolverConfig {
+            method: Method::Singlestep,
+            ..SolverConfig::uni_pc(2, 10)
+        },
+        SolverConfig {
+            method: Method::SinglestepFixed,
+            steps: 1,
+            ..base.clone()
+        },
+        SolverConfig {
+            eta: 1.5,
+            ..SolverConfig::ddim(10)
+        },
+        SolverConfig {
+            eta: f64::NAN,
+            ..SolverConfig::ddim(10)
+        },
+        SolverConfig {
+            eta: 0.5,
+            ..base.clone()
+        },
+        SolverConfig {
+            clip: Clip::Static { max: 0.0 },
+            ..base.clone()
+        },
+        SolverConfig {
+            clip: Clip::Dynamic {
+                ratio: 1.1,
+                max: 1.0,
+            },
+            ..base.clone()
+        },
+        SolverConfig {
+            grid: Grid::Karras { rho: 0.0 },
+            ..base.clone()
+        },
+        SolverConfig {
+            grid: Grid::Explicit(vec![]),
+            ..base.clone()
+        },
+        SolverConfig {
+            grid: Grid::Explicit(vec![1.0, 0.5]),
+            ..base.clone()
+        },
+        SolverConfig {
+            grid: Grid::Explicit(vec![1.0, 0.2, 0.5]),
+            steps: 2,
+            ..base.clone()
+        },
+        SolverConfig {
+            grid: Grid::Explicit(vec![1.0, f64::NAN, 0.001]),
+            steps: 2,
+            ..base.clone()
+        },
+    ];
+    for config in unsound {
+        for made in [
+            config.encode(&schedule, schedule.span()),
+            config.sample(&schedule, schedule.span()),
+        ] {
+            assert!(matches!(made, Err(Error::Config { .. })), "{config:?}");
+        }
+    }
+    for span in [
+        0.0..=1.0,
+        -0.1..=1.0,
+        0.5..=1.1,
+        0.1..=f64::NAN,
+        f64::NAN..=0.5,
+    ] {
+        assert!(matches!(
+            base.encode(&schedule, span),
+            Err(Error::Span { .. })
+        ));
+    }
+    let clipped = ScheduleConfig::cosine(1000).clipped(-5.1).build()?;
+    assert!(matches!(
+        base.sample(&clipped, 0.001..=1.0),
+        Err(Error::Span { .. })
+    ));
+    let lambda = SolverConfig {
+        grid: Grid::UniformLambda,
+        ..base.clone()
+    };
+    assert!(matches!(
+        lambda.sample(&schedule, 0.0..=1.0),
+        Err(Error::Span { .. })
+    ));
+    let explicit = SolverConfig {
+        grid: Grid::Explicit(vec![0.9, 0.5, 0.1]),
+        steps: 2,
+        ..base.clone()
+    };
+    assert!(matches!(
+        explicit.sample(&schedule, schedule.span()),
+        Err(Error::Span { .. })
+    ));
+
+    for betas in [
+        vec![],
+        vec![0.1, 1.0],
+        vec![0.1, -0.1],
+        vec![f64::NAN],
+        vec![0.999; 200],
+    ] {
+        assert!(matches!(
+            ScheduleConfig::Betas { betas }.build(),
+            Err(Error::Schedule { .. })
+        ));
+    }
+    assert!(ScheduleConfig::linear(0).build().is_err());
+    assert!(ScheduleConfig::cosine(usize::MAX).build().is_err());
+    assert!(ScheduleConfig::linear(1000).clipped(10.0).build().is_err());
+    assert!(
+        ScheduleConfig::linear(1000)
+            .clipped(f64::NAN)
+            .build()
+            .is_err()
+    );
+    assert!(NoiseSchedule::from_alphas_cumprod(&[0.9, 0.95]).is_err());
+
+    let solver = base.sample(&schedule, schedule.span())?;
+    let wrong = solver.run(&start(), |_, _, _| {
+        Tensor::zeros((3, 3), DType::F64, &Device::Cpu)
+    });
+    assert!(matches!(wrong, Err(Error::Tensor { .. })));
+    let wrong = solver.run(&start(), |x, _, _| x.to_dtype(DType::F32));
+    assert!(matches!(wrong, Err(Error::Tensor { .. })));
+    assert!(matches!(
+        solver.stepper(&Tensor::zeros(3, DType::U32, &Device::Cpu)?),
+        Err(Error::Tensor { .. })
+    ));
+    let mut stepper = solver.stepper(&start())?;
+    assert!(matches!(
+        stepper.clone().finish(),
+        Err(Error::Stepper { .. })
+    ));
+    while stepper.query().is_some() {
+        stepper.advance(&start())?;
+    }
+    assert!(matches!(
+        stepper.advance(&start()),
+        Err(Error::Stepper { .. })
+    ));
+    assert!(matches!(
+        solver.resume(11, &stepper.tensors()),
+        Err(Error::Stepper { .. })
+    ));
+    assert!(matches!(
+        solver.resume(3, &Default::default()),
+        Err(Error::Tensor { .. })
+    ));
+    Ok(())
+}
