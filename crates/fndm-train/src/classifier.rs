@@ -12,6 +12,7 @@ use ndarray::Axis;
 
 use crate::batch::{ClassifierBatch, ClassifierBatches, tensor};
 use crate::checkpoint::{self, Checkpoint, CheckpointState, Fingerprint};
+use crate::clock::Clock;
 use crate::diffusion::dropout_seed;
 use crate::learner::{Blame, Gradients, Learner};
 use crate::prefetch::Prefetch;
@@ -37,8 +38,7 @@ pub struct ClassifierTrainer {
     network: Classifier,
     learner: Learner,
     batches: Prefetch<ClassifierBatch>,
-    started: Instant,
-    earlier_s: f64,
+    clock: Clock,
 }
 
 /// Losses and right answers of a batch.
@@ -83,8 +83,7 @@ impl ClassifierTrainer {
             network,
             learner,
             batches: prefetch(batches, 0, config),
-            started: Instant::now(),
-            earlier_s: 0.0,
+            clock: Clock::default(),
         })
     }
 
@@ -232,6 +231,7 @@ impl ClassifierTrainer {
 
 impl Trainer for ClassifierTrainer {
     fn step(&mut self) -> Result<StepReport> {
+        self.clock.start();
         let start = Instant::now();
         let passes = self.config.accumulation;
         let mut gradients = Gradients::new();
@@ -280,7 +280,7 @@ impl Trainer for ClassifierTrainer {
     }
 
     fn elapsed_s(&self) -> f64 {
-        self.earlier_s + self.started.elapsed().as_secs_f64()
+        self.clock.elapsed_s()
     }
 
     fn finished(&self) -> bool {
@@ -313,8 +313,7 @@ impl Trainer for ClassifierTrainer {
         let batches = ClassifierBatches::new(&self.config, self.set.clone(), self.seed)?;
         let first = state.iteration * self.config.accumulation as u64;
         self.batches = prefetch(batches, first, &self.config);
-        self.earlier_s = state.elapsed_s;
-        self.started = Instant::now();
+        self.clock = Clock::after(state.elapsed_s);
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use fndm_solver::NoiseSchedule;
 
 use crate::batch::{DiffusionBatch, DiffusionBatches, tensor};
 use crate::checkpoint::{self, Checkpoint, CheckpointState, Fingerprint};
+use crate::clock::Clock;
 use crate::learner::{Blame, Gradients, Learner};
 use crate::prefetch::Prefetch;
 use crate::report::ByTime;
@@ -36,8 +37,7 @@ pub struct DiffusionTrainer {
     network: UNet,
     learner: Learner,
     batches: Prefetch<DiffusionBatch>,
-    started: Instant,
-    earlier_s: f64,
+    clock: Clock,
 }
 
 impl DiffusionTrainer {
@@ -78,8 +78,7 @@ impl DiffusionTrainer {
             network,
             learner,
             batches: prefetch(batches, 0, config),
-            started: Instant::now(),
-            earlier_s: 0.0,
+            clock: Clock::default(),
         })
     }
 
@@ -242,6 +241,7 @@ impl DiffusionTrainer {
 
 impl Trainer for DiffusionTrainer {
     fn step(&mut self) -> Result<StepReport> {
+        self.clock.start();
         let start = Instant::now();
         let passes = self.config.accumulation;
         let mut gradients = Gradients::new();
@@ -289,7 +289,7 @@ impl Trainer for DiffusionTrainer {
     }
 
     fn elapsed_s(&self) -> f64 {
-        self.earlier_s + self.started.elapsed().as_secs_f64()
+        self.clock.elapsed_s()
     }
 
     fn finished(&self) -> bool {
@@ -322,8 +322,7 @@ impl Trainer for DiffusionTrainer {
         let batches = DiffusionBatches::new(&self.config, self.set.clone(), self.seed)?;
         let first = state.iteration * self.config.accumulation as u64;
         self.batches = prefetch(batches, first, &self.config);
-        self.earlier_s = state.elapsed_s;
-        self.started = Instant::now();
+        self.clock = Clock::after(state.elapsed_s);
         Ok(())
     }
 }

@@ -41,17 +41,19 @@
 //! - [`Trainer`]: what both can do; [`run`], [`RunConfig`], [`StopFlag`]: a whole run with checkpoints and a log.
 //! - [`Adam`], [`Ema`], [`OptimizerConfig`], [`EmaConfig`], [`RateSchedule`], [`NonFinite`]: the optimiser.
 //! - [`list_checkpoints`], [`read_checkpoint_state`], [`CheckpointState`]: what a run's folder holds.
-//! - [`StepReport`], [`TimeRange`], [`JsonLines`], [`write_loss_curve`]: what is told about a run.
+//! - [`StepReport`], [`TimeRange`], [`JsonLines`], [`EventWriter`], [`write_loss_curve`]: what is told about a run.
 
 mod adam;
 mod augment;
 mod batch;
 mod checkpoint;
 mod classifier;
+mod clock;
 mod config;
 mod diffusion;
 mod ema;
 mod error;
+mod events;
 mod jitter;
 mod learner;
 mod log;
@@ -75,6 +77,7 @@ pub use config::{ClassifierTrainConfig, ConditionDropout, DiffusionConfig};
 pub use diffusion::DiffusionTrainer;
 pub use ema::Ema;
 pub use error::{Error, Result};
+pub use events::EventWriter;
 pub use jitter::CoarseJitter;
 pub use log::JsonLines;
 pub use optimizer::{EmaConfig, NonFinite, OptimizerConfig, RateSchedule};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::check;
-use crate::{Error, JsonLines, RateSchedule, Result, StepReport, StopFlag};
+use crate::{Error, EventWriter, JsonLines, RateSchedule, Result, StepReport, StopFlag};
 
 /// A training run that can go one iteration on, be saved, and be resumed to the same bits.
 pub trait Trainer {
@@ -17,7 +17,7 @@ pub trait Trainer {
     /// Iterations made.
     fn iteration(&self) -> u64;
 
-    /// Seconds of training, earlier sessions included.
+    /// Seconds since the first iteration, plus those of earlier sessions.
     fn elapsed_s(&self) -> f64;
 
     /// Whether the config's number of iterations or its time has been reached.
@@ -83,6 +83,8 @@ pub struct RunConfig {
     pub keep: usize,
     /// Iterations between lines of the log.
     pub log_every: u64,
+    /// Whether the same is also written as `TensorBoard` event files.
+    pub events: bool,
 }
 
 impl Default for RunConfig {
@@ -92,6 +94,7 @@ impl Default for RunConfig {
             checkpoint_every: 500,
             keep: 2,
             log_every: 1,
+            events: false,
         }
     }
 }
@@ -130,6 +133,10 @@ pub fn run<T: Trainer>(
         trainer.resume(folder)?;
     }
     let mut log = JsonLines::open(&folder.join("log.jsonl"), trainer.iteration())?;
+    let mut events = match config.events {
+        true => Some(EventWriter::open(folder, trainer.iteration())?),
+        false => None,
+    };
     let mut saved = trainer.iteration();
     let ended = loop {
         if trainer.finished() {
@@ -141,6 +148,9 @@ pub fn run<T: Trainer>(
         let report = trainer.step()?;
         if report.iteration % config.log_every == 0 {
             log.write(&report)?;
+            if let Some(events) = &mut events {
+                events.scalars(report.iteration, &scalars(&report))?;
+            }
         }
         progress(trainer, &report);
         if report.iteration % config.checkpoint_every == 0 {
@@ -152,4 +162,16 @@ pub fn run<T: Trainer>(
         trainer.checkpoint(folder, config.keep)?;
     }
     Ok(ended)
+}
+
+fn scalars(report: &StepReport) -> Vec<(&'static str, f64)> {
+    let mut values = vec![
+        ("loss", report.loss),
+        ("gradient_norm", report.gradient_norm),
+        ("rate", report.rate),
+        ("step_s", report.step_s),
+        ("wait_s", report.wait_s),
+    ];
+    values.extend(report.accuracy.map(|accuracy| ("accuracy", accuracy)));
+    values
 }

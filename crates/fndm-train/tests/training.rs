@@ -62,7 +62,7 @@ fn four_slices_are_overfitted_below_0_01() {
     let mut trainer = new(&config, (*set).clone()).unwrap();
     while !trainer.finished() {
         let report = trainer.step().unwrap();
-        if report.iteration % 250 == 0 {
+        if report.iteration.is_multiple_of(250) {
             println!(
                 "{} {:.4} {:.1} s",
                 report.iteration, report.loss, report.elapsed_s
@@ -255,6 +255,28 @@ fn networks_without_conditions_train_too() {
         assert_eq!(trainer.conditions().image, in_channels > CHANNELS);
         assert!(trainer.step().unwrap().loss.is_finite());
     }
+}
+
+#[test]
+fn a_time_budget_ends_a_run_and_counts_from_the_first_iteration() {
+    let config = DiffusionConfig {
+        time_budget_s: Some(0.2),
+        ..diffusion_config()
+    };
+    let mut trainer = new(&config, (*slices(4)).clone()).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!trainer.finished());
+    while !trainer.finished() {
+        trainer.step().unwrap();
+    }
+    let first = trainer.elapsed_s();
+    assert!(first >= 0.2);
+    // Another session of the same run has no time left.
+    let folder = tempfile::tempdir().unwrap();
+    trainer.checkpoint(folder.path(), 1).unwrap();
+    let mut again = new(&config, (*slices(4)).clone()).unwrap();
+    again.resume(folder.path()).unwrap();
+    assert!(again.finished());
 }
 
 /// Rate of a real network: run by hand in release mode.
