@@ -6,6 +6,7 @@ use crate::config::fast_path;
 use crate::memory::{Input, Scratch, filled, parallel};
 use crate::plain;
 use crate::simd::{Isa, Simd, kernel};
+use crate::tape::apply3;
 use crate::tensor::{contiguous, floats, from_floats, with_floats};
 use crate::tile::{clear, from_lanes, outer_rows, product_rows, to_lanes};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
@@ -40,7 +41,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
             tp: t.next_multiple_of(16),
         },
     };
-    contiguous(q)?.apply_op3(&contiguous(k)?, &contiguous(v)?, op)
+    apply3(&contiguous(q)?, &contiguous(k)?, &contiguous(v)?, op)
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -4,6 +4,7 @@ use crate::config::fast_path;
 use crate::memory::{Input, Shared, filled, parallel};
 use crate::plain;
 use crate::simd::{Isa, kernel};
+use crate::tape::{apply1, apply2, apply3};
 use crate::tensor::{contiguous, floats, from_floats, with_floats};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
@@ -51,9 +52,9 @@ pub fn linear_combination(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
     let c = |i: usize| terms[i].0 as f32;
     let t = |i: usize| contiguous(terms[i].1);
     match terms.len() {
-        1 => t(0)?.apply_op1(Combination([c(0)])),
-        2 => t(0)?.apply_op2(&t(1)?, Combination([c(0), c(1)])),
-        3 => t(0)?.apply_op3(&t(1)?, &t(2)?, Combination([c(0), c(1), c(2)])),
+        1 => apply1(&t(0)?, Combination([c(0)])),
+        2 => apply2(&t(0)?, &t(1)?, Combination([c(0), c(1)])),
+        3 => apply3(&t(0)?, &t(1)?, &t(2)?, Combination([c(0), c(1), c(2)])),
         n => {
             let head = linear_combination(&terms[..n - 2])?;
             linear_combination(&[(1., &head), terms[n - 2], terms[n - 1]])
@@ -102,7 +103,7 @@ fn combine(terms: &[(f32, &[f32])]) -> Vec<f32> {
     }
 }
 
-fn untracked_combination(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
+pub(crate) fn untracked_combination(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
     let tensors = terms
         .iter()
         .map(|t| contiguous(t.1))
@@ -220,7 +221,7 @@ impl CustomOp3 for Combination<3> {
 pub fn upsample_nearest_2x(x: &Tensor) -> Result<Tensor> {
     x.dims4()?;
     if fast_path(&[x]) {
-        contiguous(x)?.apply_op1(Upsample)
+        apply1(&contiguous(x)?, Upsample)
     } else {
         plain::upsample_nearest_2x(x)
     }
@@ -236,7 +237,7 @@ pub fn avg_pool_2x(x: &Tensor) -> Result<Tensor> {
         candle_core::bail!("avg_pool_2x: expected an even height and width, got {h}x{w}");
     }
     if fast_path(&[x]) {
-        contiguous(x)?.apply_op1(AvgPool)
+        apply1(&contiguous(x)?, AvgPool)
     } else {
         plain::avg_pool_2x(x)
     }
@@ -374,7 +375,7 @@ pub fn cat_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         );
     }
     if fast_path(&[a, b]) && a.elem_count() > 0 && b.elem_count() > 0 {
-        contiguous(a)?.apply_op2(&contiguous(b)?, Cat)
+        apply2(&contiguous(a)?, &contiguous(b)?, Cat)
     } else {
         Tensor::cat(&[a, b], 1)
     }

@@ -19,6 +19,7 @@ mod norm;
 mod optim;
 mod plain;
 mod simd;
+mod tape;
 mod tensor;
 mod tile;
 
@@ -31,3 +32,4 @@ pub use norm::{group_norm, group_norm_silu, silu};
 
 pub use optim::{AdamStep, adam_step, ema_update};
 pub use simd::{Isa, set_simd};
+pub use tape::Tape;

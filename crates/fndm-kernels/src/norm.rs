@@ -4,6 +4,7 @@ use crate::config::fast_path;
 use crate::memory::{Input, filled, parallel};
 use crate::plain;
 use crate::simd::{Isa, Simd, kernel};
+use crate::tape::{apply1, apply3};
 use crate::tensor::{contiguous, floats, from_floats, with_floats};
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 
@@ -16,7 +17,7 @@ const CHUNK: usize = 1 << 15;
 /// Those of candle.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
     if fast_path(&[x]) {
-        contiguous(x)?.apply_op1(Silu)
+        apply1(&contiguous(x)?, Silu)
     } else {
         plain::silu(x)
     }
@@ -116,7 +117,12 @@ fn fused(
         activate,
         per_image: factor.rank() == 2,
     };
-    contiguous(x)?.apply_op3(&contiguous(factor)?, &contiguous(offset)?, op)
+    apply3(
+        &contiguous(x)?,
+        &contiguous(factor)?,
+        &contiguous(offset)?,
+        op,
+    )
 }
 
 #[derive(Debug, Clone, Copy)]

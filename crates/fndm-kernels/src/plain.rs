@@ -11,7 +11,7 @@ pub(crate) fn conv2d(
     let k = weight.dim(2)?;
     let y = x.conv2d(weight, k / 2, stride, 1, 1)?;
     match bias {
-        Some(b) => y.broadcast_add(&b.reshape((1, (), 1, 1))?),
+        Some(b) => y.broadcast_add(&b.reshape(((), weight.dim(0)?, 1, 1))?),
         None => Ok(y),
     }
 }

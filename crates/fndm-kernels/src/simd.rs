@@ -123,6 +123,11 @@ pub(crate) trait Simd: Copy {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// c - a * b
     unsafe fn fnma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// 1 / a, within two units in the last place.
+    #[inline(always)]
+    unsafe fn recip(a: Self::V) -> Self::V {
+        unsafe { Self::div(Self::splat(1.), a) }
+    }
     /// To the nearest integer.
     unsafe fn round(a: Self::V) -> Self::V;
     /// 2^n for whole n in -126..=127.
@@ -158,7 +163,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn sigmoid(x: Self::V) -> Self::V {
         unsafe {
             let one = Self::splat(1.);
-            Self::div(one, Self::add(one, Self::exp(Self::sub(Self::zero(), x))))
+            Self::recip(Self::add(one, Self::exp(Self::sub(Self::zero(), x))))
         }
     }
 }
@@ -364,6 +369,12 @@ mod x86 {
         #[inline(always)]
         unsafe fn fnma(a: __m512, b: __m512, c: __m512) -> __m512 {
             _mm512_fnmadd_ps(a, b, c)
+        }
+        #[inline(always)]
+        unsafe fn recip(a: __m512) -> __m512 {
+            // 14 bits, then one step of Newton.
+            let r = _mm512_rcp14_ps(a);
+            _mm512_fmadd_ps(r, _mm512_fnmadd_ps(a, r, _mm512_set1_ps(1.)), r)
         }
         #[inline(always)]
         unsafe fn round(a: __m512) -> __m512 {

@@ -94,6 +94,11 @@ fn convolution() -> Result<()> {
         compare(&name, &[x.clone(), weight.clone(), bias], 3e-5, |t| {
             Conv2d::new(t[1].clone(), Some(t[2].clone()), stride)?.forward(&t[0])
         })?;
+        let shift = random(&mut rng, &[b, co])?;
+        let inputs = [x.clone(), weight.clone(), random(&mut rng, &[co])?, shift];
+        compare(&format!("{name}, shifted"), &inputs, 3e-5, |t| {
+            Conv2d::new(t[1].clone(), Some(t[2].clone()), stride)?.forward_shifted(&t[0], &t[3])
+        })?;
         compare(&format!("{name}, no bias"), &[x, weight], 3e-5, |t| {
             Conv2d::new(t[1].clone(), None, stride)?.forward(&t[0])
         })?;

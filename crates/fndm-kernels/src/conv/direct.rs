@@ -216,7 +216,7 @@ unsafe fn channel_last<S: Simd>(
 kernel! {
     /// Rows `first..last` of each pass's grid, for output channels `o..o + width`.
     unsafe fn run_task[S](
-        src: *const f32, u: *const f32, bias: *const f32, plan: &Plan, image: usize, o: usize,
+        src: *const f32, u: *const f32, bias: *const f32, bias_step: usize, plan: &Plan, image: usize, o: usize,
         first: usize, last: usize, buf: *mut f32, tmp: *mut f32, out: *mut f32,
     ) {
         let (c, h, w) = plan.src;
@@ -265,7 +265,7 @@ kernel! {
             }
             let lanes = (oc - c0).min(16);
             if !bias.is_null() {
-                let bv = S::load_first(bias.add(c0), lanes);
+                let bv = S::load_first(bias.add(image * bias_step + c0), lanes);
                 for p in 0..pixels {
                     let q = tmp.add(p * 32 + 16 * sub);
                     S::store(q, S::add(S::load(q), bv));
@@ -282,7 +282,12 @@ fn run(isa: Isa, plan: &Plan, src: &[f32], weights: &Weights, bias: Option<&[f32
     let (oc, oh, ow) = plan.dst;
     assert_eq!(src.len(), plan.batch * c * h * w);
     assert_eq!((weights.inputs, weights.outputs), (c, oc));
-    assert!(bias.is_none_or(|b| b.len() == oc));
+    assert!(bias.is_none_or(|b| b.len() == oc || b.len() == plan.batch * oc));
+    let bias_step = if bias.is_some_and(|b| b.len() > oc) {
+        oc
+    } else {
+        0
+    };
     let cp = c.next_multiple_of(16);
     let grid_rows = plan.passes.iter().map(|p| p.rows).max().unwrap_or(0);
     let stride = plan.passes.first().map_or(1, |p| p.stride);
@@ -306,6 +311,7 @@ fn run(isa: Isa, plan: &Plan, src: &[f32], weights: &Weights, bias: Option<&[f32
                     src.at(0),
                     u.at(0),
                     bias,
+                    bias_step,
                     plan,
                     image,
                     32 * chunk,

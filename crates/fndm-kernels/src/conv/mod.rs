@@ -7,6 +7,7 @@ use crate::config::{exact, fast_path};
 use crate::memory::{Input, filled, parallel};
 use crate::plain;
 use crate::simd::{Isa, kernel};
+use crate::tape::{apply2, apply3};
 use crate::tensor::{contiguous, floats, from_floats, with_floats};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Tensor};
 use std::sync::{Arc, OnceLock};
@@ -40,7 +41,7 @@ impl Shape {
         !exact
             && self.k == 3
             && self.stride == 1
-            && tiles >= 32
+            && tiles >= 16
             && tiles * 16 <= 2 * self.batch * self.h * self.w
     }
 }
@@ -123,15 +124,38 @@ impl Conv2d {
     /// # Errors
     /// When the channels of `x` aren't the weight's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.run(x, self.bias.as_ref())
+    }
+
+    /// As [`forward`](Self::forward), plus `shift` `(B, O)` on every pixel, at no cost: a time embedding, for one.
+    ///
+    /// # Errors
+    /// When the channels of `x` aren't the weight's, or the shape of `shift` doesn't fit.
+    pub fn forward_shifted(&self, x: &Tensor, shift: &Tensor) -> Result<Tensor> {
+        let (b, o) = (x.dim(0)?, self.weight.dim(0)?);
+        if shift.dims() != [b, o] {
+            candle_core::bail!(
+                "conv2d: expected a shift of shape ({b}, {o}), got {:?}",
+                shift.dims()
+            );
+        }
+        match &self.bias {
+            Some(bias) => self.run(x, Some(&shift.broadcast_add(bias)?)),
+            None => self.run(x, Some(shift)),
+        }
+    }
+
+    /// `bias` is `(O)` or `(B, O)`.
+    fn run(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (batch, c, h, w) = x.dims4()?;
         let (co, ci, k, _) = self.weight.dims4()?;
         if c != ci {
             candle_core::bail!("conv2d: expected {ci} input channels, got {:?}", x.dims());
         }
         let mut all = vec![x, &self.weight];
-        all.extend(&self.bias);
+        all.extend(bias);
         if !fast_path(&all) || batch * h * w * ci * co == 0 {
-            return plain::conv2d(x, &self.weight, self.bias.as_ref(), self.stride);
+            return plain::conv2d(x, &self.weight, bias, self.stride);
         }
         let op = ConvOp {
             shape: Shape {
@@ -147,9 +171,9 @@ impl Conv2d {
             packed: (!self.weight.track_op()).then(|| self.packed.clone()),
         };
         let (x, weight) = (contiguous(x)?, contiguous(&self.weight)?);
-        match &self.bias {
-            Some(b) => x.apply_op3(&weight, &contiguous(b)?, op),
-            None => x.apply_op2(&weight, op),
+        match bias {
+            Some(b) => apply3(&x, &weight, &contiguous(b)?, op),
+            None => apply2(&x, &weight, op),
         }
     }
 }
@@ -308,13 +332,12 @@ impl CustomOp3 for ConvOp {
         let gb = if b.track_op() {
             let s = &self.shape;
             let sums = with_floats([&dy], |[dy]| {
-                Ok(channel_sums(
-                    Isa::current(),
-                    dy,
-                    s.batch,
-                    s.co,
-                    s.oh() * s.ow(),
-                ))
+                let pixels = s.oh() * s.ow();
+                let (batch, channels) = match b.rank() {
+                    1 => (s.batch, s.co),
+                    _ => (1, s.batch * s.co),
+                };
+                Ok(channel_sums(Isa::current(), dy, batch, channels, pixels))
             })?;
             Some(from_floats(sums, b.shape())?)
         } else {

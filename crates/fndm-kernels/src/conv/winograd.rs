@@ -346,10 +346,10 @@ unsafe fn gradient_row<S: Simd>(
 }
 
 kernel! {
-    /// Output rows of one task. `v`: `36 * (tiles * cip + 16)`, `m`: `36 * (tiles * 32 + 16)`,
+    /// Output rows of one task, for output channels `o..last`. `v`: `36 * (tiles * cip + 16)`, `m`: `36 * (tiles * 32 + 16)`,
     /// `buf`: `6 * (4 tw + 2) * 16` floats.
     unsafe fn forward_task[S](
-        x: *const f32, u: *const f32, bias: *const f32, s: &Tiles, task: usize,
+        x: *const f32, u: *const f32, bias: *const f32, bias_step: usize, s: &Tiles, task: usize, o: usize, last: usize,
         v: *mut f32, m: *mut f32, buf: *mut f32, out: *mut f32,
     ) {
         let s = *s;
@@ -366,8 +366,8 @@ kernel! {
             let dst = v.add(row * s.tw * s.cip);
             input_row::<S>(image, (s.ci, s.cip, s.h, s.w), ty, s.tw, buf, dst, vplane);
         }
-        let mut o = 0;
-        while o < s.cop {
+        let mut o = o;
+        while o < last {
             let width = (s.cop - o).min(32);
             for p in 0..POINTS {
                 let (vp, mp) = (v.add(p * vplane), m.add(p * mplane));
@@ -382,9 +382,9 @@ kernel! {
                     continue;
                 }
                 let lanes = (s.co - c0).min(16);
-                let bv = if bias.is_null() { S::zero() } else { S::load_first(bias.add(c0), lanes) };
                 for row in 0..rows {
                     let (b, ty) = ((first + row) / s.th, (first + row) % s.th);
+                    let bv = if bias.is_null() { S::zero() } else { S::load_first(bias.add(b * bias_step + c0), lanes) };
                     let line = 4 * s.tw * 16;
                     for tx in 0..s.tw {
                         let src = m.add((row * s.tw + tx) * 32 + 16 * sub);
@@ -428,7 +428,17 @@ pub(crate) fn forward(
     let s = Tiles::new(shape);
     assert_eq!(x.len(), s.batch * s.ci * s.h * s.w);
     assert_eq!((weights.inputs, weights.outputs), (s.ci, s.co));
-    assert!(bias.is_none_or(|b| b.len() == s.co));
+    assert!(bias.is_none_or(|b| b.len() == s.co || b.len() == s.batch * s.co));
+    let bias_step = if bias.is_some_and(|b| b.len() > s.co) {
+        s.co
+    } else {
+        0
+    };
+    // Few tasks: the output channels are split as well, and each part transforms the input for itself.
+    let chunks = s.cop.div_ceil(32);
+    let groups = 4usize.div_ceil(s.tasks()).min(chunks);
+    let per_group = 32 * chunks.div_ceil(groups);
+    let groups = s.cop.div_ceil(per_group);
     let x = Input(x);
     let u = weights.data.ptr();
     let bias = bias.map(Input);
@@ -436,7 +446,8 @@ pub(crate) fn forward(
     // scratch is of the sizes that the kernel states.
     unsafe {
         filled(s.batch * s.co * s.h * s.w, |out| {
-            parallel(s.tasks(), |task| {
+            parallel(s.tasks() * groups, |i| {
+                let (task, o) = (i / groups, i % groups * per_group);
                 let tiles = s.rows * s.tw;
                 let v = Scratch::new(POINTS * (tiles * s.cip + 16));
                 let m = Scratch::new(POINTS * (tiles * 32 + 16));
@@ -447,8 +458,11 @@ pub(crate) fn forward(
                     x.at(0),
                     u.at(0),
                     bias,
+                    bias_step,
                     &s,
                     task,
+                    o,
+                    (o + per_group).min(s.cop),
                     v.ptr().0,
                     m.ptr().0,
                     buf.ptr().0,

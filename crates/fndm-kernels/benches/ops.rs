@@ -1,0 +1,166 @@
+//! Each operation against plain candle, at the sizes of a 64 px UNet with a batch of 16.
+//!
+//! `cargo bench -p fndm-kernels -- conv` runs one group. Both sides use the same allocator.
+
+use candle_core::{Device, Result, Tensor, Var};
+use criterion::{Criterion, criterion_group, criterion_main};
+use fndm_kernels::{AdamStep, Backend, CachingAlloc, Conv2d, set_backend};
+use std::hint::black_box;
+use std::time::Duration;
+
+#[global_allocator]
+static ALLOCATOR: CachingAlloc = CachingAlloc::new();
+
+fn random(shape: &[usize]) -> Result<Tensor> {
+    Tensor::rand(-1f32, 1f32, shape, &Device::Cpu)
+}
+
+/// Measures `f` under both implementations.
+fn both(c: &mut Criterion, group: &str, mut f: impl FnMut() -> Result<()>) {
+    let mut g = c.benchmark_group(group);
+    g.sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(800));
+    for (name, backend) in [("fndm", Backend::Fast), ("candle", Backend::Candle)] {
+        set_backend(backend);
+        g.bench_function(name, |b| {
+            b.iter(|| {
+                if let Err(e) = f() {
+                    eprintln!("{group}: {e}");
+                }
+            });
+        });
+    }
+    set_backend(Backend::Fast);
+    g.finish();
+}
+
+/// Forward, and forward with the backward pass of every input.
+fn forward_and_training(
+    c: &mut Criterion,
+    name: &str,
+    shapes: &[&[usize]],
+    f: impl Fn(&[Tensor]) -> Result<Tensor>,
+) -> Result<()> {
+    let plain = shapes
+        .iter()
+        .map(|s| random(s))
+        .collect::<Result<Vec<_>>>()?;
+    let vars = plain
+        .iter()
+        .map(Var::from_tensor)
+        .collect::<Result<Vec<_>>>()?;
+    let tracked: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    both(c, &format!("{name}/forward"), || {
+        f(&plain).map(|y| drop(black_box(y)))
+    });
+    both(c, &format!("{name}/training"), || {
+        f(&tracked)?.backward().map(|g| drop(black_box(g)))
+    });
+    Ok(())
+}
+
+fn convolution(c: &mut Criterion) -> Result<()> {
+    for (b, i, h, o, k, stride) in [
+        (16, 32, 64, 32, 3, 1),
+        (16, 64, 32, 64, 3, 1),
+        (16, 128, 16, 128, 3, 1),
+        (16, 128, 8, 128, 3, 1),
+        (16, 32, 64, 32, 3, 2),
+        (16, 64, 32, 128, 1, 1),
+        (1, 128, 16, 128, 3, 1),
+        (1, 128, 128, 128, 3, 1),
+    ] {
+        let name = format!("conv {k}x{k} stride {stride}, {b}x{i}x{h}x{h} to {o}");
+        // Inference: weights that aren't variables, packed once.
+        let conv = Conv2d::new(random(&[o, i, k, k])?, Some(random(&[o])?), stride)?;
+        let x = random(&[b, i, h, h])?;
+        both(c, &format!("{name}/forward"), || {
+            conv.forward(&x).map(|y| drop(black_box(y)))
+        });
+        let v = Var::from_tensor(&x)?;
+        both(c, &format!("{name}/input gradient"), || {
+            let y = conv.forward(v.as_tensor())?;
+            y.backward().map(|g| drop(black_box(g)))
+        });
+        let (w, bias) = (
+            Var::from_tensor(conv.weight())?,
+            Var::from_tensor(&random(&[o])?)?,
+        );
+        let conv = Conv2d::new(
+            w.as_tensor().clone(),
+            Some(bias.as_tensor().clone()),
+            stride,
+        )?;
+        both(c, &format!("{name}/training"), || {
+            let y = conv.forward(v.as_tensor())?;
+            y.backward().map(|g| drop(black_box(g)))
+        });
+    }
+    Ok(())
+}
+
+fn other(c: &mut Criterion) -> Result<()> {
+    for (n, h) in [(32, 64), (64, 32), (128, 16)] {
+        let x = [16, n, h, h];
+        let size = format!("16x{n}x{h}x{h}");
+        let shapes: [&[usize]; 5] = [&x, &[n], &[n], &[16, n], &[16, n]];
+        forward_and_training(c, &format!("group_norm_silu {size}"), &shapes[..3], |t| {
+            fndm_kernels::group_norm_silu(&t[0], 32, &t[1], &t[2], 1e-5, None)
+        })?;
+        forward_and_training(c, &format!("scale shift {size}"), &shapes, |t| {
+            let scale_shift = Some((&t[3], &t[4]));
+            fndm_kernels::group_norm_silu(&t[0], 32, &t[1], &t[2], 1e-5, scale_shift)
+        })?;
+        forward_and_training(c, &format!("silu {size}"), &[&x], |t| {
+            fndm_kernels::silu(&t[0])
+        })?;
+        forward_and_training(c, &format!("add {size}"), &[&x, &x], |t| {
+            fndm_kernels::add(&t[0], &t[1])
+        })?;
+        forward_and_training(c, &format!("cat_channels {size}"), &[&x, &x], |t| {
+            fndm_kernels::cat_channels(&t[0], &t[1])
+        })?;
+        forward_and_training(c, &format!("upsample {size}"), &[&x], |t| {
+            fndm_kernels::upsample_nearest_2x(&t[0])
+        })?;
+        forward_and_training(c, &format!("avg_pool {size}"), &[&x], |t| {
+            fndm_kernels::avg_pool_2x(&t[0])
+        })?;
+    }
+    for (b, heads, ch, t) in [(16, 4, 32, 64), (16, 4, 32, 256), (1, 1, 64, 4096)] {
+        let shape = [b, heads, ch, t];
+        let name = format!("attention {b}x{heads}x{ch}x{t}");
+        forward_and_training(c, &name, &[&shape, &shape, &shape], |t| {
+            fndm_kernels::attention(&t[0], &t[1], &t[2])
+        })?;
+    }
+    let images = [8, 4, 256, 256];
+    let (a, b, d) = (random(&images)?, random(&images)?, random(&images)?);
+    both(c, "solver step 8x4x256x256", || {
+        let terms = [(0.9, &a), (0.3, &b), (-0.2, &d)];
+        fndm_kernels::linear_combination(&terms).map(|y| drop(black_box(y)))
+    });
+    let p = Var::from_tensor(&random(&[1 << 20])?)?;
+    let (m, v) = (
+        Var::from_tensor(&p.zeros_like()?)?,
+        Var::from_tensor(&p.zeros_like()?)?,
+    );
+    let g = random(&[1 << 20])?;
+    both(c, "adam 1M", || {
+        fndm_kernels::adam_step(&p, &m, &v, &g, &AdamStep::default())
+    });
+    both(c, "ema 1M", || {
+        fndm_kernels::ema_update(&m, p.as_tensor(), 0.999)
+    });
+    Ok(())
+}
+
+fn all(c: &mut Criterion) {
+    if let Err(e) = convolution(c).and_then(|()| other(c)) {
+        eprintln!("{e}");
+    }
+}
+
+criterion_group!(benches, all);
+criterion_main!(benches);
