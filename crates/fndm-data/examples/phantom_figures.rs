@@ -10,7 +10,7 @@ use fndm_data::phantom::PhantomConfig;
 use ndarray::{Array2, ArrayView2, Axis};
 
 /// Filled head: in every row, from the first to the last pixel above a tenth of the white point.
-fn head(image: ArrayView2<f32>) -> Array2<bool> {
+fn head(image: &ArrayView2<f32>) -> Array2<bool> {
     let mut out = Array2::from_elem(image.raw_dim(), false);
     for (row, mut to) in image.outer_iter().zip(out.outer_iter_mut()) {
         let first = row.iter().position(|v| *v > 0.15);
@@ -116,7 +116,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let flair = patient.sequences[0].1.data.mapv(|v| v / whites[0]);
         for (z, truth) in mask.axis_iter(Axis(2)).enumerate() {
             let image = flair.index_axis(Axis(2), z);
-            let whole = head(image);
+            let whole = head(&image);
             let inner = erode(&whole, 5);
             let ill = truth.iter().any(|v| *v > 0.0);
             let middle = (z as f64 - 0.5 * (mask.dim().2 - 1) as f64).abs();
