@@ -1,4 +1,4 @@
-//! Surface distances of a pair of BraTS size, and ranking of as many pixels as a volume has.
+//! Surface distances of a pair of `BraTS` size, and ranking of as many pixels as a volume has.
 
 #![allow(missing_docs)]
 
@@ -84,7 +84,7 @@ fn ranking(c: &mut Criterion) {
         });
     });
     group.bench_function("otsu", |bench| {
-        bench.iter(|| black_box(otsu(&scores).unwrap()))
+        bench.iter(|| black_box(otsu(&scores).unwrap()));
     });
     group.finish();
 }

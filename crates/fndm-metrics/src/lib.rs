@@ -12,14 +12,12 @@
 //! };
 //! use ndarray::Array3;
 //!
-//! // An anomaly map of 16 x 16 x 8 voxels of 1 x 1 x 3 mm, and the truth.
-//! let map = Array3::from_shape_fn((16, 16, 8), |(x, y, z)| {
-//!     let d2 = (x as f32 - 7.0).powi(2) + (y as f32 - 8.0).powi(2) + (3.0 * z as f32 - 9.0).powi(2);
-//!     (-d2 / 30.0).exp()
-//! });
-//! let truth = Array3::from_shape_fn((16, 16, 8), |(x, y, z)| {
-//!     (5..=10).contains(&x) && (6..=11).contains(&y) && (2..=4).contains(&z)
-//! });
+//! // An anomaly map of 16 x 16 x 8 voxels of 1 x 1 x 3 mm, and the truth: a ball of 6 mm.
+//! let squared = |(x, y, z)| {
+//!     (x as f32 - 7.0).powi(2) + (y as f32 - 8.0).powi(2) + (3.0 * z as f32 - 9.0).powi(2)
+//! };
+//! let map = Array3::from_shape_fn((16, 16, 8), |voxel| (-squared(voxel) / 30.0).exp());
+//! let truth = Array3::from_shape_fn((16, 16, 8), |voxel| squared(voxel) < 36.0);
 //! let spacing = [1.0, 1.0, 3.0];
 //!
 //! let threshold = otsu(map.as_slice().unwrap())?;
@@ -101,6 +99,7 @@ mod error;
 mod lesion;
 mod otsu;
 mod paired;
+mod radix;
 mod ranking;
 mod real;
 mod score;

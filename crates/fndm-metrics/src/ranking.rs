@@ -2,13 +2,15 @@
 //! exact, with ties, from one sort.
 
 use crate::error::{Error, Result, same_shape};
+use crate::radix;
 use crate::real::Real;
 use crate::score::{Score, Undefined};
 use rayon::prelude::*;
 
 /// Sorted scores of the positive and of the negative pixels: one sort serves every metric.
 ///
-/// Memory: one key per pixel, 4 bytes for `f32` scores and 8 for `f64`.
+/// Memory: one key per pixel, 4 bytes for `f32` scores and 8 for `f64`, and twice that while
+/// sorting.
 ///
 /// ```
 /// use fndm_metrics::{Ranking, Score};
@@ -23,8 +25,9 @@ use rayon::prelude::*;
 pub struct Ranking<T: Real> {
     /// Ascending.
     positives: Vec<T::Key>,
-    /// Ascending.
+    /// Parts of `chunk` keys, each ascending: threads sort a part each.
     negatives: Vec<T::Key>,
+    chunk: usize,
 }
 
 /// The best threshold for Dice, and the Dice it gives.
@@ -69,13 +72,14 @@ impl<T: Real> Ranking<T> {
         if positives.is_empty() && negatives.is_empty() {
             return Err(Error::NoValues { what: "scores" });
         }
-        rayon::join(
-            || positives.par_sort_unstable(),
-            || negatives.par_sort_unstable(),
-        );
+        radix::sort::<T>(&mut positives);
+        let parts = rayon::current_num_threads().min(negatives.len() >> 16);
+        let chunk = negatives.len().div_ceil(parts.max(1)).max(1);
+        radix::sort_chunks::<T>(&mut negatives, chunk);
         Ok(Self {
             positives,
             negatives,
+            chunk,
         })
     }
 
@@ -94,23 +98,23 @@ impl<T: Real> Ranking<T> {
     /// Walks down the distinct scores of positive pixels. Gives the score's key and the numbers of
     /// positives equal to it, of negatives equal to it and of negatives above it.
     fn walk_down(&self, mut visit: impl FnMut(T::Key, u64, u64, u64)) {
+        // Takes the keys off the end of a part for as long as they are to go.
+        fn pop<K: Copy>(keys: &mut &[K], go: impl Fn(K) -> bool) -> u64 {
+            let stay = keys.iter().rposition(|&key| !go(key)).map_or(0, |i| i + 1);
+            let gone = keys.len() - stay;
+            *keys = &keys[..stay];
+            gone as u64
+        }
         let mut positive = self.positives.as_slice();
-        let mut negative = self.negatives.as_slice();
-        let pop = |keys: &mut &[T::Key], stay: &dyn Fn(T::Key) -> bool| {
-            let before = keys.len();
-            while let Some((&last, rest)) = keys.split_last() {
-                if stay(last) {
-                    break;
-                }
-                *keys = rest;
-            }
-            (before - keys.len()) as u64
-        };
+        let mut negatives: Vec<&[T::Key]> = self.negatives.chunks(self.chunk).collect();
         let mut above = 0;
         while let Some(&key) = positive.last() {
-            above += pop(&mut negative, &|k| k <= key);
-            let equal = pop(&mut negative, &|k| k < key);
-            let tied = pop(&mut positive, &|k| k < key);
+            let mut equal = 0;
+            for part in &mut negatives {
+                above += pop(part, |k| k > key);
+                equal += pop(part, |k| k == key);
+            }
+            let tied = pop(&mut positive, |k| k == key);
             visit(key, tied, equal, above);
             above += equal;
         }

@@ -36,6 +36,10 @@ pub trait Real:
     fn key(self) -> Self::Key;
     /// The number of a key.
     fn of_key(key: Self::Key) -> Self;
+    /// The number of bits of a key.
+    const KEY_BITS: u32;
+    /// The key's bits from `shift` up to 11 more: a digit of the radix sort, below 2048.
+    fn digit(key: Self::Key, shift: u32) -> usize;
 }
 
 macro_rules! real {
@@ -62,6 +66,13 @@ macro_rules! real {
                 let bits = (self + 0.0).to_bits();
                 let sign = <$bits>::MAX / 2 + 1;
                 if bits & sign == 0 { bits | sign } else { !bits }
+            }
+            const KEY_BITS: u32 = <$bits>::BITS;
+
+            #[inline]
+            #[allow(clippy::cast_possible_truncation)]
+            fn digit(key: $bits, shift: u32) -> usize {
+                (key >> shift) as usize & 0x7ff
             }
             #[inline]
             fn of_key(key: $bits) -> Self {

@@ -65,11 +65,17 @@ fn map_with<G: Gap, R: Send>(
 ) -> Vec<R> {
     let gaps = gaps_along_first_axis::<G>(asked, set);
     let plane_size = set.shape[1] * set.shape[2];
+    let reciprocals = [1, 2].map(|axis: usize| -> Vec<f64> {
+        (0..set.shape[axis])
+            .map(|k| 0.5 / (k as f64 * spacing[axis]))
+            .collect()
+    });
+    let reciprocals = [reciprocals[0].as_slice(), &reciprocals[1]];
     (0..asked.shape[0])
         .into_par_iter()
         .map_init(Scratch::default, |scratch, x| {
             let gaps = &gaps[x * plane_size..(x + 1) * plane_size];
-            plane_distances(asked, set, x, gaps, spacing, scratch);
+            plane_distances(asked, set, (x, gaps), spacing, reciprocals, scratch);
             visit(x, &scratch.found)
         })
         .collect()
@@ -131,9 +137,9 @@ struct Scratch {
 fn plane_distances<G: Gap>(
     asked: &Points,
     set: &Points,
-    x: usize,
-    gaps: &[G],
+    (x, gaps): (usize, &[G]),
     spacing: [f64; 3],
+    reciprocals: [&[f64]; 2],
     scratch: &mut Scratch,
 ) {
     scratch.found.clear();
@@ -172,7 +178,7 @@ fn plane_distances<G: Gap>(
         }));
         scratch
             .hull
-            .build(&scratch.heights, set.origin[2], spacing[2]);
+            .build(&scratch.heights, set.origin[2], spacing[2], reciprocals[1]);
         scratch.line.clear();
         scratch.line.resize(columns, f64::INFINITY);
         let used = &scratch.used;
@@ -197,7 +203,9 @@ fn plane_distances<G: Gap>(
             continue;
         }
         let heights = &scratch.across[column * set_rows..(column + 1) * set_rows];
-        scratch.hull.build(heights, set.origin[1], spacing[1]);
+        scratch
+            .hull
+            .build(heights, set.origin[1], spacing[1], reciprocals[0]);
         scratch.hull.evaluate(
             &mut scratch.line,
             |row| flags[row * columns + column] != 0,
@@ -220,15 +228,16 @@ fn plane_distances<G: Gap>(
 /// The lower envelope of parabolas `height + (position - centre)^2`.
 #[derive(Default)]
 struct Hull {
-    /// Centre and height of each parabola that is lowest somewhere.
-    parabolas: Vec<(f64, f64)>,
+    /// Index, centre and height of each parabola that is lowest somewhere.
+    parabolas: Vec<(usize, f64, f64)>,
     /// Where each begins to be lowest.
     starts: Vec<f64>,
 }
 
 impl Hull {
     /// Builds the envelope of the finite heights at positions `(origin + i) * spacing`.
-    fn build(&mut self, heights: &[f64], origin: usize, spacing: f64) {
+    /// `reciprocals[k]` is `1 / (2 k spacing)`.
+    fn build(&mut self, heights: &[f64], origin: usize, spacing: f64, reciprocals: &[f64]) {
         self.parabolas.clear();
         self.starts.clear();
         for (i, &height) in heights.iter().enumerate() {
@@ -237,21 +246,21 @@ impl Hull {
             }
             let centre = (origin + i) as f64 * spacing;
             let start = loop {
-                let (Some(&(last_centre, last_height)), Some(&last_start)) =
+                let (Some(&(last, last_centre, last_height)), Some(&last_start)) =
                     (self.parabolas.last(), self.starts.last())
                 else {
                     break f64::NEG_INFINITY;
                 };
                 // Where the new parabola falls below the last one.
                 let meet =
-                    0.5 * (centre + last_centre + (height - last_height) / (centre - last_centre));
+                    0.5 * (centre + last_centre) + (height - last_height) * reciprocals[i - last];
                 if meet > last_start {
                     break meet;
                 }
                 self.parabolas.pop();
                 self.starts.pop();
             };
-            self.parabolas.push((centre, height));
+            self.parabolas.push((i, centre, height));
             self.starts.push(start);
         }
     }
@@ -277,7 +286,7 @@ impl Hull {
             while now + 1 < self.starts.len() && self.starts[now + 1] <= position {
                 now += 1;
             }
-            let (centre, height) = self.parabolas[now];
+            let (_, centre, height) = self.parabolas[now];
             *value = height + (position - centre).powi(2);
         }
     }

@@ -49,31 +49,44 @@ impl Table {
             .all(|other| other <= own)
     }
 
-    /// A sentence for every cell that left cases out or has no value.
+    /// A sentence for the cells that left cases out or have no value; cells of one row with the
+    /// same reason share it.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         for row in &self.rows {
+            // What to say, and the columns it is said of.
+            let mut said: Vec<(String, Vec<String>)> = Vec::new();
             for (column, cell) in self.columns.iter().zip(&row.cells) {
-                let place = match &column.group {
-                    Some(group) => format!("{}, {group} {}", row.title, column.title),
-                    None => format!("{}, {}", row.title, column.title),
+                let Some(what) = note(cell) else {
+                    continue;
                 };
-                match cell {
-                    Cell::Aggregate(a) if a.skipped_total() > 0 => notes.push(format!(
-                        "{place}: {} of {} skipped ({}).",
-                        a.skipped_total(),
-                        a.skipped_total() + a.counted,
-                        a.skipped_in_words()
-                    )),
-                    Cell::Score(score) => {
-                        if let Some(reason) = score.undefined() {
-                            notes.push(format!("{place}: undefined ({reason})."));
-                        }
-                    }
-                    _ => {}
+                let place = match &column.group {
+                    Some(group) => format!("{group} {}", column.title),
+                    None => column.title.clone(),
+                };
+                match said.iter_mut().find(|one| one.0 == what) {
+                    Some(one) => one.1.push(place),
+                    None => said.push((what, vec![place])),
                 }
+            }
+            for (what, places) in said {
+                notes.push(format!("{}, {}: {what}.", row.title, places.join(", ")));
             }
         }
         notes
+    }
+}
+
+/// What a reader must know of a cell.
+fn note(cell: &Cell) -> Option<String> {
+    match cell {
+        Cell::Aggregate(aggregate) if aggregate.skipped_total() > 0 => Some(format!(
+            "{} of {} skipped ({})",
+            aggregate.skipped_total(),
+            aggregate.skipped_total() + aggregate.counted,
+            aggregate.skipped_in_words()
+        )),
+        Cell::Score(score) => Some(format!("undefined ({})", score.undefined()?)),
+        _ => None,
     }
 }
