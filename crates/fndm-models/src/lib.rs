@@ -54,6 +54,7 @@ mod hybrid;
 mod layers;
 mod parameters;
 mod pool;
+mod recompute;
 mod unet;
 
 pub use backbone::{Backbone, BackboneKind};

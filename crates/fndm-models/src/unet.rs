@@ -17,12 +17,12 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct UNet {
     config: UNetConfig,
-    encoder: Encoder,
+    pub(crate) encoder: Encoder,
     label_emb: Option<Tensor>,
-    output_blocks: Vec<Block>,
-    out_norm: Norm,
-    out_conv: Conv,
-    dtype: DType,
+    pub(crate) output_blocks: Vec<Block>,
+    pub(crate) out_norm: Norm,
+    pub(crate) out_conv: Conv,
+    pub(crate) dtype: DType,
 }
 
 /// What a pass through the network gives on the way.
@@ -194,11 +194,7 @@ impl UNet {
     }
 
     fn run(&self, x: &Tensor, t: &Tensor, y: Option<&Tensor>, pass: Pass) -> Result<UNetMaps> {
-        let options = (
-            self.config.in_channels,
-            self.config.encoder().down_sampling(),
-        );
-        check_input(x, t, options)?;
+        self.check(x, t)?;
         let embedding = self.embedding(x.dim(0)?, t, y)?;
         let silu_embedding = fndm_kernels::silu(&embedding)?;
         let (mut skips, middle) =
@@ -222,7 +218,15 @@ impl UNet {
         })
     }
 
-    fn embedding(&self, batch: usize, t: &Tensor, y: Option<&Tensor>) -> Result<Tensor> {
+    pub(crate) fn check(&self, x: &Tensor, t: &Tensor) -> Result<()> {
+        let options = (
+            self.config.in_channels,
+            self.config.encoder().down_sampling(),
+        );
+        check_input(x, t, options)
+    }
+
+    pub(crate) fn embedding(&self, batch: usize, t: &Tensor, y: Option<&Tensor>) -> Result<Tensor> {
         let time = self.encoder.time.forward(t)?;
         match (&self.label_emb, y) {
             (Some(table), Some(y)) => {

@@ -78,7 +78,10 @@ fn efficientnet_lite0_has_the_recorded_activations() {
         .to_vec1()
         .unwrap();
     assert_eq!(logits.len(), 1000);
-    if let Some(first) = layers.get("logits").and_then(|l| l["first8_center"].as_array()) {
+    if let Some(first) = layers
+        .get("logits")
+        .and_then(|l| l["first8_center"].as_array())
+    {
         for (got, wanted) in logits.iter().zip(first) {
             assert!((f64::from(*got) - wanted.as_f64().unwrap()).abs() < 1e-3);
         }

@@ -4,6 +4,7 @@ mod common;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
+use fndm_kernels::{Precision, set_precision};
 use fndm_models::{Classifier, ClassifierConfig, Parameters, Pool, UNet, UNetConfig, log_softmax};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -237,4 +238,75 @@ fn dropout_depends_on_its_seed_alone() {
     let plain = unet.forward(&x, &t, Some(&y)).unwrap();
     assert!(common::max_diff(&run(1), &plain) > 0.);
     assert_eq!(plain.dtype(), DType::F32);
+}
+
+#[test]
+fn recomputed_gradients_are_the_plain_ones() {
+    set_precision(Precision::Exact);
+    for (dropout, num_classes) in [(0., None), (0.3, Some(2))] {
+        let config = UNetConfig {
+            dropout,
+            num_classes,
+            ..UNetConfig::small_64(3, 2)
+        };
+        let parameters = common::parameters(1);
+        let unet = UNet::new(&config, parameters.builder()).unwrap();
+        wake(&parameters);
+        let x = random(2, &[2, 3, 32, 32]);
+        let t = Tensor::new(&[3.5f32, 800.], &Device::Cpu).unwrap();
+        let y = Tensor::new(&[0u32, 1], &Device::Cpu).unwrap();
+        let y = num_classes.map(|_| &y);
+        let loss = |output: &Tensor| output.sqr()?.mean_all();
+        let plain = loss(&unet.forward_train(&x, &t, y, 9).unwrap()).unwrap();
+        let expected = plain.backward().unwrap();
+        let (found, gradients) = unet.loss_gradients(&x, &t, y, Some(9), loss).unwrap();
+        assert_eq!(common::max_diff(&plain, &found), 0.);
+        // Between terms of opposite sign a gradient may all but vanish, so errors are relative to the largest of all.
+        let largest = parameters.iter().fold(0f64, |m, (_, v)| {
+            m.max(common::max_abs(expected.get(&v).unwrap()))
+        });
+        for (name, var) in parameters.iter() {
+            let got = gradients.get(&var).unwrap_or_else(|| panic!("{name}"));
+            let error = common::max_diff(got, expected.get(&var).unwrap()) / largest;
+            assert!(error < 1e-6, "{name}: {error:.2e}");
+        }
+    }
+}
+
+#[test]
+fn same_bits_on_one_thread_and_on_two() {
+    set_precision(Precision::Exact);
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| {
+            let parameters = common::parameters(1);
+            let config = UNetConfig::small_64(3, 2);
+            let unet = UNet::new(&config, parameters.builder()).unwrap();
+            wake(&parameters);
+            let x = random(2, &[2, 3, 32, 32]);
+            let t = Tensor::new(&[3.5f32, 800.], &Device::Cpu).unwrap();
+            let y = Tensor::new(&[0u32, 1], &Device::Cpu).unwrap();
+            let output = unet.forward(&x, &t, Some(&y)).unwrap();
+            let gradients = output
+                .sqr()
+                .unwrap()
+                .mean_all()
+                .unwrap()
+                .backward()
+                .unwrap();
+            let mut all = vec![output.detach()];
+            all.extend(
+                parameters
+                    .iter()
+                    .map(|(_, v)| gradients.get(&v).unwrap().clone()),
+            );
+            all
+        })
+    };
+    for (a, b) in run(1).iter().zip(run(2)) {
+        assert_eq!(common::max_diff(a, &b), 0.);
+    }
 }

@@ -471,7 +471,7 @@ fn the_format_before_1_6() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever is done to a sound file, reading it gives a result.
     #[test]

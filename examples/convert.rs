@@ -1,0 +1,207 @@
+//! Converts a checkpoint of the UNet or the classifier between PyTorch and safetensors, and checks it on the way.
+//!
+//! cargo run --release --example convert -- ema_0.9999_100000.pt unet.safetensors --config flags.json
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, ValueEnum};
+use fndm::candle_core::{DType, Device, Tensor};
+use fndm::models::{
+    Classifier, ClassifierConfig, Guess, Limits, NetworkConfig, StateDict, UNet, UNetConfig,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Convert a checkpoint: .pt or .pth to .safetensors, or the other way. The names of the tensors stay guided-diffusion's.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// Checkpoint to read: safetensors or PyTorch, whatever its name
+    input: PathBuf,
+    /// File to write; its ending says the format: .safetensors, .pt or .pth
+    output: PathBuf,
+    /// What the checkpoint is; told from the names of its tensors if not given
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+    /// JSON file with the network's config, or with guided-diffusion's constructor arguments
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Name of the state dict in a PyTorch file that has several
+    #[arg(long, value_name = "NAME")]
+    key: Option<String>,
+    /// Type of the values written; as they are if not given
+    #[arg(long, value_enum)]
+    dtype: Option<Type>,
+    /// Most bytes that all tensors together may have
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().tensor_bytes)]
+    limit: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Unet,
+    Classifier,
+    /// Any other network: nothing is checked but the copy
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Type {
+    F32,
+    F16,
+    Bf16,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let limits = Limits {
+        tensor_bytes: options.limit,
+        ..Limits::default()
+    };
+    let mut state = match &options.key {
+        Some(key) => StateDict::read_key(&options.input, key, &limits)?,
+        None => StateDict::read(&options.input, &limits)?,
+    };
+    println!(
+        "{}: {} tensors, {} values",
+        options.input.display(),
+        state.tensors().len(),
+        state.len_elements()
+    );
+    if let Some(dtype) = options.dtype {
+        state = narrowed(&state, dtype)?;
+    }
+    state = match options.kind.unwrap_or_else(|| kind_of(&state)) {
+        Kind::Unet => with_config(state, options.config.as_deref(), &UNET)?,
+        Kind::Classifier => with_config(state, options.config.as_deref(), &CLASSIFIER)?,
+        Kind::Other => state,
+    };
+    match options.output.extension().and_then(|e| e.to_str()) {
+        Some("safetensors") => state.save(&options.output)?,
+        Some("pt" | "pth") => state.save_torch(&options.output)?,
+        _ => bail!(
+            "{}: expected a name that ends in .safetensors, .pt or .pth",
+            options.output.display()
+        ),
+    }
+    let written = StateDict::read(&options.output, &limits)?;
+    check_equal(&state, &written)?;
+    println!(
+        "{}: written, read back, equal in all names, shapes, types and bits",
+        options.output.display()
+    );
+    Ok(())
+}
+
+fn kind_of(state: &StateDict) -> Kind {
+    if state.get("time_embed.0.weight").is_none() {
+        Kind::Other
+    } else if state
+        .tensors()
+        .keys()
+        .any(|name| name.starts_with("output_blocks."))
+    {
+        Kind::Unet
+    } else {
+        Kind::Classifier
+    }
+}
+
+/// What is done with a config of one kind.
+struct Network<C> {
+    parse: fn(&Value) -> fndm::models::Result<C>,
+    guess: fn(&StateDict) -> fndm::models::Result<Guess<C>>,
+    check: fn(&C, &StateDict) -> fndm::models::Result<()>,
+}
+
+const UNET: Network<UNetConfig> = Network {
+    parse: UNetConfig::from_guided_diffusion,
+    guess: UNetConfig::guess,
+    check: |config, state| {
+        UNet::from_state_dict(config, state, DType::F32, &Device::Cpu).map(|_| ())
+    },
+};
+
+const CLASSIFIER: Network<ClassifierConfig> = Network {
+    parse: ClassifierConfig::from_guided_diffusion,
+    guess: ClassifierConfig::guess,
+    check: |config, state| {
+        Classifier::from_state_dict(config, state, DType::F32, &Device::Cpu).map(|_| ())
+    },
+};
+
+/// The state with the config that was given, or that it has, after a check of every tensor against it.
+fn with_config<C>(state: StateDict, file: Option<&Path>, network: &Network<C>) -> Result<StateDict>
+where
+    C: NetworkConfig + DeserializeOwned,
+{
+    let config = match file {
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+            let value: Value =
+                serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
+            Some((network.parse)(&value).with_context(|| format!("{}", path.display()))?)
+        }
+        None => state.config::<C>()?,
+    };
+    let Some(config) = config else {
+        let guess = (network.guess)(&state)?;
+        (network.check)(&guess.config, &state)?;
+        println!(
+            "The shapes fit this {} config, and can't tell {}:\n{}\nThe file is written without a config. Put the right one in a JSON file and give it with --config.",
+            C::KIND,
+            guess.undetermined.join(", "),
+            serde_json::to_string_pretty(&guess.config)?
+        );
+        return Ok(state);
+    };
+    (network.check)(&config, &state)?;
+    println!("{}: every tensor fits the config", C::KIND);
+    Ok(state.with_config(&config)?)
+}
+
+fn narrowed(state: &StateDict, dtype: Type) -> Result<StateDict> {
+    let dtype = match dtype {
+        Type::F32 => DType::F32,
+        Type::F16 => DType::F16,
+        Type::Bf16 => DType::BF16,
+    };
+    let tensors = state
+        .tensors()
+        .iter()
+        .map(|(name, tensor)| {
+            let tensor = match tensor.dtype().is_float() {
+                true => tensor.to_dtype(dtype)?,
+                false => tensor.clone(),
+            };
+            Ok((name.clone(), tensor))
+        })
+        .collect::<Result<_>>()?;
+    let mut out = StateDict::new(tensors);
+    for (name, value) in state.metadata() {
+        out = out.with_metadata(name, value);
+    }
+    Ok(out)
+}
+
+fn check_equal(a: &StateDict, b: &StateDict) -> Result<()> {
+    ensure!(
+        a.tensors().keys().eq(b.tensors().keys()),
+        "the written file has other names"
+    );
+    for ((name, x), y) in a.tensors().iter().zip(b.tensors().values()) {
+        ensure!(
+            x.dims() == y.dims() && x.dtype() == y.dtype() && bits(x)? == bits(y)?,
+            "{name}: the written file has another shape, type or value"
+        );
+    }
+    Ok(())
+}
+
+/// The values widened to f64, which keeps every one apart, and compared as bits.
+fn bits(tensor: &Tensor) -> Result<Vec<u64>> {
+    let values: Vec<f64> = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+    Ok(values.into_iter().map(f64::to_bits).collect())
+}
