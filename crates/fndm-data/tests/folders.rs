@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use fndm_data::labels::Labels;
-use fndm_data::layout::{Manifest, find_mask, find_sequence};
+use fndm_data::layout::{Manifest, complete_patients, find_mask, find_sequence};
 use fndm_data::{
     Error, Limits, Preprocess, Side, SliceSet, Splits, Volume, affine, list_patients, nifti,
     read_patient,
@@ -115,6 +115,12 @@ fn plain_names_and_close_calls() {
     for part in ["p2", "flair", "p2_flair.nii.gz", "p2_t2f.nii.gz"] {
         assert!(text.contains(part), "{text}");
     }
+    let (complete, left_out) =
+        complete_patients(root.path(), &["p1", "p2"], &["t1", "t1ce"]).unwrap();
+    assert_eq!(complete, ["p1"]);
+    assert!(left_out.len() == 1 && left_out[0].to_string().contains("p2"));
+    let error = complete_patients(root.path(), &["p3"], &["t1"]).unwrap_err();
+    assert!(matches!(error, Error::AmbiguousSequence { .. }), "{error}");
     assert_eq!(find_mask(root.path().join("p2")).unwrap(), None);
     let error = read_patient(root.path().join("p9"), &["t1"], &Limits::default()).unwrap_err();
     assert!(

@@ -424,6 +424,43 @@ fn padding_keeps_the_aspect() {
     assert_eq!((columns, rows), (60, 50));
 }
 
+/// What is cropped is 0 on the way back; the rest is where it was.
+#[test]
+fn cropping_takes_the_middle() {
+    let patient = patient([20, 24, 16]);
+    let truth = &patient.mask.as_ref().unwrap().data;
+    for (crop, pad) in [
+        (12, None),
+        (12, Some(17)),
+        (7, None),
+        (22, None),
+        (22, Some(30)),
+    ] {
+        let preprocess = Preprocess {
+            image_size: pad.unwrap_or(crop),
+            crop_to: Some(crop),
+            pad_to: pad,
+            ..Preprocess::default()
+        };
+        let slices = preprocess.apply(&patient).unwrap();
+        let back = slices.to_mask(slices.mask.as_ref().unwrap()).unwrap();
+        // Of the array's own axes, which run to the right and the front, the middle is
+        // taken from the other ends: rows from the front, columns from the right.
+        let kept = |n: usize, size: usize| {
+            let cut = size.saturating_sub(crop) / 2;
+            (cut..cut + crop.min(size)).contains(&(size - 1 - n))
+        };
+        for ((i, j, k), &bit) in back.data.indexed_iter() {
+            let expected = if kept(i, 20) && kept(j, 24) {
+                truth[(i, j, k)]
+            } else {
+                0.0
+            };
+            assert_eq!(bit, expected, "crop {crop}, pad {pad:?}: {i} {j} {k}");
+        }
+    }
+}
+
 #[test]
 fn bad_volumes_are_told_by_name() {
     let good = patient([8, 9, 10]);
@@ -497,6 +534,10 @@ fn settings_out_of_range_are_refused() {
         },
         Preprocess {
             min_head_fraction: 1.5,
+            ..base()
+        },
+        Preprocess {
+            crop_to: Some(0),
             ..base()
         },
         Preprocess {

@@ -12,7 +12,7 @@ mod names;
 
 use std::path::Path;
 
-use crate::{Limits, Patient, Result, nifti};
+use crate::{Error, Limits, Patient, Result, nifti};
 
 pub use find::{find_mask, find_sequence, list_patients};
 pub use manifest::{Files, Manifest};
@@ -42,6 +42,30 @@ pub fn read_patient<S: AsRef<str>>(
     let folder = folder.as_ref();
     let files = Files::find(folder, sequences)?;
     files.read(limits)
+}
+
+/// Those of the patients that have a file for every sequence, and, for each of the others,
+/// what is missing. For data sets in which some scans were not made: leave the others out, and say so.
+///
+/// Files are not opened. For copies of one sequence under two names see
+/// [`find_identical_sequences`](crate::find_identical_sequences).
+///
+/// # Errors
+/// Errors other than [`Error::MissingSequence`]: see [`find_sequence`].
+pub fn complete_patients<I: AsRef<str>, S: AsRef<str>>(
+    root: impl AsRef<Path>,
+    ids: &[I],
+    sequences: &[S],
+) -> Result<(Vec<String>, Vec<Error>)> {
+    let (mut complete, mut left_out) = (Vec::new(), Vec::new());
+    for id in ids.iter().map(AsRef::as_ref) {
+        match Files::find(&root.as_ref().join(id), sequences) {
+            Ok(_) => complete.push(id.to_string()),
+            Err(error @ Error::MissingSequence { .. }) => left_out.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((complete, left_out))
 }
 
 impl Files {

@@ -52,7 +52,7 @@ impl Plane {
 /// 2. Find the head from the mean of the sequences: threshold, largest component, holes filled.
 /// 3. Choose slices by `z_range`, `drop_lower`, `drop_upper` and `min_head_fraction`.
 /// 4. Scale each sequence to [-1, 1] by what lies in the head of the whole volume.
-/// 5. Pad to a square, keeping the aspect, and resize: area averages when shrinking,
+/// 5. Crop, pad to a square, keeping the aspect, and resize: area averages when shrinking,
 ///    linear when growing; masks by majority.
 ///
 /// ```
@@ -84,6 +84,9 @@ pub struct Preprocess {
     /// Slices whose head covers less than this fraction of the slice are left out.
     /// Default 0: none is.
     pub min_head_fraction: f64,
+    /// Crop in the plane to at most this size, in input pixels, around the middle of the slice.
+    /// Default: nothing is cropped.
+    pub crop_to: Option<usize>,
     /// Pad in the plane to at least this size, in input pixels, before resizing. Default: only to a square.
     pub pad_to: Option<usize>,
     /// Lower and upper percentile within the head that are mapped to -1 and 1; values
@@ -104,6 +107,7 @@ impl Default for Preprocess {
             drop_lower: 0,
             drop_upper: 0,
             min_head_fraction: 0.0,
+            crop_to: None,
             pad_to: None,
             percentiles: (1.0, 99.0),
             normalization: Normalization::Percentile,
@@ -142,6 +146,9 @@ impl Preprocess {
         {
             return bad("pad_to", "1 to 65536", format!("{:?}", self.pad_to));
         }
+        if self.crop_to == Some(0) {
+            return bad("crop_to", "at least 1", "0".into());
+        }
         let (low, high) = self.percentiles;
         if !(0.0 <= low && low < high && high <= 100.0) {
             let expected = "0 <= lower < upper <= 100";
@@ -169,7 +176,7 @@ impl Preprocess {
         let head = self.head.find(&stacks);
         let z = self.chosen(&patient.id, &head)?;
         let (total, height, width) = head.dim();
-        let pad = Pad::square(height, width, self.pad_to);
+        let pad = Pad::square(height, width, self.crop_to, self.pad_to);
         let size = self.image_size;
         let resampler = Resampler::image(pad.size, size);
 
@@ -181,9 +188,11 @@ impl Preprocess {
                 .fit(name, stack, &head, self.percentiles)?;
             for (n, &k) in z.iter().enumerate() {
                 let slice = stack.index_axis(Axis(0), k);
+                let slice = slice.slice(pad.in_slice());
                 let inside = head.index_axis(Axis(0), k);
+                let inside = inside.slice(pad.in_slice());
                 let mut square = Array2::from_elem((pad.size, pad.size), -1.0f32);
-                let mut target = square.slice_mut(pad.slice());
+                let mut target = square.slice_mut(pad.in_square());
                 ndarray::Zip::from(&mut target)
                     .and(&slice)
                     .and(&inside)

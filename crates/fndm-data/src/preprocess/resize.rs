@@ -2,36 +2,75 @@
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, SliceInfo, SliceInfoElem, s};
 
-/// A square that holds a slice in its middle.
+/// A square that holds a slice in its middle, or the middle of a slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pad {
     /// Side of the square.
     pub(super) size: usize,
-    top: usize,
-    left: usize,
-    height: usize,
-    width: usize,
+    rows: Span,
+    columns: Span,
+}
+
+/// The common part of a slice and the square, along one axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    in_square: usize,
+    in_slice: usize,
+    length: usize,
+}
+
+impl Span {
+    fn new(slice: usize, square: usize) -> Self {
+        Self {
+            in_square: square.saturating_sub(slice) / 2,
+            in_slice: slice.saturating_sub(square) / 2,
+            length: slice.min(square),
+        }
+    }
 }
 
 type Part = SliceInfo<[SliceInfoElem; 2], ndarray::Ix2, ndarray::Ix2>;
 
 impl Pad {
-    pub(super) fn square(height: usize, width: usize, at_least: Option<usize>) -> Self {
-        let size = height.max(width).max(at_least.unwrap_or(0));
+    /// A square for slices of the given size: cropped to at most one size, then padded to at least another.
+    pub(super) fn square(
+        height: usize,
+        width: usize,
+        at_most: Option<usize>,
+        at_least: Option<usize>,
+    ) -> Self {
+        let side = height.max(width).min(at_most.unwrap_or(usize::MAX));
+        let size = side.max(at_least.unwrap_or(0));
+        // Padding after cropping: what was cut off stays off.
+        let span = |length: usize| {
+            let kept = length.min(side);
+            Span {
+                in_slice: (length - kept) / 2,
+                ..Span::new(kept, size)
+            }
+        };
         Self {
             size,
-            top: (size - height) / 2,
-            left: (size - width) / 2,
-            height,
-            width,
+            rows: span(height),
+            columns: span(width),
         }
     }
 
     /// The part of the square that the slice fills.
-    pub(super) fn slice(&self) -> Part {
+    pub(super) fn in_square(&self) -> Part {
+        let (r, c) = (self.rows, self.columns);
         s![
-            self.top..self.top + self.height,
-            self.left..self.left + self.width
+            r.in_square..r.in_square + r.length,
+            c.in_square..c.in_square + c.length
+        ]
+    }
+
+    /// The part of the slice that stands in the square.
+    pub(super) fn in_slice(&self) -> Part {
+        let (r, c) = (self.rows, self.columns);
+        s![
+            r.in_slice..r.in_slice + r.length,
+            c.in_slice..c.in_slice + c.length
         ]
     }
 }
@@ -114,11 +153,20 @@ impl Resampler {
         self.taps.len()
     }
 
+    fn is_identity(&self) -> bool {
+        let same = |(n, tap): (usize, &(usize, Vec<f32>))| tap.0 == n && tap.1 == [1.0];
+        self.input == self.taps.len() && self.taps.iter().enumerate().all(same)
+    }
+
     /// Resizes a square of the input's side into a square of the output's side.
     /// Images of other sizes are left alone.
     pub fn apply(&self, image: ArrayView2<'_, f32>, mut out: ArrayViewMut2<'_, f32>) {
         let size = self.output();
         if image.dim() != (self.input, self.input) || out.dim() != (size, size) {
+            return;
+        }
+        if self.is_identity() {
+            out.assign(&image);
             return;
         }
         let mut rows = Array2::<f32>::zeros((self.input, size));
@@ -144,8 +192,10 @@ impl Resampler {
 pub(super) fn majority(bits: ArrayView2<'_, bool>, pad: &Pad, size: usize) -> Array2<bool> {
     let mut square = Array2::<f32>::zeros((pad.size, pad.size));
     square
-        .slice_mut(pad.slice())
-        .zip_mut_with(&bits, |out, &bit| *out = f32::from(u8::from(bit)));
+        .slice_mut(pad.in_square())
+        .zip_mut_with(&bits.slice(pad.in_slice()), |out, &bit| {
+            *out = f32::from(u8::from(bit))
+        });
     let mut small = Array2::<f32>::zeros((size, size));
     Resampler::area(pad.size, size).apply(square.view(), small.view_mut());
     // Weights are rounded: a half must count as a half.

@@ -88,7 +88,8 @@ impl Geometry {
             if z < stack.dim().0 {
                 stack
                     .index_axis_mut(Axis(0), z)
-                    .assign(&square.slice(self.pad.slice()));
+                    .slice_mut(self.pad.in_slice())
+                    .assign(&square.slice(self.pad.in_square()));
             }
         }
         Volume {
@@ -152,7 +153,7 @@ impl PatientSlices {
     }
 
     /// Maps (N, H, W), one for each slice in the order of [`z`](Self::z), on the input's grid:
-    /// linear in the plane, 0 in slices that were not used.
+    /// linear in the plane, 0 in slices that were not used and in what was cropped.
     ///
     /// # Errors
     /// [`Error::Shape`].
