@@ -50,11 +50,19 @@ impl Input {
     fn id(&self) -> String {
         let path = match self {
             Input::Folder(path) => path.as_path(),
-            Input::Files(files) => files.first().map_or(Path::new(""), |(_, path)| path.as_path()),
+            Input::Files(files) => files
+                .first()
+                .map_or(Path::new(""), |(_, path)| path.as_path()),
         };
         let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        name.split('.').next().filter(|n| !n.is_empty()).unwrap_or("patient").to_string()
+        let name = path
+            .file_name()
+            .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        name.split('.')
+            .next()
+            .filter(|n| !n.is_empty())
+            .unwrap_or("patient")
+            .to_string()
     }
 
     fn read(&self, sequences: &[String]) -> Result<Patient> {
@@ -65,11 +73,18 @@ impl Input {
                 let mut volumes = Vec::new();
                 for name in sequences {
                     let Some((_, path)) = files.iter().find(|(n, _)| n == name) else {
-                        bail!("expected --file {name}=FILE: the model takes {}", sequences.join(", "));
+                        bail!(
+                            "expected --file {name}=FILE: the model takes {}",
+                            sequences.join(", ")
+                        );
                     };
                     volumes.push((name.clone(), nifti::read(path, &limits)?));
                 }
-                Ok(Patient { id: self.id(), sequences: volumes, mask: None })
+                Ok(Patient {
+                    id: self.id(),
+                    sequences: volumes,
+                    mask: None,
+                })
             }
         }
     }
@@ -85,14 +100,19 @@ fn inputs(options: &Options) -> Result<Vec<Input>> {
         }
         (None, Some(path), []) => {
             let ids = list_patients(path)?;
-            Ok(ids.into_iter().map(|id| Input::Folder(path.join(id))).collect())
+            Ok(ids
+                .into_iter()
+                .map(|id| Input::Folder(path.join(id)))
+                .collect())
         }
         (None, None, files @ [_, ..]) => {
             let split = |text: &String| match text.split_once('=') {
                 Some((name, file)) => Ok((name.to_string(), PathBuf::from(file))),
                 None => bail!("--file: expected SEQUENCE=FILE, got {text}"),
             };
-            Ok(vec![Input::Files(files.iter().map(split).collect::<Result<_>>()?)])
+            Ok(vec![Input::Files(
+                files.iter().map(split).collect::<Result<_>>()?,
+            )])
         }
         _ => bail!("expected --patient DIR, --data DIR, or --file SEQUENCE=FILE for each sequence"),
     }
@@ -115,7 +135,11 @@ fn main() -> Result<ExitCode> {
         }
     }
     let done = inputs.len() - failed.len();
-    println!("{done} of {} patients done, written to {}", inputs.len(), options.output.display());
+    println!(
+        "{done} of {} patients done, written to {}",
+        inputs.len(),
+        options.output.display()
+    );
     if failed.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -143,7 +167,9 @@ fn one(options: &Options, detector: &Detector, config: &DetectConfig, input: &In
 /// Everything goes into a folder under a temporary name, which is renamed when it is complete.
 fn write(options: &Options, id: &str, config: &DetectConfig, detection: &Detection) -> Result<()> {
     let folder = options.output.join(id);
-    let partial = options.output.join(format!(".{id}.{}.tmp", std::process::id()));
+    let partial = options
+        .output
+        .join(format!(".{id}.{}.tmp", std::process::id()));
     let written = fill(&partial, options, id, config, detection).and_then(|()| {
         if folder.exists() {
             std::fs::remove_dir_all(&folder)?;

@@ -81,10 +81,12 @@ fn main() -> Result<ExitCode> {
     let methods = options
         .methods
         .iter()
-        .map(|key| match Method::ALL.into_iter().find(|m| m.key() == key) {
-            Some(method) => Ok(method),
-            None => bail!("--methods: expected fndm, cg_nm, cg, flair, got {key}"),
-        })
+        .map(
+            |key| match Method::ALL.into_iter().find(|m| m.key() == key) {
+                Some(method) => Ok(method),
+                None => bail!("--methods: expected fndm, cg_nm, cg, flair, got {key}"),
+            },
+        )
         .collect::<Result<Vec<Method>>>()?;
     let detector = Detector::load(&options.model, &device)?;
     let source = source(&options, &detector)?;
@@ -114,7 +116,10 @@ fn main() -> Result<ExitCode> {
             }
         };
         if let Some(reason) = reason {
-            left_out.push(LeftOut { patient: id.clone(), reason });
+            left_out.push(LeftOut {
+                patient: id.clone(),
+                reason,
+            });
         }
         bar.inc(1);
     }
@@ -127,7 +132,10 @@ fn main() -> Result<ExitCode> {
     }
     let lesions: usize = cohort.iter().map(common::diseased).sum();
     let slices: usize = cohort.iter().map(PatientSlices::len).sum();
-    let words = format!("{} patients, {slices} slices, {lesions} with a lesion", cohort.len());
+    let words = format!(
+        "{} patients, {slices} slices, {lesions} with a lesion",
+        cohort.len()
+    );
     println!("{words}");
 
     let all: Vec<&PatientSlices> = cohort.iter().collect();
@@ -141,7 +149,10 @@ fn main() -> Result<ExitCode> {
         found.settings,
         left_out,
     );
-    println!("\nPer slice with a lesion ({lesions}):\n{}", table(&report.rows));
+    println!(
+        "\nPer slice with a lesion ({lesions}):\n{}",
+        table(&report.rows)
+    );
     println!("Per volume ({}):\n{}", cohort.len(), table(&report.volumes));
     report.write(&options.output.join("report.json"))?;
     let rows = [report.rows.clone(), report.volumes.clone()].concat();
@@ -151,9 +162,16 @@ fn main() -> Result<ExitCode> {
         let pairs = all.into_iter().zip(&found.maps);
         common::save_sheet(pairs, options.sheet_rows, &options.output.join("sheet.png"))?;
     }
-    println!("wrote report.json, report.csv, cases.json and sheet.png to {}", options.output.display());
+    println!(
+        "wrote report.json, report.csv, cases.json and sheet.png to {}",
+        options.output.display()
+    );
     for LeftOut { patient, reason } in &report.left_out {
         eprintln!("left out {patient}: {reason}");
     }
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(2)
+    })
 }

@@ -44,14 +44,23 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let device = common::device(&options.device)?;
     let detector = Detector::load(&options.model, &device)?;
-    let Source::Phantom { config, first_seed, patients } = &detector.config().training.plan.source
+    let Source::Phantom {
+        config,
+        first_seed,
+        patients,
+    } = &detector.config().training.plan.source
     else {
-        bail!("{}: expected a model of the phantom", options.model.display());
+        bail!(
+            "{}: expected a model of the phantom",
+            options.model.display()
+        );
     };
     let trained = *first_seed..first_seed + patients;
     let tested = options.first_seed..options.first_seed + options.patients;
     if tested.is_empty() || (tested.start < trained.end && trained.start < tested.end) {
-        bail!("--first-seed, --patients: expected seeds outside {trained:?}, which were trained on, got {tested:?}");
+        bail!(
+            "--first-seed, --patients: expected seeds outside {trained:?}, which were trained on, got {tested:?}"
+        );
     }
     let source = Source::Phantom {
         config: config.clone(),
@@ -81,13 +90,29 @@ fn main() -> Result<()> {
 
     std::fs::create_dir_all(&options.output)
         .with_context(|| format!("cannot create {}", options.output.display()))?;
-    let report = Report::new(&common::command("quickstart"), &cohort_words, &found.evaluations, found.settings, Vec::new());
-    println!("\nPer slice with a lesion ({lesions}):\n{}", table(&report.rows));
+    let report = Report::new(
+        &common::command("quickstart"),
+        &cohort_words,
+        &found.evaluations,
+        found.settings,
+        Vec::new(),
+    );
+    println!(
+        "\nPer slice with a lesion ({lesions}):\n{}",
+        table(&report.rows)
+    );
     println!("Per volume ({}):\n{}", cohort.len(), table(&report.volumes));
     report.write(&options.output.join("report.json"))?;
-    write_csv(&[report.rows.clone(), report.volumes.clone()].concat(), &options.output.join("report.csv"))?;
+    write_csv(
+        &[report.rows.clone(), report.volumes.clone()].concat(),
+        &options.output.join("report.csv"),
+    )?;
 
-    common::save_sheet(all.into_iter().zip(&found.maps), 14, &options.output.join("sheet.png"))?;
+    common::save_sheet(
+        all.into_iter().zip(&found.maps),
+        14,
+        &options.output.join("sheet.png"),
+    )?;
     for ((patient, slices), maps) in cohort.iter().zip(&found.maps) {
         write_patient(&options.output, patient, slices, maps)?;
     }
@@ -106,7 +131,8 @@ fn write_patient(
     maps: &SliceMaps,
 ) -> Result<()> {
     let folder = output.join(&patient.id);
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
     let file = |what: &str| folder.join(format!("{}_{what}.nii.gz", patient.id));
     for (name, volume) in &patient.sequences {
         nifti::write_map(file(name), volume)?;

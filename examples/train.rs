@@ -15,9 +15,10 @@ use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, Side};
 use fndm::memory::MemoryConfig;
 use fndm::models::{ClassifierConfig, UNetConfig};
-use fndm::train_api::{ClassifierTrainConfig, DiffusionConfig, StepReport, StopFlag, TimeSampling};
+use fndm::train::{ClassifierTrainConfig, DiffusionConfig, StepReport, StopFlag, TimeSampling};
 use fndm::{
-    DetectConfig, FeatureConfig, Method, PHANTOM_SEQUENCES, Source, TrainEvent, TrainPlan, train,
+    DetectConfig, FeatureConfig, Method, PHANTOM_SEQUENCES, Source, TrainEvent, TrainPlan,
+    train_model,
 };
 use indicatif::ProgressBar;
 
@@ -104,7 +105,9 @@ fn plan(options: &Options) -> Result<TrainPlan> {
     let sequences = match (&options.sequences, &source) {
         (Some(names), _) => names.clone(),
         (None, Source::Phantom { .. }) => PHANTOM_SEQUENCES.map(String::from).to_vec(),
-        (None, Source::Folder { .. }) => bail!("--sequences: expected names, for example flair,t1,t1ce"),
+        (None, Source::Folder { .. }) => {
+            bail!("--sequences: expected names, for example flair,t1,t1ce")
+        }
     };
     let channels = sequences.len();
     let classifier = ClassifierConfig {
@@ -167,7 +170,9 @@ fn plan(options: &Options) -> Result<TrainPlan> {
 /// A bar in thousandths of a budget, with the loss and the rate.
 fn show(bar: &ProgressBar, report: &StepReport, share: f64) {
     bar.set_position((share * 1000.) as u64);
-    let accuracy = report.accuracy.map_or(String::new(), |a| format!(" accuracy {a:.2}"));
+    let accuracy = report
+        .accuracy
+        .map_or(String::new(), |a| format!(" accuracy {a:.2}"));
     bar.set_message(format!(
         "iteration {} loss {:.4}{accuracy} {:.2} it/s",
         report.iteration,
@@ -194,27 +199,34 @@ fn main() -> Result<()> {
     let memory = common::bar(0, "memory bank");
     let diffusion = common::share_bar("diffusion model");
     let mut last_line = std::time::Instant::now();
-    let record = train(&plan, &options.output, &command, &device, &stop, &mut |event| match event {
-        TrainEvent::Note(note) => loading.suspend(|| eprintln!("{note}")),
-        TrainEvent::Loaded(done, total) => {
-            loading.set_length(total as u64);
-            loading.set_position(done as u64);
-        }
-        TrainEvent::Classifier(report, share) => {
-            show(&classifier, report, share);
-            line(&classifier, &mut last_line, "classifier", report);
-        }
-        TrainEvent::Memory(progress) => {
-            memory.set_length(progress.total as u64);
-            memory.set_position(progress.done as u64);
-            memory.set_message(progress.stage.to_string());
-        }
-        TrainEvent::Diffusion(report, share) => {
-            show(&diffusion, report, share);
-            line(&diffusion, &mut last_line, "diffusion model", report);
-        }
-        _ => {}
-    })?;
+    let record = train_model(
+        &plan,
+        &options.output,
+        &command,
+        &device,
+        &stop,
+        &mut |event| match event {
+            TrainEvent::Note(note) => loading.suspend(|| eprintln!("{note}")),
+            TrainEvent::Loaded(done, total) => {
+                loading.set_length(total as u64);
+                loading.set_position(done as u64);
+            }
+            TrainEvent::Classifier(report, share) => {
+                show(&classifier, report, share);
+                line(&classifier, &mut last_line, "classifier", report);
+            }
+            TrainEvent::Memory(progress) => {
+                memory.set_length(progress.total as u64);
+                memory.set_position(progress.done as u64);
+                memory.set_message(progress.stage.to_string());
+            }
+            TrainEvent::Diffusion(report, share) => {
+                show(&diffusion, report, share);
+                line(&diffusion, &mut last_line, "diffusion model", report);
+            }
+            _ => {}
+        },
+    )?;
     for bar in [loading, classifier, memory, diffusion] {
         bar.abandon();
     }

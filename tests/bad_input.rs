@@ -8,8 +8,6 @@ use std::process::{Command, Output};
 use fndm::data::{Volume, nifti, phantom::PhantomConfig};
 use tempfile::TempDir;
 
-const SEQUENCES: [&str; 4] = ["flair", "t1", "t1ce", "t2"];
-
 fn model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/phantom")
 }
@@ -17,8 +15,18 @@ fn model() -> PathBuf {
 /// `cargo test` builds the programs beside the tests.
 fn program(name: &str) -> Command {
     let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join("examples").join(name);
-    assert!(path.is_file(), "{} isn't built: run cargo test --workspace", path.display());
+    let path = test
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("examples")
+        .join(name);
+    assert!(
+        path.is_file(),
+        "{} isn't built: run cargo test --workspace",
+        path.display()
+    );
     Command::new(path)
 }
 
@@ -29,8 +37,13 @@ struct Data {
 
 impl Data {
     fn new(patients: &[&str]) -> Self {
-        let data = Self { folder: tempfile::tempdir().unwrap() };
-        let config = PhantomConfig { slices: 3, ..PhantomConfig::default() };
+        let data = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let config = PhantomConfig {
+            slices: 3,
+            ..PhantomConfig::default()
+        };
         for (seed, id) in patients.iter().enumerate() {
             let patient = config.patient(30_000 + seed as u64).unwrap();
             fs::create_dir_all(data.root().join(id)).unwrap();
@@ -84,7 +97,9 @@ impl Data {
 
     /// What lies in the output folder, temporary files included.
     fn written(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.output()) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(self.output()) else {
+            return Vec::new();
+        };
         let mut names: Vec<String> = entries
             .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
             .collect();
@@ -168,7 +183,12 @@ fn one_bad_patient_does_not_stop_the_others() {
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(data.written(), ["a", "c"]);
     for id in ["a", "c"] {
-        assert!(data.output().join(id).join(format!("{id}_mask.nii.gz")).is_file());
+        assert!(
+            data.output()
+                .join(id)
+                .join(format!("{id}_mask.nii.gz"))
+                .is_file()
+        );
     }
     fs::remove_dir_all(data.output()).unwrap();
     let output = data.evaluate("all");
@@ -180,7 +200,12 @@ fn one_bad_patient_does_not_stop_the_others() {
 #[test]
 fn a_model_folder_without_a_file_is_named() {
     let data = Data::new(&["a"]);
-    for file in ["model.json", "unet.safetensors", "classifier.safetensors", "memory.safetensors"] {
+    for file in [
+        "model.json",
+        "unet.safetensors",
+        "classifier.safetensors",
+        "memory.safetensors",
+    ] {
         let copy = copy_of_the_model();
         fs::remove_file(copy.path().join(file)).unwrap();
         assert_fails(&data.detect(copy.path()), &[file, "model folder"]);

@@ -120,8 +120,14 @@ impl MethodOptions {
         set(&mut config.coarse_when_encoding, &self.xseg_when_encoding);
         set(&mut config.fresh_noise, &self.fresh_noise);
         set(&mut config.blank_condition, &self.blank_condition);
-        set(&mut config.encode_label, &self.encode_label.map(Label::index));
-        set(&mut config.sample_label, &self.sample_label.map(Label::index));
+        set(
+            &mut config.encode_label,
+            &self.encode_label.map(Label::index),
+        );
+        set(
+            &mut config.sample_label,
+            &self.sample_label.map(Label::index),
+        );
         set(&mut config.smoothing, &self.smoothing);
         set(&mut config.head_erosion, &self.head_erosion);
         let scope = self.threshold.map(|scope| match scope {
@@ -178,9 +184,12 @@ pub(crate) fn share_bar(what: &str) -> ProgressBar {
 /// The command line as a user would type it.
 pub(crate) fn command(example: &str) -> String {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    format!("cargo run --release --example {example} -- {}", arguments.join(" "))
-        .trim_end_matches([' ', '-'])
-        .to_string()
+    format!(
+        "cargo run --release --example {example} -- {}",
+        arguments.join(" ")
+    )
+    .trim_end_matches([' ', '-'])
+    .to_string()
 }
 
 /// What several methods say of one cohort.
@@ -244,7 +253,12 @@ pub(crate) fn compare(
 
 /// Slices with the label diseased.
 pub(crate) fn diseased(slices: &PatientSlices) -> usize {
-    slices.labels.iter().flatten().filter(|&&label| label == 1).count()
+    slices
+        .labels
+        .iter()
+        .flatten()
+        .filter(|&&label| label == 1)
+        .count()
 }
 
 /// A sheet of at most `rows` slices, spread evenly over those with a lesion (over all where no truth is known).
@@ -272,7 +286,11 @@ pub(crate) fn save_sheet<'a>(
     for row in 0..count {
         let (slices, maps, i) = all[row * all.len() / count];
         // FLAIR shows most lesions best; without it, the first sequence.
-        let channel = slices.sequences.iter().position(|s| s == "flair").unwrap_or(0);
+        let channel = slices
+            .sequences
+            .iter()
+            .position(|s| s == "flair")
+            .unwrap_or(0);
         let input = slices.images.slice(s![i, channel, .., ..]);
         let healthy = maps.healthy.slice(s![i, channel, .., ..]);
         let coarse = maps.coarse.index_axis(Axis(0), i);
@@ -282,16 +300,36 @@ pub(crate) fn save_sheet<'a>(
             None => Array2::from_elem((h, w), false),
         };
         sheet.push(&[
-            Tile::Grey { image: input, low: -1., high: 1. },
-            Tile::Heat { map: coarse, low: 0., high: upper_end(coarse) },
-            Tile::Grey { image: healthy, low: -1., high: 1. },
-            Tile::Heat { map: anomaly, low: 0., high: upper_end(anomaly) },
+            Tile::Grey {
+                image: input,
+                low: -1.,
+                high: 1.,
+            },
+            Tile::Heat {
+                map: coarse,
+                low: 0.,
+                high: upper_end(coarse),
+            },
+            Tile::Grey {
+                image: healthy,
+                low: -1.,
+                high: 1.,
+            },
+            Tile::Heat {
+                map: anomaly,
+                low: 0.,
+                high: upper_end(anomaly),
+            },
             Tile::Overlay {
                 image: input,
                 mask: maps.mask.index_axis(Axis(0), i),
                 color: [255, 60, 40],
             },
-            Tile::Overlay { image: input, mask: truth.view(), color: [60, 220, 80] },
+            Tile::Overlay {
+                image: input,
+                mask: truth.view(),
+                color: [60, 220, 80],
+            },
         ])?;
     }
     sheet.save(path)?;

@@ -105,7 +105,9 @@ mod tests {
             ((c + 1) as f32 * (y as f32 - x as f32) / 64.).sin()
         });
         let mut healthy = input.clone();
-        healthy.slice_mut(s![0, .., 4..8, 5..9]).mapv_inplace(|v| v - 0.5);
+        healthy
+            .slice_mut(s![0, .., 4..8, 5..9])
+            .mapv_inplace(|v| v - 0.5);
         let map = anomaly_map(input.view(), healthy.view(), 0.).unwrap();
         assert!((map[[0, 5, 6]] - 1.5).abs() < 1e-6);
         let inside = Array3::from_elem((2, 16, 16), true);

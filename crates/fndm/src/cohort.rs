@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use fndm_data::phantom::PhantomConfig;
-use fndm_data::{Limits, Patient, Side, Splits, find_identical_sequences, list_patients, read_patient};
+use fndm_data::{
+    Limits, Patient, Side, Splits, find_identical_sequences, list_patients, read_patient,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -58,7 +60,11 @@ impl Source {
     #[must_use]
     pub fn ids(&self) -> Vec<String> {
         match self {
-            Self::Phantom { first_seed, patients, .. } => (*first_seed..first_seed + patients)
+            Self::Phantom {
+                first_seed,
+                patients,
+                ..
+            } => (*first_seed..first_seed + patients)
                 .map(|seed| format!("phantom_{seed:05}"))
                 .collect(),
             Self::Folder { patients, .. } => patients.clone(),
@@ -72,17 +78,27 @@ impl Source {
     pub fn patient(&self, index: usize, sequences: &[String]) -> Result<Patient> {
         let ids = self.ids();
         let Some(id) = ids.get(index) else {
-            return Err(Error::option("patient index", format!("below {}", ids.len()), index));
+            return Err(Error::option(
+                "patient index",
+                format!("below {}", ids.len()),
+                index,
+            ));
         };
         match self {
-            Self::Phantom { config, first_seed, .. } => {
+            Self::Phantom {
+                config, first_seed, ..
+            } => {
                 let mut patient = config.patient(first_seed + index as u64)?;
                 patient.id.clone_from(id);
                 patient.sequences = sequences
                     .iter()
                     .map(|name| match patient.sequence(name) {
                         Some(volume) => Ok((name.clone(), volume.clone())),
-                        None => Err(Error::option("sequence", PHANTOM_SEQUENCES.join(", "), name)),
+                        None => Err(Error::option(
+                            "sequence",
+                            PHANTOM_SEQUENCES.join(", "),
+                            name,
+                        )),
                     })
                     .collect::<Result<_>>()?;
                 Ok(patient)
@@ -104,5 +120,8 @@ pub fn copies(patient: &Patient) -> Option<String> {
         return None;
     }
     let pairs: Vec<String> = pairs.iter().map(|(a, b)| format!("{a} = {b}")).collect();
-    Some(format!("sequences are copies of each other ({})", pairs.join(", ")))
+    Some(format!(
+        "sequences are copies of each other ({})",
+        pairs.join(", ")
+    ))
 }

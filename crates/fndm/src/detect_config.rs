@@ -129,10 +129,18 @@ impl DetectConfig {
         }
         // Written so that NaN fails too.
         if !(self.noise_level > 0. && self.noise_level <= 1.) {
-            return Err(Error::option("noise level", "above 0, up to 1", self.noise_level));
+            return Err(Error::option(
+                "noise level",
+                "above 0, up to 1",
+                self.noise_level,
+            ));
         }
         if !(self.guidance_scale.is_finite() && self.guidance_scale >= 0.) {
-            return Err(Error::option("guidance scale", "0 or more", self.guidance_scale));
+            return Err(Error::option(
+                "guidance scale",
+                "0 or more",
+                self.guidance_scale,
+            ));
         }
         for (name, label) in [
             ("encode label", self.encode_label),
@@ -152,7 +160,11 @@ impl DetectConfig {
         }
         if self.head_erosion > 256 || self.coarse_dilation > 256 {
             let got = self.head_erosion.max(self.coarse_dilation);
-            return Err(Error::option("head erosion, x_seg dilation", "at most 256 pixels", got));
+            return Err(Error::option(
+                "head erosion, x_seg dilation",
+                "at most 256 pixels",
+                got,
+            ));
         }
         if !(1..=4096).contains(&self.batch) {
             return Err(Error::option("batch", "1 to 4096", self.batch));
@@ -170,25 +182,62 @@ mod tests {
         let ok = DetectConfig::default();
         ok.check().unwrap();
         let bad = [
-            DetectConfig { steps: 0, ..ok.clone() },
-            DetectConfig { order: 4, ..ok.clone() },
-            DetectConfig { order: 2, steps: 1, ..ok.clone() },
-            DetectConfig { noise_level: 0., ..ok.clone() },
-            DetectConfig { noise_level: f64::NAN, ..ok.clone() },
-            DetectConfig { guidance_scale: f64::INFINITY, ..ok.clone() },
-            DetectConfig { encode_label: 2, ..ok.clone() },
-            DetectConfig { coarse_threshold: Some(f32::NAN), ..ok.clone() },
-            DetectConfig { smoothing: f64::NAN, ..ok.clone() },
-            DetectConfig { batch: 0, ..ok.clone() },
+            DetectConfig {
+                steps: 0,
+                ..ok.clone()
+            },
+            DetectConfig {
+                order: 4,
+                ..ok.clone()
+            },
+            DetectConfig {
+                order: 2,
+                steps: 1,
+                ..ok.clone()
+            },
+            DetectConfig {
+                noise_level: 0.,
+                ..ok.clone()
+            },
+            DetectConfig {
+                noise_level: f64::NAN,
+                ..ok.clone()
+            },
+            DetectConfig {
+                guidance_scale: f64::INFINITY,
+                ..ok.clone()
+            },
+            DetectConfig {
+                encode_label: 2,
+                ..ok.clone()
+            },
+            DetectConfig {
+                coarse_threshold: Some(f32::NAN),
+                ..ok.clone()
+            },
+            DetectConfig {
+                smoothing: f64::NAN,
+                ..ok.clone()
+            },
+            DetectConfig {
+                batch: 0,
+                ..ok.clone()
+            },
         ];
         for config in bad {
-            assert!(matches!(config.check(), Err(Error::Option { .. })), "{config:?}");
+            assert!(
+                matches!(config.check(), Err(Error::Option { .. })),
+                "{config:?}"
+            );
         }
     }
 
     #[test]
     fn a_config_survives_json() {
-        let config = DetectConfig { coarse_threshold: Some(0.25), ..DetectConfig::default() };
+        let config = DetectConfig {
+            coarse_threshold: Some(0.25),
+            ..DetectConfig::default()
+        };
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<DetectConfig>(&text).unwrap(), config);
     }

@@ -130,7 +130,11 @@ impl Detector {
     /// # Errors
     /// When the patient's sequences aren't the model's, or a volume can't be used.
     pub fn slices(&self, patient: &Patient) -> Result<PatientSlices> {
-        let got: Vec<&str> = patient.sequences.iter().map(|(name, _)| name.as_str()).collect();
+        let got: Vec<&str> = patient
+            .sequences
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
         if got != self.config.sequences {
             return Err(Error::Input {
                 what: format!("sequences of patient {}", patient.id),
@@ -146,7 +150,11 @@ impl Detector {
     /// # Errors
     /// As [`Detector::slices`].
     pub fn detect(&self, patient: &Patient) -> Result<Detection> {
-        self.detect_with(patient, &self.config.detect_config(Method::Fndm), &mut |_| {})
+        self.detect_with(
+            patient,
+            &self.config.detect_config(Method::Fndm),
+            &mut |_| {},
+        )
     }
 
     /// Examines a patient. `progress` is told the share that is done, 0 to 1.
@@ -205,7 +213,10 @@ impl Detector {
         for first in (0..n).step_by(config.batch) {
             let range = first..(first + config.batch).min(n);
             let size = range.len();
-            let images = batch_tensor(slices.images.slice(s![range.clone(), .., .., ..]), &self.device)?;
+            let images = batch_tensor(
+                slices.images.slice(s![range.clone(), .., .., ..]),
+                &self.device,
+            )?;
             let region = x_seg
                 .slice(s![range, .., ..])
                 .mapv(|inside| f32::from(u8::from(inside)))
@@ -249,7 +260,10 @@ impl Detector {
     ) -> Result<(Array3<f32>, Array3<bool>)> {
         let (n, _, h, w) = slices.images.dim();
         if !config.parts.memory_bank {
-            return Ok((Array3::zeros((n, h, w)), Array3::from_elem((n, h, w), false)));
+            return Ok((
+                Array3::zeros((n, h, w)),
+                Array3::from_elem((n, h, w), false),
+            ));
         }
         let images = batch_tensor(slices.images.view(), &self.device)?;
         let head = slices.head.view();

@@ -167,7 +167,14 @@ fn score_volume(case: &Case, scores: &mut Vec<CaseScore>) -> Result<()> {
         let map = case.anomaly.view();
         let found = anomaly::threshold(map, case.inner_head.view(), ThresholdScope::Volume)?;
         let mask = found.mask.view();
-        scores.push(score(&case.patient, None, &map, &mask, &truth, &case.spacing)?);
+        scores.push(score(
+            &case.patient,
+            None,
+            &map,
+            &mask,
+            &truth,
+            &case.spacing,
+        )?);
     }
     Ok(())
 }
@@ -223,7 +230,11 @@ mod tests {
     #[test]
     fn the_figures_of_a_slice_are_those_counted_by_hand() {
         let result = evaluate("fndm", Level::Slice, &[case()], 20, 10).unwrap();
-        assert_eq!(result.cases.len(), 1, "the slice without a lesion isn't counted");
+        assert_eq!(
+            result.cases.len(),
+            1,
+            "the slice without a lesion isn't counted"
+        );
         let row = &result.row;
         // 30 of 36 pixels found: Dice 60 / 66; with the low threshold one more: 62 / 67.
         assert!((row.dice_otsu.unwrap() - 60. / 66.).abs() < 1e-12);
@@ -231,7 +242,10 @@ mod tests {
         assert!((row.volumetric_similarity.unwrap() - (1. - 6. / 66.)).abs() < 1e-12);
         assert!((row.ms_per_slice - 15.).abs() < 1e-12);
         assert!(row.hd95.unwrap() > 0. && row.hd95.unwrap() <= 1.);
-        assert_eq!((row.evaluations, row.gradient_evaluations, row.cases), (20, 10, 1));
+        assert_eq!(
+            (row.evaluations, row.gradient_evaluations, row.cases),
+            (20, 10, 1)
+        );
     }
 
     #[test]

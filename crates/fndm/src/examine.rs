@@ -24,7 +24,11 @@ pub fn examine_case(
     };
     let (anomaly, inner_head, milliseconds, maps) = if method.parts().is_some() {
         let maps = detector.examine(slices, config, progress)?;
-        let copy = (maps.anomaly.clone(), maps.inner_head.clone(), maps.milliseconds);
+        let copy = (
+            maps.anomaly.clone(),
+            maps.inner_head.clone(),
+            maps.milliseconds,
+        );
         (copy.0, copy.1, copy.2, Some(maps))
     } else {
         let (map, inner, milliseconds) = flair_map(slices, config.head_erosion, 0.)?;

@@ -27,7 +27,10 @@ pub fn flair_map(
             got: slices.sequences.join(", "),
         });
     };
-    let mut map = slices.images.slice(s![.., channel, .., ..]).mapv(|v| v + 1.);
+    let mut map = slices
+        .images
+        .slice(s![.., channel, .., ..])
+        .mapv(|v| v + 1.);
     if smoothing > 0. {
         gaussian_blur(&mut map, smoothing, Edge::Symmetric)?;
     }

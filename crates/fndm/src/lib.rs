@@ -1,5 +1,33 @@
-//! Fast Non-Markovian Diffusion Model (Li et al., MICCAI 2023): find lesions in brain MR, pixel by pixel, with a model
-//! trained on one bit per slice.
+//! The Fast Non-Markovian Diffusion Model (Li et al., MICCAI 2023): find lesions in brain MR, pixel by pixel, with a model
+//! trained on one bit per slice (healthy or diseased).
+//!
+//! This crate is the whole method on top of the workspace's other crates. A [`Detector`] loads a model folder and turns a
+//! patient's volumes into a mask on their own grid:
+//!
+//! ```
+//! use fndm::candle_core::Device;
+//! use fndm::data::phantom::PhantomConfig;
+//! use fndm::{DetectConfig, Detector};
+//!
+//! # fn main() -> fndm::Result<()> {
+//! # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/phantom");
+//! let detector = Detector::load(&folder, &Device::Cpu)?;
+//! // Your own volumes come from `fndm::data::read_patient`, or from arrays by `fndm::data::Volume::new`.
+//! let patient = PhantomConfig { slices: 2, ..PhantomConfig::default() }.patient(12_345)?;
+//! let settings = DetectConfig { steps: 5, ..DetectConfig::default() };
+//! let found = detector.detect_with(&patient, &settings, &mut |_| {})?;
+//! assert_eq!(found.mask.shape(), patient.sequences[0].1.shape());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Parts
+//! - [`Detector`], [`DetectConfig`], [`Detection`], [`SliceMaps`]: encode, sample as healthy, subtract, threshold.
+//! - [`TrainPlan`], [`train_model`]: from slices with one bit each to a model folder ([`ModelConfig`]).
+//! - [`Source`], [`Method`], [`examine_case`], [`evaluate`], [`Report`]: the paper's ablation and plain FLAIR, scored.
+//! - [`Sheet`]: pictures.
+//! - Re-exports of the crates below: [`solver`], [`models`], [`memory`], [`data`], [`metrics`], [`kernels`],
+//!   [`train`].
 
 mod anomaly;
 mod cohort;
@@ -29,14 +57,14 @@ pub use method::Method;
 pub use model_config::{FeatureConfig, ModelConfig};
 pub use report::{Report, table, write_csv};
 pub use sheet::{Sheet, Tile, upper_end};
-pub use training::{LeftOut, StageRecord, TrainEvent, TrainPlan, TrainingRecord, train};
+pub use training::{LeftOut, StageRecord, TrainEvent, TrainPlan, TrainingRecord, train_model};
 
 pub use candle_core;
-pub use ndarray;
 pub use fndm_data as data;
 pub use fndm_kernels as kernels;
 pub use fndm_memory as memory;
 pub use fndm_metrics as metrics;
 pub use fndm_models as models;
 pub use fndm_solver as solver;
-pub use fndm_train as train_api;
+pub use fndm_train as train;
+pub use ndarray;

@@ -116,7 +116,11 @@ impl ModelConfig {
         let size = self.preprocess.image_size;
         let fits = [
             ("unet.in_channels", 2 * channels + 1, self.unet.in_channels),
-            ("classifier.in_channels", channels, self.classifier.in_channels),
+            (
+                "classifier.in_channels",
+                channels,
+                self.classifier.in_channels,
+            ),
             ("unet.image_size", size, self.unet.image_size),
             ("classifier.image_size", size, self.classifier.image_size),
         ];
@@ -128,7 +132,11 @@ impl ModelConfig {
         }
         if self.unet.out_channels != channels && self.unet.out_channels != 2 * channels {
             let expected = format!("{channels}, or {} with learned sigma", 2 * channels);
-            return Err(Error::option("unet.out_channels", expected, self.unet.out_channels));
+            return Err(Error::option(
+                "unet.out_channels",
+                expected,
+                self.unet.out_channels,
+            ));
         }
         self.unet.check()?;
         self.classifier.check()?;

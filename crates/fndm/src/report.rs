@@ -80,7 +80,14 @@ fn figure(value: Option<f64>, digits: usize) -> String {
 #[must_use]
 pub fn table(rows: &[Row]) -> String {
     let header = [
-        "method", "Dice (Otsu)", "ceiling Dice", "HD95", "VSim", "AUROC", "evaluations", "ms/slice",
+        "method",
+        "Dice (Otsu)",
+        "ceiling Dice",
+        "HD95",
+        "VSim",
+        "AUROC",
+        "evaluations",
+        "ms/slice",
     ];
     let mut cells: Vec<Vec<String>> = vec![header.map(String::from).to_vec()];
     for row in rows {

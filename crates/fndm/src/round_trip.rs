@@ -43,7 +43,11 @@ impl<'a> RoundTrip<'a> {
         let span = schedule.t_min()..=schedule.t_max().min(config.noise_level);
         Ok(Self {
             encode: solver.encode(schedule, span.clone())?,
-            sample: SolverConfig { prediction: Prediction::X0, ..solver }.sample(schedule, span)?,
+            sample: SolverConfig {
+                prediction: Prediction::X0,
+                ..solver
+            }
+            .sample(schedule, span)?,
             unet,
             classifier,
             schedule,
@@ -59,7 +63,11 @@ impl<'a> RoundTrip<'a> {
 
     /// Gradients of the classifier per slice.
     pub(crate) fn gradient_evaluations(&self) -> usize {
-        if self.is_guided() { self.sample.evaluations() } else { 0 }
+        if self.is_guided() {
+            self.sample.evaluations()
+        } else {
+            0
+        }
     }
 
     fn is_guided(&self) -> bool {
@@ -81,7 +89,11 @@ impl<'a> RoundTrip<'a> {
         let b = images.dim(0)?;
         let labels = |label: u32| Tensor::full(label, b, images.device());
 
-        let shown = if config.coarse_when_encoding { x_seg } else { &empty };
+        let shown = if config.coarse_when_encoding {
+            x_seg
+        } else {
+            &empty
+        };
         let conditions = self.conditions(images, shown, labels(config.encode_label)?)?;
         let state = self.encode.run(images, |x, model_time, _| {
             let output = self.predict(x, model_time, &conditions)?;
@@ -117,7 +129,11 @@ impl<'a> RoundTrip<'a> {
         let parts = self.config.parts;
         // A condition that isn't used is all zeros, as in training where it was withheld.
         let given = |used: bool, condition: &Tensor| {
-            if used { Ok(condition.clone()) } else { condition.zeros_like() }
+            if used {
+                Ok(condition.clone())
+            } else {
+                condition.zeros_like()
+            }
         };
         Ok(Conditions {
             image: given(parts.image_condition, image)?,
@@ -161,7 +177,9 @@ impl<'a> RoundTrip<'a> {
         if self.is_guided() {
             let t = Tensor::full(model_time as f32, x.dim(0)?, x.device())?;
             let gradient = self.classifier.log_prob_gradient(x, &t, labels)?;
-            let guidance = Guidance { scale: self.config.guidance_scale };
+            let guidance = Guidance {
+                scale: self.config.guidance_scale,
+            };
             x0 = guidance.apply_to(Prediction::X0, &x0, &gradient, alpha, sigma)?;
         }
         if self.config.clip_x0 {
@@ -180,7 +198,9 @@ impl<'a> RoundTrip<'a> {
             rng.set_stream(i as u64);
             values.extend((0..c * h * w).map(|_| -> f32 { StandardNormal.sample(&mut rng) }));
         }
-        let sigma = self.schedule.sigma(self.config.noise_level.min(self.schedule.t_max()));
+        let sigma = self
+            .schedule
+            .sigma(self.config.noise_level.min(self.schedule.t_max()));
         let noise = (Tensor::from_vec(values, (b, c, h, w), state.device())? * sigma)?;
         let keep = x_seg.affine(-1., 1.)?;
         Ok((state.broadcast_mul(&keep)? + noise.broadcast_mul(x_seg)?)?)

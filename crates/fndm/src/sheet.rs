@@ -206,14 +206,23 @@ mod tests {
         let mut sheet = Sheet::new(&["a", "b"], (8, 8));
         sheet
             .push(&[
-                Tile::Grey { image: image.view(), low: -1., high: 1. },
-                Tile::Overlay { image: image.view(), mask: mask.view(), color: [255, 0, 0] },
+                Tile::Grey {
+                    image: image.view(),
+                    low: -1.,
+                    high: 1.,
+                },
+                Tile::Overlay {
+                    image: image.view(),
+                    mask: mask.view(),
+                    color: [255, 0, 0],
+                },
             ])
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sheet.png");
         sheet.save(&path).unwrap();
-        let decoder = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&path).unwrap()));
+        let decoder =
+            png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&path).unwrap()));
         let mut reader = decoder.read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut pixels).unwrap();
@@ -227,7 +236,11 @@ mod tests {
     #[test]
     fn a_row_of_another_shape_is_an_error() {
         let image = Array2::zeros((4, 8));
-        let tile = Tile::Heat { map: image.view(), low: 0., high: 1. };
+        let tile = Tile::Heat {
+            map: image.view(),
+            low: 0.,
+            high: 1.,
+        };
         let mut sheet = Sheet::new(&["a"], (8, 8));
         assert!(matches!(sheet.push(&[tile]), Err(Error::Input { .. })));
     }

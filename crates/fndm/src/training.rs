@@ -119,7 +119,7 @@ pub enum TrainEvent<'a> {
 ///
 /// # Errors
 /// When no patient can be used, a setting makes no sense, or a file can't be written.
-pub fn train(
+pub fn train_model(
     plan: &TrainPlan,
     folder: &Path,
     command: &str,
@@ -158,15 +158,23 @@ pub fn train(
         plan.seed,
         device,
     )?;
-    let (ended, stage) = run_stage(&mut trainer, &runs.join("classifier"), stop, &mut |_, report, share| {
-        on_event(TrainEvent::Classifier(report, share));
-        Ok(())
-    })?;
+    let (ended, stage) = run_stage(
+        &mut trainer,
+        &runs.join("classifier"),
+        stop,
+        &mut |_, report, share| {
+            on_event(TrainEvent::Classifier(report, share));
+            Ok(())
+        },
+    )?;
     record.classifier = stage;
     if ended == Ended::Stopped {
         return Ok(None);
     }
-    save_weights(&folder.join(file_names::CLASSIFIER), &trainer.ema_tensors()?)?;
+    save_weights(
+        &folder.join(file_names::CLASSIFIER),
+        &trainer.ema_tensors()?,
+    )?;
     let classifier = trainer.ema_network()?;
     drop(trainer);
 
@@ -175,27 +183,30 @@ pub fn train(
     record.memory_rows = bank.len();
     bank.save(&folder.join(file_names::MEMORY))?;
 
-    let mut trainer = DiffusionTrainer::new(
-        &plan.diffusion_training,
-        &plan.unet,
-        set,
-        plan.seed,
-        device,
+    let mut trainer =
+        DiffusionTrainer::new(&plan.diffusion_training, &plan.unet, set, plan.seed, device)?;
+    let (_, stage) = run_stage(
+        &mut trainer,
+        &runs.join("diffusion"),
+        stop,
+        &mut |trainer, report, share| {
+            on_event(TrainEvent::Diffusion(report, share));
+            // A model that can already be tried, beside every checkpoint.
+            if report.iteration % CHECKPOINT_EVERY == 0 {
+                let so_far = StageRecord {
+                    iterations: report.iteration,
+                    seconds: report.elapsed_s,
+                    loss: report.loss,
+                };
+                let record = TrainingRecord {
+                    diffusion: so_far,
+                    ..record.clone()
+                };
+                write_model(folder, plan, record, &trainer.ema_tensors()?)?;
+            }
+            Ok(())
+        },
     )?;
-    let (_, stage) = run_stage(&mut trainer, &runs.join("diffusion"), stop, &mut |trainer, report, share| {
-        on_event(TrainEvent::Diffusion(report, share));
-        // A model that can already be tried, beside every checkpoint.
-        if report.iteration % CHECKPOINT_EVERY == 0 {
-            let so_far = StageRecord {
-                iterations: report.iteration,
-                seconds: report.elapsed_s,
-                loss: report.loss,
-            };
-            let record = TrainingRecord { diffusion: so_far, ..record.clone() };
-            write_model(folder, plan, record, &trainer.ema_tensors()?)?;
-        }
-        Ok(())
-    })?;
     record.diffusion = stage;
     write_model(folder, plan, record.clone(), &trainer.ema_tensors()?)?;
     Ok(Some(record))
@@ -255,7 +266,10 @@ fn load(
         };
         if let Some(reason) = reason {
             on_event(TrainEvent::Note(format!("left out {id}: {reason}")));
-            left_out.push(LeftOut { patient: id.clone(), reason });
+            left_out.push(LeftOut {
+                patient: id.clone(),
+                reason,
+            });
         }
         on_event(TrainEvent::Loaded(i + 1, ids.len()));
     }
@@ -344,12 +358,18 @@ fn build_bank(
         blocks: plan.features.blocks.clone(),
         t: plan.features.model_time,
     };
-    let healthy: Vec<usize> = (0..set.labels.len()).filter(|&i| set.labels[i] == 0).collect();
+    let healthy: Vec<usize> = (0..set.labels.len())
+        .filter(|&i| set.labels[i] == 0)
+        .collect();
     let (apart, kept): (Vec<usize>, Vec<usize>) = healthy
         .iter()
         .partition(|&&i| set.patient[i] % CALIBRATION_SHARE == CALIBRATION_SHARE - 1);
     // A handful of patients can't spare one: then the bank's own slices calibrate it.
-    let apart = if apart.is_empty() { kept.clone() } else { apart };
+    let apart = if apart.is_empty() {
+        kept.clone()
+    } else {
+        apart
+    };
     let pick = |indices: &[usize]| -> Result<_> {
         let images = set.images.select(Axis(0), indices);
         let head = set.head.select(Axis(0), indices);
@@ -357,18 +377,28 @@ fn build_bank(
     };
     let mut on_progress = |progress| {
         on_event(TrainEvent::Memory(progress));
-        if stop.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if stop.is_set() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     };
     let (images, head) = pick(&kept)?;
-    let built = MemoryBank::build(&plan.memory, &features, &images, Some(head.view()), &mut on_progress)
-        .and_then(|mut bank| {
-            let (images, head) = pick(&apart).map_err(|e| match e {
-                Error::Candle(e) => e.into(),
-                other => fndm_memory::Error::from(candle_core::Error::wrap(other)),
-            })?;
-            bank.calibrate(&features, &images, head.view(), &mut on_progress)?;
-            Ok(bank)
-        });
+    let built = MemoryBank::build(
+        &plan.memory,
+        &features,
+        &images,
+        Some(head.view()),
+        &mut on_progress,
+    )
+    .and_then(|mut bank| {
+        let (images, head) = pick(&apart).map_err(|e| match e {
+            Error::Candle(e) => e.into(),
+            other => fndm_memory::Error::from(candle_core::Error::wrap(other)),
+        })?;
+        bank.calibrate(&features, &images, head.view(), &mut on_progress)?;
+        Ok(bank)
+    });
     match built {
         Ok(bank) => Ok(Some(bank)),
         Err(fndm_memory::Error::Cancelled { .. }) => Ok(None),

@@ -12,15 +12,28 @@ fn root() -> PathBuf {
 /// `cargo test` builds the programs beside the tests.
 fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join("examples").join(name);
-    assert!(path.is_file(), "{} isn't built: run cargo test --workspace", path.display());
+    let path = test
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("examples")
+        .join(name);
+    assert!(
+        path.is_file(),
+        "{} isn't built: run cargo test --workspace",
+        path.display()
+    );
     path
 }
 
 #[test]
 fn the_library_gives_the_mask_that_the_program_writes() {
     let model = root().join("assets/phantom");
-    let config = PhantomConfig { slices: 3, ..PhantomConfig::default() };
+    let config = PhantomConfig {
+        slices: 3,
+        ..PhantomConfig::default()
+    };
     let patient = config.patient(20_001).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("p");
@@ -36,7 +49,11 @@ fn the_library_gives_the_mask_that_the_program_writes() {
         .args(["--output".as_ref(), output.as_os_str()])
         .output()
         .unwrap();
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
     let written = nifti::read(output.join("p/p_mask.nii.gz"), &Limits::default()).unwrap();
 
     // What the program read, stored as 32-bit floats, are the phantom's own values.
