@@ -94,8 +94,8 @@ pub enum Error {
     Slices(Box<fndm_data::Error>),
 }
 
-/// A result whose error is [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+/// A result whose error is [`Error`] unless said otherwise.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 // Boxed, so that a `Result` stays small.
 impl From<fndm_models::Error> for Error {

@@ -38,7 +38,7 @@
 //! - [`DiffusionTrainer`], [`DiffusionConfig`]: objective (5) with hybrid conditions; [`DiffusionBatches`]: what it is trained on.
 //!   [`ConditionDropout`], [`CoarseJitter`], [`Augmentation`], [`TimeSampling`], [`LossWeight`]: its settings.
 //! - [`ClassifierTrainer`], [`ClassifierTrainConfig`]: cross entropy on noised slices; [`ClassifierBatches`].
-//! - [`Trainer`]: what both can do; [`run`], [`RunConfig`], [`StopFlag`]: a whole run with checkpoints and a log.
+//! - [`Trainer`]: what both can do; [`run`], [`try_run`], [`RunConfig`], [`StopFlag`]: a whole run with checkpoints and a log.
 //! - [`Adam`], [`Ema`], [`OptimizerConfig`], [`EmaConfig`], [`RateSchedule`], [`NonFinite`]: the optimiser.
 //! - [`list_checkpoints`], [`read_checkpoint_state`], [`CheckpointState`]: what a run's folder holds.
 //! - [`StepReport`], [`TimeRange`], [`JsonLines`], [`EventWriter`], [`write_loss_curve`]: what is told about a run.
@@ -85,4 +85,4 @@ pub use plot::write_loss_curve;
 pub use report::{StepReport, TimeRange};
 pub use stop::StopFlag;
 pub use times::{LossWeight, TimeSampling};
-pub use trainer::{Ended, RunConfig, Trainer, run};
+pub use trainer::{Ended, RunConfig, Trainer, run, try_run};

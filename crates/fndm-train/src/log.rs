@@ -60,3 +60,24 @@ impl JsonLines {
             .map_err(|e| Error::io(&self.path, e))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_beyond_the_checkpoint_and_half_lines_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let line = |i: u64| serde_json::json!({ "iteration": i, "loss": 0.5 });
+        let mut log = JsonLines::open(&path, 0).unwrap();
+        (1..=4).for_each(|i| log.write(&line(i)).unwrap());
+        // What a killed process leaves behind.
+        log.file.write_all(b"{\"iteration\": 3, \"lo").unwrap();
+        let mut log = JsonLines::open(&path, 2).unwrap();
+        log.write(&line(3)).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let expected: String = (1..=3).map(|i| format!("{}\n", line(i))).collect();
+        assert_eq!(text, expected);
+    }
+}

@@ -120,6 +120,22 @@ pub fn run<T: Trainer>(
     stop: &StopFlag,
     mut progress: impl FnMut(&T, &StepReport),
 ) -> Result<Ended> {
+    try_run(trainer, config, stop, |trainer, report| {
+        progress(trainer, report);
+        Ok::<(), Error>(())
+    })
+}
+
+/// As [`run`], with a `progress` that may fail, by validating or saving a model, say: its first error ends the run.
+///
+/// # Errors
+/// Those of [`run`], and `progress`'s own. The checkpoints made so far remain.
+pub fn try_run<T: Trainer, E: From<Error>>(
+    trainer: &mut T,
+    config: &RunConfig,
+    stop: &StopFlag,
+    mut progress: impl FnMut(&T, &StepReport) -> Result<(), E>,
+) -> Result<Ended, E> {
     check(
         config.checkpoint_every > 0,
         "checkpoint_every",
@@ -152,7 +168,7 @@ pub fn run<T: Trainer>(
                 events.scalars(report.iteration, &scalars(&report))?;
             }
         }
-        progress(trainer, &report);
+        progress(trainer, &report)?;
         if report.iteration % config.checkpoint_every == 0 {
             trainer.checkpoint(folder, config.keep)?;
             saved = report.iteration;

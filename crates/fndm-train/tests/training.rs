@@ -8,8 +8,8 @@ use fndm_data::SliceSet;
 use fndm_models::UNetConfig;
 use fndm_train::{
     Augmentation, ClassifierTrainConfig, ClassifierTrainer, CoarseJitter, DiffusionConfig,
-    DiffusionTrainer, EmaConfig, Error, NonFinite, OptimizerConfig, RateSchedule, TimeSampling,
-    Trainer,
+    DiffusionTrainer, EmaConfig, Error, NonFinite, OptimizerConfig, RateSchedule, RunConfig,
+    StopFlag, TimeSampling, Trainer, try_run,
 };
 
 fn new(config: &DiffusionConfig, set: SliceSet) -> fndm_train::Result<DiffusionTrainer> {
@@ -37,11 +37,11 @@ fn the_loss_falls() {
 }
 
 #[test]
-#[ignore = "half a minute"]
+#[ignore = "a minute"]
 fn four_slices_are_overfitted_below_0_01() {
     let config = DiffusionConfig {
         batch: 8,
-        iterations: Some(2500),
+        iterations: Some(4000),
         augmentation: Augmentation::NONE,
         condition_dropout: fndm_train::ConditionDropout::NONE,
         jitter: CoarseJitter::NONE,
@@ -239,6 +239,68 @@ fn wrong_settings_and_slices_are_named() {
         ..classifier()
     };
     assert!(ClassifierTrainer::new(&config, &model, other, 1, &Device::Cpu).is_err());
+}
+
+#[test]
+fn configs_are_the_same_after_json_and_presets_are_valid() {
+    for config in [
+        DiffusionConfig::default(),
+        DiffusionConfig::paper(),
+        diffusion_config(),
+    ] {
+        config.check().unwrap();
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(
+            serde_json::from_str::<DiffusionConfig>(&json).unwrap(),
+            config
+        );
+    }
+    for config in [
+        ClassifierTrainConfig::default(),
+        ClassifierTrainConfig::paper(),
+    ] {
+        config.check().unwrap();
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(
+            serde_json::from_str::<ClassifierTrainConfig>(&json).unwrap(),
+            config
+        );
+    }
+    // A misspelt setting is not passed over.
+    assert!(serde_json::from_str::<DiffusionConfig>(r#"{ "bacth": 3 }"#).is_err());
+    let partial: DiffusionConfig = serde_json::from_str(r#"{ "batch": 3 }"#).unwrap();
+    assert_eq!(
+        partial,
+        DiffusionConfig {
+            batch: 3,
+            ..DiffusionConfig::default()
+        }
+    );
+}
+
+#[test]
+fn a_failing_hook_ends_the_run_with_its_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = RunConfig {
+        folder: folder.path().to_owned(),
+        checkpoint_every: 1,
+        events: true,
+        ..RunConfig::default()
+    };
+    let mut trainer = new(&diffusion_config(), (*slices(4)).clone()).unwrap();
+    let result = try_run(&mut trainer, &place, &StopFlag::new(), |_, report| {
+        if report.iteration == 3 {
+            return Err(Box::<dyn std::error::Error>::from("no"));
+        }
+        Ok(())
+    });
+    assert_eq!(result.unwrap_err().to_string(), "no");
+    assert_eq!(
+        fndm_train::read_checkpoint_state(folder.path())
+            .unwrap()
+            .iteration,
+        2
+    );
 }
 
 #[test]
