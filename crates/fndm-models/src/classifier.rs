@@ -39,6 +39,10 @@ impl Classifier {
     ///
     /// # Errors
     /// When the config doesn't fit together, or `vb` lacks a parameter or has it in another shape.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "builders are passed by value throughout candle"
+    )]
     pub fn new(config: &ClassifierConfig, vb: VarBuilder) -> Result<Self> {
         config.check()?;
         let options = config.encoder();

@@ -88,7 +88,7 @@ impl UNetConfig {
         }
     }
 
-    /// The paper's network at 256 px, as `DiffANO` sets it: 128 channels, multipliers 1, 1, 2, 3, 4, two residual
+    /// The paper's network at 256 px, as DiffANO sets it: 128 channels, multipliers 1, 1, 2, 3, 4, two residual
     /// blocks, attention at 16 px with one head, two class labels.
     ///
     /// The paper's network also predicts the variance: add [`UNetConfig::with_learned_sigma`] for that.
@@ -186,7 +186,7 @@ pub enum Pool {
     /// As `Spatial`, with norm and SiLU in place of ReLU.
     SpatialV2,
     /// The last map averaged over 8x8 tiles, flattened, linear from exactly 256 values. This is what
-    /// diffusion-anomaly (`DiffANO`'s code) calls `spatial`.
+    /// diffusion-anomaly (DiffANO's code) calls `spatial`.
     SpatialAverage8,
 }
 
@@ -269,7 +269,7 @@ impl ClassifierConfig {
         }
     }
 
-    /// The paper's classifier at 256 px, as `DiffANO` sets it: 32 channels, four residual blocks per level,
+    /// The paper's classifier at 256 px, as DiffANO sets it: 32 channels, four residual blocks per level,
     /// attention at 32, 16 and 8 px, residual resampling, scale-shift norm, attention pool.
     #[must_use]
     pub fn paper_256(in_channels: usize) -> Self {
@@ -422,7 +422,7 @@ impl EncoderOptions {
             )));
         }
         for (mult, channels) in self.channel_mult.iter().zip(self.levels()) {
-            if channels == 0 || channels % 32 != 0 || channels > MAX_CHANNELS {
+            if channels == 0 || !channels.is_multiple_of(32) || channels > MAX_CHANNELS {
                 return Err(Error::Config(format!(
                     "channel_mult {mult} times model_channels {} is {channels}: expected a multiple of 32 from 32 to {MAX_CHANNELS}, since every norm has 32 groups",
                     self.model_channels
@@ -430,7 +430,7 @@ impl EncoderOptions {
             }
         }
         let down = self.down_sampling();
-        if self.image_size % down != 0 {
+        if !self.image_size.is_multiple_of(down) {
             return Err(Error::Config(format!(
                 "image_size {}: expected a multiple of {down}, since {} levels down-sample {} times",
                 self.image_size,
@@ -472,7 +472,7 @@ impl EncoderOptions {
     }
 
     fn check_head_channels(&self, n: usize, channels: usize) -> Result<()> {
-        if n == 0 || channels % n != 0 {
+        if n == 0 || !channels.is_multiple_of(n) {
             return Err(Error::Config(format!(
                 "num_head_channels: expected a divisor of {channels}, the channels of an attention block, got {n}"
             )));
@@ -482,7 +482,7 @@ impl EncoderOptions {
 
     fn check_heads(&self, heads: usize, name: &str) -> Result<()> {
         for channels in self.attention_channels()? {
-            if heads == 0 || channels % heads != 0 {
+            if heads == 0 || !channels.is_multiple_of(heads) {
                 return Err(Error::Config(format!(
                     "{name}: expected a divisor of {channels}, the channels of an attention block, got {heads}"
                 )));

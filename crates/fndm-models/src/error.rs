@@ -63,7 +63,7 @@ pub enum Error {
         /// Where the tensors came from.
         file: String,
         /// Everything that doesn't fit.
-        mismatch: Mismatch,
+        mismatch: Box<Mismatch>,
     },
 }
 

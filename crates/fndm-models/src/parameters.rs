@@ -104,7 +104,8 @@ impl Parameters {
     /// So build the network first.
     ///
     /// # Errors
-    /// When the file can't be read, or [`Error::Mismatch`] with everything that doesn't fit. Nothing has changed then.
+    /// When the file can't be read, or [`Error::Mismatch`](crate::Error::Mismatch) with everything that doesn't fit. Nothing has
+    /// changed then.
     pub fn load(&self, path: impl AsRef<Path>, limits: &Limits) -> Result<()> {
         self.set(&StateDict::read(path, limits)?)
     }

@@ -42,6 +42,10 @@ impl UNet {
     ///
     /// # Errors
     /// When the config doesn't fit together, or `vb` lacks a parameter or has it in another shape.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "builders are passed by value throughout candle"
+    )]
     pub fn new(config: &UNetConfig, vb: VarBuilder) -> Result<Self> {
         config.check()?;
         let options = config.encoder();

@@ -402,8 +402,8 @@ fn strided_and_shared_storages() {
 #[test]
 fn truncated_at_every_byte() {
     for bytes in [
-        written(|s, p| s.save(p)),
-        written(|s, p| s.save_torch(p)),
+        written(StateDict::save),
+        written(StateDict::save_torch),
         legacy(&[]),
     ] {
         assert!(try_read(&bytes).is_ok());
@@ -480,8 +480,8 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
         let mut bytes = match which {
-            0 => written(|s, p| s.save(p)),
-            1 => written(|s, p| s.save_torch(p)),
+            0 => written(StateDict::save),
+            1 => written(StateDict::save_torch),
             _ => legacy(&[]),
         };
         for (at, value) in changes {

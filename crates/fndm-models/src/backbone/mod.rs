@@ -58,7 +58,7 @@ impl BackboneKind {
         }
     }
 
-    /// The two maps that `PatchCore` takes, the finer first: at an eighth and a sixteenth of the input.
+    /// The two maps that PatchCore takes, the finer first: at an eighth and a sixteenth of the input.
     #[must_use]
     pub fn patch_maps(self) -> [&'static str; 2] {
         match self {

@@ -1,4 +1,4 @@
-//! ResNet (He et al. 2016) as torchvision has it: the stride of a bottleneck is in its 3x3 convolution. `WideResNet`
+//! ResNet (He et al. 2016) as torchvision has it: the stride of a bottleneck is in its 3x3 convolution. WideResNet
 //! (Zagoruyko and Komodakis 2016) widens that convolution.
 
 use candle_core::{D, Result, Tensor};

@@ -60,7 +60,7 @@ pub(crate) fn build_strictly<T>(
     }
     Err(Error::Mismatch {
         file: state.source().to_owned(),
-        mismatch,
+        mismatch: Box::new(mismatch),
     })
 }
 
