@@ -227,6 +227,7 @@ impl Integer for u16 {}
 impl Integer for i16 {}
 impl Integer for u32 {}
 impl Integer for i32 {}
+impl Integer for i64 {}
 
 /// The widest range of integer values that [`otsu_integer`] makes a histogram of.
 pub const OTSU_INTEGER_RANGE: i64 = 1 << 24;
@@ -247,15 +248,16 @@ pub fn otsu_integer<T: Integer>(values: &[T]) -> Result<T> {
         return Ok(low);
     }
     let start: i64 = low.into();
-    let span = high.into() - start;
+    let high: i64 = high.into();
     let wide = || Error::Parameter {
         what: "otsu range of integers",
         expected: "at most 16777216",
-        found: span as f64,
+        found: high as f64 - start as f64,
     };
-    if span > OTSU_INTEGER_RANGE {
-        return Err(wide());
-    }
+    let span = high
+        .checked_sub(start)
+        .filter(|&span| span <= OTSU_INTEGER_RANGE)
+        .ok_or_else(wide)?;
     let mut counts = vec![0u64; usize::try_from(span).map_err(|_| wide())? + 1];
     for &value in values {
         if let Ok(bin) = usize::try_from(value.into() - start) {
@@ -294,6 +296,7 @@ mod tests {
         assert_eq!(otsu_exact(&narrow).unwrap(), 1.0);
         assert!(otsu(&[-f64::MAX, f64::MAX]).is_err());
         assert!(otsu_integer(&[0i32, i32::MAX]).is_err());
+        assert!(otsu_integer(&[i64::MIN, i64::MAX]).is_err());
     }
 
     #[test]
