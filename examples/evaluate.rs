@@ -35,7 +35,7 @@ struct Options {
     /// JSON file with the lists train, val, test; default: splits.json in the data folder
     #[arg(long, value_name = "FILE")]
     split_file: Option<PathBuf>,
-    /// Rows of the table: fndm, cg_nm, cg, flair
+    /// Rows of the table: fndm, cg_nm, cg, flair, memory (the coarse map alone)
     #[arg(long, value_delimiter = ',', default_value = "fndm,cg_nm,cg,flair")]
     methods: Vec<String>,
     /// Where report.json, report.csv, cases.json and sheet.png go
@@ -84,7 +84,7 @@ fn main() -> Result<ExitCode> {
         .map(
             |key| match Method::ALL.into_iter().find(|m| m.key() == key) {
                 Some(method) => Ok(method),
-                None => bail!("--methods: expected fndm, cg_nm, cg, flair, got {key}"),
+                None => bail!("--methods: expected fndm, cg_nm, cg, flair, memory, got {key}"),
             },
         )
         .collect::<Result<Vec<Method>>>()?;

@@ -86,7 +86,7 @@ fn main() -> Result<()> {
     println!("{cohort_words}");
 
     let all: Vec<&PatientSlices> = cohort.iter().map(|(_, slices)| slices).collect();
-    let found = common::compare(&detector, &all, &Method::ALL, &options.method)?;
+    let found = common::compare(&detector, &all, &Method::TABLE, &options.method)?;
 
     std::fs::create_dir_all(&options.output)
         .with_context(|| format!("cannot create {}", options.output.display()))?;

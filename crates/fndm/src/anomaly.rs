@@ -30,6 +30,15 @@ pub fn anomaly_map(
     Ok(map)
 }
 
+/// Sets the map to 0 outside; both are `(N, H, W)`.
+pub(crate) fn keep_inside(map: &mut Array3<f32>, inside: &Array3<bool>) {
+    map.zip_mut_with(inside, |value, &inside| {
+        if !inside {
+            *value = 0.;
+        }
+    });
+}
+
 /// A binary mask, and the thresholds that made it.
 #[derive(Debug, Clone)]
 pub struct Thresholded {

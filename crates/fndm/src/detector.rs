@@ -206,7 +206,14 @@ impl Detector {
             self.config.prediction,
             config,
         )?;
-        let (coarse, x_seg) = self.coarse_map(slices, config)?;
+        let (coarse, x_seg) = if config.parts.memory_bank {
+            self.coarse_map(slices, config)?
+        } else {
+            (
+                Array3::zeros((n, h, w)),
+                Array3::from_elem((n, h, w), false),
+            )
+        };
         let total = n * trip.evaluations();
         let mut done = 0;
         let mut healthy = Vec::new();
@@ -233,11 +240,7 @@ impl Detector {
         let mut anomaly =
             anomaly::anomaly_map(slices.images.view(), healthy.view(), config.smoothing)?;
         let inner_head = slices.eroded_head(config.head_erosion);
-        anomaly.zip_mut_with(&inner_head, |value, &inside| {
-            if !inside {
-                *value = 0.;
-            }
-        });
+        anomaly::keep_inside(&mut anomaly, &inner_head);
         let found = anomaly::threshold(anomaly.view(), inner_head.view(), config.threshold)?;
         Ok(SliceMaps {
             healthy,
@@ -253,18 +256,12 @@ impl Detector {
         })
     }
 
-    fn coarse_map(
+    /// The memory bank's soft map and x_seg, `(N, H, W)`.
+    pub(crate) fn coarse_map(
         &self,
         slices: &PatientSlices,
         config: &DetectConfig,
     ) -> Result<(Array3<f32>, Array3<bool>)> {
-        let (n, _, h, w) = slices.images.dim();
-        if !config.parts.memory_bank {
-            return Ok((
-                Array3::zeros((n, h, w)),
-                Array3::from_elem((n, h, w), false),
-            ));
-        }
         let images = batch_tensor(slices.images.view(), &self.device)?;
         let head = slices.head.view();
         let soft = self.bank.score_maps(&self.features, &images, Some(head))?;

@@ -1,10 +1,14 @@
 //! A method over a cohort: the cases that an evaluation scores.
 
+use std::time::Instant;
+
 use fndm_data::PatientSlices;
 
+use crate::anomaly::keep_inside;
 use crate::{Case, DetectConfig, Detector, Error, Method, Result, SliceMaps, flair_map};
 
-/// Examines one patient by one method. `None` in the second place is FLAIR, which has no other maps.
+/// Examines one patient by one method. The second value is `None` for methods without diffusion, which have no other
+/// maps.
 ///
 /// # Errors
 /// When the patient has no mask, or can't be examined.
@@ -22,19 +26,29 @@ pub fn examine_case(
             got: "none".into(),
         });
     };
-    let (anomaly, inner_head, milliseconds, maps) = if method.parts().is_some() {
-        let maps = detector.examine(slices, config, progress)?;
-        let copy = (
-            maps.anomaly.clone(),
-            maps.inner_head.clone(),
-            maps.milliseconds,
-        );
-        (copy.0, copy.1, copy.2, Some(maps))
-    } else {
-        let (map, inner, milliseconds) = flair_map(slices, config.head_erosion, 0.)?;
-        progress(1.);
-        (map, inner, milliseconds, None)
+    let (anomaly, inner_head, milliseconds, maps) = match method {
+        Method::Fndm | Method::CgNm | Method::Cg => {
+            let maps = detector.examine(slices, config, progress)?;
+            (
+                maps.anomaly.clone(),
+                maps.inner_head.clone(),
+                maps.milliseconds,
+                Some(maps),
+            )
+        }
+        Method::Flair => {
+            let (map, inner, milliseconds) = flair_map(slices, config.head_erosion, 0.)?;
+            (map, inner, milliseconds, None)
+        }
+        Method::Memory => {
+            let start = Instant::now();
+            let (mut map, _) = detector.coarse_map(slices, config)?;
+            let inner = slices.eroded_head(config.head_erosion);
+            keep_inside(&mut map, &inner);
+            (map, inner, start.elapsed().as_secs_f64() * 1e3, None)
+        }
     };
+    progress(1.);
     let [row, column] = slices.geometry.pixel_spacing();
     let case = Case {
         patient: slices.id.clone(),

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use fndm_data::PatientSlices;
 use fndm_memory::{Edge, gaussian_blur};
-use ndarray::{Array3, Axis, s};
+use ndarray::{Array3, s};
 
+use crate::anomaly::keep_inside;
 use crate::{Error, Result};
 
 /// FLAIR's intensity as an anomaly map, `(N, H, W)`: from 0 (background) to 2, 0 outside the inner head. Returns the
@@ -35,11 +36,6 @@ pub fn flair_map(
         gaussian_blur(&mut map, smoothing, Edge::Symmetric)?;
     }
     let inner = slices.eroded_head(head_erosion);
-    map.zip_mut_with(&inner, |value, &inside| {
-        if !inside {
-            *value = 0.;
-        }
-    });
-    debug_assert_eq!(map.len_of(Axis(0)), slices.len());
+    keep_inside(&mut map, &inner);
     Ok((map, inner, start.elapsed().as_secs_f64() * 1e3))
 }

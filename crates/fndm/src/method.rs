@@ -14,11 +14,16 @@ pub enum Method {
     Cg,
     /// Plain FLAIR intensity inside the head, no network.
     Flair,
+    /// The memory bank's coarse map alone, no diffusion.
+    Memory,
 }
 
 impl Method {
-    /// All of them, in the order of the tables.
-    pub const ALL: [Self; 4] = [Self::Fndm, Self::CgNm, Self::Cg, Self::Flair];
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Fndm, Self::CgNm, Self::Cg, Self::Flair, Self::Memory];
+
+    /// The rows of the usual table, in its order.
+    pub const TABLE: [Self; 4] = [Self::Fndm, Self::CgNm, Self::Cg, Self::Flair];
 
     /// The name in JSON and CSV files.
     #[must_use]
@@ -28,6 +33,7 @@ impl Method {
             Self::CgNm => "cg_nm",
             Self::Cg => "cg",
             Self::Flair => "flair",
+            Self::Memory => "memory",
         }
     }
 
@@ -39,17 +45,18 @@ impl Method {
             Self::CgNm => "CG + NM",
             Self::Cg => "CG",
             Self::Flair => "FLAIR threshold",
+            Self::Memory => "coarse map alone",
         }
     }
 
-    /// The parts of the method that a row uses; `None` for FLAIR.
+    /// The parts of the method that a row uses; `None` for those without diffusion.
     #[must_use]
     pub fn parts(self) -> Option<Parts> {
         match self {
             Self::Fndm => Some(Parts::FNDM),
             Self::CgNm => Some(Parts::CG_NM),
             Self::Cg => Some(Parts::CG),
-            Self::Flair => None,
+            Self::Flair | Self::Memory => None,
         }
     }
 }
