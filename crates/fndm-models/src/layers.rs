@@ -67,6 +67,13 @@ impl Conv {
             3 => weight.unsqueeze(3)?,
             _ => weight,
         };
+        // CPUs have no arithmetic of 16 bits that is fast, and candle has none of bf16 at all.
+        let (weight, bias) = if weight.device().is_cpu() {
+            let wide = wide(weight.dtype());
+            (weight.to_dtype(wide)?, bias.to_dtype(wide)?)
+        } else {
+            (weight, bias)
+        };
         let ready = if weight.track_op() && !weight.is_variable() {
             None
         } else {
@@ -80,13 +87,15 @@ impl Conv {
         })
     }
 
+    /// In the type of `x`, whatever the weights' is.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (wide, dtype) = (x.to_dtype(self.weight.dtype())?, x.dtype());
         match &self.ready {
-            Some(conv) => conv.forward(x),
-            None => {
-                Conv2d::new(self.weight.clone(), Some(self.bias.clone()), self.stride)?.forward(x)
-            }
-        }
+            Some(conv) => conv.forward(&wide),
+            None => Conv2d::new(self.weight.clone(), Some(self.bias.clone()), self.stride)?
+                .forward(&wide),
+        }?
+        .to_dtype(dtype)
     }
 }
 
