@@ -56,6 +56,9 @@ pub(crate) struct MethodOptions {
     /// Blank the conditioning image inside x_seg
     #[arg(long, value_name = "BOOL")]
     blank_condition: Option<bool>,
+    /// Keep the input outside x_seg: only what the coarse map marks can be an anomaly
+    #[arg(long, value_name = "BOOL")]
+    keep_outside: Option<bool>,
     /// Label given to the UNet while encoding
     #[arg(long)]
     encode_label: Option<Label>,

@@ -72,6 +72,9 @@ pub struct DetectConfig {
     pub fresh_noise: bool,
     /// Inside x_seg the conditioning image is blanked (-1).
     pub blank_condition: bool,
+    /// Outside x_seg the reconstruction is the input itself: only what the coarse map marks can be an anomaly. It has no
+    /// effect without the memory bank.
+    pub keep_outside: bool,
     /// Predictions of x0 are cut to [-1, 1] while sampling.
     pub clip_x0: bool,
     /// Deviation in pixels of the Gaussian that smooths the anomaly map; 0 for none.
@@ -101,6 +104,7 @@ impl Default for DetectConfig {
             coarse_dilation: 1,
             fresh_noise: false,
             blank_condition: false,
+            keep_outside: false,
             clip_x0: true,
             smoothing: 1.,
             head_erosion: 3,

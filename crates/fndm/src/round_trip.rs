@@ -122,6 +122,10 @@ impl<'a> RoundTrip<'a> {
             tick();
             Ok(x0)
         })?;
+        if config.keep_outside && config.parts.memory_bank {
+            let difference = (healthy - images)?;
+            return Ok((images + difference.broadcast_mul(x_seg)?)?);
+        }
         Ok(healthy)
     }
 
