@@ -499,7 +499,7 @@ fn bad_volumes_are_told_by_name() {
         p.mask = Some(Volume::new(
             Array3::zeros((8, 9, 9)),
             affine::diagonal([1.0, 1.0, 2.0]),
-        ))
+        ));
     });
     assert!(
         matches!(&error, Error::GridMismatch { second, .. } if second == "mask"),

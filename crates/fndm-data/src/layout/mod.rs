@@ -24,8 +24,8 @@ pub use names::{mask_names, sequence_names};
 /// one grid, finite, not constant.
 ///
 /// # Errors
-/// [`Error::MissingSequence`](crate::Error::MissingSequence),
-/// [`Error::AmbiguousSequence`](crate::Error::AmbiguousSequence), every error of
+/// [`Error::MissingSequence`],
+/// [`Error::AmbiguousSequence`], every error of
 /// [`nifti::read`] and of [`Patient::check`].
 ///
 /// ```no_run

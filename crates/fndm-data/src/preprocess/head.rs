@@ -72,8 +72,13 @@ fn mean_of(stacks: &[ArrayView3<'_, f32>]) -> Array3<f32> {
     let shape = stacks.first().map_or((0, 0, 0), ArrayView3::dim);
     let mut mean = Array3::<f32>::zeros(shape);
     for stack in stacks {
-        let low = stack.iter().copied().fold(f32::INFINITY, f32::min);
-        let mut above: Vec<f32> = stack.iter().copied().filter(|v| *v > low).collect();
+        let low = stack.fold(f32::INFINITY, |low, v| low.min(*v));
+        let mut above: Vec<f32> = stack.fold(Vec::new(), |mut above, &v| {
+            if v > low {
+                above.push(v);
+            }
+            above
+        });
         let high = percentile(&mut above, 99.0).unwrap_or(low);
         let range = high - low;
         if range.is_nan() || range <= 0.0 {

@@ -80,8 +80,8 @@ fn spread(low: f32, high: f32, stack: &ArrayView3<'_, f32>) -> (f32, f32) {
     if high > low {
         return (low, high);
     }
-    let least = stack.iter().copied().fold(f32::INFINITY, f32::min);
-    let most = stack.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let least = stack.fold(f32::INFINITY, |least, v| least.min(*v));
+    let most = stack.fold(f32::NEG_INFINITY, |most, v| most.max(*v));
     if high > least {
         (least, high)
     } else {

@@ -194,7 +194,7 @@ pub(super) fn majority(bits: ArrayView2<'_, bool>, pad: &Pad, size: usize) -> Ar
     square
         .slice_mut(pad.in_square())
         .zip_mut_with(&bits.slice(pad.in_slice()), |out, &bit| {
-            *out = f32::from(u8::from(bit))
+            *out = f32::from(u8::from(bit));
         });
     let mut small = Array2::<f32>::zeros((size, size));
     Resampler::area(pad.size, size).apply(square.view(), small.view_mut());
