@@ -1,10 +1,10 @@
-//! Each operation against plain candle, at the sizes of a 64 px UNet with a batch of 16.
+//! Each operation against plain candle, at the sizes of a 64 px network with a batch of 16.
 //!
 //! `cargo bench -p fndm-kernels -- conv` runs one group. Both sides use the same allocator.
 
 use candle_core::{Device, Result, Tensor, Var};
 use criterion::{Criterion, criterion_group, criterion_main};
-use fndm_kernels::{AdamStep, Backend, CachingAlloc, Conv2d, set_backend};
+use fndm_kernels::{AdamStep, Backend, CachingAlloc, Conv2d, Tape, set_backend};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -156,8 +156,80 @@ fn other(c: &mut Criterion) -> Result<()> {
     Ok(())
 }
 
+/// Residual blocks at 64, 32, 16 and 8 pixels with skips: about a small U-net.
+struct Network(Vec<Var>);
+
+impl Network {
+    fn new() -> Result<Self> {
+        let mut all = Vec::new();
+        let mut add = |shape: &[usize], scale: f64| -> Result<()> {
+            all.push(Var::from_tensor(&(random(shape)? * scale)?)?);
+            Ok(())
+        };
+        for c in [32, 64, 64, 128] {
+            for _ in 0..4 {
+                add(&[c, c, 3, 3], 0.05)?;
+                add(&[c], 0.05)?;
+                add(&[c], 1.)?;
+            }
+        }
+        for (o, i) in [(64, 32), (128, 64), (64, 128), (32, 64)] {
+            add(&[o, i, 1, 1], 0.1)?;
+        }
+        Ok(Self(all))
+    }
+
+    fn half_block(&self, x: &Tensor, i: usize) -> Result<Tensor> {
+        let p = |j: usize| self.0[i * 3 + j].as_tensor();
+        let h = fndm_kernels::group_norm_silu(x, 32, p(2), p(1), 1e-5, None)?;
+        Conv2d::new(p(0).clone(), Some(p(1).clone()), 1)?.forward(&h)
+    }
+
+    fn block(&self, x: &Tensor, i: usize) -> Result<Tensor> {
+        let h = self.half_block(&self.half_block(x, i)?, i + 1)?;
+        fndm_kernels::add(x, &h)
+    }
+
+    fn mix(&self, x: &Tensor, i: usize) -> Result<Tensor> {
+        Conv2d::new(self.0[48 + i].as_tensor().clone(), None, 1)?.forward(x)
+    }
+
+    fn loss(&self, x: &Tensor) -> Result<Tensor> {
+        let (up, down) = (fndm_kernels::upsample_nearest_2x, fndm_kernels::avg_pool_2x);
+        let a = self.block(x, 0)?;
+        let b = self.block(&self.mix(&down(&a)?, 0)?, 4)?;
+        let c = self.block(&down(&b)?, 8)?;
+        let d = self.block(&self.mix(&down(&c)?, 1)?, 12)?;
+        let d = self.block(&d, 14)?;
+        let c = self.block(&fndm_kernels::add(&self.mix(&up(&d)?, 2)?, &c)?, 10)?;
+        let b = self.block(&fndm_kernels::add(&up(&c)?, &b)?, 6)?;
+        let a = self.block(&fndm_kernels::add(&self.mix(&up(&b)?, 3)?, &a)?, 2)?;
+        a.sqr()?.mean_all()
+    }
+}
+
+fn network(c: &mut Criterion) -> Result<()> {
+    let net = Network::new()?;
+    let x = random(&[16, 32, 64, 64])?;
+    both(c, "network/forward", || {
+        net.loss(&x).map(|y| drop(black_box(y)))
+    });
+    both(c, "network/training", || {
+        net.loss(&x)?.backward().map(|g| drop(black_box(g)))
+    });
+    both(c, "network/training with a tape", || {
+        let tape = Tape::start()?;
+        let loss = net.loss(&x)?;
+        tape.backward(&loss).map(|g| drop(black_box(g)))
+    });
+    Ok(())
+}
+
 fn all(c: &mut Criterion) {
-    if let Err(e) = convolution(c).and_then(|()| other(c)) {
+    if let Err(e) = network(c)
+        .and_then(|()| convolution(c))
+        .and_then(|()| other(c))
+    {
         eprintln!("{e}");
     }
 }

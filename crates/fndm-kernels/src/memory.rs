@@ -36,10 +36,47 @@ impl Drop for Block {
 }
 
 /// A scratch buffer from the pool; goes back when dropped. Its content is whatever was there before.
-pub(crate) struct Scratch(Option<Block>);
+pub(crate) struct Scratch {
+    block: Option<Block>,
+    /// What was asked for: in debug builds a mark behind it shows a write past the end.
+    #[cfg(debug_assertions)]
+    asked: usize,
+}
+
+/// Floats of the mark behind the end in debug builds, and their value.
+const GUARD: usize = if cfg!(debug_assertions) { 64 } else { 0 };
+const MARK: f32 = -7.062_5e30;
+
+/// Writes the mark.
+#[cfg(debug_assertions)]
+fn set_mark(p: *mut f32) {
+    // SAFETY: the caller has allocated `GUARD` floats from `p` on.
+    unsafe { std::slice::from_raw_parts_mut(p, GUARD) }.fill(MARK);
+}
+
+/// Panics when the mark has changed.
+#[cfg(debug_assertions)]
+fn check_mark(p: *const f32) {
+    // SAFETY: as for `set_mark`.
+    let mark = unsafe { std::slice::from_raw_parts(p, GUARD) };
+    let whole = mark.iter().all(|v| v.to_bits() == MARK.to_bits());
+    debug_assert!(whole, "a kernel wrote past the end of its buffer");
+}
 
 impl Scratch {
     pub(crate) fn new(len: usize) -> Self {
+        let block = Self::find(len + GUARD);
+        #[cfg(debug_assertions)]
+        // SAFETY: the block holds `len + GUARD` floats.
+        set_mark(unsafe { block.ptr.as_ptr().add(len) });
+        Self {
+            block: Some(block),
+            #[cfg(debug_assertions)]
+            asked: len,
+        }
+    }
+
+    fn find(len: usize) -> Block {
         let len = len.max(1024).next_multiple_of(1024);
         if let Ok(mut pool) = POOL.lock() {
             // The smallest that fits without wasting more than half.
@@ -47,7 +84,7 @@ impl Scratch {
                 .filter(|&i| pool[i].len >= len && pool[i].len <= 2 * len)
                 .min_by_key(|&i| pool[i].len);
             if let Some(i) = best {
-                return Self(Some(pool.swap_remove(i)));
+                return pool.swap_remove(i);
             }
         }
         let layout = Block::layout(len);
@@ -59,11 +96,11 @@ impl Scratch {
         // A kernel may read lanes that it never uses, so every float must hold some value.
         // SAFETY: `len` floats were just allocated.
         unsafe { ptr.as_ptr().write_bytes(0, len) };
-        Self(Some(Block { ptr, len }))
+        Block { ptr, len }
     }
 
     pub(crate) fn ptr(&self) -> Shared {
-        Shared(match &self.0 {
+        Shared(match &self.block {
             Some(b) => b.ptr.as_ptr(),
             None => std::ptr::null_mut(),
         })
@@ -72,7 +109,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let (Some(block), Ok(mut pool)) = (self.0.take(), POOL.lock()) {
+        #[cfg(debug_assertions)]
+        if let Some(block) = &self.block {
+            // SAFETY: the block holds `asked + GUARD` floats.
+            check_mark(unsafe { block.ptr.as_ptr().add(self.asked) });
+        }
+        if let (Some(block), Ok(mut pool)) = (self.block.take(), POOL.lock()) {
             let kept: usize = pool.iter().map(|b| b.len * 4).sum();
             if kept + block.len * 4 <= KEPT_BYTES {
                 pool.push(block);
@@ -118,12 +160,19 @@ impl Input<'_> {
 /// # Safety
 /// `fill` must write each of the `len` floats.
 pub(crate) unsafe fn filled(len: usize, fill: impl FnOnce(Shared)) -> Vec<f32> {
-    let mut v = Vec::<f32>::with_capacity(len);
+    let mut v = Vec::<f32>::with_capacity(len + GUARD);
     #[cfg(debug_assertions)]
-    v.spare_capacity_mut()
-        .iter_mut()
-        .for_each(|x| _ = x.write(f32::NAN));
+    {
+        v.spare_capacity_mut()
+            .iter_mut()
+            .for_each(|x| _ = x.write(f32::NAN));
+        // SAFETY: the capacity is `len + GUARD`.
+        set_mark(unsafe { v.as_mut_ptr().add(len) });
+    }
     fill(Shared(v.as_mut_ptr()));
+    #[cfg(debug_assertions)]
+    // SAFETY: as above.
+    check_mark(unsafe { v.as_ptr().add(len) });
     // SAFETY: capacity is `len`, and `fill` wrote every element.
     unsafe { v.set_len(len) };
     v

@@ -137,6 +137,10 @@ pub(crate) trait Simd: Copy {
     /// Lane j of vector i goes to lane i of vector j.
     unsafe fn transpose(m: &mut [Self::V; 16]);
 
+    /// Asks for a cache line; any address will do.
+    #[inline(always)]
+    unsafe fn prefetch(_p: *const f32) {}
+
     #[inline(always)]
     unsafe fn zero() -> Self::V {
         unsafe { Self::splat(0.) }
@@ -314,6 +318,10 @@ mod x86 {
         const MR: usize = 8;
         const NV: usize = 2;
 
+        #[inline(always)]
+        unsafe fn prefetch(p: *const f32) {
+            _mm_prefetch::<_MM_HINT_T0>(p.cast());
+        }
         #[inline(always)]
         unsafe fn splat(x: f32) -> __m512 {
             _mm512_set1_ps(x)

@@ -221,7 +221,10 @@ pub(crate) unsafe fn to_lanes<S: Simd>(
         let mut m = [S::zero(); 16];
         if n == 16 && rows == 16 {
             for r in 0..16 {
-                m[r] = S::load(src.add(r * lds + c));
+                let p = src.add(r * lds + c);
+                m[r] = S::load(p);
+                // The same columns of the next row of pixels come next.
+                S::prefetch(p.wrapping_add(cols));
             }
         } else {
             for r in 0..rows {

@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor, Var};
 use fndm_kernels::{Backend, Conv2d, set_backend};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// The switch is global, so the tests of this file take turns.
 static TURN: Mutex<()> = Mutex::new(());
@@ -32,7 +32,7 @@ fn compare(
     tolerance: f32,
     f: impl Fn(&[Tensor]) -> Result<Tensor>,
 ) -> Result<()> {
-    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let run = |backend| -> Result<Vec<Tensor>> {
         set_backend(backend);
         let vars = inputs
@@ -215,7 +215,7 @@ fn updates() -> Result<()> {
         random(&mut rng, &[37, 1001])?,
     ];
     let run = |backend| -> Result<Vec<Tensor>> {
-        let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         set_backend(backend);
         let (p, m, v, e) = (
             Var::from_tensor(&start)?,

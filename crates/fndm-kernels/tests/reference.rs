@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// The switches are global, so the tests of this file take turns.
 static TURN: Mutex<()> = Mutex::new(());
@@ -21,7 +21,7 @@ fn on_every_isa<S: Strategy>(
     strategy: &S,
     check: impl Fn(S::Value) -> Result<()>,
 ) -> std::result::Result<(), String> {
-    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for isa in Isa::available() {
         set_simd(isa).map_err(|e| e.to_string())?;
         let config = ProptestConfig {
@@ -317,7 +317,7 @@ fn silu() -> std::result::Result<(), String> {
 
 #[test]
 fn silu_of_the_extremes() -> Result<()> {
-    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for isa in Isa::available() {
         set_simd(isa)?;
         let x = Tensor::new(&[-1e30f32, -200., -0., 0., 200., 1e30], &Device::Cpu)?;
@@ -435,7 +435,7 @@ fn adam_and_moving_average() -> std::result::Result<(), String> {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() -> Result<()> {
-    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let run = |threads: usize| -> Result<Vec<Vec<f32>>> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)

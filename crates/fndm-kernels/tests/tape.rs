@@ -11,7 +11,7 @@ fn variable(rng: &mut ChaCha8Rng, shape: &[usize]) -> Result<Var> {
     Var::from_vec(data, shape, &Device::Cpu)
 }
 
-/// A small network with the habits of a UNet: skips, concatenation, attention through views, an embedding by candle.
+/// A small network with the habits of a U-net: skips, concatenation, attention through views, an embedding by candle.
 fn network(p: &[Var], x: &Tensor) -> Result<Tensor> {
     let t = |i: usize| p[i].as_tensor().clone();
     let embedding = fndm_kernels::silu(&t(0).matmul(&t(1).t()?)?)?;

@@ -1,6 +1,7 @@
 //! Convolution as a differentiable candle operation, with the algorithm chosen by shape.
 
 mod direct;
+mod pointwise;
 mod winograd;
 
 use crate::config::{exact, fast_path};
@@ -33,6 +34,10 @@ impl Shape {
 
     pub(crate) fn ow(&self) -> usize {
         self.w.div_ceil(self.stride)
+    }
+
+    fn pointwise(&self) -> bool {
+        self.k == 1 && self.stride == 1
     }
 
     /// Whether F(4x4) pays: enough tiles for its products, and not too many pixels past the edge.
@@ -226,6 +231,8 @@ impl ConvOp {
         let (isa, s) = (Isa::current(), &self.shape);
         let y = if s.winograd(self.exact) {
             self.winograd_weights(isa, w, false, |u| winograd::forward(isa, s, x, u, bias))
+        } else if s.pointwise() {
+            pointwise::forward(isa, s, x, w, bias)
         } else {
             self.direct_weights(isa, w, false, |u| direct::forward(isa, s, x, u, bias))
         };
@@ -243,6 +250,8 @@ impl ConvOp {
             self.winograd_weights(isa, w, true, |u| {
                 winograd::forward(isa, &turned, dy, u, None)
             })
+        } else if s.pointwise() {
+            pointwise::input_gradient(isa, s, dy, w)
         } else {
             self.direct_weights(isa, w, true, |u| direct::input_gradient(isa, s, dy, u))
         }
