@@ -88,16 +88,16 @@ impl UNetConfig {
         }
     }
 
-    /// The paper's network at 256 px, as DiffANO sets it: 128 channels, multipliers 1, 1, 2, 3, 4, two residual
-    /// blocks, attention at 16 px with one head, two class labels.
+    /// The paper's network at 256 px, as DiffANO's published flags set it: 128 channels, multipliers 1, 1, 2, 2, 4, 4,
+    /// two residual blocks, attention at 16 px with one head, two class labels; 114 M parameters.
     ///
     /// The paper's network also predicts the variance: add [`UNetConfig::with_learned_sigma`] for that.
     #[must_use]
     pub fn paper_256(in_channels: usize, out_channels: usize) -> Self {
-        Self::paper(256, &[1., 1., 2., 3., 4.], in_channels, out_channels)
+        Self::paper(256, &[1., 1., 2., 2., 4., 4.], in_channels, out_channels)
     }
 
-    /// As [`UNetConfig::paper_256`], for 128 px.
+    /// As [`UNetConfig::paper_256`], for 128 px: multipliers 1, 1, 2, 3, 4.
     #[must_use]
     pub fn paper_128(in_channels: usize, out_channels: usize) -> Self {
         Self::paper(128, &[1., 1., 2., 3., 4.], in_channels, out_channels)
@@ -270,19 +270,23 @@ impl ClassifierConfig {
     }
 
     /// The paper's classifier at 256 px, as DiffANO sets it: 32 channels, four residual blocks per level,
-    /// attention at 32, 16 and 8 px, residual resampling, scale-shift norm, attention pool.
+    /// attention at 32, 16 and 8 px with 64 channels per head, residual resampling, scale-shift norm, attention pool.
     #[must_use]
     pub fn paper_256(in_channels: usize) -> Self {
-        Self::paper(256, &[1., 1., 2., 2., 4., 4.], in_channels)
+        Self {
+            num_head_channels: Some(64),
+            ..Self::paper(256, &[1., 1., 2., 2., 4., 4.], in_channels)
+        }
     }
 
-    /// As [`ClassifierConfig::paper_256`], for 128 px.
+    /// As [`ClassifierConfig::paper_256`], for 128 px. A head has 32 channels, since 64 doesn't divide the 96 of the
+    /// fourth level.
     #[must_use]
     pub fn paper_128(in_channels: usize) -> Self {
         Self::paper(128, &[1., 1., 2., 3., 4.], in_channels)
     }
 
-    /// As [`ClassifierConfig::paper_256`], for 64 px.
+    /// As [`ClassifierConfig::paper_256`], for 64 px, with 32 channels per head.
     #[must_use]
     pub fn paper_64(in_channels: usize) -> Self {
         Self::paper(64, &[1., 2., 3., 4.], in_channels)

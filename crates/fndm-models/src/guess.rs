@@ -43,16 +43,18 @@ impl UNetConfig {
             ..Self::default()
         };
         config.check()?;
+        let mut undetermined = vec![
+            "image_size",
+            "dropout",
+            "num_heads",
+            "num_head_channels",
+            "num_heads_upsample",
+            "use_new_attention_order",
+        ];
+        undetermined.extend(encoder.without_trace());
         Ok(Guess {
             config,
-            undetermined: vec![
-                "image_size",
-                "dropout",
-                "num_heads",
-                "num_head_channels",
-                "num_heads_upsample",
-                "use_new_attention_order",
-            ],
+            undetermined,
         })
     }
 }
@@ -76,6 +78,7 @@ impl ClassifierConfig {
             "num_head_channels",
             "use_new_attention_order",
         ];
+        undetermined.extend(encoder.without_trace());
         let (pool, last) = if let Some(shape) = shapes.get("out.2.positional_embedding") {
             let positions = shape.get(1).copied().unwrap_or_default().saturating_sub(1);
             let side = positions.isqrt();
@@ -143,6 +146,17 @@ struct EncoderGuess {
 }
 
 impl EncoderGuess {
+    /// The options of resampling that leave no tensor behind.
+    fn without_trace(&self) -> &'static [&'static str] {
+        match self.layout.resample {
+            // With one level there is nothing to resample.
+            _ if self.levels.len() == 1 => &["conv_resample", "resblock_updown"],
+            // Residual blocks resample whatever the other option says.
+            Resampling::Residual => &["conv_resample"],
+            Resampling::Convolution | Resampling::Pool => &[],
+        }
+    }
+
     /// Multipliers that give exactly these channels when the product is rounded down.
     fn channel_mult(&self) -> Vec<f64> {
         let model = self.model_channels as f64;

@@ -70,7 +70,7 @@ fn every_parameter_of_every_unet_preset() {
         let parameters = common::parameters(1);
         let unet = UNet::new(&config, parameters.builder()).unwrap();
         wake(&parameters);
-        let x = random(2, &[2, 3, 16, 32]);
+        let x = random(2, &[2, 3, 32, 64]);
         let t = Tensor::new(&[3.5f32, 800.], &Device::Cpu).unwrap();
         // Both labels, or a row of the label table would have none.
         let y = Tensor::new(&[0u32, 1], &Device::Cpu).unwrap();
@@ -94,6 +94,7 @@ fn every_parameter_of_every_classifier_preset() {
     let mut presets = vec![
         ("paper_64", ClassifierConfig::paper_64(2)),
         ("paper_128", ClassifierConfig::paper_128(2)),
+        ("paper_256", ClassifierConfig::paper_256(2)),
     ];
     for pool in [
         Pool::Adaptive,
@@ -110,12 +111,12 @@ fn every_parameter_of_every_classifier_preset() {
         ));
     }
     for (name, mut config) in presets {
-        config.image_size = 32;
+        config.image_size = 64;
         config.num_res_blocks = 1;
         let parameters = common::parameters(1);
         let net = Classifier::new(&config, parameters.builder()).unwrap();
         wake(&parameters);
-        let x = random(2, &[2, 2, 32, 32]);
+        let x = random(2, &[2, 2, 64, 64]);
         let t = Tensor::new(&[3.5f32, 800.], &Device::Cpu).unwrap();
         let logits = net.forward(&x, &t).unwrap();
         let loss = log_softmax(&logits).unwrap().narrow(1, 0, 1).unwrap();
