@@ -95,10 +95,10 @@ impl BankBuilder {
         let inside = head.map(|head| head_patches(head, embedding.grid));
         let mut inside = inside.iter().flatten();
         for row in embedding.features.axis_iter(Axis(0)) {
-            if inside.next().is_none_or(|on| *on) {
-                if let Some(row) = row.as_slice() {
-                    pool.push(row);
-                }
+            if inside.next().is_none_or(|on| *on)
+                && let Some(row) = row.as_slice()
+            {
+                pool.push(row);
             }
         }
         Ok(())

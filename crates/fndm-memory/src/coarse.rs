@@ -11,7 +11,7 @@ use crate::smooth::{Edge, Smoothing, gaussian_blur};
 use crate::tensor::{batch_of, check_images};
 use crate::{Error, FeatureExtractor, Result, Stage};
 
-/// From patch scores to the coarse segmentation x_seg. Pixels are those of the images.
+/// From patch scores to the coarse segmentation `x_seg`. Pixels are those of the images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CoarseConfig {
@@ -129,7 +129,7 @@ impl CoarseConfig {
 pub struct CoarseMap {
     /// Smooth scores `(B, H, W)`, 0 outside of the head. Larger is less healthy; the unit is the model's.
     pub soft: Array3<f32>,
-    /// The binary x_seg `(B, H, W)`.
+    /// The binary `x_seg` `(B, H, W)`.
     pub binary: Array3<bool>,
     /// The score above which a pixel is taken for a lesion's.
     pub threshold: f32,

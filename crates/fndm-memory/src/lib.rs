@@ -47,6 +47,11 @@
 //! - [`Padim`], [`PadimConfig`], [`PadimBuilder`]: a Gaussian per position instead of a bank, behind the same trait.
 //! - [`upsample_bilinear`], [`gaussian_blur`]: the two steps from patch scores to a map.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "array views are passed by value, as ndarray does"
+)]
+
 mod bank;
 mod builder;
 mod calibration;

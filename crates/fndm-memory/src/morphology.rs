@@ -20,10 +20,10 @@ pub(crate) fn dilate(mask: ArrayView2<'_, bool>, radius: usize) -> Array2<bool> 
     let disc = disc(radius);
     for ((y, x), _) in mask.indexed_iter().filter(|(_, on)| **on) {
         for (dy, dx) in &disc {
-            if let (Some(y), Some(x)) = (y.checked_add_signed(*dy), x.checked_add_signed(*dx)) {
-                if let Some(cell) = out.get_mut((y, x)) {
-                    *cell = true;
-                }
+            if let (Some(y), Some(x)) = (y.checked_add_signed(*dy), x.checked_add_signed(*dx))
+                && let Some(cell) = out.get_mut((y, x))
+            {
+                *cell = true;
             }
         }
     }

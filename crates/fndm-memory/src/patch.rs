@@ -8,7 +8,7 @@ use crate::standardise::Standardisation;
 use crate::tensor::{to_cpu, with_slice};
 use crate::{Error, Result};
 
-/// Patch features in the manner of PatchCore (Roth et al. 2022).
+/// Patch features in the manner of `PatchCore` (Roth et al. 2022).
 ///
 /// Each map is cut into neighbourhoods of `patch_size` x `patch_size` with zeros outside. The patches of every map
 /// but the first are resized bilinearly to the first map's grid of patches. Each patch is averaged to
@@ -148,8 +148,11 @@ impl PatchFeatures {
     }
 }
 
-/// Number of images, and channels, height and width of every map.
-pub(crate) fn map_shapes(maps: &[Tensor]) -> Result<(usize, Vec<(usize, usize, usize)>)> {
+/// Channels, height and width of a map.
+pub(crate) type MapShape = (usize, usize, usize);
+
+/// Number of images, and the shape of every map.
+pub(crate) fn map_shapes(maps: &[Tensor]) -> Result<(usize, Vec<MapShape>)> {
     let mut images = None;
     let mut shapes = Vec::with_capacity(maps.len());
     for (l, map) in maps.iter().enumerate() {

@@ -42,7 +42,6 @@ pub struct Progress {
 /// A progress function that shows nothing and never stops.
 ///
 /// Pass `&mut fndm_memory::silent` where a progress function is asked for.
-#[must_use]
 pub fn silent(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }

@@ -53,10 +53,10 @@ pub(crate) fn check_images(
             what: "the set of images",
         });
     }
-    if let Some(head) = head {
-        if head.dim() != (b, h, w) {
-            return Err(Error::shape("head", format!("({b}, {h}, {w})"), head.dim()));
-        }
+    if let Some(head) = head
+        && head.dim() != (b, h, w)
+    {
+        return Err(Error::shape("head", format!("({b}, {h}, {w})"), head.dim()));
     }
     Ok((b, h, w))
 }

@@ -159,7 +159,7 @@ fn a_lesion_is_found_and_healthy_slices_keep_their_quantile() {
         .unwrap();
     let healthy = bank.coarse(&extractor, &apart, head(6).view()).unwrap();
     // The head eroded by one pixel still touches nothing but itself: 14 x 14 pixels a slice.
-    let part = healthy.binary.iter().filter(|v| **v).count() as f64 / (6 * 14 * 14) as f64;
+    let part = healthy.binary.iter().filter(|v| **v).count() as f64 / f64::from(6 * 14 * 14);
     assert!((part - 0.05).abs() < 0.002, "{part}");
     assert!(healthy.relative().iter().all(|v| (0.0..=1.0).contains(v)));
 

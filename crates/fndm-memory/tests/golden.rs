@@ -1,5 +1,10 @@
 //! Every case of the reference data, found from its manifest. See `golden/memory/README.md` beside the repository.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "array views are passed by value, as ndarray does"
+)]
+
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
@@ -433,7 +438,7 @@ fn gaussians_per_position() {
         let healthy = Stored::images(0, n, image);
         let model = Padim::build(&config, &extractor, &healthy, &mut silent).unwrap();
         let mean = worst(
-            floats(&model.mean().unwrap().t()),
+            floats(model.mean().unwrap().t()),
             &golden.values(&case, "mean"),
         );
         let inverse = worst(

@@ -1,5 +1,10 @@
 //! Properties, and slow references in f64.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "array views are passed by value, as ndarray does"
+)]
+
 use std::collections::HashSet;
 
 use candle_core::{Device, Tensor};
