@@ -122,6 +122,7 @@ impl MethodOptions {
         set(&mut config.coarse_dilation, &self.xseg_dilation);
         set(&mut config.coarse_when_encoding, &self.xseg_when_encoding);
         set(&mut config.fresh_noise, &self.fresh_noise);
+        set(&mut config.keep_outside, &self.keep_outside);
         set(&mut config.blank_condition, &self.blank_condition);
         set(
             &mut config.encode_label,
