@@ -14,6 +14,10 @@ use fndm::data::{Limits, Patient, list_patients, nifti, read_patient};
 use fndm::{DetectConfig, Detection, Detector, Method, copies};
 use serde_json::json;
 
+/// Activations are large and short-lived: keeping their blocks saves the page faults.
+#[global_allocator]
+static ALLOCATOR: fndm::kernels::CachingAlloc = fndm::kernels::CachingAlloc::new();
+
 /// Find lesions: masks and anomaly maps as NIfTI on the input's grid, a picture, and a JSON file for each patient.
 #[derive(Debug, Parser)]
 #[command(version)]

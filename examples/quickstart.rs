@@ -12,6 +12,10 @@ use clap::Parser;
 use fndm::data::{Patient, PatientSlices, nifti};
 use fndm::{Detector, Method, Report, SliceMaps, Source, table, write_csv};
 
+/// Activations are large and short-lived: keeping their blocks saves the page faults.
+#[global_allocator]
+static ALLOCATOR: fndm::kernels::CachingAlloc = fndm::kernels::CachingAlloc::new();
+
 /// Find the lesions of phantom patients that the networks never saw, by the whole method, by its ablations, and by
 /// plain FLAIR thresholding.
 #[derive(Debug, Parser)]

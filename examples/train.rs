@@ -22,6 +22,10 @@ use fndm::{
 };
 use indicatif::ProgressBar;
 
+/// Activations are large and short-lived: keeping their blocks saves the page faults.
+#[global_allocator]
+static ALLOCATOR: fndm::kernels::CachingAlloc = fndm::kernels::CachingAlloc::new();
+
 /// Train the classifier, the memory bank and the diffusion model from slices with one bit each (healthy or diseased).
 #[derive(Debug, Parser)]
 #[command(version)]

@@ -163,10 +163,11 @@ impl Classifier {
             return Err(Error::input("y", format!("({b}) labels"), y.dims()));
         }
         let x = Var::from_tensor(&x.detach().copy()?)?;
+        let tape = fndm_kernels::Tape::start()?;
         let log_prob = log_softmax(&self.forward(x.as_tensor(), t)?)?;
         let selected = log_prob.gather(&y.to_dtype(DType::U32)?.unsqueeze(1)?.contiguous()?, 1)?;
         // The batch's images don't see each other, so the sum's gradient holds each image's own.
-        let gradients = selected.sum_all()?.backward()?;
+        let gradients = tape.backward(&selected.sum_all()?)?;
         match gradients.get(x.as_tensor()) {
             Some(gradient) => Ok(gradient.detach()),
             None => Ok(x.as_tensor().zeros_like()?.detach()),

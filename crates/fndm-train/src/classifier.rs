@@ -246,6 +246,7 @@ impl Trainer for ClassifierTrainer {
             blame.timesteps.extend_from_slice(&batch.timesteps);
             let dropout = dropout_seed(self.seed, self.learner.iteration, passes, pass);
             let dropout = (self.model.dropout > 0.0).then_some(dropout);
+            let tape = fndm_kernels::Tape::start()?;
             let answers = self.answers(&self.network, batch, dropout)?;
             let share = answers.loss.affine(1.0 / passes as f64, 0.0)?;
             loss += f64::from(share.to_scalar::<f32>()?);
@@ -253,7 +254,7 @@ impl Trainer for ClassifierTrainer {
             right += answers.right.iter().filter(|&&r| r).count();
             if loss.is_finite() {
                 self.learner
-                    .accumulate(&share.backward()?, &mut gradients)?;
+                    .accumulate(&tape.backward(&share)?, &mut gradients)?;
             }
         }
         let optimizing = Instant::now();

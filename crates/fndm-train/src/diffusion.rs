@@ -256,13 +256,14 @@ impl Trainer for DiffusionTrainer {
             blame.timesteps.extend_from_slice(&batch.timesteps);
             let dropout = dropout_seed(self.seed, self.learner.iteration, passes, pass);
             let dropout = (self.model.dropout > 0.0).then_some(dropout);
+            let tape = fndm_kernels::Tape::start()?;
             let (total, plain) = self.losses(&self.network, batch, dropout)?;
             let share = total.affine(1.0 / passes as f64, 0.0)?;
             loss += f64::from(share.to_scalar::<f32>()?);
             losses.extend(plain);
             if loss.is_finite() {
                 self.learner
-                    .accumulate(&share.backward()?, &mut gradients)?;
+                    .accumulate(&tape.backward(&share)?, &mut gradients)?;
             }
         }
         let optimizing = Instant::now();
