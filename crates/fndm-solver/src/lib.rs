@@ -45,6 +45,14 @@
 //! - [`Respacing`]: guided-diffusion's choice of training steps.
 //! - [`Clip`]: static and dynamic thresholds on the predicted clean image.
 //!
+//! # Which method
+//!
+//! The largest error in x against the number of network evaluations, on a Gaussian mixture whose flow is known, uniform in
+//! lambda from t = 1/1000 to 1 and back (`cargo run -p fndm-solver --example convergence`). DPM-Solver++ 2M is the
+//! usual choice up to about 15 evaluations, and the paper's; beyond, 3M and `UniPC` gain an order each.
+//!
+#![doc = include_str!("../docs/convergence.svg")]
+//!
 //! # Conventions
 //!
 //! `x_t` = `alpha_t` `x_0` + `sigma_t` epsilon with alpha^2 + sigma^2 = 1, and lambda = ln(alpha / sigma). Time t runs from 0 (data) to

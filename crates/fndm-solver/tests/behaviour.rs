@@ -155,7 +155,7 @@ fn q_sample_noises_each_sample_at_its_own_index() -> AnyResult {
     let mut product = Vec::new();
     let mut p = 1.0;
     for i in 0..1000 {
-        p *= 1.0 - (1e-4 + (0.02 - 1e-4) * i as f64 / 999.0);
+        p *= 1.0 - (1e-4 + (0.02 - 1e-4) * f64::from(i) / 999.0);
         product.push(p);
     }
     for (k, value) in noised.values.iter().enumerate() {
