@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, Side};
-use fndm::memory::MemoryConfig;
+use fndm::memory::{MemoryConfig, Score};
 use fndm::models::{ClassifierConfig, UNetConfig};
 use fndm::train::{ClassifierTrainConfig, DiffusionConfig, StepReport, StopFlag, TimeSampling};
 use fndm::{
@@ -81,6 +81,9 @@ struct Options {
     /// Width of the UNet's first level, a multiple of 32
     #[arg(long, value_name = "C", default_value_t = 32)]
     width: usize,
+    /// Input blocks of the classifier whose outputs the memory bank holds, the finer first
+    #[arg(long, value_delimiter = ',', value_name = "N,N", default_value = "3,4")]
+    feature_blocks: Vec<usize>,
     /// Most bytes that the memory bank's rows may take
     #[arg(long, value_name = "BYTES", default_value_t = 2 << 20)]
     memory_bytes: u64,
@@ -158,9 +161,14 @@ fn plan(options: &Options) -> Result<TrainPlan> {
         },
         classifier,
         classifier_training,
-        features: FeatureConfig::default(),
+        features: FeatureConfig {
+            blocks: options.feature_blocks.clone(),
+            ..FeatureConfig::default()
+        },
         memory: MemoryConfig {
             budget_bytes: options.memory_bytes,
+            // Squared distances have a few huge values, and Otsu's threshold then keeps only the middle of a lesion.
+            score: Score::Euclidean,
             seed: options.seed,
             ..MemoryConfig::default()
         },
@@ -237,16 +245,16 @@ fn main() -> Result<()> {
     match record {
         None => println!("stopped; run the same command again to go on"),
         Some(record) => println!(
-            "{}: {} patients, {} healthy and {} diseased slices; classifier {} iterations, loss {:.4}; \
-             diffusion model {} iterations, loss {:.4}; memory bank {} rows",
+            "{}: {} patients, {} healthy and {} diseased slices; classifier {} iterations{}; \
+             diffusion model {} iterations{}; memory bank {} rows",
             options.output.display(),
             record.patients.len(),
             record.healthy_slices,
             record.diseased_slices,
             record.classifier.iterations,
-            record.classifier.loss,
+            loss(record.classifier.loss),
             record.diffusion.iterations,
-            record.diffusion.loss,
+            loss(record.diffusion.loss),
             record.memory_rows,
         ),
     }
@@ -265,4 +273,8 @@ fn line(bar: &ProgressBar, last: &mut std::time::Instant, what: &str, report: &S
             report.elapsed_s
         );
     }
+}
+
+fn loss(loss: Option<f64>) -> String {
+    loss.map_or_else(String::new, |loss| format!(", loss {loss:.4}"))
 }

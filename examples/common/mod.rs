@@ -10,8 +10,8 @@ use clap::{Args, ValueEnum};
 use fndm::candle_core::Device;
 use fndm::data::PatientSlices;
 use fndm::{
-    DetectConfig, Detector, Evaluation, Level, Method, Sheet, SliceMaps, ThresholdScope, Tile,
-    evaluate, examine_case, upper_end,
+    CoarseRule, DetectConfig, Detector, Evaluation, Level, Method, Sheet, SliceMaps,
+    ThresholdScope, Tile, evaluate, examine_case, upper_end,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array2, Axis, s};
@@ -41,6 +41,9 @@ pub(crate) struct MethodOptions {
     /// MB: show the memory bank's coarse map x_seg to the UNet
     #[arg(long, value_name = "BOOL")]
     mb: Option<bool>,
+    /// How the soft coarse map becomes x_seg: above the calibrated threshold, and above Otsu's of the slice or volume
+    #[arg(long)]
+    xseg_rule: Option<Rule>,
     /// Threshold of the soft coarse map; default: calibrated on healthy slices
     #[arg(long, value_name = "X")]
     xseg_threshold: Option<f32>,
@@ -89,6 +92,14 @@ pub(crate) enum Label {
     Diseased,
 }
 
+/// How the soft coarse map becomes x_seg.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Rule {
+    Calibrated,
+    Slice,
+    Volume,
+}
+
 /// Over what Otsu's threshold is computed.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Scope {
@@ -116,6 +127,12 @@ impl MethodOptions {
         set(&mut config.parts.classifier_gradient, &self.cg);
         set(&mut config.parts.image_condition, &self.nm);
         set(&mut config.parts.memory_bank, &self.mb);
+        let rule = self.xseg_rule.map(|rule| match rule {
+            Rule::Calibrated => CoarseRule::Calibrated,
+            Rule::Slice => CoarseRule::Slice,
+            Rule::Volume => CoarseRule::Volume,
+        });
+        set(&mut config.coarse_rule, &rule);
         if self.xseg_threshold.is_some() {
             config.coarse_threshold = self.xseg_threshold;
         }

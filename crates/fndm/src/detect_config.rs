@@ -43,6 +43,18 @@ pub enum ThresholdScope {
     Volume,
 }
 
+/// How the soft coarse map becomes x_seg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CoarseRule {
+    /// Above the threshold that was calibrated on healthy slices.
+    Calibrated,
+    /// Above that and above Otsu's threshold of the slice's soft map.
+    Slice,
+    /// Above that and above Otsu's threshold of the soft map of all slices of the patient.
+    Volume,
+}
+
 /// How a slice is examined: the constants of §2 and §3 of the paper, and the ones that it leaves open.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -64,7 +76,9 @@ pub struct DetectConfig {
     /// Whether the coarse map is shown to the UNet while encoding too. What differs between the two directions is what
     /// disappears, so the default is no.
     pub coarse_when_encoding: bool,
-    /// Soft coarse values above this are in x_seg; `None`: as calibrated on healthy slices.
+    /// How the soft coarse map becomes x_seg.
+    pub coarse_rule: CoarseRule,
+    /// Takes the place of the threshold that was calibrated on healthy slices.
     pub coarse_threshold: Option<f32>,
     /// x_seg grows by this many pixels.
     pub coarse_dilation: usize,
@@ -100,6 +114,7 @@ impl Default for DetectConfig {
             encode_label: 1,
             sample_label: 0,
             coarse_when_encoding: false,
+            coarse_rule: CoarseRule::Slice,
             coarse_threshold: None,
             coarse_dilation: 1,
             fresh_noise: false,

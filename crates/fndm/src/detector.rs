@@ -10,7 +10,7 @@ use fndm_solver::NoiseSchedule;
 use ndarray::{Array3, Array4, Axis, concatenate, s};
 
 use crate::{
-    DetectConfig, Error, Method, ModelConfig, Result, anomaly,
+    CoarseRule, DetectConfig, Error, Method, ModelConfig, Result, ThresholdScope, anomaly,
     round_trip::{RoundTrip, batch_tensor},
 };
 
@@ -265,7 +265,7 @@ impl Detector {
         let images = batch_tensor(slices.images.view(), &self.device)?;
         let head = slices.head.view();
         let soft = self.bank.score_maps(&self.features, &images, Some(head))?;
-        let threshold = match config.coarse_threshold {
+        let calibrated = match config.coarse_threshold {
             Some(threshold) => threshold,
             None => self.bank.threshold()?,
         };
@@ -273,7 +273,27 @@ impl Detector {
             dilation: config.coarse_dilation,
             ..self.bank.coarse_config().clone()
         };
-        let x_seg = settings.binarise(soft.view(), head, threshold)?;
+        let scope = match config.coarse_rule {
+            CoarseRule::Calibrated => {
+                let x_seg = settings.binarise(soft.view(), head, calibrated)?;
+                return Ok((soft, x_seg));
+            }
+            CoarseRule::Slice => ThresholdScope::Slice,
+            CoarseRule::Volume => ThresholdScope::Volume,
+        };
+        let inner = slices.eroded_head(settings.head_erosion);
+        let otsu = anomaly::threshold(soft.view(), inner.view(), scope)?;
+        let mut x_seg = Array3::from_elem(soft.dim(), false);
+        for (i, threshold) in otsu.thresholds.into_iter().enumerate() {
+            let one = s![i..i + 1, .., ..];
+            // An infinite threshold stands for a slice with no head.
+            let mask = settings.binarise(
+                soft.slice(one),
+                slices.head.slice(one),
+                threshold.max(calibrated),
+            )?;
+            x_seg.slice_mut(one).assign(&mask);
+        }
         Ok((soft, x_seg))
     }
 }

@@ -47,7 +47,7 @@ mod training;
 
 pub use anomaly::{Thresholded, anomaly_map, threshold};
 pub use cohort::{PHANTOM_SEQUENCES, Source, copies};
-pub use detect_config::{DetectConfig, Parts, ThresholdScope};
+pub use detect_config::{CoarseRule, DetectConfig, Parts, ThresholdScope};
 pub use detector::{Detection, Detector, SliceMaps};
 pub use error::{Error, Result};
 pub use evaluation::{Case, CaseScore, Evaluation, Level, Row, evaluate};

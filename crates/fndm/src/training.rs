@@ -61,8 +61,8 @@ pub struct StageRecord {
     pub iterations: u64,
     /// Wall time in seconds.
     pub seconds: f64,
-    /// Mean loss of the last iterations (at most 200).
-    pub loss: f64,
+    /// Mean loss of the last iterations (at most 200) of the last session; `None` where that had none.
+    pub loss: Option<f64>,
 }
 
 /// A patient that wasn't used, and why.
@@ -196,7 +196,7 @@ pub fn train_model(
                 let so_far = StageRecord {
                     iterations: report.iteration,
                     seconds: report.elapsed_s,
-                    loss: report.loss,
+                    loss: Some(report.loss),
                 };
                 let record = TrainingRecord {
                     diffusion: so_far,
@@ -317,7 +317,7 @@ where
     let record = StageRecord {
         iterations: trainer.iteration(),
         seconds: trainer.elapsed_s(),
-        loss: recent.iter().sum::<f64>() / recent.len().max(1) as f64,
+        loss: (!recent.is_empty()).then(|| recent.iter().sum::<f64>() / recent.len() as f64),
     };
     Ok((ended, record))
 }
