@@ -1,5 +1,10 @@
 //! From two images to a mask: subtract, sum over sequences, smooth, threshold by Otsu inside the head.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "array views are passed by value, as is usual with ndarray"
+)]
+
 use fndm_memory::{Edge, gaussian_blur};
 use ndarray::{Array3, ArrayView3, ArrayView4, Axis, Zip};
 

@@ -221,14 +221,14 @@ impl Detector {
             let range = first..(first + config.batch).min(n);
             let size = range.len();
             let images = batch_tensor(
-                slices.images.slice(s![range.clone(), .., .., ..]),
+                &slices.images.slice(s![range.clone(), .., .., ..]),
                 &self.device,
             )?;
             let region = x_seg
                 .slice(s![range, .., ..])
                 .mapv(|inside| f32::from(u8::from(inside)))
                 .insert_axis(Axis(1));
-            let region = batch_tensor(region.view(), &self.device)?;
+            let region = batch_tensor(&region.view(), &self.device)?;
             let batch = trip.run(&images, &region, first, &mut || {
                 done += size;
                 progress(done as f64 / total as f64);
@@ -262,7 +262,7 @@ impl Detector {
         slices: &PatientSlices,
         config: &DetectConfig,
     ) -> Result<(Array3<f32>, Array3<bool>)> {
-        let images = batch_tensor(slices.images.view(), &self.device)?;
+        let images = batch_tensor(&slices.images.view(), &self.device)?;
         let head = slices.head.view();
         let soft = self.bank.score_maps(&self.features, &images, Some(head))?;
         let calibrated = match config.coarse_threshold {

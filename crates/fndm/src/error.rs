@@ -111,7 +111,7 @@ impl Error {
     pub(crate) fn option(
         name: &'static str,
         expected: impl Into<String>,
-        got: impl ToString,
+        got: impl std::fmt::Display,
     ) -> Self {
         Self::Option {
             name,

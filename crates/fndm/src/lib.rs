@@ -25,9 +25,8 @@
 //! - [`Detector`], [`DetectConfig`], [`Detection`], [`SliceMaps`]: encode, sample as healthy, subtract, threshold.
 //! - [`TrainPlan`], [`train_model`]: from slices with one bit each to a model folder ([`ModelConfig`]).
 //! - [`Source`], [`Method`], [`examine_case`], [`evaluate`], [`Report`]: the paper's ablation and plain FLAIR, scored.
-//! - [`Sheet`]: pictures.
-//! - Re-exports of the crates below: [`solver`], [`models`], [`memory`], [`data`], [`metrics`], [`kernels`],
-//!   [`train`].
+//! - Pictures: [`Sheet`].
+//! - The crates below, re-exported: [`solver`], [`models`], [`memory`], [`data`], [`metrics`], [`kernels`], [`train`].
 
 mod anomaly;
 mod cohort;

@@ -212,7 +212,7 @@ impl<'a> RoundTrip<'a> {
 }
 
 /// An array as a tensor on the device.
-pub(crate) fn batch_tensor(array: ArrayView4<'_, f32>, device: &Device) -> Result<Tensor> {
+pub(crate) fn batch_tensor(array: &ArrayView4<'_, f32>, device: &Device) -> Result<Tensor> {
     let dims = array.dim();
     let values: Vec<f32> = array.iter().copied().collect();
     Ok(Tensor::from_vec(values, dims, device)?.to_dtype(DType::F32)?)

@@ -1,5 +1,10 @@
 //! Contact sheets: one row a slice, one column a stage of the method, as PNG.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "array views are passed by value, as is usual with ndarray"
+)]
+
 use std::path::Path;
 
 use ndarray::{ArrayView2, Zip};

@@ -1,6 +1,6 @@
 //! From patients to a model folder: classifier, memory bank, diffusion model, in this order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +25,12 @@ use crate::{
 
 /// One training patient in this many is held apart from the memory bank: its healthy slices calibrate the threshold.
 const CALIBRATION_SHARE: usize = 8;
+
+/// Iterations between checkpoints.
+const CHECKPOINT_EVERY: u64 = 500;
+
+/// Iterations that the recorded loss is the mean of.
+const RECENT: usize = 200;
 
 /// Everything that decides what comes out of a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -181,7 +187,7 @@ pub fn train_model(
     let bank = build_bank(plan, &set, classifier, device, stop, on_event)?;
     let Some(bank) = bank else { return Ok(None) };
     record.memory_rows = bank.len();
-    bank.save(&folder.join(file_names::MEMORY))?;
+    bank.save(folder.join(file_names::MEMORY))?;
 
     let mut trainer =
         DiffusionTrainer::new(&plan.diffusion_training, &plan.unet, set, plan.seed, device)?;
@@ -211,8 +217,6 @@ pub fn train_model(
     write_model(folder, plan, record.clone(), &trainer.ema_tensors()?)?;
     Ok(Some(record))
 }
-
-const CHECKPOINT_EVERY: u64 = 500;
 
 fn write_model(
     folder: &Path,
@@ -283,37 +287,26 @@ fn load(
     Ok((SliceSet::from_patients(all)?, left_out))
 }
 
-fn run_stage<T: Trainer>(
+fn run_stage<T: Trainer + Budget>(
     trainer: &mut T,
     folder: &Path,
     stop: &StopFlag,
     on_step: &mut dyn FnMut(&T, &StepReport, f64) -> Result<()>,
-) -> Result<(Ended, StageRecord)>
-where
-    T: Budget,
-{
+) -> Result<(Ended, StageRecord)> {
     let config = RunConfig {
         folder: folder.to_path_buf(),
         checkpoint_every: CHECKPOINT_EVERY,
         keep: 2,
         ..RunConfig::default()
     };
-    let mut recent = Vec::new();
-    let mut failed = None;
-    let ended = fndm_train::run(trainer, &config, stop, |trainer, report| {
-        if recent.len() == 200 {
-            recent.remove(0);
+    let mut recent = VecDeque::with_capacity(RECENT);
+    let ended = fndm_train::try_run(trainer, &config, stop, |trainer, report| {
+        if recent.len() == RECENT {
+            recent.pop_front();
         }
-        recent.push(report.loss);
-        if let Err(error) = on_step(trainer, report, trainer.share()) {
-            // The trainer has no channel for this: stop it, and tell below.
-            failed = Some(error);
-            stop.stop();
-        }
+        recent.push_back(report.loss);
+        on_step(trainer, report, trainer.share())
     })?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
     let record = StageRecord {
         iterations: trainer.iteration(),
         seconds: trainer.elapsed_s(),
@@ -373,7 +366,7 @@ fn build_bank(
     let pick = |indices: &[usize]| -> Result<_> {
         let images = set.images.select(Axis(0), indices);
         let head = set.head.select(Axis(0), indices);
-        Ok((batch_tensor(images.view(), device)?, head))
+        Ok((batch_tensor(&images.view(), device)?, head))
     };
     let mut on_progress = |progress| {
         on_event(TrainEvent::Memory(progress));
