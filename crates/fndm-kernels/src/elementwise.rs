@@ -1,5 +1,6 @@
 //! Operations that only move memory, in one threaded pass each.
 
+use crate::combination;
 use crate::config::fast_path;
 use crate::memory::{Input, Shared, filled, parallel};
 use crate::plain;
@@ -43,7 +44,8 @@ pub fn linear_combination(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
     }
     let tensors: Vec<&Tensor> = terms.iter().map(|(_, t)| *t).collect();
     if !fast_path(&tensors) {
-        return plain::linear_combination(terms);
+        return combination::linear_combination(terms)
+            .unwrap_or_else(|| plain::linear_combination(terms));
     }
     if !tensors.iter().any(|t| t.track_op()) {
         return untracked_combination(terms);

@@ -56,6 +56,7 @@
 
 mod alloc;
 mod attention;
+mod combination;
 mod config;
 mod conv;
 mod elementwise;

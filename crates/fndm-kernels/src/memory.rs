@@ -45,6 +45,7 @@ pub(crate) struct Scratch {
 
 /// Floats of the mark behind the end in debug builds, and their value.
 const GUARD: usize = if cfg!(debug_assertions) { 64 } else { 0 };
+#[cfg(debug_assertions)]
 const MARK: f32 = -7.062_5e30;
 
 /// Writes the mark.

@@ -1,5 +1,6 @@
 //! Operations applied to tensors, and a backward pass that spares candle's bookkeeping.
 
+use crate::config::fast_path;
 use crate::elementwise::untracked_combination;
 use candle_core::backprop::GradStore;
 use candle_core::{
@@ -90,6 +91,27 @@ impl Tape {
             }
         }
         Ok(grads)
+    }
+
+    /// As [`backward`](Self::backward), from the gradient `dy` of a tensor `y` of the same shape: the gradients of
+    /// the sum of `y * dy`.
+    ///
+    /// # Errors
+    /// Those of the operations' backward passes, and shapes that differ.
+    pub fn backward_from(self, y: &Tensor, dy: &Tensor) -> Result<GradStore> {
+        if y.dims() != dy.dims() {
+            candle_core::bail!(
+                "backward: expected a gradient of shape {:?}, got {:?}",
+                y.dims(),
+                dy.dims()
+            );
+        }
+        let root = if fast_path(&[y, dy]) {
+            y.apply_op1(Inject(dy.clone()))?
+        } else {
+            (y * dy)?.sum_all()?
+        };
+        self.backward(&root)
     }
 }
 
