@@ -38,7 +38,9 @@
 //! | [`add`], [`cat_channels`], [`linear_combination`], [`upsample_nearest_2x`], [`avg_pool_2x`] | one threaded pass |
 //! | [`adam_step`], [`ema_update`] | in place on variables, one pass |
 //! | [`Tape`] | a backward pass without candle's bookkeeping |
+//! | [`panel_products`], [`pack_panel`] | rows times rows, a panel at a time |
 //! | [`CachingAlloc`] | a global allocator that keeps large blocks |
+//! | [`MappedFile`] | a file's bytes without reading them first |
 //!
 //! # Switches
 //!
@@ -60,10 +62,12 @@ mod combination;
 mod config;
 mod conv;
 mod elementwise;
+mod mapped;
 mod memory;
 mod norm;
 mod optim;
 mod plain;
+mod products;
 mod simd;
 mod tape;
 mod tensor;
@@ -74,8 +78,9 @@ pub use attention::attention;
 pub use config::{Backend, Precision, backend, precision, set_backend, set_precision};
 pub use conv::Conv2d;
 pub use elementwise::{add, avg_pool_2x, cat_channels, linear_combination, upsample_nearest_2x};
+pub use mapped::MappedFile;
 pub use norm::{group_norm, group_norm_silu, silu};
-
 pub use optim::{AdamStep, adam_step, ema_update};
+pub use products::{PANEL_ROWS, pack_panel, panel_products};
 pub use simd::{Isa, set_simd};
 pub use tape::Tape;
