@@ -15,7 +15,9 @@ use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, Side};
 use fndm::memory::{MemoryConfig, Score};
 use fndm::models::{ClassifierConfig, UNetConfig};
-use fndm::train::{ClassifierTrainConfig, DiffusionConfig, StepReport, StopFlag, TimeSampling};
+use fndm::train::{
+    ClassifierTrainConfig, DiffusionConfig, RateSchedule, StepReport, StopFlag, TimeSampling,
+};
 use fndm::{
     DetectConfig, FeatureConfig, Method, PHANTOM_SEQUENCES, Source, TrainEvent, TrainPlan,
     train_model,
@@ -57,15 +59,15 @@ struct Options {
     /// Highest slice used
     #[arg(long, value_name = "F", default_value_t = 1.)]
     z_high: f64,
-    /// Time budget of the classifier's training
-    #[arg(long, value_name = "MIN", default_value_t = 15.)]
-    classifier_minutes: f64,
+    /// Time budget of the classifier's training; 15 where no budget is given
+    #[arg(long, value_name = "MIN")]
+    classifier_minutes: Option<f64>,
     /// Iteration budget of the classifier's training
     #[arg(long, value_name = "N")]
     classifier_iterations: Option<u64>,
-    /// Time budget of the diffusion model's training
-    #[arg(long, value_name = "MIN", default_value_t = 60.)]
-    minutes: f64,
+    /// Time budget of the diffusion model's training; 60 where no budget is given
+    #[arg(long, value_name = "MIN")]
+    minutes: Option<f64>,
     /// Iteration budget of the diffusion model's training
     #[arg(long, value_name = "N")]
     iterations: Option<u64>,
@@ -78,6 +80,9 @@ struct Options {
     /// Learning rate of Adam, for both networks
     #[arg(long, value_name = "LR", default_value_t = 3e-4)]
     lr: f64,
+    /// Let the rate fall by half a cosine to a twentieth at the last iteration; needs both iteration budgets
+    #[arg(long, requires = "iterations", requires = "classifier_iterations")]
+    cosine: bool,
     /// Width of the UNet's first level, a multiple of 32
     #[arg(long, value_name = "C", default_value_t = 32)]
     width: usize,
@@ -95,6 +100,12 @@ struct Options {
     device: String,
     #[command(flatten)]
     method: common::MethodOptions,
+}
+
+/// Seconds of a training: the default counts only where no iterations were asked for.
+fn budget(minutes: Option<f64>, iterations: Option<u64>, default: f64) -> Option<f64> {
+    let minutes = minutes.or(iterations.is_none().then_some(default));
+    minutes.map(|minutes| 60. * minutes)
 }
 
 fn plan(options: &Options) -> Result<TrainPlan> {
@@ -129,19 +140,30 @@ fn plan(options: &Options) -> Result<TrainPlan> {
     let mut classifier_training = ClassifierTrainConfig {
         batch: options.classifier_batch,
         iterations: options.classifier_iterations,
-        time_budget_s: Some(60. * options.classifier_minutes),
+        time_budget_s: budget(
+            options.classifier_minutes,
+            options.classifier_iterations,
+            15.,
+        ),
         // The memory bank takes its features at low noise, and guidance needs all levels: lean to the former.
         times: TimeSampling::Power { exponent: 2. },
         ..ClassifierTrainConfig::default()
     };
+    let rate = if options.cosine {
+        RateSchedule::Cosine { final_share: 0.05 }
+    } else {
+        RateSchedule::Constant
+    };
     classifier_training.optimizer.lr = options.lr;
+    classifier_training.optimizer.rate = rate;
     let mut diffusion_training = DiffusionConfig {
         batch: options.batch,
         iterations: options.iterations,
-        time_budget_s: Some(60. * options.minutes),
+        time_budget_s: budget(options.minutes, options.iterations, 60.),
         ..DiffusionConfig::default()
     };
     diffusion_training.optimizer.lr = options.lr;
+    diffusion_training.optimizer.rate = rate;
     let mut detect = BTreeMap::new();
     for method in Method::ALL {
         if let Some(parts) = method.parts() {
