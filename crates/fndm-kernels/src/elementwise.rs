@@ -278,7 +278,7 @@ kernel! {
 }
 
 /// `(B, C, h, w)` to twice the size.
-fn expanded(x: &[f32], h: usize, w: usize, scale: f32) -> Vec<f32> {
+pub(crate) fn expanded(x: &[f32], h: usize, w: usize, scale: f32) -> Vec<f32> {
     by_planes(x.len(), h * w, x.len() * 4, |first, n, out| {
         let (isa, src) = (Isa::current(), Input(x).at(first * h * w));
         // SAFETY: `n` planes are in range of both.
@@ -287,7 +287,7 @@ fn expanded(x: &[f32], h: usize, w: usize, scale: f32) -> Vec<f32> {
 }
 
 /// `(B, C, 2h, 2w)` to half the size.
-fn reduced(x: &[f32], h: usize, w: usize, scale: f32) -> Vec<f32> {
+pub(crate) fn reduced(x: &[f32], h: usize, w: usize, scale: f32) -> Vec<f32> {
     by_planes(x.len() / 4, h * w, x.len() / 4, |first, n, out| {
         let (isa, src) = (Isa::current(), Input(x).at(first * 4 * h * w));
         // SAFETY: `n` planes are in range of both.

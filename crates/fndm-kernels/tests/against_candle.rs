@@ -99,6 +99,10 @@ fn convolution() -> Result<()> {
         compare(&format!("{name}, shifted"), &inputs, 3e-5, |t| {
             Conv2d::new(t[1].clone(), Some(t[2].clone()), stride)?.forward_shifted(&t[0], &t[3])
         })?;
+        let inputs = [x.clone(), weight.clone(), random(&mut rng, &[co])?];
+        compare(&format!("{name}, upsampled"), &inputs, 3e-5, |t| {
+            Conv2d::new(t[1].clone(), Some(t[2].clone()), stride)?.forward_upsampled(&t[0])
+        })?;
         compare(&format!("{name}, no bias"), &[x, weight], 3e-5, |t| {
             Conv2d::new(t[1].clone(), None, stride)?.forward(&t[0])
         })?;

@@ -215,6 +215,66 @@ fn winograd_on_larger_maps() -> std::result::Result<(), String> {
     })
 }
 
+/// The convolution of an upsampled image, fused, against upsampling first.
+fn check_upsampled(small: &ConvCase, tolerance: f64) -> Result<()> {
+    let (h, w) = (small.h, small.w);
+    let c = &ConvCase {
+        h: 2 * h,
+        w: 2 * w,
+        ..*small
+    };
+    let mut rng = ChaCha8Rng::seed_from_u64(c.seed);
+    let x = draw(&mut rng, c.b * c.ci * h * w);
+    let weight = draw(&mut rng, c.co * c.ci * 9);
+    let bias = draw(&mut rng, c.co);
+    let dy = draw(&mut rng, c.b * c.co * c.h * c.w);
+    // Where pixel `i` of the large image comes from.
+    let source = |i: usize| {
+        let (plane, y, x) = (i / (c.h * c.w), i / c.w % c.h, i % c.w);
+        (plane * h + y / 2) * w + x / 2
+    };
+    let large: Vec<f32> = (0..c.b * c.ci * c.h * c.w).map(|i| x[source(i)]).collect();
+    let [y, dlarge, dw, db] = reference_conv(c, &large, &weight, &bias, &dy);
+    let mut dx = vec![0f64; x.len()];
+    for (i, g) in dlarge.iter().enumerate() {
+        dx[source(i)] += g;
+    }
+    let (xv, wv, bv) = (
+        Var::from_tensor(&tensor(&x, &[c.b, c.ci, h, w])?)?,
+        Var::from_tensor(&tensor(&weight, &[c.co, c.ci, 3, 3])?)?,
+        Var::from_tensor(&tensor(&bias, &[c.co])?)?,
+    );
+    let dyt = tensor(&dy, &[c.b, c.co, c.h, c.w])?;
+    let b = c.bias.then(|| bv.as_tensor().clone());
+    let out = Conv2d::new(wv.as_tensor().clone(), b, 1)?.forward_upsampled(&xv)?;
+    close("output", &out, &y, tolerance)?;
+    let grads = (&out * &dyt)?.sum_all()?.backward()?;
+    for (what, v, want) in [
+        ("input gradient", &xv, &dx),
+        ("weight gradient", &wv, &dw),
+        ("bias gradient", &bv, &db),
+    ] {
+        match grads.get(v) {
+            Some(g) => close(what, g, want, tolerance)?,
+            None if what == "bias gradient" && !c.bias => {}
+            None => candle_core::bail!("no {what}"),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn convolution_of_an_upsampled_image() -> std::result::Result<(), String> {
+    let strategy = conv_case(Just(3usize), 1..2usize);
+    on_every_isa(24, &strategy, |c| {
+        check_upsampled(&c, WINOGRAD)?;
+        set_precision(Precision::Exact);
+        let result = check_upsampled(&c, DIRECT);
+        set_precision(Precision::Fast);
+        result
+    })
+}
+
 #[test]
 fn exact_convolution() -> std::result::Result<(), String> {
     let strategy = conv_case(Just(3usize), 1..3usize);

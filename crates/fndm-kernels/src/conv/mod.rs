@@ -5,13 +5,16 @@ mod pointwise;
 mod winograd;
 
 use crate::config::{exact, fast_path};
+use crate::elementwise::{expanded, reduced, upsample_nearest_2x};
 use crate::memory::{Input, filled, parallel};
 use crate::plain;
 use crate::simd::{Isa, kernel};
 use crate::tape::{apply2, apply3};
 use crate::tensor::{contiguous, floats, from_floats, with_floats};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Tensor};
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
+use winograd::Resampling;
 
 /// The sizes of one convolution with same padding.
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +132,7 @@ impl Conv2d {
     /// # Errors
     /// When the channels of `x` aren't the weight's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.run(x, self.bias.as_ref())
+        self.run(x, self.bias.as_ref(), false)
     }
 
     /// As [`forward`](Self::forward), plus `shift` `(B, O)` on every pixel, at no cost: a time embedding, for one.
@@ -145,14 +148,40 @@ impl Conv2d {
             );
         }
         match &self.bias {
-            Some(bias) => self.run(x, Some(&shift.broadcast_add(bias)?)),
-            None => self.run(x, Some(shift)),
+            Some(bias) => self.run(x, Some(&shift.broadcast_add(bias)?), false),
+            None => self.run(x, Some(shift), false),
         }
     }
 
-    /// `bias` is `(O)` or `(B, O)`.
-    fn run(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    /// The convolution of `x` upsampled to twice its size (each pixel to 2x2), without the larger image in between:
+    /// `(B, I, H, W)` to `(B, O, 2H, 2W)` at stride 1.
+    ///
+    /// # Errors
+    /// When the channels of `x` aren't the weight's.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// # fn main() -> candle_core::Result<()> {
+    /// let weight = Tensor::zeros((8, 4, 3, 3), DType::F32, &Device::Cpu)?;
+    /// let conv = fndm_kernels::Conv2d::new(weight, None, 1)?;
+    /// let x = Tensor::ones((1, 4, 16, 16), DType::F32, &Device::Cpu)?;
+    /// assert_eq!(conv.forward_upsampled(&x)?.dims(), [1, 8, 32, 32]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn forward_upsampled(&self, x: &Tensor) -> Result<Tensor> {
+        let fused = self.stride == 1 && self.weight.dim(2)? == 3;
+        if fused {
+            self.run(x, self.bias.as_ref(), true)
+        } else {
+            self.forward(&upsample_nearest_2x(x)?)
+        }
+    }
+
+    /// `bias` is `(O)` or `(B, O)`; with `up`, `x` is upsampled first.
+    fn run(&self, x: &Tensor, bias: Option<&Tensor>, up: bool) -> Result<Tensor> {
         let (batch, c, h, w) = x.dims4()?;
+        let (h, w) = if up { (2 * h, 2 * w) } else { (h, w) };
         let (co, ci, k, _) = self.weight.dims4()?;
         if c != ci {
             candle_core::bail!("conv2d: expected {ci} input channels, got {:?}", x.dims());
@@ -160,7 +189,12 @@ impl Conv2d {
         let mut all = vec![x, &self.weight];
         all.extend(bias);
         if !fast_path(&all) || batch * h * w * ci * co == 0 {
-            return plain::conv2d(x, &self.weight, bias, self.stride);
+            let x = if up {
+                upsample_nearest_2x(x)?
+            } else {
+                x.clone()
+            };
+            return plain::conv2d(&x, &self.weight, bias, self.stride);
         }
         let op = ConvOp {
             shape: Shape {
@@ -173,6 +207,7 @@ impl Conv2d {
                 stride: self.stride,
             },
             exact: exact(),
+            up,
             packed: (!self.weight.track_op()).then(|| self.packed.clone()),
         };
         let (x, weight) = (contiguous(x)?, contiguous(&self.weight)?);
@@ -187,6 +222,8 @@ impl Conv2d {
 struct ConvOp {
     shape: Shape,
     exact: bool,
+    /// The input is upsampled first; `shape` is that of the larger image.
+    up: bool,
     /// Absent for weights that may change.
     packed: Option<Arc<Packed>>,
 }
@@ -222,6 +259,15 @@ impl ConvOp {
         }
     }
 
+    /// The input as the convolution sees it.
+    fn at_full_size<'a>(&self, x: &'a [f32]) -> Cow<'a, [f32]> {
+        if self.up {
+            Cow::Owned(expanded(x, self.shape.h / 2, self.shape.w / 2, 1.))
+        } else {
+            Cow::Borrowed(x)
+        }
+    }
+
     fn forward(
         &self,
         x: &[f32],
@@ -230,11 +276,19 @@ impl ConvOp {
     ) -> (CpuStorage, candle_core::Shape) {
         let (isa, s) = (Isa::current(), &self.shape);
         let y = if s.winograd(self.exact) {
-            self.winograd_weights(isa, w, false, |u| winograd::forward(isa, s, x, u, bias))
+            let resampling = if self.up {
+                Resampling::UpBefore
+            } else {
+                Resampling::None
+            };
+            self.winograd_weights(isa, w, false, |u| {
+                winograd::forward(isa, s, x, u, bias, resampling)
+            })
         } else if s.pointwise() {
             pointwise::forward(isa, s, x, w, bias)
         } else {
-            self.direct_weights(isa, w, false, |u| direct::forward(isa, s, x, u, bias))
+            let x = self.at_full_size(x);
+            self.direct_weights(isa, w, false, |u| direct::forward(isa, s, &x, u, bias))
         };
         (CpuStorage::F32(y), (s.batch, s.co, s.oh(), s.ow()).into())
     }
@@ -247,22 +301,32 @@ impl ConvOp {
                 co: s.ci,
                 ..*s
             };
+            let resampling = if self.up {
+                Resampling::SumAfter
+            } else {
+                Resampling::None
+            };
             self.winograd_weights(isa, w, true, |u| {
-                winograd::forward(isa, &turned, dy, u, None)
+                winograd::forward(isa, &turned, dy, u, None, resampling)
             })
         } else if s.pointwise() {
             pointwise::input_gradient(isa, s, dy, w)
         } else {
-            self.direct_weights(isa, w, true, |u| direct::input_gradient(isa, s, dy, u))
+            let dx = self.direct_weights(isa, w, true, |u| direct::input_gradient(isa, s, dy, u));
+            if self.up {
+                reduced(&dx, s.h / 2, s.w / 2, 1.)
+            } else {
+                dx
+            }
         }
     }
 
     fn weight_gradient(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
         let (isa, s) = (Isa::current(), &self.shape);
         if s.winograd(self.exact) {
-            winograd::weight_gradient(isa, s, x, dy)
+            winograd::weight_gradient(isa, s, x, dy, self.up)
         } else {
-            direct::weight_gradient(isa, s, x, dy)
+            direct::weight_gradient(isa, s, &self.at_full_size(x), dy)
         }
     }
 

@@ -4,6 +4,10 @@
 //! `Y = A^T [ sum over channels (G w G^T) . (B^T x B) ] A`, see Lavin and Gray, "Fast algorithms for convolutional neural
 //! networks" (2016). The 36 products over channels are matrix products. Lanes are channels throughout, so that any
 //! height and width fits; tiles past the edge are computed on zeros and not stored.
+//!
+//! An image that was upsampled to twice its size needs no more than 25 of the 36 products: the 6x6 block repeats the
+//! pixels of a 4x4 block, and the points at -1 then see nothing. The same holds for its gradient, where the four
+//! pixels of one are summed.
 
 use super::Shape;
 use crate::memory::{Input, Scratch, filled, parallel};
@@ -14,6 +18,8 @@ use crate::tile::{clear, from_lanes, outer_rows, product_rows, to_lanes};
 const TILES: usize = 32;
 /// Elements of a tile in the transformed domain.
 const POINTS: usize = 36;
+/// Of the six points of a row or column, those that an upsampled image has.
+const KEPT: [usize; 5] = [0, 1, 3, 4, 5];
 
 /// Sizes of one convolution in tiles.
 #[derive(Clone, Copy)]
@@ -31,6 +37,10 @@ struct Tiles {
     tw: usize,
     /// Tile rows in a task.
     rows: usize,
+    /// The input is given at half of `h` and `w`, and each of its pixels stands for four.
+    up: bool,
+    /// Each 2x2 block of the output is summed to one pixel.
+    down: bool,
 }
 
 impl Tiles {
@@ -47,7 +57,22 @@ impl Tiles {
             th,
             tw,
             rows: TILES.div_ceil(tw),
+            up: false,
+            down: false,
         }
+    }
+
+    /// Pixels of an input image as it is given, and of an output image as it is stored.
+    fn pixels(&self) -> (usize, usize) {
+        let all = self.h * self.w;
+        let of = |quarter: bool| if quarter { all / 4 } else { all };
+        (of(self.up), of(self.down))
+    }
+
+    /// The points whose products aren't zero or unused.
+    fn points(&self) -> impl Iterator<Item = usize> + use<> {
+        let all = !(self.up || self.down);
+        (0..POINTS).filter(move |p| all || (p / 6 != 2 && p % 6 != 2))
     }
 
     fn all_rows(&self) -> usize {
@@ -294,6 +319,89 @@ unsafe fn input_row<S: Simd>(
     }
 }
 
+/// B^T of the six pixels s0 s1 s1 s2 s2 s3, at the [`KEPT`] points.
+#[inline(always)]
+unsafe fn upsampled_points<S: Simd>(s: [S::V; 4]) -> [S::V; 5] {
+    unsafe {
+        let (c4, c5) = (S::splat(4.), S::splat(5.));
+        let a = S::fnma(c4, s[1], s[2]);
+        let d = S::sub(s[2], s[1]);
+        [
+            S::fma(c4, s[0], S::fnma(c5, s[1], s[2])),
+            S::add(a, a),
+            S::mul(S::splat(3.), d),
+            S::sub(S::zero(), d),
+            S::fma(c4, s[1], S::fnma(c5, s[2], s[3])),
+        ]
+    }
+}
+
+/// A^T m, with neighbours summed: `[y0 + y1, y2 + y3]`.
+#[inline(always)]
+unsafe fn summed_from_points<S: Simd>(m: [S::V; 6]) -> [S::V; 2] {
+    unsafe {
+        let two = S::add(m[1], m[1]);
+        let d = S::fma(S::splat(3.), m[3], S::sub(S::zero(), m[4]));
+        [
+            S::add(S::add(m[0], two), d),
+            S::fma(S::splat(4.), d, S::add(two, m[5])),
+        ]
+    }
+}
+
+/// As [`input_row`] for an image at half of `h` and `w`, upsampled: `buf` of `4 * (2 tw + 2) * 16` floats.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn upsampled_row<S: Simd>(
+    image: *const f32,
+    (c, cp, h, w): (usize, usize, usize, usize),
+    ty: usize,
+    tw: usize,
+    buf: *mut f32,
+    v: *mut f32,
+    plane: usize,
+) {
+    unsafe {
+        let (h, w) = (h / 2, w / 2);
+        let line = (2 * tw + 2) * 16;
+        for block in 0..cp / 16 {
+            let lanes = (c - 16 * block).min(16);
+            for y in 0..4 {
+                let dst = buf.add(y * line);
+                if 2 * ty + y == 0 || 2 * ty + y > h {
+                    clear::<S>(dst, 2 * tw + 2);
+                } else {
+                    let src = image.add((16 * block * h + 2 * ty + y - 1) * w);
+                    clear::<S>(dst, 1);
+                    to_lanes::<S>(src, h * w, lanes, w, dst.add(16), 16);
+                    clear::<S>(dst.add(16 * (w + 1)), 2 * tw + 1 - w);
+                }
+            }
+            for tx in 0..tw {
+                let d = buf.add(32 * tx);
+                let mut t = [[S::zero(); 4]; 5];
+                for j in 0..4 {
+                    let mut col = [S::zero(); 4];
+                    for y in 0..4 {
+                        col[y] = S::load(d.add(y * line + 16 * j));
+                    }
+                    let r = upsampled_points::<S>(col);
+                    for i in 0..5 {
+                        t[i][j] = r[i];
+                    }
+                }
+                let dst = v.add(tx * cp + 16 * block);
+                for i in 0..5 {
+                    let r = upsampled_points::<S>(t[i]);
+                    for j in 0..5 {
+                        S::store(dst.add((6 * KEPT[i] + KEPT[j]) * plane), r[j]);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// As [`input_row`] for a row of output gradients: `buf` of `4 * 4 tw * 16` floats.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
@@ -345,6 +453,60 @@ unsafe fn gradient_row<S: Simd>(
     }
 }
 
+/// One tile of 4x4 pixels from its products, plus `bias`, to rows of `line` floats.
+#[inline(always)]
+unsafe fn output_tile<S: Simd>(
+    src: *const f32,
+    plane: usize,
+    bias: S::V,
+    dst: *mut f32,
+    line: usize,
+) {
+    unsafe {
+        let mut t = [[S::zero(); 6]; 4];
+        for j in 0..6 {
+            let mut col = [S::zero(); 6];
+            for i in 0..6 {
+                col[i] = S::load(src.add((6 * i + j) * plane));
+            }
+            let r = output_from_points::<S>(col);
+            for i in 0..4 {
+                t[i][j] = r[i];
+            }
+        }
+        for i in 0..4 {
+            let r = output_from_points::<S>(t[i]);
+            for j in 0..4 {
+                S::store(dst.add(i * line + j * 16), S::add(r[j], bias));
+            }
+        }
+    }
+}
+
+/// As [`output_tile`], with each 2x2 block summed.
+#[inline(always)]
+unsafe fn summed_tile<S: Simd>(src: *const f32, plane: usize, dst: *mut f32, line: usize) {
+    unsafe {
+        let mut t = [[S::zero(); 6]; 2];
+        for j in KEPT {
+            let mut col = [S::zero(); 6];
+            for i in KEPT {
+                col[i] = S::load(src.add((6 * i + j) * plane));
+            }
+            let r = summed_from_points::<S>(col);
+            for i in 0..2 {
+                t[i][j] = r[i];
+            }
+        }
+        for i in 0..2 {
+            let r = summed_from_points::<S>(t[i]);
+            for j in 0..2 {
+                S::store(dst.add(i * line + j * 16), r[j]);
+            }
+        }
+    }
+}
+
 kernel! {
     /// Output rows of one task, for output channels `o..last`. `v`: `36 * (tiles * cip + 16)`, `m`: `36 * (tiles * 32 + 16)`,
     /// `buf`: `6 * (4 tw + 2) * 16` floats.
@@ -359,17 +521,28 @@ kernel! {
         let vplane = tiles * s.cip + 16;
         let mplane = tiles * 32 + 16;
         let uplane = s.ci * s.cop;
-        let pixels = s.h * s.w;
+        let (pixels_in, pixels) = s.pixels();
         for row in 0..rows {
             let (b, ty) = ((first + row) / s.th, (first + row) % s.th);
-            let image = x.add(b * s.ci * pixels);
+            let image = x.add(b * s.ci * pixels_in);
             let dst = v.add(row * s.tw * s.cip);
-            input_row::<S>(image, (s.ci, s.cip, s.h, s.w), ty, s.tw, buf, dst, vplane);
+            let size = (s.ci, s.cip, s.h, s.w);
+            if s.up {
+                upsampled_row::<S>(image, size, ty, s.tw, buf, dst, vplane);
+            } else {
+                input_row::<S>(image, size, ty, s.tw, buf, dst, vplane);
+            }
+        }
+        if s.up {
+            for i in 0..6 {
+                clear::<S>(m.add((12 + i) * mplane), tiles * 2);
+                clear::<S>(m.add((6 * i + 2) * mplane), tiles * 2);
+            }
         }
         let mut o = o;
         while o < last {
             let width = (s.cop - o).min(32);
-            for p in 0..POINTS {
+            for p in s.points() {
                 let (vp, mp) = (v.add(p * vplane), m.add(p * mplane));
                 product_rows::<S>(
                     tiles, width, |r| vp.add(r * s.cip), &[(0, 0)], s.ci,
@@ -385,30 +558,21 @@ kernel! {
                 for row in 0..rows {
                     let (b, ty) = ((first + row) / s.th, (first + row) % s.th);
                     let bv = if bias.is_null() { S::zero() } else { S::load_first(bias.add(b * bias_step + c0), lanes) };
-                    let line = 4 * s.tw * 16;
+                    // Stored rows and columns of a tile.
+                    let (n, rows_out, cols_out) = if s.down { (2, s.h / 2, s.w / 2) } else { (4, s.h, s.w) };
+                    let line = n * s.tw * 16;
                     for tx in 0..s.tw {
                         let src = m.add((row * s.tw + tx) * 32 + 16 * sub);
-                        let mut t = [[S::zero(); 6]; 4];
-                        for j in 0..6 {
-                            let mut col = [S::zero(); 6];
-                            for i in 0..6 {
-                                col[i] = S::load(src.add((6 * i + j) * mplane));
-                            }
-                            let r = output_from_points::<S>(col);
-                            for i in 0..4 {
-                                t[i][j] = r[i];
-                            }
-                        }
-                        for i in 0..4 {
-                            let r = output_from_points::<S>(t[i]);
-                            for j in 0..4 {
-                                S::store(buf.add(i * line + (4 * tx + j) * 16), S::add(r[j], bv));
-                            }
+                        let dst = buf.add(n * tx * 16);
+                        if s.down {
+                            summed_tile::<S>(src, mplane, dst, line);
+                        } else {
+                            output_tile::<S>(src, mplane, bv, dst, line);
                         }
                     }
-                    for i in 0..(s.h - 4 * ty).min(4) {
-                        let dst = out.add((b * s.co + c0) * pixels + (4 * ty + i) * s.w);
-                        from_lanes::<S>(buf.add(i * line), 16, dst, pixels, lanes, s.w);
+                    for i in 0..(rows_out - n * ty).min(n) {
+                        let dst = out.add((b * s.co + c0) * pixels + (n * ty + i) * cols_out);
+                        from_lanes::<S>(buf.add(i * line), 16, dst, pixels, lanes, cols_out);
                     }
                 }
             }
@@ -417,16 +581,35 @@ kernel! {
     }
 }
 
-/// `(B, O, H, W)` from `(B, I, H, W)`.
+/// What else happens to the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resampling {
+    None,
+    /// The input is upsampled to twice its size first.
+    UpBefore,
+    /// Each 2x2 block of the output is summed: the gradient of `UpBefore`. Takes no bias.
+    SumAfter,
+}
+
+/// `(B, O, H, W)` from `(B, I, H, W)`, where H and W are those of `shape`; half of them on the small side of a
+/// resampling.
 pub(crate) fn forward(
     isa: Isa,
     shape: &Shape,
     x: &[f32],
     weights: &Weights,
     bias: Option<&[f32]>,
+    resampling: Resampling,
 ) -> Vec<f32> {
-    let s = Tiles::new(shape);
-    assert_eq!(x.len(), s.batch * s.ci * s.h * s.w);
+    let s = Tiles {
+        up: resampling == Resampling::UpBefore,
+        down: resampling == Resampling::SumAfter,
+        ..Tiles::new(shape)
+    };
+    assert!(resampling == Resampling::None || s.h % 2 == 0 && s.w % 2 == 0);
+    assert!(!s.down || bias.is_none());
+    let (pixels_in, pixels_out) = s.pixels();
+    assert_eq!(x.len(), s.batch * s.ci * pixels_in);
     assert_eq!((weights.inputs, weights.outputs), (s.ci, s.co));
     assert!(bias.is_none_or(|b| b.len() == s.co || b.len() == s.batch * s.co));
     let bias_step = if bias.is_some_and(|b| b.len() > s.co) {
@@ -445,7 +628,7 @@ pub(crate) fn forward(
     // SAFETY: the tasks cover every tile row once, a task writes the pixels of its rows for every channel, and the
     // scratch is of the sizes that the kernel states.
     unsafe {
-        filled(s.batch * s.co * s.h * s.w, |out| {
+        filled(s.batch * s.co * pixels_out, |out| {
             parallel(s.tasks() * groups, |i| {
                 let (task, o) = (i / groups, i % groups * per_group);
                 let tiles = s.rows * s.tw;
@@ -481,6 +664,7 @@ kernel! {
     ) {
         let s = *s;
         let pixels = s.h * s.w;
+        let (pixels_in, _) = s.pixels();
         let duplane = s.co * s.cip;
         clear::<S>(du, POINTS * duplane / 16);
         let mut at = first;
@@ -491,14 +675,19 @@ kernel! {
             let mplane = tiles * s.cop + 16;
             for row in 0..rows {
                 let (b, ty) = ((at + row) / s.th, (at + row) % s.th);
-                let image = x.add(b * s.ci * pixels);
+                let image = x.add(b * s.ci * pixels_in);
                 let dst = v.add(row * s.tw * s.cip);
-                input_row::<S>(image, (s.ci, s.cip, s.h, s.w), ty, s.tw, buf, dst, vplane);
+                let size = (s.ci, s.cip, s.h, s.w);
+                if s.up {
+                    upsampled_row::<S>(image, size, ty, s.tw, buf, dst, vplane);
+                } else {
+                    input_row::<S>(image, size, ty, s.tw, buf, dst, vplane);
+                }
                 let image = dy.add(b * s.co * pixels);
                 let dst = m.add(row * s.tw * s.cop);
                 gradient_row::<S>(image, (s.co, s.cop, s.h, s.w), ty, s.tw, buf, dst, mplane);
             }
-            for p in 0..POINTS {
+            for p in s.points() {
                 outer_rows::<S>(
                     s.co, s.cip, (1, tiles), m.add(p * mplane), (0, s.cop), v.add(p * vplane), (0, s.cip),
                     du.add(p * duplane), s.cip,
@@ -544,15 +733,25 @@ kernel! {
     }
 }
 
-/// The gradient of the weights, `(O, I, 3, 3)`.
-pub(crate) fn weight_gradient(isa: Isa, shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
-    let mut s = Tiles::new(shape);
+/// The gradient of the weights, `(O, I, 3, 3)`; `up`: x is given at half the size and upsampled first.
+pub(crate) fn weight_gradient(
+    isa: Isa,
+    shape: &Shape,
+    x: &[f32],
+    dy: &[f32],
+    up: bool,
+) -> Vec<f32> {
+    let mut s = Tiles {
+        up,
+        ..Tiles::new(shape)
+    };
     // Longer sums while both transforms stay in the second-level cache.
     while s.rows * s.tw < 128 && POINTS * 2 * s.rows * s.tw * (s.cip + s.cop) <= 192 << 10 {
         s.rows *= 2;
     }
     let s = s;
-    assert_eq!(x.len(), s.batch * s.ci * s.h * s.w);
+    assert!(!up || s.h % 2 == 0 && s.w % 2 == 0);
+    assert_eq!(x.len(), s.batch * s.ci * s.pixels().0);
     assert_eq!(dy.len(), s.batch * s.co * s.h * s.w);
     let part = POINTS * s.co * s.cip;
     // The parts depend on the shape alone, and so does the order of the sum.
