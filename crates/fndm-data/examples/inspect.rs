@@ -1,16 +1,21 @@
 //! What is in a data set's folder, what is wrong with it, and which slices would be used.
 //!
 //! ```text
-//! cargo run --example inspect -p fndm-data -- FOLDER flair,t1,t1ce [--z 0.3,0.85] [--size 64] [--sheet heads.png]
+//! cargo run --release --example inspect -p fndm-data -- FOLDER [SEQUENCE,SEQUENCE,...] [--z 0.3,0.85] [--size 64] [--sheet heads.png]
 //! ```
 //!
-//! The sheet shows, for each patient, slices from the lower to the upper end with the head's outline.
+//! Without sequences, those that every patient has are taken. The sheet shows, for each patient, slices
+//! from the lower to the upper end with the head's outline. Ends with 0 if all is well, 2 if something is
+//! wrong with some patients, 1 if nothing could be used.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
+use fndm_data::layout::{find_mask, list_sequences};
 use fndm_data::{
-    Limits, PatientSlices, Preprocess, Splits, find_identical_sequences, list_patients,
+    Limits, PatientSlices, Preprocess, Side, Splits, find_identical_sequences, list_patients,
     read_patient,
 };
 use ndarray::{Array2, Axis};
@@ -22,117 +27,205 @@ struct Arguments {
     sheet: Option<PathBuf>,
 }
 
-const USAGE: &str = "usage: inspect FOLDER SEQUENCE[,SEQUENCE...] [--z LOW,HIGH] [--size PIXELS] [--sheet FILE.png]";
+const USAGE: &str = "usage: inspect FOLDER [SEQUENCE,SEQUENCE,...] [--z LOW,HIGH] [--size PIXELS] [--sheet FILE.png]";
 
 fn arguments() -> Result<Arguments, Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
     let folder = words.next().ok_or(USAGE)?.into();
-    let sequences = words.next().ok_or(USAGE)?;
-    let mut preprocess = Preprocess::default();
-    let mut sheet = None;
+    let mut out = Arguments {
+        folder,
+        sequences: Vec::new(),
+        preprocess: Preprocess::default(),
+        sheet: None,
+    };
     while let Some(word) = words.next() {
+        if !word.starts_with("--") && out.sequences.is_empty() {
+            out.sequences = word.split(',').map(String::from).collect();
+            continue;
+        }
         let value = words.next().ok_or(USAGE)?;
         match word.as_str() {
             "--z" => {
                 let (low, high) = value.split_once(',').ok_or(USAGE)?;
-                preprocess.z_range = (low.parse()?, high.parse()?);
+                out.preprocess.z_range = (low.parse()?, high.parse()?);
             }
-            "--size" => preprocess.image_size = value.parse()?,
-            "--sheet" => sheet = Some(value.into()),
+            "--size" => out.preprocess.image_size = value.parse()?,
+            "--sheet" => out.sheet = Some(value.into()),
             _ => return Err(USAGE.into()),
         }
     }
-    preprocess.check()?;
-    Ok(Arguments {
-        folder,
-        sequences: sequences.split(',').map(String::from).collect(),
-        preprocess,
-        sheet,
-    })
+    out.preprocess.check()?;
+    Ok(out)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = arguments()?;
+fn main() -> ExitCode {
+    match inspect() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Slices and diseased slices of one side of the split.
+#[derive(Default)]
+struct Count {
+    patients: usize,
+    slices: usize,
+    diseased: usize,
+}
+
+fn inspect() -> Result<ExitCode, Box<dyn Error>> {
+    let mut arguments = arguments()?;
     let limits = Limits::default();
     let ids = list_patients(&arguments.folder)?;
-    println!("{} patients in {}", ids.len(), arguments.folder.display());
-    check_splits(&arguments.folder, &limits);
+    println!("{}: {} patients", arguments.folder.display(), ids.len());
+    let common = contents(&arguments.folder, &ids)?;
+    if arguments.sequences.is_empty() {
+        arguments.sequences = common;
+        println!("looked at: {}", arguments.sequences.join(", "));
+    }
+    let splits = splits(&arguments.folder, &limits);
+    println!();
 
-    let (mut slices, mut diseased, mut wrong) = (0, 0, 0);
+    let mut sides: BTreeMap<&str, Count> = BTreeMap::new();
+    let mut grids: BTreeMap<String, usize> = BTreeMap::new();
+    let mut wrong = Vec::new();
     let mut rows = Vec::new();
+    let mut used = 0;
+    println!(
+        "{:28} {:>15}  axes  {:>18}  slices used",
+        "patient", "voxels", "mm"
+    );
     for id in &ids {
         let folder = arguments.folder.join(id);
-        let patient = match read_patient(&folder, &arguments.sequences, &limits) {
-            Ok(patient) => patient,
+        let read = read_patient(&folder, &arguments.sequences, &limits);
+        let cut = read.and_then(|patient| Ok((arguments.preprocess.apply(&patient)?, patient)));
+        let (cut, patient) = match cut {
+            Ok(both) => both,
             Err(error) => {
-                println!("{id}: WRONG: {error}");
-                wrong += 1;
+                println!("{id:28} WRONG: {error}");
+                wrong.push(id);
                 continue;
             }
         };
-        let copies = find_identical_sequences(&patient);
-        let cut = match arguments.preprocess.apply(&patient) {
-            Ok(cut) => cut,
-            Err(error) => {
-                println!("{id}: WRONG: {error}");
-                wrong += 1;
-                continue;
-            }
-        };
+        used += 1;
         let volume = patient.reference()?;
         let codes: String = volume.axis_codes().iter().collect();
+        let size = volume.shape().map(|n| n.to_string()).join("x");
+        let spacing = volume.spacing().map(|s| format!("{s:.2}")).join(" x ");
+        *grids.entry(format!("{codes}, {spacing} mm")).or_default() += 1;
+        let side = side_of(splits.as_ref(), id);
+        let count = sides.entry(side).or_default();
+        count.patients += 1;
+        count.slices += cut.len();
         let labels = match &cut.labels {
             Some(labels) => {
-                let count = labels.iter().filter(|l| **l == 1).count();
-                diseased += count;
-                format!("{count} diseased")
+                let diseased = labels.iter().filter(|l| **l == 1).count();
+                count.diseased += diseased;
+                format!("{diseased} diseased")
             }
             None => "no mask".to_string(),
         };
         println!(
-            "{id}: {:?} {codes} {:.2?} mm, slices {}..={} used ({}, {labels})",
-            volume.shape(),
-            volume.spacing(),
+            "{id:28} {size:>15}  {codes}   {spacing:>18}  {} of {} ({} to {}), {labels}",
+            cut.len(),
+            cut.geometry.total_slices(),
             cut.z.first().copied().unwrap_or_default(),
             cut.z.last().copied().unwrap_or_default(),
-            cut.len(),
         );
+        let copies = find_identical_sequences(&patient);
         for (first, second) in &copies {
-            println!("{id}: WRONG: {second} is a copy of {first}");
+            println!("{id:28} WRONG: {second} is a copy of {first}");
         }
-        wrong += usize::from(!copies.is_empty());
-        slices += cut.len();
+        if !copies.is_empty() {
+            wrong.push(id);
+        }
         if arguments.sheet.is_some() {
             rows.push(row(&cut));
         }
     }
-    println!("{slices} slices, {diseased} diseased; something is wrong with {wrong} patients");
-    if let Some(path) = &arguments.sheet {
+
+    println!();
+    for (grid, patients) in &grids {
+        println!("grid: {grid}: {patients} patients");
+    }
+    for (side, count) in &sides {
+        println!(
+            "{side}: {} patients, {} slices, {} diseased",
+            count.patients, count.slices, count.diseased
+        );
+    }
+    if wrong.is_empty() {
+        println!("nothing is wrong");
+    } else {
+        println!("something is wrong with {} patients:", wrong.len());
+        for id in &wrong {
+            println!("  {id}");
+        }
+    }
+    if let (Some(path), false) = (&arguments.sheet, rows.is_empty()) {
         write_sheet(path, &rows)?;
         println!("heads: {}", path.display());
     }
-    Ok(())
+    Ok(match (used, wrong.len()) {
+        (0, _) => ExitCode::FAILURE,
+        (_, 0) => ExitCode::SUCCESS,
+        _ => ExitCode::from(2),
+    })
 }
 
-fn check_splits(folder: &Path, limits: &Limits) {
+/// Prints how many patients have which sequence; returns those that all have.
+fn contents(folder: &Path, ids: &[String]) -> Result<Vec<String>, Box<dyn Error>> {
+    let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    let mut masks = 0;
+    for id in ids {
+        for name in list_sequences(folder.join(id))? {
+            *found.entry(name).or_default() += 1;
+        }
+        // Two files that could be the mask are told with the patient, below.
+        masks += usize::from(!matches!(find_mask(folder.join(id)), Ok(None)));
+    }
+    let listed: Vec<String> = found
+        .iter()
+        .map(|(name, n)| format!("{name} {n}"))
+        .collect();
+    println!("files: {}, mask {masks}", listed.join(", "));
+    let all = found.into_iter().filter(|(_, n)| *n == ids.len());
+    Ok(all.map(|(name, _)| name).collect())
+}
+
+fn splits(folder: &Path, limits: &Limits) -> Option<Splits> {
     let path = folder.join("splits.json");
     if !path.is_file() {
-        println!("no splits.json");
-        return;
+        println!("splits: none (no splits.json)");
+        return None;
     }
-    let checked = Splits::read(&path, limits).and_then(|splits| {
+    let checked = Splits::read(path, limits).and_then(|splits| {
         splits.check_folders(folder)?;
         Ok(splits)
     });
     match checked {
-        Ok(splits) => println!(
-            "splits: {} train, {} val, {} test",
-            splits.train.len(),
-            splits.val.len(),
-            splits.test.len()
-        ),
-        Err(error) => println!("splits: WRONG: {error}"),
+        Ok(splits) => {
+            let counts =
+                Side::ALL.map(|side| format!("{} {}", side.name(), splits.side(side).len()));
+            println!("splits: {}; no patient on two sides", counts.join(", "));
+            Some(splits)
+        }
+        Err(error) => {
+            println!("splits: WRONG: {error}");
+            None
+        }
     }
+}
+
+fn side_of(splits: Option<&Splits>, id: &str) -> &'static str {
+    let Some(splits) = splits else { return "all" };
+    let side = Side::ALL
+        .into_iter()
+        .find(|side| splits.side(*side).iter().any(|p| p == id));
+    side.map_or("on no side", Side::name)
 }
 
 /// Ten slices side by side, first channel, with the head's outline in white.

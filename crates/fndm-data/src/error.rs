@@ -81,6 +81,39 @@ pub enum Error {
         /// The unpacker's own error.
         source: io::Error,
     },
+    /// A DICOM file cannot be parsed or decoded.
+    #[error("{}: not a usable DICOM file: {reason}", path.display())]
+    Dicom {
+        /// File.
+        path: PathBuf,
+        /// What the parser says.
+        reason: String,
+    },
+    /// DICOM slices that make no single volume.
+    #[error("{}: not one DICOM series: {reason}", folder.display())]
+    MixedSeries {
+        /// Folder.
+        folder: PathBuf,
+        /// What does not fit together.
+        reason: String,
+    },
+    /// Neighbouring slices of a DICOM series are not one step apart.
+    #[error(
+        "{}: slices are missing or stand twice: {} and {} are {gap:.3} mm apart, the others {usual:.3} mm",
+        folder.display(), first.display(), second.display()
+    )]
+    MissingSlices {
+        /// Folder.
+        folder: PathBuf,
+        /// File of the slice before the gap.
+        first: PathBuf,
+        /// File of the slice after it.
+        second: PathBuf,
+        /// Distance of the two in millimetres.
+        gap: f64,
+        /// The usual distance.
+        usual: f64,
+    },
     /// A text file (splits, manifest, table) cannot be understood.
     #[error("{}: {reason}", path.display())]
     Text {

@@ -27,6 +27,7 @@
 //!
 //! # Parts
 //! - [`nifti`]: NIfTI-1 and -2 in and out, within [`Limits`]. [`Volume`] is what comes of it.
+//! - `dicom` (feature `dicom`): series of slices as volumes.
 //! - [`affine`]: orientation codes, reorientation, voxel sizes.
 //! - [`layout`]: BraTS, ISLES (BIDS) and plain folders, manifests; [`list_patients`], [`read_patient`].
 //! - [`Patient`]: checked sequences on one grid; [`find_identical_sequences`].
@@ -34,6 +35,7 @@
 //! - [`labels`]: healthy or diseased per slice, from a table or from folders.
 //! - [`Preprocess`]: slicing, head mask, normalisation, resizing, all of which can be
 //!   undone; [`PatientSlices`] and, for training, [`SliceSet`].
+//! - [`loading`]: batches for training, from a compact cache, made ahead by threads.
 //! - [`freeform`] and [`corrupt`]: lesion-like masks, and what is done under them.
 //! - [`phantom`]: a procedural brain with lesions of known mask, for machines with no data.
 
@@ -44,11 +46,14 @@
 
 pub mod affine;
 pub mod corrupt;
+#[cfg(feature = "dicom")]
+pub mod dicom;
 mod error;
 pub mod freeform;
 pub mod labels;
 pub mod layout;
 mod limits;
+pub mod loading;
 pub mod nifti;
 mod patient;
 pub mod phantom;

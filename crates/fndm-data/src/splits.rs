@@ -208,7 +208,7 @@ impl Splits {
         self.check()?;
         for side in Side::ALL {
             for patient in self.side(side) {
-                if !is_plain_name(patient) || !root.join(patient).is_dir() {
+                if !is_inside(patient) || !root.join(patient).is_dir() {
                     return Err(Error::PatientWithoutFolder {
                         patient: patient.clone(),
                         side: side.name().to_string(),
@@ -221,9 +221,8 @@ impl Splits {
     }
 }
 
-/// Whether a patient's name is the name of a folder and nothing else, such as a path
-/// that leads out of the data set.
-fn is_plain_name(name: &str) -> bool {
+/// Whether a patient's name leads to a folder inside the data set: `id` or `group/id`, without `..`.
+fn is_inside(name: &str) -> bool {
     let mut parts = Path::new(name).components();
-    matches!(parts.next(), Some(Component::Normal(part)) if part == name) && parts.next().is_none()
+    !name.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
 }

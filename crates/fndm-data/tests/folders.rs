@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use fndm_data::labels::Labels;
-use fndm_data::layout::{Manifest, complete_patients, find_mask, find_sequence};
+use fndm_data::layout::{Manifest, complete_patients, find_mask, find_sequence, list_sequences};
 use fndm_data::{
     Error, Limits, Preprocess, Side, SliceSet, Splits, Volume, affine, list_patients, nifti,
     read_patient,
@@ -62,6 +62,51 @@ fn brats_2018_to_2021() {
     assert_eq!(found, (vec![6, 5], None));
 }
 
+/// The archives of 2018 and 2019 have a folder for each grade; one mask of 2020 has a name of its own.
+#[test]
+fn brats_2018_by_grade_and_odd_masks() {
+    let root = tree(&[
+        "HGG/Brats18_2013_11_1/Brats18_2013_11_1_flair.nii.gz",
+        "HGG/Brats18_2013_11_1/Brats18_2013_11_1_t1.nii.gz",
+        "HGG/Brats18_2013_11_1/Brats18_2013_11_1_seg.nii.gz",
+        "LGG/Brats18_TCIA09_141_1/Brats18_TCIA09_141_1_flair.nii.gz",
+        "LGG/Brats18_TCIA09_141_1/Brats18_TCIA09_141_1_t1.nii.gz",
+        "BraTS20_Training_355/BraTS20_Training_355_flair.nii",
+        "BraTS20_Training_355/W39_1998.09.19_Segm.nii",
+        // A patient with a folder for each sequence is no group.
+        "p1/flair/flair.nii",
+        "p1/t1/t1.nii",
+    ]);
+    let ids = [
+        "BraTS20_Training_355",
+        "HGG/Brats18_2013_11_1",
+        "LGG/Brats18_TCIA09_141_1",
+        "p1",
+    ];
+    assert_eq!(list_patients(root.path()).unwrap(), ids);
+    let limits = Limits::default();
+    let patient = read_patient(root.path().join(ids[1]), &["t1", "flair"], &limits).unwrap();
+    assert_eq!(patient.id, "Brats18_2013_11_1");
+    assert_eq!(number(&patient.sequences[0].1), 1);
+    assert_eq!(patient.mask.as_ref().map(number), Some(2));
+    let found = read_numbers(root.path(), ids[0], &["flair"]);
+    assert_eq!(found, (vec![5], Some(6)));
+    assert_eq!(
+        read_numbers(root.path(), "p1", &["t1", "flair"]),
+        (vec![8, 7], None)
+    );
+    let splits = splits(&[ids[1]], &[], &[ids[2], "p1"]);
+    splits.check_folders(root.path()).unwrap();
+    for name in ["HGG/no", "HGG/../p1", "/HGG", "HGG/./../../x"] {
+        let splits = self::splits(&[name], &[], &[]);
+        let error = splits.check_folders(root.path()).unwrap_err();
+        assert!(
+            matches!(error, Error::PatientWithoutFolder { .. }),
+            "{name}: {error}"
+        );
+    }
+}
+
 #[test]
 fn brats_2023() {
     let root = tree(&[
@@ -74,6 +119,8 @@ fn brats_2023() {
     let all = ["t1", "t1ce", "t2", "flair"];
     let found = read_numbers(root.path(), "BraTS-GLI-00000-000", &all);
     assert_eq!(found, (vec![1, 0, 3, 2], Some(4)));
+    let found = list_sequences(root.path().join("BraTS-GLI-00000-000")).unwrap();
+    assert_eq!(found, ["flair", "t1", "t1ce", "t2"]);
 }
 
 #[test]
@@ -87,6 +134,22 @@ fn isles_2022() {
     assert_eq!(list_patients(root.path()).unwrap(), ["sub-strokecase0001"]);
     let found = read_numbers(root.path(), "sub-strokecase0001", &["dwi", "adc", "flair"]);
     assert_eq!(found, (vec![0, 1, 2], Some(3)));
+    let found = list_sequences(root.path().join("sub-strokecase0001")).unwrap();
+    assert_eq!(found, ["adc", "dwi", "flair"]);
+}
+
+/// The layout of the challenge itself: raw data and derivatives side by side.
+#[test]
+fn isles_2022_with_rawdata() {
+    let root = tree(&[
+        "rawdata/sub-strokecase0002/ses-0001/sub-strokecase0002_ses-0001_dwi.nii.gz",
+        "rawdata/sub-strokecase0002/ses-0001/sub-strokecase0002_ses-0001_flair.nii.gz",
+        "derivatives/sub-strokecase0002/ses-0001/sub-strokecase0002_ses-0001_msk.nii.gz",
+    ]);
+    let raw = root.path().join("rawdata");
+    assert_eq!(list_patients(&raw).unwrap(), ["sub-strokecase0002"]);
+    let found = read_numbers(&raw, "sub-strokecase0002", &["flair", "dwi"]);
+    assert_eq!(found, (vec![1, 0], Some(2)));
 }
 
 #[test]
@@ -103,6 +166,10 @@ fn plain_names_and_close_calls() {
     assert_eq!(
         read_numbers(root.path(), "p1", &["t1ce", "t1"]),
         (vec![1, 0], Some(2))
+    );
+    assert_eq!(
+        list_sequences(root.path().join("p1")).unwrap(),
+        ["t1", "t1ce"]
     );
     // `<id>_<sequence>` is meant even where another name ends the same way.
     assert_eq!(read_numbers(root.path(), "p2", &["t1"]), (vec![3], None));

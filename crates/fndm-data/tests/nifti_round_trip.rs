@@ -240,6 +240,49 @@ fn what_cannot_be_written_is_refused() {
     assert!(matches!(error, Error::Shape { .. }), "{error}");
 }
 
+/// A file of two axes may have anything as the step of the third. Found by fuzzing: that step came
+/// to life when the slice was written with three axes.
+#[test]
+fn a_slice_of_two_axes_stays_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("v.nii");
+    let plane = Volume::new(Array3::ones((4, 5, 1)), affine::diagonal([1.0; 3]));
+    nifti::write_map(&path, &plane).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[40..42].copy_from_slice(&2i16.to_le_bytes());
+    // No matrix and no quaternion: the steps decide.
+    bytes[252..256].fill(0);
+    for step in [5.0f32, f32::NAN, f32::INFINITY, 0.0] {
+        bytes[88..92].copy_from_slice(&step.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let volume = nifti::read(&path, &Limits::default()).unwrap();
+        let again = folder.path().join("again.nii.gz");
+        nifti::write_map(&again, &volume).unwrap();
+        let again = nifti::read(&again, &Limits::default()).unwrap();
+        assert_eq!(again.affine, volume.affine, "step {step}");
+    }
+}
+
+#[test]
+fn a_place_that_the_format_cannot_hold_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |step: f64, length: usize| {
+        let volume = Volume::new(
+            Array3::ones((length, 1, 1)),
+            affine::diagonal([step, 1.0, 1.0]),
+        );
+        nifti::write_map(folder.path().join("v.nii"), &volume)
+    };
+    // Too large and too small for 32 bits; NIfTI-2, which long axes need, has 64.
+    for step in [1e39, 1e-46, f64::NAN, 0.0] {
+        let error = write(step, 3).unwrap_err();
+        assert!(matches!(error, Error::InvalidConfig { .. }), "{error}");
+    }
+    write(1e39, 40_000).unwrap();
+    let volume = nifti::read(folder.path().join("v.nii"), &Limits::default()).unwrap();
+    assert_eq!(volume.affine[0][0], 1e39);
+}
+
 #[test]
 fn a_pair_without_its_other_file() {
     let folder = tempfile::tempdir().unwrap();

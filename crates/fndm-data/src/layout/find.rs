@@ -1,9 +1,10 @@
 //! Finding patients and files in folders.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::manifest::Files;
-use super::names::{mask_names, sequence_names};
+use super::names::{common_name, mask_names, sequence_names};
 use crate::{Error, Limits, Result};
 
 /// Folders deeper than this below a patient's folder are not searched.
@@ -11,8 +12,12 @@ const DEPTH: usize = 3;
 /// Most files that are looked at in one patient's folder.
 const FILES: usize = 10_000;
 
-/// Names of the patients of a data set: its sub-folders that hold a NIfTI file, sorted.
-/// Hidden folders and `derivatives` are passed over.
+/// Patients of a data set: its sub-folders that hold a NIfTI file, sorted. Joined with `folder`,
+/// each is the patient's own folder. Hidden folders and `derivatives` are passed over.
+///
+/// A sub-folder may also be a group of patients, as `HGG` and `LGG` are in BraTS 2018 and 2019: its
+/// patients are given as `HGG/<id>`. It is taken for a group when it has no NIfTI file of its own,
+/// and every folder in it has at least two whose names begin with that folder's name.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::NoPatients`] when there is none; [`Error::Limit`] when there
@@ -28,8 +33,11 @@ pub fn list_patients(folder: impl AsRef<Path>) -> Result<Vec<String>> {
         if name.starts_with('.') || name == "derivatives" || !path.is_dir() {
             continue;
         }
-        if !files_below(&path)?.is_empty() {
-            patients.push(name.to_string());
+        let files = files_below(&path)?;
+        match members(&path, &files) {
+            Some(members) => patients.extend(members.iter().map(|id| format!("{name}/{id}"))),
+            None if !files.is_empty() => patients.push(name.to_string()),
+            None => {}
         }
         if patients.len() > limit {
             return Err(Error::Limit {
@@ -70,8 +78,31 @@ pub fn find_sequence(folder: impl AsRef<Path>, sequence: &str) -> Result<PathBuf
     })
 }
 
+/// The sequences that a patient's folder holds, by the ends of the names of its files, sorted. Those
+/// that are known under several names have the one that [`find_sequence`] takes as the first: `flair`
+/// for `t2f`. The mask is left out.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Limit`].
+pub fn list_sequences(folder: impl AsRef<Path>) -> Result<Vec<String>> {
+    let folder = folder.as_ref();
+    let id = id_of(folder).to_ascii_lowercase();
+    let masks = mask_names();
+    let mut found = std::collections::BTreeSet::new();
+    for file in files_below(folder)? {
+        let stem = stem(&file);
+        let rest = stem.strip_prefix(&id).unwrap_or(&stem);
+        let end = rest.rsplit('_').next().unwrap_or(rest);
+        let name = common_name(end.trim_start_matches(['-', '.']));
+        if !name.is_empty() && !masks.iter().any(|mask| mask == name) {
+            found.insert(name.to_string());
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
 /// The file of the lesion mask, if there is one: in the patient's folder, or in
-/// `derivatives/<id>` beside it (BIDS).
+/// `derivatives/<id>` beside it (BIDS), or beside the `rawdata` that it lies in.
 ///
 /// # Errors
 /// [`Error::AmbiguousSequence`], [`Error::Io`].
@@ -83,13 +114,36 @@ pub fn find_mask(folder: impl AsRef<Path>) -> Result<Option<PathBuf>> {
     if own.is_some() {
         return Ok(own);
     }
-    let Some(beside) = folder.parent().map(|p| p.join("derivatives").join(&id)) else {
+    let Some(mut root) = folder.parent() else {
         return Ok(None);
     };
+    if let (true, Some(above)) = (root.ends_with("rawdata"), root.parent()) {
+        root = above;
+    }
+    let beside = root.join("derivatives").join(&id);
     if !beside.is_dir() {
         return Ok(None);
     }
     choose(&id, "mask", &names, &files_below(&beside)?)
+}
+
+/// The patients of a folder that is a group of them; `None` for one that is a patient's.
+fn members(folder: &Path, files: &[PathBuf]) -> Option<Vec<String>> {
+    let mut named: BTreeMap<String, usize> = BTreeMap::new();
+    for file in files {
+        let inner = file.parent()?;
+        if inner.parent() != Some(folder) {
+            return None;
+        }
+        let (id, name) = (inner.file_name()?.to_str()?, file.file_name()?.to_str()?);
+        let after = name.strip_prefix(id)?;
+        if !after.starts_with(['_', '-']) {
+            return None;
+        }
+        *named.entry(id.to_string()).or_default() += 1;
+    }
+    let group = !named.is_empty() && named.values().all(|&files| files >= 2);
+    group.then(|| named.into_keys().collect())
 }
 
 impl Files {

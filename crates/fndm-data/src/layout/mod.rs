@@ -2,9 +2,9 @@
 //!
 //! A data set is a folder with one folder for each patient. Within it a file's role
 //! is the end of its name: `<anything>_flair.nii.gz`, `<anything>-t2f.nii.gz`, or
-//! `flair.nii.gz`. This covers BraTS 2018 to 2023, ISLES 2022 (BIDS, with `ses-*`,
-//! `anat`, `dwi` folders and masks under `derivatives`), and plain folders. For anything else, write a
-//! [`Manifest`].
+//! `flair.nii.gz`. This covers BraTS 2018 to 2023 (also with the groups `HGG` and `LGG`), ISLES 2022
+//! (BIDS, with `ses-*`, `anat`, `dwi` folders and masks under `derivatives`), and plain folders. For
+//! anything else, write a [`Manifest`].
 
 mod find;
 mod manifest;
@@ -14,7 +14,7 @@ use std::path::Path;
 
 use crate::{Error, Limits, Patient, Result, nifti};
 
-pub use find::{find_mask, find_sequence, list_patients};
+pub use find::{find_mask, find_sequence, list_patients, list_sequences};
 pub use manifest::{Files, Manifest};
 pub use names::{mask_names, sequence_names};
 

@@ -11,15 +11,20 @@
 //! writing. The tests compare with it where it is right.
 
 mod bytes;
+mod convert;
 mod datatype;
 mod gunzip;
 mod header;
+mod pair;
 mod place;
 mod read;
+mod source;
+mod voxels;
 mod write;
 
+pub use convert::Element;
 pub use datatype::DataType;
 pub use header::{Header, Version};
-pub use read::{Element, Image, read, read_bytes, read_header, read_image};
+pub use read::{Image, read, read_bytes, read_header, read_image};
 pub(crate) use write::write_text;
 pub use write::{write, write_like, write_map, write_mask};

@@ -80,6 +80,20 @@ impl Header {
         std::array::from_fn(|axis| zooms.get(axis).copied().unwrap_or(1.0))
     }
 
+    /// [`affine`](Self::affine) as it is read again from a file of this header: NIfTI-1 has 32-bit floats.
+    pub(super) fn stored_affine(&self) -> Option<Affine> {
+        if self.version == Version::Two {
+            return self.affine();
+        }
+        let single = |v: f64| f64::from(v as f32);
+        let mut stored = self.clone();
+        stored.sform = stored.sform.map(|row| row.map(single));
+        stored.quaternion = stored.quaternion.map(single);
+        stored.qoffset = stored.qoffset.map(single);
+        stored.pixdim = stored.pixdim.map(single);
+        stored.affine()
+    }
+
     /// Puts the volume elsewhere: the sform takes the matrix, the qform is dropped.
     pub(super) fn set_affine(&mut self, matrix: &Affine) {
         self.sform = std::array::from_fn(|row| matrix[row]);

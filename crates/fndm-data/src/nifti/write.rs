@@ -11,7 +11,7 @@ use ndarray::ArrayView3;
 
 use super::datatype::DataType;
 use super::header::{Header, Version};
-use crate::{Error, Result, Volume};
+use crate::{Error, Result, Volume, affine};
 
 /// Writes a mask as unsigned bytes: 1 where the voxel is above 0.5.
 ///
@@ -37,7 +37,8 @@ pub fn write_map(path: impl AsRef<Path>, map: &Volume) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::InvalidConfig`] for another suffix, for a value that an integer type
-/// cannot hold (it would be changed in silence), or for an axis that is too long; [`Error::Io`].
+/// cannot hold (it would be changed in silence), or for an affine that is not finite and
+/// invertible; [`Error::Shape`] for an empty axis; [`Error::Io`].
 pub fn write(path: impl AsRef<Path>, volume: &Volume, datatype: DataType) -> Result<()> {
     write_like(path, volume.data.view(), volume, datatype)
 }
@@ -117,10 +118,11 @@ fn header_for(like: &Volume, datatype: DataType) -> Result<Header> {
         Some(header) => header.clone(),
         None => Header::fresh(&shape, datatype),
     };
+    // The number of axes decides which steps of a file without a matrix count.
+    header.shape = shape.to_vec();
     if like.header.is_none() || header.affine() != Some(like.affine) {
         header.set_affine(&like.affine);
     }
-    header.shape = shape.to_vec();
     header.datatype = datatype;
     header.pair = false;
     header.big_endian = false;
@@ -133,6 +135,14 @@ fn header_for(like: &Volume, datatype: DataType) -> Result<Header> {
     }
     if shape.contains(&0) {
         return Err(Error::shape("array to write", "no empty axis", &shape));
+    }
+    let stored = header.stored_affine();
+    if !stored.as_ref().is_some_and(affine::is_invertible) {
+        return Err(Error::config(
+            "affine to write",
+            "finite and invertible in the numbers of the format",
+            format!("{:?}", like.affine),
+        ));
     }
     Ok(header)
 }

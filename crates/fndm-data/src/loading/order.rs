@@ -1,0 +1,102 @@
+//! Which slice comes when.
+
+use rand::seq::SliceRandom;
+
+use super::{Purpose, generator};
+use crate::{Error, Result};
+
+/// An endless order of slices: a fresh permutation every epoch, with a fixed share of diseased
+/// slices where one is asked for.
+///
+/// Draw `g` depends on (labels, seed, g) alone.
+///
+/// ```
+/// use fndm_data::loading::Order;
+/// let mut order = Order::new(&[0, 1, 0, 0], Some(0.5), 7)?;
+/// // Every second draw is the one diseased slice.
+/// let draws: Vec<usize> = (0..6).map(|g| order.at(g)).collect();
+/// assert_eq!(draws.iter().filter(|slice| **slice == 1).count(), 3);
+/// # Ok::<(), fndm_data::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Order {
+    seed: u64,
+    /// One pool, or healthy then diseased.
+    pools: Vec<Pool>,
+    diseased_share: Option<f64>,
+}
+
+#[derive(Debug, Clone)]
+struct Pool {
+    slices: Vec<usize>,
+    epoch: Option<u64>,
+    permutation: Vec<usize>,
+}
+
+impl Order {
+    /// `labels` has 1 for a diseased slice and 0 for a healthy one. Without `diseased_share`, an epoch
+    /// is every slice once; with it (0 to 1), healthy and diseased slices have epochs of their own.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a share out of range, or when there is no slice of a label that is needed.
+    pub fn new(labels: &[u8], diseased_share: Option<f64>, seed: u64) -> Result<Self> {
+        if let Some(share) = diseased_share.filter(|share| !(0.0..=1.0).contains(share)) {
+            return Err(Error::config("diseased_share", "0 to 1", share));
+        }
+        let of = |keep: &dyn Fn(u8) -> bool| -> Vec<usize> {
+            (0..labels.len()).filter(|&n| keep(labels[n])).collect()
+        };
+        let pools = match diseased_share {
+            None => vec![(of(&|_| true), true, "slices")],
+            Some(share) => vec![
+                (of(&|l| l == 0), share < 1.0, "healthy slices"),
+                (of(&|l| l != 0), share > 0.0, "diseased slices"),
+            ],
+        };
+        if let Some((.., name)) = pools
+            .iter()
+            .find(|(slices, needed, _)| *needed && slices.is_empty())
+        {
+            return Err(Error::config(*name, "at least one", "none"));
+        }
+        let pool = |(slices, _, _): (Vec<usize>, bool, &str)| Pool {
+            slices,
+            epoch: None,
+            permutation: Vec::new(),
+        };
+        Ok(Self {
+            seed,
+            pools: pools.into_iter().map(pool).collect(),
+            diseased_share,
+        })
+    }
+
+    /// The slice of draw `g`, counted from 0.
+    pub fn at(&mut self, g: u64) -> usize {
+        let (pool, position) = match self.diseased_share {
+            None => (0, g),
+            Some(share) => {
+                // The diseased draws are those where g * share passes a whole number.
+                let before = (g as f64 * share).floor() as u64;
+                let after = ((g + 1) as f64 * share).floor() as u64;
+                if after > before {
+                    (1, before)
+                } else {
+                    (0, g - before)
+                }
+            }
+        };
+        let chosen = &mut self.pools[pool];
+        let n = chosen.slices.len() as u64;
+        let epoch = position / n;
+        if chosen.epoch != Some(epoch) {
+            let number = epoch * 2 + pool as u64;
+            chosen.permutation.clone_from(&chosen.slices);
+            chosen
+                .permutation
+                .shuffle(&mut generator(self.seed, Purpose::Order, number));
+            chosen.epoch = Some(epoch);
+        }
+        chosen.permutation[(position % n) as usize]
+    }
+}
