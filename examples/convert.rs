@@ -83,7 +83,12 @@ fn main() -> Result<()> {
     };
     match options.output.extension().and_then(|e| e.to_str()) {
         Some("safetensors") => state.save(&options.output)?,
-        Some("pt" | "pth") => state.save_torch(&options.output)?,
+        Some("pt" | "pth") => {
+            state.save_torch(&options.output)?;
+            if !state.metadata().is_empty() {
+                println!("The format has no place for the config and other words about the file.");
+            }
+        }
         _ => bail!(
             "{}: expected a name that ends in .safetensors, .pt or .pth",
             options.output.display()
@@ -176,11 +181,15 @@ fn narrowed(state: &StateDict, dtype: Type) -> Result<StateDict> {
         .tensors()
         .iter()
         .map(|(name, tensor)| {
-            let tensor = match tensor.dtype().is_float() {
-                true => tensor.to_dtype(dtype)?,
-                false => tensor.clone(),
-            };
-            Ok((name.clone(), tensor))
+            if !tensor.dtype().is_float() {
+                return Ok((name.clone(), tensor.clone()));
+            }
+            let narrow = tensor.to_dtype(dtype)?;
+            ensure!(
+                infinities(&narrow)? == infinities(tensor)?,
+                "{name}: {dtype:?} can't hold some of its values"
+            );
+            Ok((name.clone(), narrow))
         })
         .collect::<Result<_>>()?;
     let mut out = StateDict::new(tensors);
@@ -188,6 +197,11 @@ fn narrowed(state: &StateDict, dtype: Type) -> Result<StateDict> {
         out = out.with_metadata(name, value);
     }
     Ok(out)
+}
+
+fn infinities(tensor: &Tensor) -> Result<usize> {
+    let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    Ok(values.iter().filter(|v| v.is_infinite()).count())
 }
 
 fn check_equal(a: &StateDict, b: &StateDict) -> Result<()> {

@@ -89,22 +89,27 @@ impl ResBlock {
 
     /// `silu_embedding` is SiLU of the embedding, the same for all blocks of a pass.
     fn forward(&self, x: &Tensor, silu_embedding: &Tensor, pass: Pass) -> Result<Tensor> {
-        let h = self.resample.apply(&self.in_norm.forward_silu(x, None)?)?;
+        let h = self
+            .resample
+            .apply(&self.in_norm.forward_silu(x, None, pass)?)?;
         let x = self.resample.apply(x)?;
-        let h = self.in_conv.forward(&h)?;
-        let time = self.time.forward(silu_embedding)?;
+        let time = self.time.forward(silu_embedding, pass)?;
         let h = if self.scale_shift {
+            let h = self.in_conv.forward(&h, pass)?;
             let o = time.dim(1)? / 2;
             let scale = time.narrow(1, 0, o)?.contiguous()?;
             let shift = time.narrow(1, o, o)?.contiguous()?;
-            self.out_norm.forward_silu(&h, Some((&scale, &shift)))?
+            self.out_norm
+                .forward_silu(&h, Some((&scale, &shift)), pass)?
         } else {
-            let time = time.to_dtype(h.dtype())?.unsqueeze(2)?.unsqueeze(3)?;
-            self.out_norm.forward_silu(&h.broadcast_add(&time)?, None)?
+            let h = self.in_conv.forward_shifted(&h, &time, pass)?;
+            self.out_norm.forward_silu(&h, None, pass)?
         };
-        let h = self.out_conv.forward(&self.dropout.forward(&h, pass)?)?;
+        let h = self
+            .out_conv
+            .forward(&self.dropout.forward(&h, pass)?, pass)?;
         match &self.skip {
-            Some(skip) => fndm_kernels::add(&skip.forward(&x)?, &h),
+            Some(skip) => fndm_kernels::add(&skip.forward(&x, pass)?, &h),
             None => fndm_kernels::add(&x, &h),
         }
     }
@@ -136,11 +141,11 @@ impl AttentionBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
         let (b, c, h, w) = x.dims4()?;
-        let qkv = self.qkv.forward(&self.norm.forward(x)?)?;
+        let qkv = self.qkv.forward(&self.norm.forward(x, pass)?, pass)?;
         let a = qkv_attention(&qkv.reshape((b, 3 * c, h * w))?, self.heads, self.new_order)?;
-        fndm_kernels::add(x, &self.out.forward(&a.reshape((b, c, h, w))?)?)
+        fndm_kernels::add(x, &self.out.forward(&a.reshape((b, c, h, w))?, pass)?)
     }
 }
 
@@ -184,17 +189,12 @@ pub(crate) enum Layer {
 impl Layer {
     fn forward(&self, x: &Tensor, silu_embedding: &Tensor, pass: Pass) -> Result<Tensor> {
         match self {
-            Self::Conv(conv) | Self::ConvDown(conv) => conv.forward(x),
+            Self::Conv(conv) | Self::ConvDown(conv) => conv.forward(x, pass),
             Self::Res(block) => block.forward(x, silu_embedding, pass),
-            Self::Attention(block) => block.forward(x),
+            Self::Attention(block) => block.forward(x, pass),
             Self::PoolDown => fndm_kernels::avg_pool_2x(x),
-            Self::Up(conv) => {
-                let x = fndm_kernels::upsample_nearest_2x(x)?;
-                match conv {
-                    Some(conv) => conv.forward(&x),
-                    None => Ok(x),
-                }
-            }
+            Self::Up(Some(conv)) => conv.forward_upsampled(x, pass),
+            Self::Up(None) => fndm_kernels::upsample_nearest_2x(x),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 
@@ -11,7 +12,7 @@ use crate::dropout::Pass;
 use crate::encoder::Encoder;
 use crate::pool::PoolHead;
 use crate::unet::check_input;
-use crate::{Error, Result};
+use crate::{Error, Result, labels};
 
 /// guided-diffusion's `EncoderUNetModel` in two dimensions.
 #[derive(Clone, Debug)]
@@ -117,6 +118,7 @@ impl Classifier {
     pub fn forward_train(&self, x: &Tensor, t: &Tensor, seed: u64) -> Result<Tensor> {
         let pass = Pass {
             dropout: Some(seed),
+            ..Pass::default()
         };
         Ok(self.run(x, t, pass)?.logits)
     }
@@ -140,11 +142,12 @@ impl Classifier {
         }
         self.check(x, t)?;
         let last = blocks.iter().max().map_or(0, |b| b + 1);
-        let embedding = fndm_kernels::silu(&self.encoder.time.forward(t)?)?;
+        let pass = Pass::default();
+        let embedding = fndm_kernels::silu(&self.encoder.time.forward(t, pass)?)?;
         let mut outputs = Vec::with_capacity(last);
         let mut h = x.to_dtype(self.dtype)?;
         for block in self.encoder.input_blocks.iter().take(last) {
-            h = block.forward(&h, &embedding, Pass::default())?;
+            h = block.forward(&h, &embedding, pass)?;
             outputs.push(h.clone());
         }
         Ok(blocks.iter().map(|&b| outputs[b].clone()).collect())
@@ -152,26 +155,34 @@ impl Classifier {
 
     /// The gradient with respect to `x` of `log p(y | x, t)`, one label `y` (B) per image: `(B, in_channels, H, W)`.
     ///
-    /// Only `x` is differentiated as long as the network was built on plain tensors. On variables the result is the
-    /// same, and the gradients of all parameters are computed and thrown away.
+    /// Only `x` is differentiated: no gradient of a weight is computed, even where the weights are variables. Source: the
+    /// guidance of Dhariwal and Nichol 2021, algorithm 2.
     ///
     /// # Errors
-    /// When a shape doesn't fit, or a label isn't below the number of logits.
+    /// When a shape doesn't fit, a label isn't below the number of logits, or a tape records on this thread already.
     pub fn log_prob_gradient(&self, x: &Tensor, t: &Tensor, y: &Tensor) -> Result<Tensor> {
-        let b = x.dim(0)?;
-        if y.dims() != [b] {
-            return Err(Error::input("y", format!("({b}) labels"), y.dims()));
-        }
-        let x = Var::from_tensor(&x.detach().copy()?)?;
-        let tape = fndm_kernels::Tape::start()?;
-        let log_prob = log_softmax(&self.forward(x.as_tensor(), t)?)?;
-        let selected = log_prob.gather(&y.to_dtype(DType::U32)?.unsqueeze(1)?.contiguous()?, 1)?;
-        // The batch's images don't see each other, so the sum's gradient holds each image's own.
-        let gradients = tape.backward(&selected.sum_all()?)?;
+        let (x, gradients) = self.differentiate(x, t, y)?;
         match gradients.get(x.as_tensor()) {
             Some(gradient) => Ok(gradient.detach()),
             None => Ok(x.as_tensor().zeros_like()?.detach()),
         }
+    }
+
+    /// A copy of `x` as a variable, and all gradients that were computed.
+    fn differentiate(&self, x: &Tensor, t: &Tensor, y: &Tensor) -> Result<(Var, GradStore)> {
+        self.check(x, t)?;
+        let y = labels::checked(y, x.dim(0)?, self.config.out_channels)?;
+        let x = Var::from_tensor(&x.detach().copy()?)?;
+        let pass = Pass {
+            constant_weights: true,
+            ..Pass::default()
+        };
+        let tape = fndm_kernels::Tape::start()?;
+        let log_prob = log_softmax(&self.run(x.as_tensor(), t, pass)?.logits)?;
+        let selected = log_prob.gather(&y.unsqueeze(1)?, 1)?;
+        // The batch's images don't see each other, so the sum's gradient holds each image's own.
+        let gradients = tape.backward(&selected.sum_all()?)?;
+        Ok((x, gradients))
     }
 
     fn check(&self, x: &Tensor, t: &Tensor) -> Result<()> {
@@ -184,11 +195,14 @@ impl Classifier {
 
     fn run(&self, x: &Tensor, t: &Tensor, pass: Pass) -> Result<ClassifierMaps> {
         self.check(x, t)?;
-        let embedding = fndm_kernels::silu(&self.encoder.time.forward(t)?)?;
+        let embedding = fndm_kernels::silu(&self.encoder.time.forward(t, pass)?)?;
         let (blocks, middle) = self
             .encoder
             .forward(&x.to_dtype(self.dtype)?, &embedding, pass)?;
-        let logits = self.pool.forward(&blocks, &middle)?.to_dtype(x.dtype())?;
+        let logits = self
+            .pool
+            .forward(&blocks, &middle, pass)?
+            .to_dtype(x.dtype())?;
         Ok(ClassifierMaps {
             blocks,
             middle,
@@ -209,4 +223,46 @@ pub fn log_softmax(logits: &Tensor) -> Result<Tensor> {
     let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
     let log_sum = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
     Ok(shifted.broadcast_sub(&log_sum)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Parameters, Pool};
+
+    /// What is left of the gradients is that of `x`, and those of candle's own small tensors in the log softmax.
+    #[test]
+    fn guidance_computes_no_gradient_of_a_weight() {
+        let device = &Device::Cpu;
+        let x = Tensor::ones((2, 1, 64, 64), DType::F32, device).unwrap();
+        let t = Tensor::new(&[3f32, 700.], device).unwrap();
+        let y = Tensor::new(&[0u32, 1], device).unwrap();
+        for pool in [
+            Pool::Adaptive,
+            Pool::Attention,
+            Pool::Spatial,
+            Pool::SpatialV2,
+        ] {
+            let config = ClassifierConfig {
+                pool,
+                ..ClassifierConfig::small_64(1)
+            };
+            let parameters = Parameters::new(1, DType::F32, device);
+            let trained = Classifier::new(&config, parameters.builder()).unwrap();
+            let frozen = Classifier::new(&config, parameters.frozen().unwrap()).unwrap();
+            for net in [trained, frozen] {
+                let (x, gradients) = net.differentiate(&x, &t, &y).unwrap();
+                for (name, var) in parameters.iter() {
+                    assert!(gradients.get(&var).is_none(), "{pool:?}: {name}");
+                }
+                let others: usize = gradients
+                    .get_ids()
+                    .filter(|id| **id != x.id())
+                    .map(|id| gradients.get_id(*id).unwrap().elem_count())
+                    .sum();
+                assert!(others <= 64, "{pool:?}: {others} values beside the image's");
+                assert!(gradients.get(&x).is_some(), "{pool:?}");
+            }
+        }
+    }
 }

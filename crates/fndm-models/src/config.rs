@@ -137,10 +137,12 @@ impl UNetConfig {
     pub fn check(&self) -> Result<()> {
         let encoder = self.encoder();
         encoder.check()?;
-        if self.num_classes == Some(0) {
-            return Err(Error::config(
-                "num_classes: expected none or at least 1, got 0",
-            ));
+        if let Some(n) = self.num_classes
+            && !(1..=MAX_CLASSES).contains(&n)
+        {
+            return Err(Error::Config(format!(
+                "num_classes: expected none or 1 to {MAX_CLASSES}, got {n}"
+            )));
         }
         if self.num_head_channels.is_none() {
             encoder.check_heads(self.up_heads(), "num_heads_upsample")?;
@@ -323,6 +325,12 @@ impl ClassifierConfig {
             };
             encoder.check_head_channels(n, encoder.deepest_channels()?)?;
         }
+        let deepest = encoder.deepest_channels()?;
+        if self.pool == Pool::SpatialAverage8 && !AVERAGE8_INPUTS.is_multiple_of(deepest) {
+            return Err(Error::Config(format!(
+                "pool spatial_average8: expected a divisor of {AVERAGE8_INPUTS} as channels of the last level, got {deepest}"
+            )));
+        }
         Ok(())
     }
 
@@ -345,6 +353,9 @@ impl ClassifierConfig {
         }
     }
 }
+
+/// Inputs of the last layer of [`Pool::SpatialAverage8`].
+pub(crate) const AVERAGE8_INPUTS: usize = 256;
 
 /// What the two networks share: all that the downward half needs.
 #[derive(Clone, Debug)]
@@ -370,6 +381,7 @@ const MAX_CHANNELS: usize = 1 << 14;
 const MAX_LEVELS: usize = 12;
 const MAX_BLOCKS: usize = 64;
 const MAX_SIDE: usize = 1 << 14;
+const MAX_CLASSES: usize = 1 << 20;
 
 impl EncoderOptions {
     /// Channels of each level.

@@ -3,6 +3,7 @@
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
+use crate::dropout::Pass;
 use crate::layers::{Linear, Start, wide};
 
 /// Sinusoidal embedding of times `t` (B) as `(B, dim)` in f32: cosines first, then sines, and one zero column
@@ -72,9 +73,9 @@ impl TimeEmbedding {
         })
     }
 
-    pub(crate) fn forward(&self, t: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, t: &Tensor, pass: Pass) -> Result<Tensor> {
         let h = self.sinusoids.forward(t)?.to_dtype(self.dtype)?;
-        self.second
-            .forward(&fndm_kernels::silu(&self.first.forward(&h)?)?)
+        let h = fndm_kernels::silu(&self.first.forward(&h, pass)?)?;
+        self.second.forward(&h, pass)
     }
 }

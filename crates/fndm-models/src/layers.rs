@@ -4,6 +4,8 @@ use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use fndm_kernels::Conv2d;
 
+use crate::dropout::Pass;
+
 /// Groups of every norm of guided-diffusion.
 pub(crate) const GROUPS: usize = 32;
 const EPS: f64 = 1e-5;
@@ -32,7 +34,7 @@ impl Start {
     }
 }
 
-/// A convolution whose weight may be stored with one or two spatial axes.
+/// A convolution whose weight may be stored with two spatial axes, one, or none.
 #[derive(Clone, Debug)]
 pub(crate) struct Conv {
     weight: Tensor,
@@ -59,21 +61,28 @@ impl Conv {
         Self::with_shape(&[o, i, 1], 1, start, vb)
     }
 
+    /// A linear layer, `(O, I)`, for [`Conv::forward_rows`].
+    pub(crate) fn new_linear(
+        (i, o): (usize, usize),
+        start: Start,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
+        Self::with_shape(&[o, i], 1, start, vb)
+    }
+
     fn with_shape(shape: &[usize], stride: usize, start: Start, vb: &VarBuilder) -> Result<Self> {
-        let fan_in = shape[1..].iter().product();
-        let weight = vb.get_with_hints(shape, "weight", start.hint(fan_in))?;
-        let bias = vb.get_with_hints(shape[0], "bias", start.hint(fan_in))?;
-        let weight = match shape.len() {
-            3 => weight.unsqueeze(3)?,
-            _ => weight,
-        };
         // CPUs have no arithmetic of 16 bits that is fast, and candle has none of bf16 at all.
-        let (weight, bias) = if weight.device().is_cpu() {
-            let wide = wide(weight.dtype());
-            (weight.to_dtype(wide)?, bias.to_dtype(wide)?)
+        let vb = if vb.device().is_cpu() {
+            vb.to_dtype(wide(vb.dtype()))
         } else {
-            (weight, bias)
+            vb.clone()
         };
+        let fan_in = shape[1..].iter().product();
+        let mut weight = vb.get_with_hints(shape, "weight", start.hint(fan_in))?;
+        let bias = vb.get_with_hints(shape[0], "bias", start.hint(fan_in))?;
+        while weight.rank() < 4 {
+            weight = weight.unsqueeze(weight.rank())?;
+        }
         let ready = if weight.track_op() && !weight.is_variable() {
             None
         } else {
@@ -88,14 +97,46 @@ impl Conv {
     }
 
     /// In the type of `x`, whatever the weights' is.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
+        self.run(x, pass, Conv2d::forward)
+    }
+
+    /// [`Conv::forward`] of `x` upsampled to twice its size.
+    pub(crate) fn forward_upsampled(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
+        self.run(x, pass, Conv2d::forward_upsampled)
+    }
+
+    /// [`Conv::forward`] plus `shift` `(B, O)` on every pixel.
+    pub(crate) fn forward_shifted(&self, x: &Tensor, shift: &Tensor, pass: Pass) -> Result<Tensor> {
+        let shift = shift.to_dtype(self.weight.dtype())?;
+        self.run(x, pass, |conv, x| conv.forward_shifted(x, &shift))
+    }
+
+    fn run(
+        &self,
+        x: &Tensor,
+        pass: Pass,
+        f: impl FnOnce(&Conv2d, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let (wide, dtype) = (x.to_dtype(self.weight.dtype())?, x.dtype());
+        let constant = pass.constant_weights && self.weight.track_op();
         match &self.ready {
-            Some(conv) => conv.forward(&wide),
-            None => Conv2d::new(self.weight.clone(), Some(self.bias.clone()), self.stride)?
-                .forward(&wide),
+            Some(conv) if !constant => f(conv, &wide),
+            _ => {
+                let weight = pass.weight(&self.weight);
+                let bias = Some(pass.weight(&self.bias));
+                f(&Conv2d::new(weight, bias, self.stride)?, &wide)
+            }
         }?
         .to_dtype(dtype)
+    }
+
+    /// A 1x1 convolution as a linear layer: `(B, I)` to `(B, O)`. Unlike a product of candle's, it leaves out the
+    /// gradient of the weight where no one wants it.
+    pub(crate) fn forward_rows(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
+        let (b, i) = x.dims2()?;
+        let y = self.forward(&x.t()?.contiguous()?.reshape((1, i, 1, b))?, pass)?;
+        y.reshape(((), b))?.t()?.contiguous()
     }
 }
 
@@ -114,25 +155,9 @@ impl Linear {
         })
     }
 
-    /// A linear layer stored as a convolution's weight: `(O, I, 1)` or `(O, I, 1, 1)`.
-    pub(crate) fn from_conv(
-        (i, o): (usize, usize),
-        spatial: usize,
-        start: Start,
-        vb: &VarBuilder,
-    ) -> Result<Self> {
-        let mut shape = vec![o, i];
-        shape.resize(2 + spatial, 1);
-        Ok(Self {
-            weight: vb
-                .get_with_hints(shape, "weight", start.hint(i))?
-                .reshape((o, i))?,
-            bias: vb.get_with_hints(o, "bias", start.hint(i))?,
-        })
-    }
-
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
+    pub(crate) fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
+        x.matmul(&pass.weight(&self.weight).t()?)?
+            .broadcast_add(&pass.weight(&self.bias))
     }
 }
 
@@ -152,12 +177,12 @@ impl Norm {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
         fndm_kernels::group_norm(
             &x.to_dtype(self.weight.dtype())?,
             GROUPS,
-            &self.weight,
-            &self.bias,
+            &pass.weight(&self.weight),
+            &pass.weight(&self.bias),
             EPS,
         )?
         .to_dtype(x.dtype())
@@ -168,12 +193,13 @@ impl Norm {
         &self,
         x: &Tensor,
         scale_shift: Option<(&Tensor, &Tensor)>,
+        pass: Pass,
     ) -> Result<Tensor> {
         fndm_kernels::group_norm_silu(
             &x.to_dtype(self.weight.dtype())?,
             GROUPS,
-            &self.weight,
-            &self.bias,
+            &pass.weight(&self.weight),
+            &pass.weight(&self.bias),
             EPS,
             scale_shift,
         )?

@@ -51,6 +51,7 @@ mod encoder;
 mod error;
 mod guess;
 mod hybrid;
+mod labels;
 mod layers;
 mod parameters;
 mod pool;

@@ -119,7 +119,7 @@ impl Parameters {
         let values = build_strictly(state, self.dtype, &self.device, |vb| {
             parameters
                 .iter()
-                .map(|(name, var)| Ok(vb.get(var.shape(), name)?))
+                .map(|(name, var)| Ok(vb.to_dtype(var.dtype()).get(var.shape(), name)?))
                 .collect::<Result<Vec<Tensor>>>()
         })?;
         for ((_, var), value) in parameters.iter().zip(values) {
@@ -158,7 +158,8 @@ impl Parameters {
         self.read().values().map(|v| v.elem_count()).sum()
     }
 
-    /// The type of the parameters.
+    /// The type of the parameters, but for those that are wider for precision's sake: norms, embeddings, and on CPUs
+    /// all of a network's convolutions.
     #[must_use]
     pub fn dtype(&self) -> DType {
         self.dtype

@@ -4,12 +4,11 @@ use candle_core::{D, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use crate::blocks::qkv_attention;
-use crate::config::{ClassifierConfig, Pool};
-use crate::layers::{Conv, Linear, Norm, Start, wide};
+use crate::config::{AVERAGE8_INPUTS, ClassifierConfig, Pool};
+use crate::dropout::Pass;
+use crate::layers::{Conv, Norm, Start, wide};
 use crate::{Error, Result};
 
-/// Inputs of the last layer of [`Pool::SpatialAverage8`].
-const AVERAGE8_INPUTS: usize = 256;
 /// Width of the hidden layer of the spatial pools.
 const HIDDEN: usize = 2048;
 
@@ -17,22 +16,22 @@ const HIDDEN: usize = 2048;
 pub(crate) enum PoolHead {
     Adaptive {
         norm: Norm,
-        linear: Linear,
+        linear: Conv,
     },
     Attention {
         norm: Norm,
         position: Tensor,
         qkv: Conv,
-        out: Linear,
+        out: Conv,
         heads: usize,
     },
     Spatial {
-        first: Linear,
+        first: Conv,
         /// In the second version; ReLU stands in its place in the first.
         norm: Option<Norm>,
-        second: Linear,
+        second: Conv,
     },
-    Average8(Linear),
+    Average8(Conv),
 }
 
 impl PoolHead {
@@ -50,7 +49,7 @@ impl PoolHead {
         Ok(match config.pool {
             Pool::Adaptive => Self::Adaptive {
                 norm: Norm::new(c, &vb.pp(0))?,
-                linear: Linear::from_conv((c, classes), 2, Start::Zero, &vb.pp(3))?,
+                linear: Conv::new((c, classes), 1, 1, Start::Zero, &vb.pp(3))?,
             },
             Pool::Attention => {
                 let side = config.image_size / options.down_sampling();
@@ -63,27 +62,27 @@ impl PoolHead {
                         Init::Randn { mean: 0., stdev },
                     )?,
                     qkv: Conv::new_1d((c, 3 * c), Start::Default, &vb.pp("2.qkv_proj"))?,
-                    out: Linear::from_conv((c, classes), 1, Start::Default, &vb.pp("2.c_proj"))?,
+                    out: Conv::new_1d((c, classes), Start::Default, &vb.pp("2.c_proj"))?,
                     heads: options.heads(c),
                 }
             }
             Pool::Spatial | Pool::SpatialV2 => {
                 let second_version = config.pool == Pool::SpatialV2;
                 Self::Spatial {
-                    first: Linear::new((joined, HIDDEN), Start::Default, &vb.pp(0))?,
+                    first: Conv::new_linear((joined, HIDDEN), Start::Default, &vb.pp(0))?,
                     norm: if second_version {
                         Some(Norm::new(HIDDEN, &vb.pp(1))?)
                     } else {
                         None
                     },
-                    second: Linear::new(
+                    second: Conv::new_linear(
                         (HIDDEN, classes),
                         Start::Default,
                         &vb.pp(if second_version { 3 } else { 2 }),
                     )?,
                 }
             }
-            Pool::SpatialAverage8 => Self::Average8(Linear::new(
+            Pool::SpatialAverage8 => Self::Average8(Conv::new_linear(
                 (AVERAGE8_INPUTS, classes),
                 Start::Default,
                 &vb,
@@ -92,11 +91,12 @@ impl PoolHead {
     }
 
     /// `blocks` are the outputs of the input blocks, `middle` that of the middle block.
-    pub(crate) fn forward(&self, blocks: &[Tensor], middle: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, blocks: &[Tensor], middle: &Tensor, pass: Pass) -> Result<Tensor> {
         let middle = &middle.to_dtype(wide(middle.dtype()))?;
         match self {
             Self::Adaptive { norm, linear } => {
-                Ok(linear.forward(&spatial_mean(&norm.forward_silu(middle, None)?)?)?)
+                let h = spatial_mean(&norm.forward_silu(middle, None, pass)?)?;
+                Ok(linear.forward_rows(&h, pass)?)
             }
             Self::Attention {
                 norm,
@@ -105,7 +105,7 @@ impl PoolHead {
                 out,
                 heads,
             } => {
-                let h = norm.forward_silu(middle, None)?.flatten_from(2)?;
+                let h = norm.forward_silu(middle, None, pass)?.flatten_from(2)?;
                 let h = Tensor::cat(&[&h.mean_keepdim(D::Minus1)?, &h], D::Minus1)?;
                 let (b, c, tokens) = h.dims3()?;
                 if position.dim(1)? != tokens {
@@ -118,10 +118,11 @@ impl PoolHead {
                         tokens - 1,
                     ));
                 }
-                let h = h.broadcast_add(position)?.unsqueeze(3)?;
-                let qkv = qkv.forward(&h)?.reshape((b, 3 * c, tokens))?;
+                let position = pass.weight(position).broadcast_as(h.shape())?;
+                let h = fndm_kernels::add(&h, &position.contiguous()?)?.unsqueeze(3)?;
+                let qkv = qkv.forward(&h, pass)?.reshape((b, 3 * c, tokens))?;
                 let first = qkv_attention(&qkv, *heads, true)?.narrow(2, 0, 1)?;
-                Ok(out.forward(&first.squeeze(2)?.contiguous()?)?)
+                Ok(out.forward_rows(&first.squeeze(2)?.contiguous()?, pass)?)
             }
             Self::Spatial {
                 first,
@@ -133,12 +134,12 @@ impl PoolHead {
                     .chain([middle])
                     .map(spatial_mean)
                     .collect::<Result<_>>()?;
-                let h = first.forward(&Tensor::cat(&means, 1)?)?;
+                let h = first.forward_rows(&Tensor::cat(&means, 1)?, pass)?;
                 let h = match norm {
-                    Some(norm) => norm.forward_silu(&h, None)?,
+                    Some(norm) => norm.forward_silu(&h, None, pass)?,
                     None => h.relu()?,
                 };
-                Ok(second.forward(&h)?)
+                Ok(second.forward_rows(&h, pass)?)
             }
             Self::Average8(linear) => {
                 let (_, c, h, w) = middle.dims4()?;
@@ -155,7 +156,7 @@ impl PoolHead {
                     .narrow(3, 0, w / 8 * 8)?
                     .contiguous()?
                     .avg_pool2d(8)?;
-                Ok(linear.forward(&h.flatten_from(1)?)?)
+                Ok(linear.forward_rows(&h.flatten_from(1)?, pass)?)
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
+use fndm_kernels::Tape;
 
 use crate::blocks::Block;
 use crate::dropout::Pass;
@@ -19,14 +20,16 @@ struct Step<'a> {
 
 impl UNet {
     /// The loss and the gradients of all parameters, with every block's inner activations dropped after the forward pass
-    /// and computed again in the backward pass. Memory is that of the blocks' outputs plus one block's graph, for about a
-    /// third more time.
+    /// and computed again in the backward pass. Memory is that of the blocks' outputs plus one block's graph, at the
+    /// price of a second forward pass.
     ///
     /// `loss` makes a scalar of the network's output. `dropout` is the seed of the masks, which are drawn alike in both
-    /// passes; none to train without dropout. The gradients are those of `forward_train(..).backward()`.
+    /// passes; none to train without dropout. The gradients are those of `forward_train(..).backward()`. Source: Chen et
+    /// al. 2016, "Training Deep Nets with Sublinear Memory Cost"; guided-diffusion's `use_checkpoint`.
     ///
     /// # Errors
-    /// As [`UNet::forward`], and when `loss` fails or doesn't give a scalar that depends on the output.
+    /// As [`UNet::forward`]; when `loss` fails or doesn't give a scalar that depends on the output; or when a
+    /// [`Tape`] records on this thread already.
     pub fn loss_gradients(
         &self,
         x: &Tensor,
@@ -35,12 +38,19 @@ impl UNet {
         dropout: Option<u64>,
         loss: impl FnOnce(&Tensor) -> candle_core::Result<Tensor>,
     ) -> Result<(Tensor, GradStore)> {
-        let pass = Pass { dropout };
+        let pass = Pass {
+            dropout,
+            ..Pass::default()
+        };
+        // The first time, nothing is tracked.
+        let first = Pass {
+            constant_weights: true,
+            ..pass
+        };
         self.check(x, t)?;
-        let embedding = fndm_kernels::silu(&self.embedding(x.dim(0)?, t, y)?)?;
-        let silu = embedding.detach();
+        let silu = fndm_kernels::silu(&self.embedding(x.dim(0)?, t, y, first)?)?;
 
-        // Forward: each output is cut off from its graph, which is then freed.
+        // Forward: of every block, the output alone is kept.
         let inputs = self.encoder.input_blocks.len();
         let mut steps: Vec<Step<'_>> = Vec::new();
         let mut outputs: Vec<Tensor> = Vec::with_capacity(inputs);
@@ -52,7 +62,7 @@ impl UNet {
                 input: h.clone(),
                 skip: None,
             });
-            h = block.forward(&h, &silu, pass)?.detach();
+            h = block.forward(&h, &silu, first)?;
             if outputs.len() < inputs {
                 outputs.push(h.clone());
             }
@@ -65,21 +75,23 @@ impl UNet {
                 skip: Some(skip),
             });
             let joined = fndm_kernels::cat_channels(&h, &outputs[skip])?;
-            h = block.forward(&joined, &silu, pass)?.detach();
+            h = block.forward(&joined, &silu, first)?;
         }
 
         // Backward: the head, then every block again from its last to its first.
         let last = leaf(&h)?;
+        let tape = Tape::start()?;
         let head = self
             .out_norm
-            .forward_silu(&last.to_dtype(wide(self.dtype))?, None)?;
-        let output = self.out_conv.forward(&head)?.to_dtype(x.dtype())?;
+            .forward_silu(&last.to_dtype(wide(self.dtype))?, None, pass)?;
+        let output = self.out_conv.forward(&head, pass)?.to_dtype(x.dtype())?;
         let loss = loss(&output)?;
-        let mut gradients = loss.backward()?;
+        let mut gradients = tape.backward(&loss)?;
         let mut upstream = take(&mut gradients, &last);
         let mut skips: Vec<Option<Tensor>> = vec![None; inputs];
         let mut of_silu: Option<Tensor> = None;
-        for (at, step) in steps.iter().enumerate().rev() {
+        while let Some(step) = steps.pop() {
+            let at = steps.len();
             if at < inputs {
                 upstream = sum(upstream, skips[at].take())?;
             }
@@ -92,12 +104,13 @@ impl UNet {
                 Some(i) => Some((i, leaf(&outputs[i])?)),
                 None => None,
             };
+            let tape = Tape::start()?;
             let joined = match &skip {
                 Some((_, skip)) => fndm_kernels::cat_channels(&input, skip)?,
                 None => input.as_tensor().clone(),
             };
             let output = step.block.forward(&joined, &silu, pass)?;
-            let mut found = (output * gradient)?.sum_all()?.backward()?;
+            let mut found = tape.backward(&(output * gradient)?.sum_all()?)?;
             upstream = take(&mut found, &input);
             of_silu = sum(of_silu, take(&mut found, &silu))?;
             if let Some((i, skip)) = &skip {
@@ -106,7 +119,9 @@ impl UNet {
             gradients.extend(found)?;
         }
         if let Some(gradient) = of_silu {
-            let found = (embedding * gradient)?.sum_all()?.backward()?;
+            let tape = Tape::start()?;
+            let silu = fndm_kernels::silu(&self.embedding(x.dim(0)?, t, y, pass)?)?;
+            let found = tape.backward(&(silu * gradient)?.sum_all()?)?;
             gradients.extend(found)?;
         }
         Ok((loss.detach(), gradients))

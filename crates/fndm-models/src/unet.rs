@@ -11,7 +11,7 @@ use crate::config::UNetConfig;
 use crate::dropout::Pass;
 use crate::encoder::{Encoder, block_options};
 use crate::layers::{Conv, Norm, Start, wide};
-use crate::{Error, Result};
+use crate::{Error, Result, labels};
 
 /// guided-diffusion's `UNetModel` in two dimensions.
 #[derive(Clone, Debug)]
@@ -185,6 +185,7 @@ impl UNet {
     ) -> Result<Tensor> {
         let pass = Pass {
             dropout: Some(seed),
+            ..Pass::default()
         };
         Ok(self.run(x, t, y, pass)?.output)
     }
@@ -199,7 +200,7 @@ impl UNet {
 
     fn run(&self, x: &Tensor, t: &Tensor, y: Option<&Tensor>, pass: Pass) -> Result<UNetMaps> {
         self.check(x, t)?;
-        let embedding = self.embedding(x.dim(0)?, t, y)?;
+        let embedding = self.embedding(x.dim(0)?, t, y, pass)?;
         let silu_embedding = fndm_kernels::silu(&embedding)?;
         let (mut skips, middle) =
             self.encoder
@@ -213,8 +214,8 @@ impl UNet {
         }
         let h = self
             .out_norm
-            .forward_silu(&h.to_dtype(wide(self.dtype))?, None)?;
-        let output = self.out_conv.forward(&h)?.to_dtype(x.dtype())?;
+            .forward_silu(&h.to_dtype(wide(self.dtype))?, None, pass)?;
+        let output = self.out_conv.forward(&h, pass)?.to_dtype(x.dtype())?;
         Ok(UNetMaps {
             embedding,
             middle,
@@ -230,14 +231,18 @@ impl UNet {
         check_input(x, t, options)
     }
 
-    pub(crate) fn embedding(&self, batch: usize, t: &Tensor, y: Option<&Tensor>) -> Result<Tensor> {
-        let time = self.encoder.time.forward(t)?;
+    pub(crate) fn embedding(
+        &self,
+        batch: usize,
+        t: &Tensor,
+        y: Option<&Tensor>,
+        pass: Pass,
+    ) -> Result<Tensor> {
+        let time = self.encoder.time.forward(t, pass)?;
         match (&self.label_emb, y) {
             (Some(table), Some(y)) => {
-                if y.dims() != [batch] {
-                    return Err(Error::input("y", format!("({batch}) labels"), y.dims()));
-                }
-                Ok((time + table.index_select(&y.to_dtype(DType::U32)?, 0)?)?)
+                let y = labels::checked(y, batch, table.dim(0)?)?;
+                Ok((time + pass.weight(table).index_select(&y, 0)?)?)
             }
             (None, None) => Ok(time),
             (Some(table), None) => Err(Error::input(

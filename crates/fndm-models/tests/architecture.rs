@@ -84,8 +84,14 @@ fn what_the_original_refuses() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("(2) labels"), "{error}");
-    let wrong = Tensor::new(&[0u32, 2], &Device::Cpu).unwrap();
-    assert!(classes.forward(&x, &t, Some(&wrong)).is_err());
+    // Out of range at either end; candle by itself takes -1 for "no row".
+    for wrong in [[0i64, 2], [0, -1], [i64::from(u32::MAX), 0]] {
+        let wrong = Tensor::new(&wrong, &Device::Cpu).unwrap();
+        let error = classes.forward(&x, &t, Some(&wrong)).unwrap_err();
+        assert!(error.to_string().contains("labels below 2"), "{error}");
+    }
+    let error = classes.forward(&x, &t, Some(&zeros(&[2]))).unwrap_err();
+    assert!(error.to_string().contains("whole numbers"), "{error}");
     let error = plain
         .forward(&zeros(&[2, 1, 15, 16]), &t, None)
         .unwrap_err()
@@ -184,6 +190,13 @@ fn what_the_original_refuses() {
         ),
         (
             UNetConfig {
+                num_classes: Some(usize::MAX),
+                ..base.clone()
+            },
+            "num_classes",
+        ),
+        (
+            UNetConfig {
                 in_channels: 0,
                 ..base.clone()
             },
@@ -208,6 +221,13 @@ fn what_the_original_refuses() {
     };
     let error = attention.check().unwrap_err().to_string();
     assert!(error.contains("num_head_channels"), "{error}");
+    let average = ClassifierConfig {
+        pool: Pool::SpatialAverage8,
+        channel_mult: vec![1., 3.],
+        ..ClassifierConfig::default()
+    };
+    let error = average.check().unwrap_err().to_string();
+    assert!(error.contains("a divisor of 256"), "{error}");
     let unknown = json!({"pool": "max"});
     assert!(ClassifierConfig::from_guided_diffusion(&unknown).is_err());
     assert!(UNetConfig::from_guided_diffusion(&json!({"dims": 3})).is_err());
@@ -245,8 +265,10 @@ fn classifier_inputs_that_do_not_fit() {
     assert_eq!(maps[1].dims(), [1, 32, 64, 64]);
     assert!(net.feature_maps(&x, &t, &[]).unwrap().is_empty());
     assert!(net.log_prob_gradient(&x, &t, &labels(2)).is_err());
-    let far = Tensor::new(&[7u32], &Device::Cpu).unwrap();
-    assert!(net.log_prob_gradient(&x, &t, &far).is_err());
+    for far in [7i64, -1] {
+        let far = Tensor::new(&[far], &Device::Cpu).unwrap();
+        assert!(net.log_prob_gradient(&x, &t, &far).is_err());
+    }
     let average = ClassifierConfig {
         pool: Pool::SpatialAverage8,
         ..ClassifierConfig::small_64(1)

@@ -51,6 +51,55 @@ fn pytorch_and_safetensors_of_one_model_have_the_same_bits() {
     }
 }
 
+/// Files that PyTorch wrote, with `golden/torch/make.py`: every format and protocol, views, parameters, whole trainings.
+#[test]
+fn what_pytorch_writes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/torch");
+    let limits = Limits::default();
+    let expected = |name: &str| read(&folder.join(name).with_extension("safetensors"));
+    for (file, content) in [
+        ("plain", "plain"),
+        ("dict", "plain"),
+        ("protocol4", "plain"),
+        ("protocol5", "plain"),
+        ("legacy", "plain"),
+        ("legacy_protocol4", "plain"),
+        ("parameters", "plain"),
+        ("data_parallel", "plain"),
+        ("module", "module"),
+    ] {
+        println!("{file}.pt");
+        same_bits(
+            &read(&folder.join(file).with_extension("pt")),
+            &expected(content),
+        );
+    }
+    for file in ["training.pt", "training_legacy.pt"] {
+        let path = folder.join(file);
+        for (key, content) in [("state_dict", "trained"), ("ema", "ema")] {
+            let state = StateDict::read_key(&path, key, &limits).unwrap();
+            same_bits(&state, &expected(content));
+        }
+        let error = StateDict::read(&path, &limits).unwrap_err().to_string();
+        assert!(
+            error.contains("name one of them: ema, state_dict"),
+            "{error}"
+        );
+        let error = StateDict::read_key(&path, "optimizer", &limits).unwrap_err();
+        assert!(
+            error.to_string().contains("there is: ema, state_dict"),
+            "{error}"
+        );
+    }
+    let error = StateDict::read(folder.join("code.pt"), &limits).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("torch.nn.modules.container.Sequential"),
+        "{text}"
+    );
+    assert!(text.contains("nothing is ever executed"), "{text}");
+}
+
 #[test]
 fn both_formats_come_back_as_they_went() {
     let folder = tempfile::tempdir().unwrap();
@@ -259,6 +308,26 @@ fn configs_from_shapes_of_presets() {
         };
         assert_eq!(filled, known);
     }
+    // A multiplier that has no short decimal form comes back from the file's text with all its bits.
+    let mult = |channels: f64| {
+        let mult = channels / 52.;
+        if mult * 52. < channels {
+            mult.next_up()
+        } else {
+            mult
+        }
+    };
+    let third = UNetConfig {
+        model_channels: 52,
+        channel_mult: [32., 64., 96., 160.].map(mult).to_vec(),
+        num_head_channels: Some(32),
+        ..UNetConfig::default()
+    };
+    let state = StateDict::default().with_config(&third).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    state.save(folder.path().join("c")).unwrap();
+    let back = read(&folder.path().join("c"));
+    assert_eq!(back.config::<UNetConfig>().unwrap(), Some(third));
     for known in [ClassifierConfig::small_64(4), ClassifierConfig::paper_64(1)] {
         let parameters = common::parameters(0);
         Classifier::new(&known, parameters.builder()).unwrap();

@@ -35,23 +35,17 @@ fn check_all(what: &str, parameters: &Parameters, gradients: &GradStore) {
     assert!(without.is_empty(), "{what}: no gradient for {without:?}");
 }
 
-/// A preset with its own structure and few channels, so that the test is quick.
-fn narrow(config: UNetConfig) -> UNetConfig {
-    UNetConfig {
-        model_channels: 32,
-        ..config
-    }
-}
-
+/// The presets as they are, on the smallest images that leave two positions to the attention of the deepest level (over
+/// one position its weights are 1, whatever q and k are).
 #[test]
 fn every_parameter_of_every_unet_preset() {
     let presets = [
-        ("small_64", UNetConfig::small_64(3, 1)),
-        ("paper_64", narrow(UNetConfig::paper_64(3, 1))),
-        ("paper_128", narrow(UNetConfig::paper_128(3, 1))),
+        ("small_64", UNetConfig::small_64(9, 4)),
+        ("paper_64", UNetConfig::paper_64(9, 4)),
+        ("paper_128", UNetConfig::paper_128(9, 4)),
         (
             "paper_256",
-            narrow(UNetConfig::paper_256(3, 1).with_learned_sigma()),
+            UNetConfig::paper_256(9, 4).with_learned_sigma(),
         ),
         (
             "updown",
@@ -61,7 +55,7 @@ fn every_parameter_of_every_unet_preset() {
                 resblock_updown: true,
                 use_new_attention_order: true,
                 attention_resolutions: vec![2],
-                in_channels: 3,
+                in_channels: 9,
                 ..UNetConfig::default()
             },
         ),
@@ -70,62 +64,82 @@ fn every_parameter_of_every_unet_preset() {
         let parameters = common::parameters(1);
         let unet = UNet::new(&config, parameters.builder()).unwrap();
         wake(&parameters);
-        let x = random(2, &[2, 3, 32, 64]);
+        let side = 1 << (config.channel_mult.len() - 1);
+        let x = random(2, &[2, 9, side, 2 * side]);
         let t = Tensor::new(&[3.5f32, 800.], &Device::Cpu).unwrap();
         // Both labels, or a row of the label table would have none.
         let y = Tensor::new(&[0u32, 1], &Device::Cpu).unwrap();
         let y = config.num_classes.map(|_| &y);
-        let output = unet.forward(&x, &t, y).unwrap();
-        let gradients = output
-            .sqr()
-            .unwrap()
-            .mean_all()
-            .unwrap()
-            .backward()
-            .unwrap();
-        println!("{name}: {} parameters as tested", parameters.len_elements());
+        // A different weight for every value, or a mean over groups might vanish.
+        let loss = |output: &Tensor| (output * random(3, output.dims()))?.sum_all();
+        let (_, gradients) = unet.loss_gradients(&x, &t, y, None, loss).unwrap();
+        println!("{name}: {} parameters", parameters.len_elements());
         check_all(name, &parameters, &gradients);
+        // What the original has under these flags.
+        let expected = match name {
+            "paper_64" => 82_968_068,
+            "paper_128" => 85_611_780,
+            "paper_256" => 113_686_920,
+            _ => continue,
+        };
+        assert_eq!(parameters.len_elements(), expected, "{name}");
     }
 }
 
 #[test]
 fn every_parameter_of_every_classifier_preset() {
-    let small = ClassifierConfig::small_64(2);
+    let small = ClassifierConfig::small_64(4);
     let mut presets = vec![
-        ("paper_64", ClassifierConfig::paper_64(2)),
-        ("paper_128", ClassifierConfig::paper_128(2)),
-        ("paper_256", ClassifierConfig::paper_256(2)),
+        ("paper_64", ClassifierConfig::paper_64(4)),
+        ("paper_128", ClassifierConfig::paper_128(4)),
+        ("paper_256", ClassifierConfig::paper_256(4)),
     ];
     for pool in [
         Pool::Adaptive,
         Pool::Attention,
         Pool::Spatial,
         Pool::SpatialV2,
+        Pool::SpatialAverage8,
     ] {
-        presets.push((
-            "small_64",
-            ClassifierConfig {
-                pool,
-                ..small.clone()
-            },
-        ));
+        let config = ClassifierConfig {
+            pool,
+            ..small.clone()
+        };
+        presets.push(("small_64", config));
     }
-    for (name, mut config) in presets {
-        config.image_size = 64;
-        config.num_res_blocks = 1;
+    for (name, config) in presets {
         let parameters = common::parameters(1);
         let net = Classifier::new(&config, parameters.builder()).unwrap();
         wake(&parameters);
-        let x = random(2, &[2, 2, 64, 64]);
-        let t = Tensor::new(&[3.5f32, 800.], &Device::Cpu).unwrap();
+        let side = config.image_size;
+        let (h, w) = match config.pool {
+            // 64 channels: four tiles of 8x8 at an eighth of the size.
+            Pool::SpatialAverage8 => (2 * side, 2 * side),
+            _ => (side, side),
+        };
+        let x = random(2, &[1, 4, h, w]);
+        let t = Tensor::new(&[800f32], &Device::Cpu).unwrap();
+        let tape = fndm_kernels::Tape::start().unwrap();
         let logits = net.forward(&x, &t).unwrap();
         let loss = log_softmax(&logits).unwrap().narrow(1, 0, 1).unwrap();
-        let gradients = loss.sum_all().unwrap().backward().unwrap();
+        let gradients = tape.backward(&loss.sum_all().unwrap()).unwrap();
+        println!(
+            "{name} {:?}: {} parameters",
+            config.pool,
+            parameters.len_elements()
+        );
         check_all(
             &format!("{name} {:?}", config.pool),
             &parameters,
             &gradients,
         );
+        let expected = match name {
+            "paper_64" => 4_082_178,
+            "paper_128" => 4_216_578,
+            "paper_256" => 5_452_962,
+            _ => continue,
+        };
+        assert_eq!(parameters.len_elements(), expected, "{name}");
     }
 }
 
@@ -274,9 +288,9 @@ fn recomputed_gradients_are_the_plain_ones() {
     }
 }
 
+/// All gradients of a UNet and the guidance of a classifier, both ways of computing convolutions.
 #[test]
 fn same_bits_on_one_thread_and_on_two() {
-    set_precision(Precision::Exact);
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -284,30 +298,37 @@ fn same_bits_on_one_thread_and_on_two() {
             .unwrap();
         pool.install(|| {
             let parameters = common::parameters(1);
-            let config = UNetConfig::small_64(3, 2);
+            let config = UNetConfig {
+                dropout: 0.1,
+                ..UNetConfig::small_64(3, 2)
+            };
             let unet = UNet::new(&config, parameters.builder()).unwrap();
             wake(&parameters);
-            let x = random(2, &[2, 3, 32, 32]);
+            let x = random(2, &[2, 3, 64, 64]);
             let t = Tensor::new(&[3.5f32, 800.], &Device::Cpu).unwrap();
             let y = Tensor::new(&[0u32, 1], &Device::Cpu).unwrap();
-            let output = unet.forward(&x, &t, Some(&y)).unwrap();
-            let gradients = output
-                .sqr()
-                .unwrap()
-                .mean_all()
-                .unwrap()
-                .backward()
-                .unwrap();
+            let tape = fndm_kernels::Tape::start().unwrap();
+            let output = unet.forward_train(&x, &t, Some(&y), 4).unwrap();
+            let loss = output.sqr().unwrap().mean_all().unwrap();
+            let gradients = tape.backward(&loss).unwrap();
             let mut all = vec![output.detach()];
             all.extend(
                 parameters
                     .iter()
                     .map(|(_, v)| gradients.get(&v).unwrap().clone()),
             );
+            let of_classifier = common::parameters(2);
+            let config = ClassifierConfig::small_64(3);
+            let net = Classifier::new(&config, of_classifier.builder()).unwrap();
+            wake(&of_classifier);
+            all.push(net.log_prob_gradient(&x, &t, &y).unwrap());
             all
         })
     };
-    for (a, b) in run(1).iter().zip(run(2)) {
-        assert_eq!(common::max_diff(a, &b), 0.);
+    for precision in [Precision::Exact, Precision::Fast] {
+        set_precision(precision);
+        for (a, b) in run(1).iter().zip(run(2)) {
+            assert_eq!(common::max_diff(a, &b), 0.);
+        }
     }
 }

@@ -109,6 +109,15 @@ fn safetensors_that_lie() {
             safetensors(&one("F32", "[4294967296,4294967296,4294967296]", 0, 8), 8),
             "overflows",
         ),
+        // No element, and sides whose product overflows all the same.
+        (
+            safetensors(&one("F32", "[0,4294967296,4294967296,4294967296]", 0, 0), 0),
+            "overflows",
+        ),
+        (
+            safetensors(&one("U8", "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]", 0, 1), 1),
+            "17 axes",
+        ),
         (
             safetensors(
                 &format!(
@@ -336,6 +345,16 @@ fn pytorch_files_that_lie() {
             "overflows",
         ),
         (
+            with(&tensor_pickle(
+                "FloatStorage",
+                two.0,
+                two.1,
+                &[b"K\x00", &long(1 << 40)[..], &long(1 << 40), b"\x87"].concat(),
+                b"K\x00K\x00K\x00\x87",
+            )),
+            "overflows",
+        ),
+        (
             with(&tensor_pickle("IntStorage", two.0, two.1, two.2, two.3)),
             "IntStorage",
         ),
@@ -352,7 +371,17 @@ fn pytorch_files_that_lie() {
 
 #[test]
 fn deep_and_circular_pickles_end() {
-    // Sixty thousand lists in each other.
+    let limits = Limits {
+        header_bytes: 16 << 20,
+        ..LIMITS
+    };
+    let error_of = |bytes: &[u8]| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        let error = StateDict::read(file.path(), &limits).unwrap_err();
+        error.to_string()
+    };
+    // Thirty thousand lists in each other.
     let mut deep = b"\x80\x02".to_vec();
     deep.extend(vec![b']'; 30_000]);
     deep.extend(vec![b'a'; 29_999]);
@@ -368,6 +397,32 @@ fn deep_and_circular_pickles_end() {
     }
     doubling.push(b'.');
     assert!(error_of(&pt(&doubling, b"")).contains("expected a dictionary"));
+}
+
+/// An entry that says that it is compressed, in both of the places that say so.
+#[test]
+fn compressed_entries_are_refused() {
+    let sound = tensor_pickle(
+        "FloatStorage",
+        b"K\x02",
+        b"K\x00",
+        b"K\x02\x85",
+        b"K\x01\x85",
+    );
+    for which in 0..2 {
+        let mut bytes = pt(&sound, &[0; 8]);
+        for (mark, at) in [(&b"PK\x03\x04"[..], 8), (b"PK\x01\x02", 10)] {
+            let starts: Vec<usize> = (0..bytes.len() - 4)
+                .filter(|i| bytes[*i..].starts_with(mark))
+                .collect();
+            bytes[starts[which] + at] = 8;
+        }
+        let error = error_of(&bytes);
+        assert!(
+            error.contains("ompress") || error.contains("Deflate"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

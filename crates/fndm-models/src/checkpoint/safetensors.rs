@@ -1,14 +1,15 @@
 //! The safetensors format: eight bytes of length, a JSON header, values.
 //!
-//! Values are read tensor by tensor into the memory that the tensors keep, so that a file is read once and never held
-//! twice.
+//! Values are read by several threads, tensor by tensor, into the memory that the tensors keep, so that a file is read once
+//! and never held twice.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
+use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -35,6 +36,8 @@ struct Planned {
     dtype: DType,
     shape: Vec<usize>,
     elements: usize,
+    /// First byte, counted from the first value's.
+    offset: u64,
 }
 
 pub(crate) fn read(path: &Path, limits: &Limits) -> Result<Parts> {
@@ -57,12 +60,24 @@ pub(crate) fn read(path: &Path, limits: &Limits) -> Result<Parts> {
     let (plan, metadata) = check(path, &text, file_bytes - LENGTH - header)?;
     limits.check_tensors(path, file_bytes - LENGTH - header)?;
 
-    let mut tensors = BTreeMap::new();
-    for planned in plan {
-        let values =
-            element::read(&mut file, planned.dtype, planned.elements).map_err(Error::io(path))?;
-        tensors.insert(planned.name, values.into_tensor(&planned.shape)?);
-    }
+    // Each thread has its own place in the file.
+    let tensors = plan
+        .into_par_iter()
+        .map_init(
+            || File::open(path),
+            |file, planned| {
+                let file = match file {
+                    Ok(file) => file,
+                    Err(e) => return Err(Error::io(path)(e.kind().into())),
+                };
+                file.seek(SeekFrom::Start(LENGTH + header + planned.offset))
+                    .map_err(Error::io(path))?;
+                let values = element::read(file, planned.dtype, planned.elements)
+                    .map_err(Error::io(path))?;
+                Ok((planned.name, values.into_tensor(&planned.shape)?))
+            },
+        )
+        .collect::<Result<_>>()?;
     Ok((tensors, metadata))
 }
 
@@ -79,6 +94,10 @@ fn check(path: &Path, text: &[u8], data: u64) -> Result<(Vec<Planned>, BTreeMap<
         let Some(dtype) = dtype(&entry.dtype) else {
             return Err(bad(format!("{name}: type {} isn't supported", entry.dtype)));
         };
+        if entry.shape.len() > element::MAX_AXES {
+            let axes = entry.shape.len();
+            return Err(bad(format!("{name}: a tensor of {axes} axes")));
+        }
         let Some((elements, bytes)) = element::size(&entry.shape, dtype) else {
             return Err(bad(format!("{name}: shape {:?} overflows", entry.shape)));
         };
@@ -97,6 +116,7 @@ fn check(path: &Path, text: &[u8], data: u64) -> Result<(Vec<Planned>, BTreeMap<
             dtype,
             shape: entry.shape,
             elements,
+            offset: from,
         });
     }
     if end != data {

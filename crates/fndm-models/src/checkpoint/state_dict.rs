@@ -120,7 +120,7 @@ impl StateDict {
         }
         let (tensors, metadata) = if begin.starts_with(b"PK\x03\x04") {
             (torch::read_zip(path, key, limits)?, BTreeMap::new())
-        } else if begin.starts_with(&[0x80, 0x02]) && begin[8] != b'{' {
+        } else if matches!(begin, [0x80, 2..=5, ..]) && begin[8] != b'{' {
             (torch::read_legacy(path, key, limits)?, BTreeMap::new())
         } else if begin[8] == b'{' && key.is_none() {
             safetensors::read(path, limits)?

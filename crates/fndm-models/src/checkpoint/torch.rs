@@ -2,26 +2,27 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::Path;
+use std::rc::Rc;
 
 use candle_core::{DType, Tensor};
 
 use super::Limits;
-use super::element::{self, Values};
-use super::pickle::{self, Id, Machine, Node, Storage, TensorInfo};
+use super::element::{self, Values, View};
+use super::pickle::{self, Fault, Id, Machine, Node, Storage, TensorInfo, shortened};
 use crate::{Error, Result};
 
 /// 0x1950a86a20f9469cfc6c, little-endian: how an old file begins.
 const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const LEGACY_PROTOCOL: i64 = 1001;
 
+type Tensors = BTreeMap<String, Tensor>;
+
 /// Reads `path`, in which `key` names the state dict among others.
-pub(crate) fn read_zip(
-    path: &Path,
-    key: Option<&str>,
-    limits: &Limits,
-) -> Result<BTreeMap<String, Tensor>> {
+///
+/// Checksums aren't compared: `torch.save` may be told to leave them out, and `torch.load` doesn't look at them either.
+pub(crate) fn read_zip(path: &Path, key: Option<&str>, limits: &Limits) -> Result<Tensors> {
     let bad = |e: zip::result::ZipError| Error::malformed(path, format!("zip: {e}"));
     let file = File::open(path).map_err(Error::io(path))?;
     let file_bytes = file.metadata().map_err(Error::io(path))?.len();
@@ -54,216 +55,259 @@ pub(crate) fn read_zip(
     }
     let (machine, root) = {
         let entry = zip.by_name(pickle_name).map_err(bad)?;
+        stored(path, pickle_name, &entry)?;
         limits.check_header(path, entry.size())?;
-        let mut source = BufReader::new(entry.take(limits.header_bytes));
-        pickle::read(&mut source).map_err(|e| Error::malformed(path, e))?
+        unpickle(path, &mut BufReader::new(entry), limits)?
     };
-    let infos = state_dict(path, &machine, root, key)?;
-    let wanted = wanted_storages(path, &infos, file_bytes, limits)?;
+    let wanted = wanted(
+        path,
+        state_dict(path, &machine, root, key)?,
+        file_bytes,
+        limits,
+    )?;
 
-    let mut storages = HashMap::new();
-    for (key, storage) in wanted {
+    let mut out = BTreeMap::new();
+    for (key, wanted) in wanted {
         let name = format!("{prefix}data/{key}");
         let mut entry = zip.by_name(&name).map_err(bad)?;
-        let expected = (storage.elements as u64) * storage.element_bytes as u64;
-        if entry.size() != expected {
+        stored(path, &name, &entry)?;
+        if entry.size() != wanted.bytes {
             return Err(Error::malformed(
                 path,
                 format!(
-                    "PyTorch: {name}: expected {expected} bytes, got {}",
+                    "PyTorch: {}: expected {} bytes, got {}",
+                    shortened(&name),
+                    wanted.bytes,
                     entry.size()
                 ),
             ));
         }
-        storages.insert(key, read_storage(path, &mut entry, &storage)?);
+        wanted.read(path, &mut entry, &mut out)?;
     }
-    assemble(path, infos, storages)
+    Ok(out)
+}
+
+/// PyTorch never compresses, and what is compressed might unpack to anything.
+fn stored<R: Read>(path: &Path, name: &str, entry: &zip::read::ZipFile<'_, R>) -> Result<()> {
+    match entry.compression() {
+        zip::CompressionMethod::Stored => Ok(()),
+        other => Err(Error::malformed(
+            path,
+            format!(
+                "PyTorch: {}: expected a stored entry, got {other}",
+                shortened(name)
+            ),
+        )),
+    }
 }
 
 /// As [`read_zip`], for the old format.
-pub(crate) fn read_legacy(
-    path: &Path,
-    key: Option<&str>,
-    limits: &Limits,
-) -> Result<BTreeMap<String, Tensor>> {
-    let bad = |e: String| Error::malformed(path, e);
+pub(crate) fn read_legacy(path: &Path, key: Option<&str>, limits: &Limits) -> Result<Tensors> {
+    let bad = |e: &str| Error::malformed(path, format!("PyTorch: {e}"));
     let file = File::open(path).map_err(Error::io(path))?;
     let file_bytes = file.metadata().map_err(Error::io(path))?.len();
     let mut source = BufReader::new(file);
 
-    let (machine, id) = pickle::read(&mut source).map_err(bad)?;
+    let (machine, id) = unpickle(path, &mut source, limits)?;
     match machine.node(id) {
         Node::Long(raw) if raw[..] == LEGACY_MAGIC => {}
-        _ => {
-            return Err(bad(
-                "PyTorch: the magic number of an old file is missing".to_owned()
-            ));
-        }
+        _ => return Err(bad("the magic number of an old file is missing")),
     }
-    let (machine, id) = pickle::read(&mut source).map_err(bad)?;
+    let (machine, id) = unpickle(path, &mut source, limits)?;
     match machine.node(id) {
         Node::Int(LEGACY_PROTOCOL) => {}
-        other => {
-            return Err(bad(format!(
-                "PyTorch: protocol {other:?} of an old file isn't known"
-            )));
-        }
+        _ => return Err(bad("the protocol of an old file isn't 1001")),
     }
     // What kind of machine wrote the file. Only little-endian ones are about.
-    pickle::read(&mut source).map_err(bad)?;
-    let (machine, root) = {
-        let mut source = source.by_ref().take(limits.header_bytes);
-        pickle::read(&mut source).map_err(bad)?
-    };
-    let infos = state_dict(path, &machine, root, key)?;
-    let mut wanted = wanted_storages(path, &infos, file_bytes, limits)?;
+    unpickle(path, &mut source, limits)?;
+    let (machine, root) = unpickle(path, &mut source, limits)?;
+    let mut wanted = wanted(
+        path,
+        state_dict(path, &machine, root, key)?,
+        file_bytes,
+        limits,
+    )?;
     // Every storage of the file stands in a row, those of other dictionaries too.
-    let all = storages_of(&machine);
-    let (keys, root) = {
-        let mut source = source.by_ref().take(limits.header_bytes);
-        pickle::read(&mut source).map_err(bad)?
-    };
+    let all: HashMap<&str, &Storage> = machine.storages().map(|s| (&*s.key, s)).collect();
+    let (keys, root) = unpickle(path, &mut source, limits)?;
     let Node::List(order) = keys.node(root) else {
-        return Err(bad("PyTorch: the list of storages is missing".to_owned()));
+        return Err(bad("the list of storages is missing"));
     };
-    let mut storages = HashMap::new();
+    let mut out = BTreeMap::new();
     for &id in order {
         let Some(key) = keys.text(id) else {
-            return Err(bad("PyTorch: a storage's key isn't text".to_owned()));
+            return Err(bad("a storage's key isn't text"));
         };
+        let name = shortened(key);
         let Some(storage) = all.get(key) else {
-            return Err(bad(format!("PyTorch: storage {key} isn't described")));
+            return Err(bad(&format!("storage {name} isn't described")));
         };
         let mut count = [0; 8];
         source.read_exact(&mut count).map_err(Error::io(path))?;
         if u64::from_le_bytes(count) != storage.elements as u64 {
-            return Err(bad(format!(
-                "PyTorch: storage {key}: expected {} elements, got {}",
+            return Err(bad(&format!(
+                "storage {name}: expected {} elements, got {}",
                 storage.elements,
                 u64::from_le_bytes(count)
             )));
         }
         match wanted.remove(key) {
-            Some(storage) => {
-                storages.insert(key.to_owned(), read_storage(path, &mut source, &storage)?);
-            }
+            Some(wanted) => wanted.read(path, &mut source, &mut out)?,
             None => {
                 let bytes = storage
                     .elements
-                    .checked_mul(storage.element_bytes)
+                    .checked_mul(storage.kind.element_bytes)
                     .and_then(|n| i64::try_from(n).ok())
-                    .ok_or_else(|| bad(format!("PyTorch: storage {key} overflows")))?;
+                    .ok_or_else(|| bad(&format!("storage {name} overflows")))?;
                 source.seek_relative(bytes).map_err(Error::io(path))?;
             }
         }
     }
     if source.stream_position().map_err(Error::io(path))? > file_bytes {
-        return Err(bad("PyTorch: the last storage is cut off".to_owned()));
+        return Err(bad("the last storage is cut off"));
     }
-    assemble(path, infos, storages)
+    match wanted.keys().next() {
+        Some(key) => Err(bad(&format!("storage {} is missing", shortened(key)))),
+        None => Ok(out),
+    }
 }
 
-type Infos = BTreeMap<String, TensorInfo>;
+fn unpickle(path: &Path, source: &mut dyn BufRead, limits: &Limits) -> Result<(Machine, Id)> {
+    pickle::read(source, limits.header_bytes).map_err(|fault| match fault {
+        Fault::Malformed(reason) => Error::malformed(path, reason),
+        Fault::TooLarge => limits.header_exceeded(path),
+    })
+}
+
+type Infos = BTreeMap<String, Rc<TensorInfo>>;
 
 /// The tensors of the state dict: of the top dictionary, or of the one below it that `key` names, or of the only one
 /// below it that has tensors.
 fn state_dict(path: &Path, machine: &Machine, root: Id, key: Option<&str>) -> Result<Infos> {
-    let bad = |e: String| Error::malformed(path, format!("PyTorch: {e}"));
+    let bad = |e: &str| Error::malformed(path, format!("PyTorch: {e}"));
     let Node::Dict(top) = machine.node(root) else {
-        return Err(bad("expected a dictionary of tensors".to_owned()));
+        return Err(bad("expected a dictionary of tensors"));
     };
-    let below: BTreeMap<&str, Id> = top
-        .iter()
-        .filter(|(_, value)| matches!(machine.node(*value), Node::Dict(items) if !tensors(machine, items).is_empty()))
-        .filter_map(|(key, value)| Some((machine.text(*key)?, *value)))
-        .collect();
-    let names = || below.keys().copied().collect::<Vec<_>>().join(", ");
+    // Many names may stand for one dictionary, which is looked through once.
+    let mut known: HashMap<Id, bool> = HashMap::new();
+    let mut below: BTreeMap<&str, Id> = BTreeMap::new();
+    for (key, value) in top {
+        if let (Some(key), Node::Dict(items)) = (machine.text(*key), machine.node(*value)) {
+            let has = *known
+                .entry(*value)
+                .or_insert_with(|| tensors(machine, items).next().is_some());
+            if has {
+                below.insert(key, *value);
+            }
+        }
+    }
+    let names = || -> String {
+        let mut names: Vec<String> = below.keys().take(10).map(|name| shortened(name)).collect();
+        if below.len() > names.len() {
+            names.push(format!("{} more", below.len() - names.len()));
+        }
+        names.join(", ")
+    };
     let chosen = match key {
-        Some(key) => Some(*below.get(key).ok_or_else(|| {
-            bad(format!(
+        Some(key) => *below.get(key).ok_or_else(|| {
+            bad(&format!(
                 "no dictionary of tensors under {key}; there is: {}",
                 names()
             ))
-        })?),
-        None if !tensors(machine, top).is_empty() => None,
+        })?,
+        None if tensors(machine, top).next().is_some() => root,
         None => match below.len() {
-            1 => below.values().next().copied(),
-            0 => return Err(bad("the dictionary has no tensors".to_owned())),
+            0 => return Err(bad("the dictionary has no tensors")),
+            1 => below.values().next().copied().unwrap_or(root),
             _ => {
-                return Err(bad(format!(
+                return Err(bad(&format!(
                     "several dictionaries of tensors, name one of them: {}",
                     names()
                 )));
             }
         },
     };
-    let items = match chosen.map(|id| machine.node(id)) {
-        Some(Node::Dict(items)) => items,
-        _ => top,
-    };
-    Ok(tensors(machine, items))
+    Ok(match machine.node(chosen) {
+        Node::Dict(items) => tensors(machine, items)
+            .map(|(name, info)| (name.to_owned(), info.clone()))
+            .collect(),
+        _ => Infos::new(),
+    })
 }
 
-fn tensors(machine: &Machine, items: &[(Id, Id)]) -> Infos {
+fn tensors<'a>(
+    machine: &'a Machine,
+    items: &'a [(Id, Id)],
+) -> impl Iterator<Item = (&'a str, &'a Rc<TensorInfo>)> {
     items
         .iter()
         .filter_map(|(key, value)| match machine.node(*value) {
-            Node::Tensor(info) => Some((machine.text(*key)?.to_owned(), (**info).clone())),
+            Node::Tensor(info) => Some((machine.text(*key)?, info)),
             _ => None,
         })
-        .collect()
 }
 
-fn storages_of(machine: &Machine) -> HashMap<String, Storage> {
-    machine
-        .storages()
-        .map(|storage| (storage.key.clone(), storage.clone()))
-        .collect()
+/// A storage that tensors need, with those tensors. All has been checked: every tensor lies within the storage, and the
+/// storage isn't larger than the file.
+struct Wanted {
+    dtype: DType,
+    elements: usize,
+    bytes: u64,
+    tensors: Vec<(String, Rc<TensorInfo>)>,
 }
 
-/// The storages that the tensors need, after a check that every tensor lies within its own, and all within the limits.
-fn wanted_storages(
+fn wanted(
     path: &Path,
-    infos: &Infos,
+    infos: Infos,
     file_bytes: u64,
     limits: &Limits,
-) -> Result<BTreeMap<String, Storage>> {
-    let bad = |e: String| Error::malformed(path, format!("PyTorch: {e}"));
-    let mut wanted: BTreeMap<String, Storage> = BTreeMap::new();
-    let mut total = 0u64;
+) -> Result<BTreeMap<Rc<str>, Wanted>> {
+    let mut wanted: BTreeMap<Rc<str>, Wanted> = BTreeMap::new();
+    let (mut of_tensors, mut of_storages) = (0u64, 0u64);
     for (name, info) in infos {
+        let bad = |e: String| {
+            let name = shortened(&name);
+            Error::malformed(path, format!("PyTorch: {name}: {e}"))
+        };
         let storage = &info.storage;
-        let Some(dtype) = storage.dtype else {
-            return Err(bad(format!(
-                "{name}: {} isn't supported",
-                storage.type_name
-            )));
+        let Some(dtype) = storage.kind.dtype else {
+            return Err(bad(format!("{} isn't supported", storage.kind.name)));
         };
-        let bytes = element::size(&[storage.elements], dtype).map(|(_, bytes)| bytes);
-        if bytes.is_none_or(|b| b > file_bytes) {
-            return Err(bad(format!(
-                "{name}: a storage of {} elements in a file of {file_bytes} bytes",
-                storage.elements
-            )));
-        }
-        let Some((_, bytes)) = element::size(&info.shape, dtype) else {
-            return Err(bad(format!("{name}: shape {:?} overflows", info.shape)));
+        let bytes = match element::size(&[storage.elements], dtype) {
+            Some((_, bytes)) if bytes <= file_bytes => bytes,
+            _ => {
+                return Err(bad(format!(
+                    "a storage of {} elements in a file of {file_bytes} bytes",
+                    storage.elements
+                )));
+            }
         };
-        total = total.saturating_add(bytes);
-        limits.check_tensors(path, total)?;
-        if extent(info).is_none_or(|end| end > storage.elements) {
+        let Some((_, tensor_bytes)) = element::size(&info.shape, dtype) else {
+            return Err(bad(format!("shape {:?} overflows", info.shape)));
+        };
+        of_tensors = of_tensors.saturating_add(tensor_bytes);
+        limits.check_tensors(path, of_tensors)?;
+        if extent(&info).is_none_or(|end| end > storage.elements) {
             return Err(bad(format!(
-                "{name}: shape {:?} with strides {:?} from {} doesn't lie in its storage of {} elements",
+                "shape {:?} with strides {:?} from {} doesn't lie in its storage of {} elements",
                 info.shape, info.strides, info.offset, storage.elements
             )));
         }
-        match wanted.get(&storage.key) {
-            Some(known) if known.dtype != storage.dtype || known.elements != storage.elements => {
-                return Err(bad(format!("storage {} is described twice", storage.key)));
+        match wanted.get_mut(&storage.key) {
+            Some(known) if known.dtype != dtype || known.elements != storage.elements => {
+                return Err(bad("its storage is described twice".to_owned()));
             }
-            Some(_) => {}
+            Some(known) => known.tensors.push((name, info)),
             None => {
-                wanted.insert(storage.key.clone(), storage.clone());
+                of_storages = of_storages.saturating_add(bytes);
+                limits.check_tensors(path, of_storages)?;
+                let new = Wanted {
+                    dtype,
+                    elements: storage.elements,
+                    bytes,
+                    tensors: vec![(name, info.clone())],
+                };
+                wanted.insert(storage.key.clone(), new);
             }
         }
     }
@@ -288,98 +332,30 @@ fn extent(info: &TensorInfo) -> Option<usize> {
         .checked_add(1)
 }
 
-fn read_storage(path: &Path, source: &mut dyn Read, storage: &Storage) -> Result<Values> {
-    let dtype = storage.dtype.unwrap_or(DType::F32);
-    element::read(source, dtype, storage.elements).map_err(Error::io(path))
-}
-
-/// Gives every tensor its values. A storage that one tensor fills is moved, any other is copied from.
-fn assemble(
-    path: &Path,
-    infos: Infos,
-    storages: HashMap<String, Values>,
-) -> Result<BTreeMap<String, Tensor>> {
-    let mut uses: HashMap<String, usize> = HashMap::new();
-    for info in infos.values() {
-        *uses.entry(info.storage.key.clone()).or_default() += 1;
-    }
-    let mut storages: HashMap<String, Stored> = storages
-        .into_iter()
-        .map(|(key, values)| (key, Stored::Values(values)))
-        .collect();
-    let mut out = BTreeMap::new();
-    for (name, info) in infos {
-        let key = &info.storage.key;
-        let Some(stored) = storages.remove(key) else {
-            return Err(Error::malformed(
-                path,
-                format!("PyTorch: {name}: storage {key} is missing"),
-            ));
-        };
-        let flat = match stored {
-            Stored::Values(values) => values.into_tensor(&[info.storage.elements])?,
-            Stored::Flat(flat) => flat,
-        };
-        let start = info.offset + info.storage.view_offset;
-        let elements = info.shape.iter().product();
-        let tensor = if is_contiguous(&info) {
-            let part = flat.narrow(0, start, elements)?;
-            let part = part.reshape(info.shape.as_slice())?;
-            // A part of a larger storage must not keep all of it alive.
-            if elements == info.storage.elements {
-                part
-            } else {
-                part.copy()?
-            }
-        } else {
-            let index =
-                Tensor::from_vec(positions(&info, start, elements), elements, flat.device())?;
-            flat.index_select(&index, 0)?
-                .reshape(info.shape.as_slice())?
-        };
-        if let Some(left) = uses.get_mut(key) {
-            *left -= 1;
-            if *left > 0 {
-                storages.insert(key.clone(), Stored::Flat(flat));
-            }
+impl Wanted {
+    /// Reads the storage and gives every tensor its values. A storage that one tensor fills becomes that tensor, of any
+    /// other the tensors are copies, so that none keeps more alive than its own values.
+    fn read(self, path: &Path, source: &mut dyn Read, out: &mut Tensors) -> Result<()> {
+        let values = element::read(source, self.dtype, self.elements).map_err(Error::io(path))?;
+        if let [(name, info)] = self.tensors.as_slice()
+            && view(info).is_contiguous()
+            && info.shape.iter().product::<usize>() == values.len()
+        {
+            out.insert(name.clone(), values.into_tensor(&info.shape)?);
+            return Ok(());
         }
-        out.insert(name, tensor);
-    }
-    Ok(out)
-}
-
-enum Stored {
-    Values(Values),
-    Flat(Tensor),
-}
-
-fn is_contiguous(info: &TensorInfo) -> bool {
-    let mut expected = 1;
-    for (side, stride) in info.shape.iter().zip(&info.strides).rev() {
-        if *side != 1 && *stride != expected {
-            return false;
+        for (name, info) in self.tensors {
+            let part: Values = values.copied(view(&info));
+            out.insert(name, part.into_tensor(&info.shape)?);
         }
-        expected *= side;
+        Ok(())
     }
-    true
 }
 
-/// The position of every element in the storage, in the order of the shape.
-fn positions(info: &TensorInfo, start: usize, elements: usize) -> Vec<i64> {
-    let mut positions = Vec::with_capacity(elements);
-    let mut at = vec![0; info.shape.len()];
-    let mut position = start;
-    for _ in 0..elements {
-        positions.push(position as i64);
-        for axis in (0..at.len()).rev() {
-            at[axis] += 1;
-            position += info.strides[axis];
-            if at[axis] < info.shape[axis] {
-                break;
-            }
-            position -= at[axis] * info.strides[axis];
-            at[axis] = 0;
-        }
+fn view(info: &TensorInfo) -> View<'_> {
+    View {
+        start: info.offset + info.storage.view_offset,
+        shape: &info.shape,
+        strides: &info.strides,
     }
-    positions
 }
