@@ -14,5 +14,5 @@ class Case:
     repetitions: int = 9
     # Between the check values of both sides, relative to the largest.
     tolerance: float = 1e-4
-    # Whether peak memory is reported as well.
-    memory: bool = False
+    # Whether peak memory is reported as well; "working": beyond what the process holds once the case is prepared.
+    memory: bool | str = False

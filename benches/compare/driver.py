@@ -111,6 +111,8 @@ def measure(case, topic, start):
         for s in sides:
             s.ask(op="prepare", topic=topic, spec=case["spec"])
             s.forget_peak()
+        if case["memory"] == "working":
+            idle = [s.memory("VmRSS") for s in sides]
         # Warm-up: twice, and the second tells how many runs make a repetition.
         slowest = 0.0
         for _ in range(2):

@@ -1,8 +1,9 @@
 use candle_core::Tensor;
 use ndarray::{Array2, ArrayView3, Axis};
 
-use crate::bank::{MemoryBank, MemoryConfig, embed};
+use crate::bank::{MemoryBank, embed};
 use crate::coarse::head_patches;
+use crate::config::MemoryConfig;
 use crate::pool::Pool;
 use crate::progress::OnProgress;
 use crate::standardise::{Moments, Standardisation};

@@ -38,8 +38,9 @@ pub enum CoresetSize {
 
 /// Choice of the rows that represent all the others.
 ///
-/// Greedy selection (Roth et al. 2022, algorithm 1) holds the features, their projection and two numbers per row:
-/// O(N) memory. It chooses fewer rows than asked when all others are copies of chosen ones.
+/// Greedy selection (Roth et al. 2022, algorithm 1) reads the features where they lie. Beside them it holds a few numbers per row,
+/// one block of choices (at most 512 rows) and, where one is asked for, the projection: O(N) memory, never N x N. It chooses fewer rows than
+/// asked when all others are copies of chosen ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Coreset {

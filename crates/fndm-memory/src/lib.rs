@@ -38,7 +38,7 @@
 //! ```
 //!
 //! # Parts
-//! - [`FeatureExtractor`]: images to maps; any closure, or [`ClassifierFeatures`].
+//! - [`FeatureExtractor`]: images to maps; any closure, [`ClassifierFeatures`], or [`BackboneFeatures`] with weights of `ImageNet`.
 //! - [`PatchFeatures`]: maps to one feature per patch; [`Standardisation`] of their channels.
 //! - [`Coreset`]: the rows that represent all others; [`greedy`], [`greedy_from`], [`SparseProjection`].
 //! - [`NearestNeighbours`]: exact search.
@@ -52,17 +52,22 @@
     reason = "array views are passed by value, as ndarray does"
 )]
 
+mod backbone;
 mod bank;
 mod builder;
 mod calibration;
+mod candidates;
 mod cholesky;
 mod classifier;
 mod coarse;
+mod config;
 mod coreset;
 mod distance;
 mod error;
 mod extractor;
 mod greedy;
+mod grow;
+mod image_score;
 mod morphology;
 mod neighbours;
 mod padim;
@@ -71,16 +76,19 @@ mod pool;
 mod progress;
 mod projection;
 mod resize;
+mod rows;
 mod smooth;
 mod standardise;
 mod store;
 mod tensor;
 
-pub use bank::{ImageScore, MemoryBank, MemoryConfig, Score};
+pub use backbone::{BackboneFeatures, Channels};
+pub use bank::MemoryBank;
 pub use builder::BankBuilder;
 pub use calibration::Calibration;
 pub use classifier::ClassifierFeatures;
 pub use coarse::{CoarseConfig, CoarseMap, HealthyModel};
+pub use config::{ImageScore, MemoryConfig, Score};
 pub use coreset::{Coreset, CoresetMethod, CoresetSize, greedy, greedy_from};
 pub use error::{Error, Result};
 pub use extractor::FeatureExtractor;

@@ -1,18 +1,20 @@
-use candle_core::{DType, Tensor};
-use half::f16;
+use std::ops::Range;
+
+use fndm_kernels::{PANEL_ROWS, pack_panel, panel_products};
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::candidates::{Candidates, Neighbour, Rounding};
 use crate::distance::{exact_squared_distance, squared_norm};
-use crate::tensor::{matrix, row_values, with_slice};
+use crate::rows::{Rows, Values};
+use crate::tensor::row_values;
 use crate::{Error, Result};
 
-/// Queries and rows that one matrix product takes: its result stays within the cache.
-const QUERY_TILE: usize = 512;
-const ROW_TILE: usize = 1024;
-/// Candidates kept beyond the asked number, since the expanded square that ranks them is rounded.
-const SPARE: usize = 4;
+/// Rows that are packed at a time.
+const ROW_TILE: usize = 32 * PANEL_ROWS;
+/// Queries that one task compares with a tile of rows, at most.
+const QUERY_TILE: usize = 64;
 
 /// How the rows of a bank are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,26 +36,23 @@ impl Storage {
             Self::F16 => 2,
         }
     }
-
-    pub(crate) fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::F16 => DType::F16,
-        }
-    }
 }
 
 /// Exact nearest neighbours by Euclidean distance: matrix products over tiles, with a running list per query.
 ///
-/// The products rank the candidates; the distances of those that are handed out are summed directly in f64.
+/// A product in f32 tells which rows may be among the nearest; the bound of its rounding error decides, so that none is missed. The
+/// distances of those are summed in f64. Beside the rows this holds two numbers a row; a search holds one tile of rows, and a few row
+/// numbers per query.
 #[derive(Debug, Clone)]
 pub struct NearestNeighbours {
-    rows: Tensor,
+    rows: Rows,
     /// What is subtracted from rows and queries before they are multiplied.
     center: Vec<f32>,
-    /// Squared norms of the rows about the center.
+    /// Squared norms of the rows about the center, and the lower part of each row's key.
     norms: Vec<f32>,
-    dimension: usize,
+    lowers: Vec<f32>,
+    largest_norm: f32,
+    rounding: Rounding,
 }
 
 /// The nearest rows of each query, nearest first.
@@ -61,14 +60,8 @@ pub struct NearestNeighbours {
 pub struct Neighbours {
     /// Squared Euclidean distances `(Q, k)`; infinite where there is no such neighbour.
     pub distances: Array2<f32>,
-    /// Row numbers `(Q, k)`; `None` where the bank has fewer than k rows, and for a query with NaN.
+    /// Row numbers `(Q, k)`; `None` where the bank has fewer than k rows, and for a query with a NaN or infinite value.
     pub indices: Array2<Option<usize>>,
-}
-
-#[derive(Clone, Copy)]
-struct Candidate {
-    key: f32,
-    row: usize,
 }
 
 impl NearestNeighbours {
@@ -77,67 +70,72 @@ impl NearestNeighbours {
     /// # Errors
     /// When there are no rows, or a value is NaN or infinite (in f16: too large).
     pub fn new(rows: Array2<f32>, storage: Storage) -> Result<Self> {
-        let (n, dimension) = rows.dim();
-        let rows = rows.as_standard_layout().into_owned();
-        let (values, _) = rows.into_raw_vec_and_offset();
-        if n * dimension == 0 {
-            return Err(Error::Empty { what: "the bank" });
-        }
-        Self::from_tensor(matrix(values, n, dimension)?.to_dtype(storage.dtype())?)
+        Self::from_rows(Rows::new(rows, storage))
     }
 
-    /// Takes rows `(N, D)`, f32 or f16, on the CPU.
-    pub(crate) fn from_tensor(rows: Tensor) -> Result<Self> {
-        let (n, dimension) = rows.dims2()?;
-        if n * dimension == 0 {
+    pub(crate) fn from_rows(rows: Rows) -> Result<Self> {
+        let dimension = rows.dimension();
+        if rows.count() * dimension == 0 {
             return Err(Error::Empty { what: "the bank" });
         }
-        let center = center(&rows)?;
+        let rounding = Rounding::new(dimension);
         let mut index = Self {
+            center: center(&rows),
             rows,
-            center,
-            norms: Vec::with_capacity(n),
-            dimension,
+            norms: Vec::new(),
+            lowers: Vec::new(),
+            largest_norm: 0.0,
+            rounding,
         };
-        for start in (0..n).step_by(ROW_TILE) {
-            let tile = index.tile(start, ROW_TILE.min(n - start))?;
-            index
-                .norms
-                .extend(tile.chunks_exact(dimension).map(squared_norm));
-        }
-        if index.norms.iter().all(|n| n.is_finite()) {
-            Ok(index)
-        } else {
-            Err(Error::NonFinite {
+        let values = index.rows.values();
+        let norms: Vec<f32> = (0..index.rows.count())
+            .into_par_iter()
+            .with_min_len(64)
+            .map_init(
+                || vec![0f32; dimension],
+                |row, i| {
+                    index.read(values, i..i + 1, row);
+                    squared_norm(row)
+                },
+            )
+            .collect();
+        if !norms.iter().all(|n| n.is_finite()) {
+            return Err(Error::NonFinite {
                 what: "the bank".to_owned(),
-            })
+            });
+        }
+        index.lowers = norms.iter().map(|n| rounding.lower(*n)).collect();
+        index.largest_norm = norms.iter().copied().fold(0.0, f32::max);
+        index.norms = norms;
+        Ok(index)
+    }
+
+    /// Rows about the center.
+    fn read(&self, values: Values<'_>, rows: Range<usize>, out: &mut [f32]) {
+        let d = self.dimension();
+        values.read(rows.start * d..rows.end * d, out);
+        self.shift(out);
+    }
+
+    fn shift(&self, rows: &mut [f32]) {
+        for row in rows.chunks_exact_mut(self.dimension()) {
+            for (v, c) in row.iter_mut().zip(&self.center) {
+                *v -= c;
+            }
         }
     }
 
-    /// Some rows about the center, as f32.
-    fn tile(&self, start: usize, rows: usize) -> Result<Vec<f32>> {
-        let tile = self.rows.narrow(0, start, rows)?.to_dtype(DType::F32)?;
-        with_slice::<f32, _>(&tile, |values| self.centered(values))
-    }
-
-    fn centered(&self, values: &[f32]) -> Vec<f32> {
-        let rows = values.chunks_exact(self.dimension);
-        rows.flat_map(|row| row.iter().zip(&self.center).map(|(v, c)| v - c))
-            .collect()
-    }
-
-    /// The rows `(N, D)`, f32 or f16.
-    pub(crate) fn rows(&self) -> &Tensor {
+    /// The rows as they are kept.
+    pub(crate) fn rows(&self) -> &Rows {
         &self.rows
     }
 
     /// The rows `(N, D)` as f32.
     ///
     /// # Errors
-    /// When memory runs out.
+    /// When the number of values isn't that of the rows, which is a mistake in this crate.
     pub fn to_array(&self) -> Result<Array2<f32>> {
-        let values = self.rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        Array2::from_shape_vec((self.len(), self.dimension), values)
+        Array2::from_shape_vec((self.len(), self.dimension()), self.rows.to_vec())
             .map_err(|e| Error::shape("the bank", "rows of one length", e))
     }
 
@@ -146,32 +144,43 @@ impl NearestNeighbours {
     /// # Errors
     /// When there is no such row.
     pub fn row(&self, row: usize) -> Result<Array2<f32>> {
-        let values = self
-            .rows
-            .narrow(0, row, 1)?
-            .to_dtype(DType::F32)?
-            .flatten_all()?
-            .to_vec1()?;
-        Array2::from_shape_vec((1, self.dimension), values)
-            .map_err(|e| Error::shape("the bank", "rows of one length", e))
+        if row >= self.len() {
+            return Err(Error::shape(
+                "row",
+                format!("a number below {}", self.len()),
+                row,
+            ));
+        }
+        let d = self.dimension();
+        let mut out = Array2::zeros((1, d));
+        if let Some(out) = out.as_slice_mut() {
+            self.rows.values().read(row * d..(row + 1) * d, out);
+        }
+        Ok(out)
     }
 
     /// Number of rows, N.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.norms.len()
+        self.rows.count()
     }
 
     /// Always false: an empty bank can't be made.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.norms.is_empty()
+        self.len() == 0
     }
 
     /// Values per row, D.
     #[must_use]
     pub fn dimension(&self) -> usize {
-        self.dimension
+        self.rows.dimension()
+    }
+
+    /// Whether the rows stay in the file that they were loaded from.
+    #[must_use]
+    pub fn is_mapped(&self) -> bool {
+        self.rows.is_mapped()
     }
 
     /// The `k` nearest rows of every query `(Q, D)`. Of equal distances the lower row number comes first.
@@ -180,97 +189,170 @@ impl NearestNeighbours {
     /// When `k` is 0 or the queries are of another dimension.
     pub fn search(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Neighbours> {
         let (q, dimension) = queries.dim();
-        if dimension != self.dimension {
+        if dimension != self.dimension() {
             return Err(Error::Dimension {
-                expected: self.dimension,
+                expected: self.dimension(),
                 got: dimension,
             });
         }
         if k == 0 {
             return Err(Error::config("neighbours", "expected 1 or more, got 0"));
         }
-        let queries = row_values(&queries);
-        let kept = k.min(self.len());
-        let mut found = self.candidates(&queries, (k + SPARE).min(self.len()))?;
-        self.settle(&mut found, &queries)?;
+        let queries = row_values(queries);
+        let found = self.find(&queries, k.min(self.len()))?;
         let mut distances = Array2::from_elem((q, k), f32::INFINITY);
         let mut indices = Array2::from_elem((q, k), None);
         for (i, found) in found.iter().enumerate() {
-            for (j, candidate) in found.iter().take(kept).enumerate() {
-                distances[(i, j)] = candidate.key;
-                indices[(i, j)] = Some(candidate.row);
+            for (j, neighbour) in found.iter().enumerate() {
+                distances[(i, j)] = neighbour.distance;
+                indices[(i, j)] = Some(neighbour.row);
             }
         }
         Ok(Neighbours { distances, indices })
     }
 
-    /// For every query the rows that rank first, by rounded keys.
-    fn candidates(&self, queries: &[f32], kept: usize) -> Result<Vec<Vec<Candidate>>> {
-        let dimension = self.dimension;
-        let tiles = queries
-            .chunks(QUERY_TILE * dimension)
-            .map(|tile| matrix(self.centered(tile), tile.len() / dimension, dimension))
-            .collect::<Result<Vec<_>>>()?;
-        let mut found = vec![Vec::with_capacity(kept + 1); queries.len() / dimension];
-        for start in (0..self.len()).step_by(ROW_TILE) {
-            let rows = ROW_TILE.min(self.len() - start);
-            let right = matrix(self.tile(start, rows)?, rows, dimension)?.t()?;
-            let norms = &self.norms[start..start + rows];
-            for (found, tile) in found.chunks_mut(QUERY_TILE).zip(&tiles) {
-                let products = tile.matmul(&right)?;
-                with_slice::<f32, _>(&products, |products| {
-                    found
-                        .par_iter_mut()
-                        .zip(products.par_chunks_exact(rows))
-                        .with_min_len(16)
-                        .for_each(|(found, products)| scan(found, kept, products, norms, start));
-                })?;
-            }
+    /// At most `k` neighbours of every query, nearest first.
+    fn find(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<Neighbour>>> {
+        if queries.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(found)
+        let d = self.dimension();
+        let values = self.rows.values();
+        let distance = |query: &[f32], row: usize| match values {
+            Values::F32(rows) => {
+                let row = &rows[row * d..(row + 1) * d];
+                exact_squared_distance(query, row.iter().map(|v| f64::from(*v)))
+            }
+            Values::F16(rows) => {
+                let row = &rows[row * d..(row + 1) * d];
+                exact_squared_distance(query, row.iter().map(|v| f64::from(v.to_f32())))
+            }
+        };
+        let mut states: Vec<State> = queries
+            .par_chunks_exact(d)
+            .with_min_len(64)
+            .map(|query| self.start(query, k))
+            .collect();
+        let by_product = states.iter().any(|s| matches!(s, State::Products(_)));
+        let task = states.len().div_ceil(8).next_multiple_of(8).min(QUERY_TILE);
+        let mut panels = vec![0f32; ROW_TILE.min(self.len().next_multiple_of(PANEL_ROWS)) * d];
+        for start in (0..self.len()).step_by(ROW_TILE) {
+            let rows = start..self.len().min(start + ROW_TILE);
+            let panels = &mut panels[..rows.len().div_ceil(PANEL_ROWS) * PANEL_ROWS * d];
+            if by_product {
+                self.pack(values, rows.clone(), panels)?;
+            }
+            states
+                .par_chunks_mut(task)
+                .zip(queries.par_chunks(task * d))
+                .try_for_each_init(
+                    || (vec![0f32; task * d], vec![0f32; task * PANEL_ROWS]),
+                    |(shifted, products), (states, queries)| {
+                        let shifted = &mut shifted[..queries.len()];
+                        shifted.copy_from_slice(queries);
+                        self.shift(shifted);
+                        let products = &mut products[..states.len() * PANEL_ROWS];
+                        let mut first = rows.start;
+                        for panel in panels.chunks_exact(PANEL_ROWS * d) {
+                            let end = rows.end.min(first + PANEL_ROWS);
+                            if by_product {
+                                panel_products(shifted, panel, d, products)?;
+                            }
+                            let each = states
+                                .iter_mut()
+                                .zip(queries.chunks_exact(d))
+                                .zip(products.chunks_exact(PANEL_ROWS));
+                            for ((state, query), products) in each {
+                                let distance = |row| distance(query, row);
+                                match state {
+                                    State::Products(candidates) => candidates.scan(
+                                        &products[..end - first],
+                                        &self.lowers[first..end],
+                                        &self.norms[first..end],
+                                        first,
+                                        distance,
+                                    ),
+                                    State::Direct(candidates) => {
+                                        (first..end).for_each(|row| candidates.take(row, distance));
+                                    }
+                                    State::None => {}
+                                }
+                            }
+                            first = end;
+                        }
+                        Ok::<(), Error>(())
+                    },
+                )?;
+        }
+        Ok(states
+            .into_par_iter()
+            .zip(queries.par_chunks_exact(d))
+            .map(|(state, query)| match state {
+                State::Products(candidates) | State::Direct(candidates) => {
+                    candidates.finish(|row| distance(query, row))
+                }
+                State::None => Vec::new(),
+            })
+            .collect())
     }
 
-    /// Puts the direct distances in place of the ranking keys and sorts by them.
-    fn settle(&self, found: &mut [Vec<Candidate>], queries: &[f32]) -> Result<()> {
-        let dimension = self.dimension;
-        if self.rows.dtype() == DType::F16 {
-            with_slice::<f16, _>(&self.rows, |rows| {
-                settle(found, queries, dimension, |i| {
-                    rows[i * dimension..][..dimension]
-                        .iter()
-                        .map(|v| f64::from(v.to_f32()))
-                });
-            })
+    fn start(&self, query: &[f32], k: usize) -> State {
+        if query.iter().any(|v| !v.is_finite()) {
+            return State::None;
+        }
+        let squares = query.iter().zip(&self.center).map(|(v, c)| v - c);
+        let norm = squares.map(|v| f64::from(v).powi(2)).sum::<f64>() as f32;
+        let candidates = Candidates::new(k, norm, self.rounding);
+        if norm.max(self.largest_norm) <= Rounding::LARGEST_NORM {
+            State::Products(candidates)
         } else {
-            with_slice::<f32, _>(&self.rows, |rows| {
-                settle(found, queries, dimension, |i| {
-                    rows[i * dimension..][..dimension]
-                        .iter()
-                        .map(|&v| f64::from(v))
-                });
-            })
+            State::Direct(candidates)
         }
     }
+
+    /// Rows about the center, a panel after the other.
+    fn pack(&self, values: Values<'_>, rows: Range<usize>, panels: &mut [f32]) -> Result<()> {
+        let d = self.dimension();
+        panels
+            .par_chunks_exact_mut(PANEL_ROWS * d)
+            .enumerate()
+            .try_for_each_init(
+                || vec![0f32; PANEL_ROWS * d],
+                |buffer, (i, panel)| {
+                    let first = rows.start + i * PANEL_ROWS;
+                    let part = first..rows.end.min(first + PANEL_ROWS);
+                    let buffer = &mut buffer[..part.len() * d];
+                    self.read(values, part, buffer);
+                    Ok(pack_panel(buffer, d, panel)?)
+                },
+            )
+    }
+}
+
+/// How a query's neighbours are found.
+enum State {
+    /// By products of f32.
+    Products(Candidates),
+    /// By direct distances, where squares would leave the range of f32.
+    Direct(Candidates),
+    /// It isn't a number and has none.
+    None,
 }
 
 /// A point amid the rows: far from the origin an expanded square would lose its digits.
 ///
-/// It is the mean rounded to a power of two near the deviation, so that whole numbers stay whole and ties stay ties.
-fn center(rows: &Tensor) -> Result<Vec<f32>> {
-    let (n, dimension) = rows.dims2()?;
+/// It is the mean rounded to a power of two near the deviation, so that whole numbers stay whole.
+fn center(rows: &Rows) -> Vec<f32> {
+    let (n, dimension) = (rows.count(), rows.dimension());
+    let values = rows.values();
     let mut sums = vec![(0f64, 0f64); dimension];
-    for start in (0..n).step_by(ROW_TILE) {
-        let tile = rows
-            .narrow(0, start, ROW_TILE.min(n - start))?
-            .to_dtype(DType::F32)?;
-        with_slice::<f32, _>(&tile, |values| {
-            for row in values.chunks_exact(dimension) {
-                for ((sum, squares), &v) in sums.iter_mut().zip(row) {
-                    *sum += f64::from(v);
-                    *squares += f64::from(v).powi(2);
-                }
-            }
-        })?;
+    let mut row = vec![0f32; dimension];
+    for i in 0..n {
+        values.read(i * dimension..(i + 1) * dimension, &mut row);
+        for ((sum, squares), &v) in sums.iter_mut().zip(&row) {
+            *sum += f64::from(v);
+            *squares += f64::from(v).powi(2);
+        }
     }
     let center = sums.iter().map(|(sum, squares)| {
         let mean = sum / n as f64;
@@ -282,68 +364,5 @@ fn center(rows: &Tensor) -> Result<Vec<f32>> {
             mean as f32
         }
     });
-    Ok(center.collect())
-}
-
-/// Merges one tile of products into a query's list, which stays sorted by (key, row).
-///
-/// The key is |row|^2 - 2 row.query: the query's own norm is the same for all.
-fn scan(
-    found: &mut Vec<Candidate>,
-    kept: usize,
-    products: &[f32],
-    norms: &[f32],
-    first_row: usize,
-) {
-    const LANES: usize = 16;
-    let mut worst = if found.len() == kept {
-        found[kept - 1].key
-    } else {
-        f32::INFINITY
-    };
-    for (block, (products, norms)) in products.chunks(LANES).zip(norms.chunks(LANES)).enumerate() {
-        let mut keys = [f32::INFINITY; LANES];
-        let mut any = false;
-        for ((key, p), n) in keys.iter_mut().zip(products).zip(norms) {
-            *key = n - 2.0 * p;
-            any |= *key < worst;
-        }
-        if !any {
-            continue;
-        }
-        for (lane, &key) in keys.iter().enumerate() {
-            if key < worst {
-                let at = found.partition_point(|c| c.key <= key);
-                found.insert(
-                    at,
-                    Candidate {
-                        key,
-                        row: first_row + block * LANES + lane,
-                    },
-                );
-                found.truncate(kept);
-                if found.len() == kept {
-                    worst = found[kept - 1].key;
-                }
-            }
-        }
-    }
-}
-
-/// Puts the direct distances in place of the ranking keys and sorts by them.
-fn settle<I: Iterator<Item = f64>>(
-    found: &mut [Vec<Candidate>],
-    queries: &[f32],
-    dimension: usize,
-    row: impl Fn(usize) -> I + Sync,
-) {
-    found
-        .par_iter_mut()
-        .zip(queries.par_chunks_exact(dimension))
-        .for_each(|(found, query)| {
-            for candidate in &mut *found {
-                candidate.key = exact_squared_distance(query, row(candidate.row));
-            }
-            found.sort_by(|a, b| a.key.total_cmp(&b.key).then(a.row.cmp(&b.row)));
-        });
+    center.collect()
 }

@@ -19,7 +19,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PatchFeatures {
-    /// Side of the neighbourhood in cells of the map, an odd number.
+    /// Side of the neighbourhood in cells of the map. An even one reaches one cell further down and to the right.
     pub patch_size: usize,
     /// Step between neighbourhoods in cells of the map.
     pub stride: usize,
@@ -60,10 +60,10 @@ impl PatchFeatures {
     /// # Errors
     /// [`Error::Config`] names the field.
     pub fn check(&self) -> Result<()> {
-        if self.patch_size.is_multiple_of(2) || self.patch_size > 255 {
+        if !(1..=255).contains(&self.patch_size) {
             return Err(Error::config(
                 "patch_size",
-                format!("expected an odd number up to 255, got {}", self.patch_size),
+                format!("expected 1 to 255, got {}", self.patch_size),
             ));
         }
         for (field, value) in [

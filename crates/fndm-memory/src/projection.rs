@@ -62,7 +62,7 @@ impl SparseProjection {
             });
         }
         let to = self.rows.len();
-        let values = row_values(&features);
+        let values = row_values(features);
         let mut out = vec![0f32; n * to];
         out.par_chunks_mut(to)
             .zip(values.par_chunks(dimension))

@@ -35,11 +35,6 @@ pub(crate) fn to_cpu(x: &Tensor) -> Result<Tensor> {
         .contiguous()?)
 }
 
-/// Rows as a tensor on the CPU; copied unless the array is given away.
-pub(crate) fn matrix(values: Vec<f32>, rows: usize, columns: usize) -> Result<Tensor> {
-    Ok(Tensor::from_vec(values, (rows, columns), &Device::Cpu)?)
-}
-
 /// Checks images `(B, C, H, W)` and, if there is one, the head `(B, H, W)`; gives B, H and W.
 pub(crate) fn check_images(
     images: &Tensor,
@@ -62,8 +57,8 @@ pub(crate) fn check_images(
 }
 
 /// The rows of a matrix as one slice, copied only when they don't lie so already.
-pub(crate) fn row_values<'a>(x: &'a ArrayView2<'_, f32>) -> std::borrow::Cow<'a, [f32]> {
-    match x.as_slice() {
+pub(crate) fn row_values(x: ArrayView2<'_, f32>) -> std::borrow::Cow<'_, [f32]> {
+    match x.to_slice() {
         Some(values) => std::borrow::Cow::Borrowed(values),
         None => std::borrow::Cow::Owned(x.iter().copied().collect()),
     }

@@ -4,10 +4,9 @@ use std::ops::ControlFlow;
 
 use candle_core::{DType, Device, Tensor};
 use fndm_memory::{
-    BankBuilder, ClassifierFeatures, CoarseConfig, Coreset, CoresetMethod, CoresetSize, Error,
-    HealthyModel, MemoryBank, MemoryConfig, PatchFeatures, Smoothing, Stage, Storage, silent,
+    BankBuilder, CoarseConfig, Coreset, CoresetMethod, CoresetSize, Error, HealthyModel,
+    MemoryBank, MemoryConfig, PatchFeatures, Smoothing, Stage, Storage, silent,
 };
-use fndm_models::{Classifier, ClassifierConfig, Parameters};
 use ndarray::{Array2, Array3};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -473,39 +472,95 @@ fn an_extended_bank_keeps_its_rows_and_learns_the_new() {
 }
 
 #[test]
-fn the_classifier_is_an_extractor() {
-    let config = ClassifierConfig::small_64(2);
-    let parameters = Parameters::new(3, DType::F32, &Device::Cpu);
-    Classifier::new(&config, parameters.builder()).unwrap();
-    let classifier = Classifier::new(&config, parameters.frozen().unwrap()).unwrap();
-    let features = ClassifierFeatures {
-        classifier,
-        blocks: vec![3, 5],
-        t: 0.0,
-    };
-    let images = Tensor::zeros((2, 2, 64, 64), DType::F32, &Device::Cpu).unwrap();
-    let bank = MemoryBank::build(
-        &MemoryConfig::default(),
-        &features,
-        &images,
-        None,
-        &mut silent,
-    )
-    .unwrap();
-    // Two equal images: each patch's distance to its twin is 0.
-    let map = bank.score_maps(&features, &images, None).unwrap();
-    assert_eq!(map.dim(), (2, 64, 64));
-    assert!(
-        map.iter().all(|v| *v < 1e-3),
-        "{:?}",
-        map.iter().copied().fold(0f32, f32::max)
-    );
-    let none = ClassifierFeatures {
-        blocks: Vec::new(),
-        ..features
-    };
+fn a_loaded_bank_stays_in_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bank.safetensors");
+    let (first, second) = (build(&config()), {
+        let healthy = images(8, 40);
+        MemoryBank::build(&config(), &extractor, &healthy, None, &mut silent).unwrap()
+    });
+    for storage in [Storage::F32, Storage::F16] {
+        let config = MemoryConfig {
+            storage,
+            ..config()
+        };
+        build(&config).save(&path).unwrap();
+        assert!(MemoryBank::load(&path).unwrap().index().is_mapped());
+    }
+    assert!(!first.index().is_mapped());
+    first.save(&path).unwrap();
+    let loaded = MemoryBank::load(&path).unwrap();
+    // Another bank takes the place of its file.
+    if cfg!(unix) {
+        second.save(&path).unwrap();
+        assert_eq!(
+            MemoryBank::load(&path).unwrap().to_bytes().unwrap(),
+            second.to_bytes().unwrap()
+        );
+    }
+    assert_eq!(loaded.to_bytes().unwrap(), first.to_bytes().unwrap());
+    let merged = loaded.merge(&first, &mut silent).unwrap();
+    assert_eq!(merged.len(), 2 * first.len());
+    std::fs::write(&path, b"").unwrap();
     assert!(matches!(
-        bank.score_maps(&none, &images, None),
-        Err(Error::Empty { .. })
+        MemoryBank::load(&path),
+        Err(Error::Malformed { .. })
     ));
+}
+
+/// The file of a bank whose description is changed, with the checksum that fits.
+fn forged(bank: &MemoryBank, change: impl Fn(&str) -> String) -> Vec<u8> {
+    let bytes = bank.to_bytes().unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let header = &metadata.metadata().as_ref().unwrap()["fndm-memory"];
+    let header: serde_json::Value = serde_json::from_str(header).unwrap();
+    let description = change(header["bank"].as_str().unwrap());
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |bytes: &[u8]| {
+        for &byte in bytes {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    add(description.as_bytes());
+    let mut all = tensors.tensors();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    for (name, t) in &all {
+        add(format!("\n{name}:{:?}:{:?}:", t.dtype(), t.shape()).as_bytes());
+        add(t.data());
+    }
+    let header = serde_json::json!({
+        "checksum": format!("fnv1a64:{hash:016x}"),
+        "bank": description,
+    });
+    let metadata = [("fndm-memory".to_owned(), header.to_string())].into();
+    safetensors::serialize(tensors.tensors(), Some(metadata)).unwrap()
+}
+
+#[test]
+fn a_file_that_contradicts_itself_is_malformed() {
+    let bank = build(&config());
+    assert!(MemoryBank::from_bytes(&forged(&bank, str::to_owned)).is_ok());
+    for (from, to, word) in [
+        ("\"version\":1", "\"version\":2", "version"),
+        ("\"storage\":\"f32\"", "\"storage\":\"f16\"", "F16"),
+        ("\"target_dimension\":12", "\"target_dimension\":13", "rows"),
+        (
+            "\"budget_bytes\":67108864",
+            "\"budget_bytes\":480",
+            "budgeted",
+        ),
+        ("\"neighbours\":1", "\"neighbours\":0", "neighbours"),
+        ("\"maps\":2", "\"maps\":3", "mean.2"),
+        ("\"batch_size\":3", "\"batch\":3", "batch"),
+    ] {
+        let bytes = forged(&bank, |d| {
+            assert!(d.contains(from), "{d}");
+            d.replace(from, to)
+        });
+        match MemoryBank::from_bytes(&bytes) {
+            Err(Error::Malformed { message, .. }) => assert!(message.contains(word), "{message}"),
+            other => panic!("{to}: {other:?}"),
+        }
+    }
 }

@@ -105,12 +105,10 @@ fn worst(got: impl IntoIterator<Item = f64>, expected: &[f64]) -> f64 {
     let mut worst = 0f64;
     for (g, e) in got.iter().zip(expected) {
         assert!(!g.is_nan() || e.is_nan(), "got NaN for {e}");
-        // Peers write the largest f32 or infinity where there is nothing.
-        if e.is_nan() || *e >= f64::from(f32::MAX) {
-            assert!(
-                !g.is_finite() || *g >= f64::from(f32::MAX),
-                "expected {e}, got {g}"
-            );
+        // Peers write the largest f32 or infinity where there is nothing, and then take means of it.
+        let nothing = f64::from(f32::MAX) / 1000.0;
+        if e.is_nan() || *e >= nothing {
+            assert!(!g.is_finite() || *g >= nothing, "expected {e}, got {g}");
         } else {
             worst = worst.max((g - e).abs() / scale);
         }
@@ -436,6 +434,12 @@ fn gaussians_per_position() {
         };
         let image = size(&case, "image_size");
         let healthy = Stored::images(0, n, image);
+        if n < 2 {
+            // The peer's covariance of one image is NaN.
+            assert!(Padim::build(&config, &extractor, &healthy, &mut silent).is_err());
+            println!("{}: one image has no covariance", id(&case));
+            continue;
+        }
         let model = Padim::build(&config, &extractor, &healthy, &mut silent).unwrap();
         let mean = worst(
             floats(model.mean().unwrap().t()),
@@ -448,13 +452,16 @@ fn gaussians_per_position() {
         let test = Stored::images(n, q, image);
         let scores = model.patch_scores(&extractor, &test, None).unwrap();
         let distance = worst(floats(&scores), &golden.values(&case, "distance"));
+        let upsampled = fndm_memory::upsample_bilinear(scores.view(), image).unwrap();
+        let upsampled = worst(floats(&upsampled), &golden.values(&case, "upsampled"));
         let map = model.score_maps(&extractor, &test, None).unwrap();
         let map = worst(floats(&map), &golden.values(&case, "map"));
         println!(
-            "{}: mean {mean:.1e}, inverse {inverse:.1e}, distance {distance:.1e}, map {map:.1e}",
+            "{}: mean {mean:.1e}, inverse {inverse:.1e}, distance {distance:.1e}, upsampled {upsampled:.1e}, map {map:.1e}",
             id(&case)
         );
-        assert!(mean < 1e-5 && inverse < 1e-3 && distance < 1e-4 && map < 1e-4);
+        assert!(mean < 1e-5 && inverse < 1e-3);
+        assert!(distance < 1e-4 && upsampled < 1e-4 && map < 1e-4);
     }
 }
 

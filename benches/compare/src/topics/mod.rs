@@ -1,6 +1,7 @@
 //! What is compared: one module a topic, with its peer in `peers/<topic>.py`.
 
 mod conv;
+mod memory;
 mod metrics;
 
 use anyhow::{Result, bail};
@@ -20,6 +21,7 @@ type Prepare = fn(&Value) -> Result<Box<dyn Case>>;
 /// Every topic, by name.
 const TOPICS: &[(&str, Prepare)] = &[
     ("conv", conv::prepare),
+    ("memory", memory::prepare),
     ("metrics", metrics::prepare),
 ];
 

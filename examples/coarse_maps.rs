@@ -1,0 +1,414 @@
+//! What the coarse map is worth with one extractor or another: pixel AUROC on the validation split, and a picture.
+//!
+//! cargo run --release --example coarse_maps -- --data DIR --backbone efficientnet_lite0.safetensors --classifier out/model/classifier.safetensors
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use fndm::candle_core::{DType, Device, Tensor};
+use fndm::data::{PatientSlices, Preprocess, Side, SliceSet};
+use fndm::memory::{
+    BackboneFeatures, ClassifierFeatures, CoarseMap, FeatureExtractor, HealthyModel, MemoryBank,
+    MemoryConfig, Padim, PadimConfig, Progress, Score,
+};
+use fndm::metrics::{Aggregate, Ranking, dice};
+use fndm::models::{Backbone, BackboneKind, Classifier, ClassifierConfig, Limits, StateDict};
+use fndm::ndarray::{Array3, Array4, Axis, concatenate, s};
+use fndm::{Sheet, Source, Tile, copies, flair_map, upper_end};
+use indicatif::ProgressBar;
+
+/// Activations are large and short-lived: keeping their blocks saves the page faults.
+#[global_allocator]
+static ALLOCATOR: fndm::kernels::CachingAlloc = fndm::kernels::CachingAlloc::new();
+
+/// Compare extractors and models of healthy features by their coarse maps. Trained on one bit per slice of the train split.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// Folder of patients: <id>/<id>_<sequence>.nii.gz and <id>/<id>_seg.nii.gz
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// JSON file with the lists train, val, test; default: splits.json in the data folder
+    #[arg(long, value_name = "FILE")]
+    split_file: Option<PathBuf>,
+    /// Sequences, in the order of the images' channels
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAMES",
+        default_value = "flair,t1,t1ce"
+    )]
+    sequences: Vec<String>,
+    /// Side of the slices in pixels
+    #[arg(long, value_name = "PX", default_value_t = 64)]
+    image_size: usize,
+    /// Lowest slice used, as a fraction of the volume's height
+    #[arg(long, value_name = "F", default_value_t = 0.3)]
+    z_low: f64,
+    /// Highest slice used
+    #[arg(long, value_name = "F", default_value_t = 0.85)]
+    z_high: f64,
+    /// Weights of a classifier that `train` wrote (classifier.safetensors in its folder)
+    #[arg(long, value_name = "FILE")]
+    classifier: Option<PathBuf>,
+    /// Input blocks of the classifier whose outputs are the maps, the finer first
+    #[arg(long, value_delimiter = ',', value_name = "N,N", default_value = "3,4")]
+    blocks: Vec<usize>,
+    /// Weights of EfficientNet-Lite0
+    #[arg(long, value_name = "FILE")]
+    backbone: Option<PathBuf>,
+    /// Sides to which slices are enlarged for EfficientNet-Lite0
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "PX,PX",
+        default_value = "128,256"
+    )]
+    backbone_sizes: Vec<usize>,
+    /// Most bytes that a memory bank's rows may take
+    #[arg(long, value_name = "BYTES", default_value_t = 2 << 20)]
+    memory_bytes: u64,
+    /// Channels that PaDiM draws
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    padim_channels: usize,
+    /// Slices on the picture
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    sheet_rows: usize,
+    /// The picture
+    #[arg(long, value_name = "FILE", default_value = "out/coarse_maps.png")]
+    output: PathBuf,
+    /// Seed of all random choices
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+/// One training patient in this many calibrates the threshold and isn't seen otherwise.
+const APART: usize = 8;
+
+/// Slices as the models take them.
+struct Slices {
+    images: Tensor,
+    head: Array3<bool>,
+}
+
+impl Slices {
+    fn new(images: &Array4<f32>, head: Array3<bool>) -> Result<Self> {
+        let values = images.iter().copied().collect();
+        Ok(Self {
+            images: Tensor::from_vec::<_, f32>(values, images.dim(), &Device::Cpu)?,
+            head,
+        })
+    }
+
+    fn pick(set: &SliceSet, indices: &[usize]) -> Result<Self> {
+        Self::new(
+            &set.images.select(Axis(0), indices),
+            set.head.select(Axis(0), indices),
+        )
+    }
+}
+
+/// What all maps are compared with.
+struct Truth {
+    lesions: Array3<bool>,
+    head: Array3<bool>,
+    /// The head without scalp and skull, about.
+    inner: Array3<bool>,
+    /// The slices with a lesion.
+    diseased: Vec<usize>,
+}
+
+impl Truth {
+    /// AUROC and average precision in the head, AUROC in the inner head.
+    fn ranking(&self, scores: &Array3<f32>) -> Result<String> {
+        let of = |inside: &Array3<bool>| -> Result<Ranking<f32>> {
+            let pixels = scores.iter().zip(&self.lesions).zip(inside);
+            let (values, labels): (Vec<f32>, Vec<bool>) = pixels
+                .filter(|(_, inside)| **inside)
+                .map(|((v, t), _)| (*v, *t))
+                .unzip();
+            Ok(Ranking::of(&values, &labels)?)
+        };
+        let text = |v: fndm::metrics::Score| v.value().map_or("none".into(), |v| format!("{v:.3}"));
+        let (head, inner) = (of(&self.head)?, of(&self.inner)?);
+        Ok(format!(
+            "{} | {} | {}",
+            text(head.auroc()),
+            text(head.average_precision()),
+            text(inner.auroc())
+        ))
+    }
+
+    /// The mean Dice of x_seg over the slices with a lesion.
+    fn dice(&self, binary: &Array3<bool>) -> Result<String> {
+        let overlaps = self.diseased.iter().map(|&i| {
+            dice(
+                &binary.index_axis(Axis(0), i),
+                &self.lesions.index_axis(Axis(0), i),
+            )
+        });
+        let overlap = Aggregate::of(overlaps.collect::<Result<Vec<_>, _>>()?);
+        Ok(overlap.mean.map_or("none".into(), |v| format!("{v:.3}")))
+    }
+}
+
+fn patients(options: &Options, side: Side) -> Result<Vec<PatientSlices>> {
+    let preprocess = Preprocess {
+        image_size: options.image_size,
+        z_range: (options.z_low, options.z_high),
+        ..Preprocess::default()
+    };
+    let source = Source::folder(&options.data, Some(side), options.split_file.as_deref())?;
+    let mut all = Vec::new();
+    for (i, id) in source.ids().iter().enumerate() {
+        let patient = source.patient(i, &options.sequences)?;
+        match copies(&patient) {
+            Some(reason) => eprintln!("left out {id}: {reason}"),
+            None => all.push(preprocess.apply(&patient)?),
+        }
+    }
+    ensure!(!all.is_empty(), "no patient of {} can be used", side.name());
+    Ok(all)
+}
+
+fn extractors(options: &Options) -> Result<Vec<(String, Box<dyn FeatureExtractor>)>> {
+    let mut all: Vec<(String, Box<dyn FeatureExtractor>)> = Vec::new();
+    let limits = Limits::default();
+    if let Some(path) = &options.classifier {
+        let config = ClassifierConfig {
+            image_size: options.image_size,
+            ..ClassifierConfig::small_64(options.sequences.len())
+        };
+        let state = StateDict::read(path, &limits)?;
+        let classifier = Classifier::from_state_dict(&config, &state, DType::F32, &Device::Cpu)?;
+        let features = ClassifierFeatures {
+            classifier,
+            blocks: options.blocks.clone(),
+            t: 0.,
+        };
+        let name = format!("classifier, blocks {:?}", options.blocks);
+        all.push((name, Box::new(features)));
+    }
+    if let Some(path) = &options.backbone {
+        let kind = BackboneKind::EfficientNetLite0;
+        let backbone = Backbone::load(path, kind, &limits, &Device::Cpu)?;
+        for &size in &options.backbone_sizes {
+            let features = BackboneFeatures::new(backbone.clone()).enlarged_to(size, size);
+            all.push((
+                format!("EfficientNet-Lite0 at {size} px"),
+                Box::new(features),
+            ));
+        }
+    }
+    if all.is_empty() {
+        bail!("expected --classifier FILE or --backbone FILE, or both");
+    }
+    Ok(all)
+}
+
+/// Builds, calibrates and applies one model.
+fn examine<M: HealthyModel>(
+    build: impl FnOnce(&mut dyn FnMut(Progress) -> ControlFlow<()>) -> fndm::memory::Result<M>,
+    extractor: &dyn FeatureExtractor,
+    apart: &Slices,
+    test: &Slices,
+    bar: &ProgressBar,
+) -> Result<(M, (CoarseMap, f64))> {
+    let mut on_progress = |p: Progress| {
+        bar.set_length(p.total as u64);
+        bar.set_position(p.done as u64);
+        bar.set_message(p.stage.to_string());
+        ControlFlow::Continue(())
+    };
+    let mut model = build(&mut on_progress)?;
+    model.calibrate(
+        extractor,
+        &apart.images,
+        apart.head.view(),
+        &mut on_progress,
+    )?;
+    let start = Instant::now();
+    let maps = model.coarse(extractor, &test.images, test.head.view())?;
+    let milliseconds = start.elapsed().as_secs_f64() * 1e3 / test.head.dim().0 as f64;
+    Ok((model, (maps, milliseconds)))
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let extractors = extractors(&options)?;
+    let train = patients(&options, Side::Train)?.into_iter().map(|mut p| {
+        // Only the bit of each slice goes on from here.
+        p.mask = None;
+        p
+    });
+    let set = SliceSet::from_patients(train)?;
+    let healthy = |apart: bool| -> Vec<usize> {
+        (0..set.labels.len())
+            .filter(|&i| set.labels[i] == 0 && (set.patient[i] % APART == APART - 1) == apart)
+            .collect()
+    };
+    let (kept, apart) = (healthy(false), healthy(true));
+    println!(
+        "{} patients: {} healthy slices to build from, {} to calibrate on",
+        set.ids.len(),
+        kept.len(),
+        apart.len()
+    );
+    let (kept, apart) = (Slices::pick(&set, &kept)?, Slices::pick(&set, &apart)?);
+
+    let val = patients(&options, Side::Val)?;
+    let images: Vec<_> = val.iter().map(|p| p.images.view()).collect();
+    let images = concatenate(Axis(0), &images)?;
+    let truth = truth(&options, &val)?;
+    let test = Slices::new(&images, truth.head.clone())?;
+    println!(
+        "{} patients of the validation split: {} slices, {} with a lesion\n",
+        val.len(),
+        truth.lesions.dim().0,
+        truth.diseased.len()
+    );
+
+    println!(
+        "| map | extractor | model | size | AUROC | AP | AUROC, inner | Dice of x_seg | ms a slice |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    let flair = join(&val, |p| Ok(flair_map(p, 0, 0.)?.0))?;
+    let figures = truth.ranking(&flair)?;
+    println!("| | FLAIR's intensity | none | | {figures} | | |");
+    let bar = common::bar(0, "models");
+    let mut all: Vec<CoarseMap> = Vec::new();
+    for (name, extractor) in &extractors {
+        let extractor = extractor.as_ref();
+        let mut add = |model: &str, size: String, (maps, ms): (CoarseMap, f64)| -> Result<()> {
+            let figures = truth.ranking(&maps.soft)?;
+            let overlap = truth.dice(&maps.binary)?;
+            all.push(maps);
+            let number = all.len();
+            bar.suspend(|| {
+                println!(
+                    "| {number} | {name} | {model} | {size} | {figures} | {overlap} | {ms:.1} |"
+                );
+            });
+            Ok(())
+        };
+        let config = MemoryConfig {
+            budget_bytes: options.memory_bytes,
+            score: Score::Euclidean,
+            seed: options.seed,
+            ..MemoryConfig::default()
+        };
+        let (bank, found) = examine(
+            |p| MemoryBank::build(&config, extractor, &kept.images, Some(kept.head.view()), p),
+            extractor,
+            &apart,
+            &test,
+            &bar,
+        )?;
+        let megabytes = bank.bytes() as f64 / 1e6;
+        add(
+            "bank",
+            format!("{} rows, {megabytes:.1} MB", bank.len()),
+            found,
+        )?;
+        let config = PadimConfig {
+            random_channels: options.padim_channels,
+            seed: options.seed,
+            ..PadimConfig::default()
+        };
+        let (padim, found) = examine(
+            |p| Padim::build(&config, extractor, &kept.images, p),
+            extractor,
+            &apart,
+            &test,
+            &bar,
+        )?;
+        let (h, w) = padim.grid();
+        let channels = padim.mean()?.ncols();
+        add("PaDiM", format!("{h} x {w} Gaussians of {channels}"), found)?;
+    }
+    bar.finish_and_clear();
+    save_sheet(&options, &images, &truth, &all)
+}
+
+/// What `of` makes of each patient, one after the other.
+fn join<T: Clone>(
+    patients: &[PatientSlices],
+    of: impl Fn(&PatientSlices) -> Result<Array3<T>>,
+) -> Result<Array3<T>> {
+    let parts = patients.iter().map(of).collect::<Result<Vec<_>>>()?;
+    let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+    Ok(concatenate(Axis(0), &views)?)
+}
+
+fn truth(options: &Options, val: &[PatientSlices]) -> Result<Truth> {
+    let lesions = join(val, |p| {
+        let mask = p.mask.clone();
+        mask.with_context(|| format!("{} has no lesion mask", p.id))
+    })?;
+    let diseased = (0..lesions.dim().0)
+        .filter(|&i| lesions.index_axis(Axis(0), i).iter().any(|v| *v))
+        .collect();
+    Ok(Truth {
+        lesions,
+        head: join(val, |p| Ok(p.head.clone()))?,
+        inner: join(val, |p| Ok(p.eroded_head(options.image_size * 5 / 64)))?,
+        diseased,
+    })
+}
+
+/// Slices spread evenly over those with a lesion, in the order of patients.
+fn save_sheet(
+    options: &Options,
+    images: &Array4<f32>,
+    truth: &Truth,
+    maps: &[CoarseMap],
+) -> Result<()> {
+    let channel = options
+        .sequences
+        .iter()
+        .position(|s| s == "flair")
+        .unwrap_or(0);
+    let mut titles = vec!["input".to_string(), "truth".to_string()];
+    titles.extend((1..=maps.len()).map(|i| format!("map {i}")));
+    let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
+    let mut sheet = Sheet::new(&titles, (options.image_size, options.image_size));
+    let count = options.sheet_rows.min(truth.diseased.len());
+    for at in 0..count {
+        let i = truth.diseased[at * truth.diseased.len() / count];
+        let input = images.slice(s![i, channel, .., ..]);
+        let mut tiles = vec![
+            Tile::Grey {
+                image: input,
+                low: -1.,
+                high: 1.,
+            },
+            Tile::Overlay {
+                image: input,
+                mask: truth.lesions.index_axis(Axis(0), i),
+                color: [60, 220, 80],
+            },
+        ];
+        for map in maps {
+            let map = map.soft.index_axis(Axis(0), i);
+            tiles.push(Tile::Heat {
+                map,
+                low: 0.,
+                high: upper_end(map),
+            });
+        }
+        sheet.push(&tiles)?;
+    }
+    if let Some(folder) = options.output.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    sheet.save(&options.output)?;
+    println!("\nwrote {}", options.output.display());
+    Ok(())
+}
