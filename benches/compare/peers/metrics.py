@@ -133,7 +133,9 @@ class SimpleItkContours:
         sitk = self.sitk
         contour, far = [], []
         for image in (self.result, self.reference):
-            contour.append(sitk.GetArrayViewFromImage(sitk.LabelContour(image, fullyConnected=True)) != 0)
+            # A view doesn't keep its image alive.
+            edge = sitk.LabelContour(image, fullyConnected=True)
+            contour.append(sitk.GetArrayViewFromImage(edge) != 0)
             signed = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
             far.append(np.abs(sitk.GetArrayViewFromImage(signed)))
         found = np.concatenate([far[1][contour[0]], far[0][contour[1]]]).astype(np.float64)

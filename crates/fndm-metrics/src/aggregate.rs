@@ -38,12 +38,13 @@ pub struct Aggregate {
 }
 
 impl Aggregate {
-    /// Aggregates the scores. Their order does not matter to the bits of the result.
+    /// Aggregates the scores. Their order does not matter to the bits of the result. Values that are
+    /// NaN or infinite are skipped and counted as such.
     pub fn of(scores: impl IntoIterator<Item = Score>) -> Self {
         let mut values = Vec::new();
         let mut skipped = BTreeMap::new();
         for score in scores {
-            match score {
+            match score.finite() {
                 Score::Value(value) => values.push(value),
                 Score::Undefined(reason) => *skipped.entry(reason).or_insert(0) += 1,
             }
@@ -116,6 +117,13 @@ mod tests {
         assert_eq!(aggregate.counted, 0);
         assert_eq!(aggregate.skipped_total(), 1);
         assert_eq!(aggregate.skipped_in_words(), "1 no positive");
+    }
+
+    #[test]
+    fn what_is_no_number_is_counted_apart() {
+        let aggregate = Aggregate::of([f64::NAN, 1.0, f64::INFINITY].map(Score::Value));
+        assert_eq!((aggregate.mean, aggregate.counted), (Some(1.0), 1));
+        assert_eq!(aggregate.skipped_in_words(), "2 not finite");
     }
 
     #[test]

@@ -76,7 +76,8 @@ pub struct Interval {
 /// A percentile bootstrap of the mean score, drawing whole patients with replacement.
 ///
 /// Slices of one patient are alike: drawing slices one by one makes intervals too narrow. Scores
-/// come with their patient; undefined ones are left out and counted.
+/// come with their patient; undefined ones, and values that are NaN or infinite, are left out and
+/// counted.
 ///
 /// ```
 /// use fndm_metrics::{BootstrapConfig, Score, bootstrap_mean};
@@ -99,7 +100,7 @@ pub fn bootstrap_mean<K: Ord>(
     let mut patients: BTreeMap<K, (f64, usize)> = BTreeMap::new();
     let mut skipped = BTreeMap::new();
     for (patient, score) in scores {
-        match score {
+        match score.finite() {
             Score::Value(value) => {
                 let entry = patients.entry(patient).or_default();
                 entry.0 += value;

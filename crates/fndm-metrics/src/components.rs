@@ -93,7 +93,11 @@ impl Runs {
                 found: mask.view.len() as f64,
             });
         }
-        let (nx, ny, length) = mask.view.dim();
+        let (nx, ny, length) = match mask.view.dim() {
+            // There may be very many rows of no voxel.
+            _ if mask.view.is_empty() => (0, 0, 0),
+            shape => shape,
+        };
         let mut found = Self {
             runs: Vec::new(),
             rows: Vec::with_capacity(nx * ny + 1),

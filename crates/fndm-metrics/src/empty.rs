@@ -82,7 +82,7 @@ impl From<EmptyPolicy> for EmptyRules {
 /// The length of the image's diagonal, `sqrt(sum (n_i s_i)^2)`, in the units of the spacing.
 ///
 /// # Errors
-/// If there is not one finite positive spacing per axis.
+/// If there is not one spacing per axis, from 1e-50 to 1e50.
 pub fn image_diagonal(shape: &[usize], spacing: &[f64]) -> Result<f64> {
     check_spacing(shape.len(), spacing)?;
     let sum: f64 = shape
@@ -93,9 +93,10 @@ pub fn image_diagonal(shape: &[usize], spacing: &[f64]) -> Result<f64> {
     Ok(sum.sqrt())
 }
 
-/// Checks that there is one finite positive spacing per axis.
+/// Checks that there is one positive spacing per axis, neither so small nor so large that squares of
+/// distances have no number.
 pub(crate) fn check_spacing(axes: usize, spacing: &[f64]) -> Result<()> {
-    if spacing.len() == axes && spacing.iter().all(|s| s.is_finite() && *s > 0.0) {
+    if spacing.len() == axes && spacing.iter().all(|s| (1e-50..=1e50).contains(s)) {
         return Ok(());
     }
     Err(Error::Spacing {
@@ -119,6 +120,8 @@ mod tests {
         assert!(image_diagonal(&[2, 2], &[1.0]).is_err());
         assert!(image_diagonal(&[2, 2], &[1.0, 0.0]).is_err());
         assert!(image_diagonal(&[2, 2], &[1.0, f64::NAN]).is_err());
+        assert!(image_diagonal(&[2, 2], &[1.0, 1e-60]).is_err());
+        assert!(image_diagonal(&[2, 2], &[1.0, 1e60]).is_err());
     }
 
     #[test]

@@ -24,9 +24,10 @@ pub enum Error {
         /// The number of axes that came.
         found: usize,
     },
-    /// A voxel spacing is missing, zero, negative or not finite.
+    /// A voxel spacing is missing, zero, negative, not finite, or so small or large that squares of
+    /// distances have no number.
     #[error(
-        "spacing: expected {axes} finite positive numbers, one per array axis, found {found:?}"
+        "spacing: expected {axes} numbers from 1e-50 to 1e50, one per array axis, found {found:?}"
     )]
     Spacing {
         /// The number of axes of the mask.

@@ -66,15 +66,27 @@
 //! | [`auroc`] | share of (positive, negative) pairs in order, ties one half | scikit-learn `roc_auc_score` |
 //! | [`average_precision`] | `sum (recall step) x precision`, equal scores as one threshold | scikit-learn |
 //! | [`best_dice`] | largest Dice of any threshold, `score >= threshold` | "ceiling" or "best" Dice |
-//! | [`best_mean_dice`] | largest mean of the images' Dice of one threshold for all | |
+//! | [`best_dice_pooled`], [`best_mean_dice`] | one threshold for a set of images: for their joined pixels, or for the mean of their Dice | |
+//! | [`RankingHistogram`] | AUROC, average precision and best Dice from counts in bins, each with bounds that hold for certain | |
 //! | [`otsu`] | largest variance between classes, 256 bins, threshold a bin's centre | scikit-image |
-//! | [`otsu_exact`] | the same over all partings, no bins | |
-//! | [`LesionReport::sensitivity`] | lesions found / lesions | |
+//! | [`otsu_integer`] | the same with a bin for each whole number | scikit-image, images of integers |
+//! | [`otsu_exact`] | the same over all partings of the sorted values, no bins | Otsu 1979 |
+//! | [`LesionReport::sensitivity`] | lesions found / lesions; a lesion is a connected component | |
 //! | [`LesionReport::f1`] | `2 TP / (2 TP + FP + FN)` over lesions | |
 //! | [`LesionReport::lesion_wise_dice`] | sum of the lesions' Dice / (lesions + false lesions) | |
+//! | [`bootstrap_mean`] | percentiles of the means of patients drawn with replacement | Efron 1979 |
+//! | [`wilcoxon_signed_rank`] | share of sign patterns with a rank sum as far from the middle, exact with ties up to 200 | Wilcoxon 1945; scipy `wilcoxon` |
 //!
-//! A mask empty on one side: Dice and Jaccard are 0, distances are undefined. Both sides empty:
-//! all are undefined. [`EmptyRules`] turns that into what a study has agreed on.
+//! A mask empty on one side: Dice and Jaccard are 0, surface Dice too, distances are undefined.
+//! Both sides empty: all are undefined. What is 0 / 0 is never made a number silently. [`EmptyRules`] turns that into what a study has agreed on.
+//!
+//! # Cost
+//!
+//! Distances take time linear in the number of voxels, and for masks that lie close to each other
+//! little more than reading them. Beyond the masks they need a few bits per voxel and 8 bytes per
+//! border voxel (16 per surface element); 2 bytes per voxel of a mask's box come on top where the
+//! masks lie far apart. AUROC and its like take one radix sort. Threads are rayon's; the result has
+//! the same bits on any number of them.
 //!
 //! # Parts
 //!
@@ -87,7 +99,7 @@
 //! - Lesions: [`connected_components`], [`lesion_detection`], [`LesionSummary`], [`SizeBins`],
 //!   [`scores_by_size`].
 //! - Undefined values: [`Score`], [`Undefined`], [`EmptyPolicy`], [`EmptyRules`].
-//! - Many cases: [`Aggregate`], [`bootstrap_mean`] by patient, [`paired_comparison`], [`Table`] as
+//! - Many cases: [`per_slice`], [`Aggregate`], [`bootstrap_mean`] by patient, [`paired_comparison`], [`Table`] as
 //!   Markdown, CSV, JSON and LaTeX.
 
 mod aggregate;
@@ -103,6 +115,7 @@ mod radix;
 mod ranking;
 mod real;
 mod score;
+mod slices;
 mod streaming;
 mod surface;
 mod table;
@@ -130,6 +143,7 @@ pub use ranking::{
 };
 pub use real::Real;
 pub use score::{Score, Undefined};
+pub use slices::per_slice;
 pub use streaming::{Bounded, RankingHistogram};
 pub use surface::{
     BorderDistances, Connectivity, Definition, SurfelDistances, VoxelDistances,

@@ -219,15 +219,20 @@ pub fn otsu_exact<T: Real>(values: &[T]) -> Result<T> {
     Ok(best.0)
 }
 
-/// The integer types that images come in.
-pub trait Integer: Copy + Into<i64> + TryFrom<i64> + Ord {}
-impl Integer for u8 {}
-impl Integer for i8 {}
-impl Integer for u16 {}
-impl Integer for i16 {}
-impl Integer for u32 {}
-impl Integer for i32 {}
-impl Integer for i64 {}
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// The integer types that images come in, signed and unsigned, of 8 to 64 bits. The trait is sealed.
+pub trait Integer: Copy + Into<i128> + TryFrom<i128> + Ord + sealed::Sealed {}
+
+macro_rules! integers {
+    ($($integer:ty)*) => {$(
+        impl sealed::Sealed for $integer {}
+        impl Integer for $integer {}
+    )*};
+}
+integers!(u8 i8 u16 i16 u32 i32 u64 i64);
 
 /// The widest range of integer values that [`otsu_integer`] makes a histogram of.
 pub const OTSU_INTEGER_RANGE: i64 = 1 << 24;
@@ -247,17 +252,17 @@ pub fn otsu_integer<T: Integer>(values: &[T]) -> Result<T> {
     if low == high {
         return Ok(low);
     }
-    let start: i64 = low.into();
-    let high: i64 = high.into();
+    let start: i128 = low.into();
+    let high: i128 = high.into();
     let wide = || Error::Parameter {
         what: "otsu range of integers",
         expected: "at most 16777216",
         found: high as f64 - start as f64,
     };
-    let span = high
-        .checked_sub(start)
-        .filter(|&span| span <= OTSU_INTEGER_RANGE)
-        .ok_or_else(wide)?;
+    let span = high - start;
+    if span > i128::from(OTSU_INTEGER_RANGE) {
+        return Err(wide());
+    }
     let mut counts = vec![0u64; usize::try_from(span).map_err(|_| wide())? + 1];
     for &value in values {
         if let Ok(bin) = usize::try_from(value.into() - start) {
@@ -265,7 +270,7 @@ pub fn otsu_integer<T: Integer>(values: &[T]) -> Result<T> {
         }
     }
     let centres: Vec<f64> = (start..=start + span).map(|value| value as f64).collect();
-    let best = start + best_bin(&counts, &centres) as i64;
+    let best = start + best_bin(&counts, &centres) as i128;
     T::try_from(best).map_err(|_| wide())
 }
 
@@ -297,6 +302,10 @@ mod tests {
         assert!(otsu(&[-f64::MAX, f64::MAX]).is_err());
         assert!(otsu_integer(&[0i32, i32::MAX]).is_err());
         assert!(otsu_integer(&[i64::MIN, i64::MAX]).is_err());
+        assert_eq!(
+            otsu_integer(&[u64::MAX - 1, u64::MAX]).unwrap(),
+            u64::MAX - 1
+        );
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub fn paired_comparison<K: Ord + Clone>(
     let differences: Vec<(K, Score)> = cases
         .into_iter()
         .map(|(patient, first, second)| {
-            let difference = match (first, second) {
+            let difference = match (first.finite(), second.finite()) {
                 (Score::Value(first), Score::Value(second)) => Score::Value(first - second),
                 (Score::Undefined(reason), _) | (_, Score::Undefined(reason)) => {
                     Score::Undefined(reason)
@@ -101,7 +101,7 @@ pub fn wilcoxon_signed_rank(differences: &[f64]) -> Result<Score> {
     }
     let mut sorted: Vec<f64> = differences.iter().copied().filter(|&d| d != 0.0).collect();
     if sorted.is_empty() {
-        return Ok(Score::Undefined(Undefined::NoPositive));
+        return Ok(Score::Undefined(Undefined::NoDifference));
     }
     sorted.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
 
@@ -265,5 +265,7 @@ mod tests {
         );
         assert_eq!(paired.wilcoxon_p, Some(1.0));
         assert!(wilcoxon_signed_rank(&[f64::NAN]).is_err());
+        let none = Score::Undefined(Undefined::NoDifference);
+        assert_eq!(wilcoxon_signed_rank(&[0.0, 0.0]).unwrap(), none);
     }
 }

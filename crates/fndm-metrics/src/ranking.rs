@@ -5,7 +5,9 @@ use crate::error::{Error, Result, same_shape};
 use crate::radix;
 use crate::real::Real;
 use crate::score::{Score, Undefined};
+use ndarray::{ArrayView, Dimension};
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Sorted scores of the positive and of the negative pixels: one sort serves every metric.
 ///
@@ -47,6 +49,18 @@ impl<T: Real> Ranking<T> {
     /// If the lengths differ, there is no pixel, or a score is NaN or infinite.
     pub fn of(scores: &[T], labels: &[bool]) -> Result<Self> {
         Self::of_images([(scores, labels)])
+    }
+
+    /// Sorts the pixels of an image of any dimension and memory layout.
+    ///
+    /// # Errors
+    /// If the shapes differ, there is no pixel, or a score is NaN or infinite.
+    pub fn of_arrays<D: Dimension>(
+        scores: &ArrayView<'_, T, D>,
+        labels: &ArrayView<'_, bool, D>,
+    ) -> Result<Self> {
+        let (scores, labels) = pixels_of(scores, labels)?;
+        Self::of(&scores, &labels)
     }
 
     /// Pools the pixels of a set of images: all pixels count alike, whatever image they are from.
@@ -183,6 +197,22 @@ impl<T: Real> Ranking<T> {
             },
         }
     }
+}
+
+/// The pixels of two arrays in one order; a copy only where they do not lie so in memory.
+#[allow(clippy::type_complexity)]
+pub(crate) fn pixels_of<'a, T: Real, D: Dimension>(
+    scores: &'a ArrayView<'_, T, D>,
+    labels: &'a ArrayView<'_, bool, D>,
+) -> Result<(Cow<'a, [T]>, Cow<'a, [bool]>)> {
+    same_shape("labels", scores.shape(), labels.shape())?;
+    Ok(match (scores.as_slice(), labels.as_slice()) {
+        (Some(scores), Some(labels)) => (Cow::Borrowed(scores), Cow::Borrowed(labels)),
+        _ => (
+            Cow::Owned(scores.iter().copied().collect()),
+            Cow::Owned(labels.iter().copied().collect()),
+        ),
+    })
 }
 
 pub(crate) fn check<T: Real>(scores: &[T], labels: &[bool]) -> Result<()> {
@@ -418,6 +448,21 @@ mod tests {
         assert!(auroc(&[0.1f64], &[true, false]).is_err());
         assert!(auroc::<f32>(&[], &[]).is_err());
         assert!(best_mean_dice::<f32>([]).is_err());
+    }
+
+    #[test]
+    fn arrays_of_any_layout_rank_as_their_pixels() {
+        let scores = ndarray::Array2::from_shape_fn((7, 5), |(y, x)| (x * 3 + y * 5 % 7) as f32);
+        let labels = ndarray::Array2::from_shape_fn((7, 5), |(y, x)| (x + y) % 3 == 0);
+        let plain = auroc(scores.as_slice().unwrap(), labels.as_slice().unwrap()).unwrap();
+        let whole = Ranking::of_arrays(&scores.view(), &labels.view()).unwrap();
+        assert_eq!(whole.auroc(), plain);
+        let turned = Ranking::of_arrays(&scores.t(), &labels.t()).unwrap();
+        assert_eq!(turned.auroc(), plain);
+        let mixed = labels.t().as_standard_layout().into_owned();
+        let mixed = Ranking::of_arrays(&scores.t(), &mixed.view()).unwrap();
+        assert_eq!(mixed.auroc(), plain);
+        assert!(Ranking::of_arrays(&scores.view(), &labels.t()).is_err());
     }
 
     #[test]

@@ -20,6 +20,12 @@ pub enum Undefined {
     NoPositive,
     /// No label is negative.
     NoNegative,
+    /// The value is NaN or infinite, so that a mean of it would say nothing.
+    NotFinite,
+    /// All differences are 0.
+    NoDifference,
+    /// There is no case to count.
+    NoCases,
     /// The case could not be computed for a reason outside the metric (a missing file, say).
     Failed,
 }
@@ -35,6 +41,9 @@ impl Undefined {
             Self::ReferenceFull => "reference full",
             Self::NoPositive => "no positive",
             Self::NoNegative => "no negative",
+            Self::NotFinite => "not finite",
+            Self::NoDifference => "no difference",
+            Self::NoCases => "no cases",
             Self::Failed => "failed",
         }
     }
@@ -72,6 +81,16 @@ impl Score {
         match self {
             Self::Value(_) => None,
             Self::Undefined(reason) => Some(reason),
+        }
+    }
+
+    /// The value if it is a number that can be averaged; NaN and infinity become
+    /// [`Undefined::NotFinite`].
+    #[must_use]
+    pub fn finite(self) -> Self {
+        match self {
+            Self::Value(value) if !value.is_finite() => Self::Undefined(Undefined::NotFinite),
+            score => score,
         }
     }
 

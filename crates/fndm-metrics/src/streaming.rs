@@ -2,15 +2,19 @@
 //! answer can be off.
 
 use crate::error::{Error, Result};
-use crate::ranking::{BestDice, check};
+use crate::ranking::{BestDice, check, pixels_of};
 use crate::real::Real;
 use crate::score::{Score, Undefined};
+use ndarray::{ArrayView, Dimension};
 use serde::{Deserialize, Serialize};
 
 /// Counts of positive and negative scores in equal bins, with one more bin below and one above.
 ///
 /// Pixels of different bins are ranked exactly; only the order within a bin is unknown. So every
-/// answer comes with bounds that hold for certain. Histograms of parts are merged by
+/// answer comes with bounds that hold for certain, whatever the data: no choice of bins can make it
+/// silently wrong, only wide. With `P` positives, `N` negatives, and `p`, `n` of them in bin `b`, the
+/// AUROC is off by at most `sum_b p n / (2 P N)`; for scores spread evenly over `B` bins that is
+/// `1 / (2 B)`. Histograms of parts are merged by
 /// [`RankingHistogram::merge`].
 ///
 /// ```
@@ -111,6 +115,19 @@ impl RankingHistogram {
             }
         }
         Ok(())
+    }
+
+    /// Counts the pixels of an image of any dimension and memory layout.
+    ///
+    /// # Errors
+    /// If the shapes differ or a score is NaN or infinite; then nothing is counted.
+    pub fn add_arrays<T: Real, D: Dimension>(
+        &mut self,
+        scores: &ArrayView<'_, T, D>,
+        labels: &ArrayView<'_, bool, D>,
+    ) -> Result<()> {
+        let (scores, labels) = pixels_of(scores, labels)?;
+        self.add(&scores, &labels)
     }
 
     /// Adds the counts of another histogram of the same bins.
@@ -273,6 +290,24 @@ mod tests {
                 prop_assert_eq!(counts.dice(), Score::Value(dice));
                 prop_assert!(dice <= exact.best_dice().dice.value().unwrap());
             }
+        }
+    }
+
+    #[test]
+    fn the_error_of_even_scores_is_half_a_bin() {
+        let scores: Vec<f64> = (0..20_000)
+            .map(|i| (f64::from(i) + 0.5) / 20_000.0)
+            .collect();
+        let labels: Vec<bool> = (0..20_000).map(|i| i * i % 7 < 2).collect();
+        for bins in [10, 100, 1000] {
+            let mut histogram = RankingHistogram::new(0.0, 1.0, bins).unwrap();
+            histogram.add(&scores, &labels).unwrap();
+            let auroc = histogram.auroc().unwrap();
+            let error = 0.5 * (auroc.high - auroc.low);
+            assert!(
+                (error * 2.0 * bins as f64 - 1.0).abs() < 0.05,
+                "{bins}: {error}"
+            );
         }
     }
 

@@ -392,6 +392,7 @@ fn otsu() {
             Dtype::U32 => check!(u32, otsu_integer),
             Dtype::I64 => check!(i64, otsu_integer),
             Dtype::I32 => check!(i32, otsu_integer),
+            Dtype::U64 => check!(u64, otsu_integer),
             other => panic!("{id}: no integer or floating point image: {other:?}"),
         };
         if raises {

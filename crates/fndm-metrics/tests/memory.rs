@@ -27,6 +27,7 @@ fn working_memory_is_below_six_times_the_mask() {
         })
     };
     let (result, reference) = (ellipsoid(1.0, 3.0), ellipsoid(0.9, 0.0));
+    let far = ellipsoid(0.5, 0.0);
     let size = result.len();
     let (a, b, spacing) = (result.view(), reference.view(), [1.0; 3]);
     let Some(before) = peak() else {
@@ -43,6 +44,11 @@ fn working_memory_is_below_six_times_the_mask() {
         .unwrap()
         .unwrap();
     check("border distances");
+    let inside = far.view();
+    BorderDistances::of(&a, &inside, &spacing, Connectivity::Faces)
+        .unwrap()
+        .unwrap();
+    check("border distances, far apart");
     VoxelDistances::of(&a, &b, &spacing).unwrap().unwrap();
     check("voxel distances");
     SurfelDistances::of(&a, &b, &spacing).unwrap().unwrap();

@@ -1,7 +1,7 @@
 //! Surface distances against brute force over all pairs, and the laws that they must keep.
 
 use fndm_metrics::{
-    BorderDistances, Connectivity, Definition, SurfelDistances, VoxelDistances,
+    BorderDistances, Connectivity, Definition, Error, SurfelDistances, VoxelDistances,
     average_symmetric_surface_distance, distance_transform, hausdorff, percentile_hausdorff,
     surface_dice,
 };
@@ -25,6 +25,27 @@ fn mask(shape: Place) -> impl Strategy<Value = Array3<bool>> {
 
 fn pair() -> impl Strategy<Value = (Array3<bool>, Array3<bool>)> {
     shape().prop_flat_map(|shape| (mask(shape), mask(shape)))
+}
+
+/// Few voxels and a block in a wide lattice.
+fn sparse(shape: Place) -> impl Strategy<Value = Array3<bool>> {
+    let place = [0..shape[0], 0..shape[1], 0..shape[2]];
+    let block = (place.clone(), [0usize..6, 0usize..6, 0usize..30]);
+    (prop::collection::vec(place, 0..6), block).prop_map(move |(voxels, (from, size))| {
+        let mut mask = Array3::from_elem(shape, false);
+        for voxel in voxels {
+            mask[voxel] = true;
+        }
+        let to: Place = std::array::from_fn(|axis| (from[axis] + size[axis]).min(shape[axis]));
+        mask.slice_mut(s![from[0]..to[0], from[1]..to[1], from[2]..to[2]])
+            .fill(true);
+        mask
+    })
+}
+
+fn sparse_pair() -> impl Strategy<Value = (Array3<bool>, Array3<bool>, [f64; 3])> {
+    [1usize..60, 1usize..60, 1usize..300]
+        .prop_flat_map(|shape| (sparse(shape), sparse(shape), spacing()))
 }
 
 fn spacing() -> impl Strategy<Value = [f64; 3]> {
@@ -160,6 +181,34 @@ proptest! {
         for (surfel, brute) in found.to_reference().iter().zip(there) {
             prop_assert!(close(surfel.0, brute) && surfel.1 > 0.0);
         }
+    }
+
+    #[test]
+    fn points_far_apart_are_found((a, b, spacing) in sparse_pair()) {
+        // Too far for a look around: the transform answers, with what lies beyond reach cut off.
+        let (from, to) = (places(&a), places(&b));
+        let found = BorderDistances::of(&a.view(), &b.view(), &spacing, Connectivity::Faces);
+        let Ok(found) = found.unwrap() else {
+            prop_assert!(from.is_empty() || to.is_empty());
+            return Ok(());
+        };
+        // A filled block of the lattice has voxels that are no border.
+        let (from, to) = (border(&a, 1), border(&b, 1));
+        for (ours, &place) in found.to_reference().iter().zip(&from) {
+            prop_assert!(close(*ours, nearest(place, &to, spacing)));
+        }
+        for (ours, &place) in found.to_result().iter().zip(&to) {
+            prop_assert!(close(*ours, nearest(place, &from, spacing)));
+        }
+        prop_assert_eq!(found.to_reference().len(), from.len());
+        // The same in another order of memory.
+        let turned = |m: &Array3<bool>| m.t().as_standard_layout().into_owned();
+        let (c, d) = (turned(&a), turned(&b));
+        let again = BorderDistances::of(&c.t(), &d.t(), &spacing, Connectivity::Faces);
+        let again = again.unwrap().unwrap();
+        prop_assert!(close(again.hausdorff(), found.hausdorff()));
+        prop_assert!(close(again.average_symmetric(), found.average_symmetric()));
+        prop_assert!(close(again.percentile(60.0).unwrap(), found.percentile(60.0).unwrap()));
     }
 
     #[test]
@@ -317,8 +366,27 @@ fn masks_that_no_metric_takes_are_errors() {
         .is_err()
     );
     let plane = ArrayD::from_elem(IxDyn(&[3, 3]), true);
-    for bad in [vec![1.0], vec![1.0, -1.0], vec![1.0, f64::INFINITY]] {
-        assert!(hausdorff(&plane.view(), &plane.view(), &bad, Definition::Medpy).is_err());
+    for bad in [
+        vec![],
+        vec![1.0],
+        vec![1.0; 3],
+        vec![1.0, 0.0],
+        vec![1.0, -1.0],
+        vec![1.0, f64::NAN],
+        vec![1.0, f64::INFINITY],
+        vec![1.0, 1e-200],
+        vec![1.0, 1e200],
+    ] {
+        for definition in [
+            Definition::Medpy,
+            Definition::SurfaceDistance,
+            Definition::SimpleItk,
+        ] {
+            let answer = hausdorff(&plane.view(), &plane.view(), &bad, definition);
+            assert!(matches!(answer, Err(Error::Spacing { .. })), "{bad:?}");
+        }
+        assert!(distance_transform(&plane.view(), &bad).is_err());
+        assert!(surface_dice(&plane.view(), &plane.view(), &bad, 1.0).is_err());
     }
     let answer = percentile_hausdorff(
         &plane.view(),
@@ -328,7 +396,9 @@ fn masks_that_no_metric_takes_are_errors() {
         Definition::Medpy,
     );
     assert!(answer.is_err());
-    assert!(surface_dice(&plane.view(), &plane.view(), &[1.0; 2], -1.0).is_err());
+    for bad in [-1.0, f64::NAN] {
+        assert!(surface_dice(&plane.view(), &plane.view(), &[1.0; 2], bad).is_err());
+    }
     // No voxel at all is an empty mask, not a panic.
     let nothing = ArrayD::from_elem(IxDyn(&[0, 4]), true);
     let score = hausdorff(
@@ -345,4 +415,58 @@ fn masks_that_no_metric_takes_are_errors() {
             .len(),
         0
     );
+}
+
+#[test]
+fn extreme_spacings_keep_their_scale() {
+    let ball = |x0: f64| {
+        Array3::from_shape_fn((20, 20, 20), |(x, y, z)| {
+            (x as f64 - x0).powi(2) + (y as f64 - 9.5).powi(2) + (z as f64 - 9.5).powi(2) < 30.0
+        })
+    };
+    let (a, b) = (ball(8.0), ball(11.0));
+    for definition in [
+        Definition::Medpy,
+        Definition::SurfaceDistance,
+        Definition::SimpleItk,
+    ] {
+        let plain = metrics(&a, &b, [1.0, 2.0, 3.0], definition);
+        for scale in [1e-49, 1e-20, 1e20, 1e49] {
+            let scaled = metrics(&a, &b, [1.0, 2.0, 3.0].map(|s| s * scale), definition);
+            for (plain, scaled) in plain.iter().zip(scaled) {
+                assert!(close(scaled / scale, *plain), "{definition} {scale}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_voxel_is_enough() {
+    let dot = Array3::from_elem((1, 1, 1), true);
+    for definition in [
+        Definition::Medpy,
+        Definition::SurfaceDistance,
+        Definition::SimpleItk,
+    ] {
+        let all = metrics(&dot, &dot, [2.0, 0.5, 1.0], definition);
+        assert!(!all.is_empty() && all.iter().all(|&d| d == 0.0));
+    }
+}
+
+#[test]
+fn many_rows_of_no_voxel_are_an_empty_mask() {
+    // The product of the axes that are not 0 is what an array's size is limited by.
+    let nothing = ArrayD::from_elem(IxDyn(&[1 << 30, 1 << 30, 0]), true);
+    let score = hausdorff(
+        &nothing.view(),
+        &nothing.view(),
+        &[1.0; 3],
+        Definition::Medpy,
+    );
+    assert_eq!(
+        score.unwrap().undefined(),
+        Some(fndm_metrics::Undefined::BothEmpty)
+    );
+    let parts = fndm_metrics::connected_components(&nothing.view(), Connectivity::Faces);
+    assert_eq!(parts.unwrap().count(), 0);
 }

@@ -67,10 +67,13 @@ fn csv() {
     assert_eq!(
         lines[0],
         "method,brats_dice,brats_dice_median,brats_dice_counted,brats_dice_skipped,\
-         brats_hd,isles_dice,steps"
+         brats_dice_skipped_because,brats_hd,brats_hd_undefined_because,isles_dice,steps"
     );
-    assert_eq!(lines[2], "fndm,0.7621,,,,3.8,0.5444,50");
-    assert_eq!(lines[3], "\"a, \"\"b\"\"\",0.375,0.375,2,1,,n/a,1");
+    assert_eq!(lines[2], "fndm,0.7621,,,,,3.8,,0.5444,50");
+    assert_eq!(
+        lines[3],
+        "\"a, \"\"b\"\"\",0.375,0.375,2,1,1 both empty,,result empty,n/a,1"
+    );
 }
 
 #[test]
@@ -82,6 +85,7 @@ fn json() {
     let row = &table["rows"][2];
     assert_eq!(row["brats_dice"], 0.375);
     assert!(row["brats_hd"].is_null());
+    assert_eq!(row["undefined"]["brats_hd"], "result_empty");
     assert_eq!(row["aggregates"]["brats_dice"]["skipped"]["both_empty"], 1);
 }
 
@@ -103,7 +107,10 @@ fn latex() {
         lines[7],
         "FNDM & \\textbf{76.21} & \\textbf{3.80} & \\textbf{54.44} & 50 \\\\"
     );
-    assert_eq!(lines[8], "A|B\\_100\\% & 37.50 & -- & n/a & 1 \\\\");
+    assert_eq!(
+        lines[8],
+        "A\\textbar{}B\\_100\\% & 37.50 & -- & n/a & 1 \\\\"
+    );
     assert!(text.ends_with("% A|B_100%, BRATS HD: undefined (result empty).\n"));
 }
 
@@ -118,5 +125,7 @@ fn equal_numbers_are_equally_good_and_misfits_are_errors() {
     assert_eq!(table.to_markdown().matches("**1.0**").count(), 2);
     assert!(matches!(table.push("d", "D", vec![]), Err(Error::Table(_))));
     assert!(Table::new(vec![column.clone(), column]).is_err());
-    assert!(Table::new(vec![Column::number("method", "M", 0)]).is_err());
+    for reserved in ["method", "aggregates", "undefined"] {
+        assert!(Table::new(vec![Column::number(reserved, "M", 0)]).is_err());
+    }
 }

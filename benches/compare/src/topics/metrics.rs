@@ -13,10 +13,12 @@ use serde_json::Value;
 const SHAPE: (usize, usize, usize) = (240, 240, 155);
 const SPACING: [f64; 3] = [1.; 3];
 
+type Metric = fn(&ArrayView3<'_, bool>, &ArrayView3<'_, bool>) -> Result<Vec<f64>>;
+
 struct Distances {
     result: Array3<bool>,
     reference: Array3<bool>,
-    metric: fn(&ArrayView3<'_, bool>, &ArrayView3<'_, bool>) -> Result<Vec<f64>>,
+    metric: Metric,
     values: Vec<f64>,
 }
 
@@ -60,9 +62,8 @@ fn mask(axes: [i64; 3], centre: i64) -> Array3<bool> {
     let [a, b, c] = axes.map(|axis| axis * axis);
     Array3::from_shape_fn(SHAPE, |(x, y, z)| {
         let (x, y, z) = (x as i64, y as i64, z as i64);
-        let squared = (x - centre).pow(2) * b * c
-            + (y - 120).pow(2) * a * c
-            + (z - 77).pow(2) * a * b;
+        let squared =
+            (x - centre).pow(2) * b * c + (y - 120).pow(2) * a * c + (z - 77).pow(2) * a * b;
         let rough = (x / 5 * 31 + y / 7 * 17 + z / 3 * 13) % 11;
         squared * (100 + rough) < a * b * c * 105
     })
@@ -105,12 +106,12 @@ fn pixels(levels: usize) -> Pixels {
 }
 
 pub(crate) fn prepare(spec: &Value) -> Result<Box<dyn Case>> {
-    let metric = match spec["metric"].as_str() {
+    let metric: Metric = match spec["metric"].as_str() {
         Some("ranking") => return Ok(Box::new(pixels(number(spec, "levels")?))),
         Some("medpy") => |a: &_, b: &_| border(a, b, Connectivity::Faces),
         Some("simpleitk_contours") => |a: &_, b: &_| border(a, b, Connectivity::Corners),
-        Some("surface_distance") => surfels,
-        Some("simpleitk") => voxels,
+        Some("surface_distance") => |a: &_, b: &_| surfels(a, b),
+        Some("simpleitk") => |a: &_, b: &_| voxels(a, b),
         other => bail!("spec: unknown metric {other:?}"),
     };
     let axes: Vec<i64> = serde_json::from_value(spec["axes"].clone())?;

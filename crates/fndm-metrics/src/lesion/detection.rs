@@ -251,7 +251,9 @@ pub fn lesion_detection<D: Dimension>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::{Array1, Array2};
+    use ndarray::{Array1, Array2, ArrayView1};
+    use proptest::prelude::*;
+    use std::ops::Range;
 
     fn line(text: &str) -> Array1<bool> {
         text.chars().map(|c| c == '#').collect()
@@ -277,6 +279,46 @@ mod tests {
         assert!(value(missed.lesion_wise_dice()) < value(all.lesion_wise_dice()));
         assert_eq!(missed.sensitivity(), Score::Value(0.5));
         assert_eq!(missed.lesions[0].volume, 4.0);
+    }
+
+    fn runs(line: &[bool]) -> Vec<Range<usize>> {
+        let starts = (0..line.len()).filter(|&i| line[i] && (i == 0 || !line[i - 1]));
+        starts
+            .map(|i| i..i + line[i..].iter().take_while(|&&v| v).count())
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn missing_one_more_lesion_never_raises_a_score(
+            voxels in prop::collection::vec((any::<bool>(), any::<bool>()), 1..40),
+            which in 0usize..8,
+        ) {
+            let (result, reference): (Vec<bool>, Vec<bool>) = voxels.into_iter().unzip();
+            let (components, lesions) = (runs(&result), runs(&reference));
+            prop_assume!(!lesions.is_empty());
+            let lesion = &lesions[which % lesions.len()];
+            let touch = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
+            let its_own: Vec<_> = components.iter().filter(|c| touch(c, lesion)).collect();
+            // A finding that other lesions share would be missed there too.
+            prop_assume!(!its_own.is_empty());
+            prop_assume!(its_own.iter().all(|c| lesions.iter().filter(|l| touch(c, l)).count() == 1));
+            let mut less = result.clone();
+            for component in its_own {
+                less[component.clone()].fill(false);
+            }
+            let report = |result: &[bool]| {
+                let (a, b) = (ArrayView1::from(result), ArrayView1::from(reference.as_slice()));
+                lesion_detection(&a, &b, &[1.0], &LesionConfig::default()).unwrap()
+            };
+            let (before, after) = (report(&result), report(&less));
+            let metrics: [fn(&LesionReport) -> Score; 3] =
+                [LesionReport::sensitivity, LesionReport::f1, LesionReport::lesion_wise_dice];
+            for metric in metrics {
+                let (before, after) = (metric(&before).value(), metric(&after).value());
+                prop_assert!(after.unwrap() < before.unwrap(), "{before:?} {after:?}");
+            }
+        }
     }
 
     #[test]

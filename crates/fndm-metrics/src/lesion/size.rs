@@ -168,7 +168,7 @@ impl LesionSummary {
             lesions,
             sensitivity: sensitivity(found, lesions),
             false_lesions_per_volume: if reports.is_empty() {
-                Score::Undefined(Undefined::BothEmpty)
+                Score::Undefined(Undefined::NoCases)
             } else {
                 Score::Value(false_lesions as f64 / reports.len() as f64)
             },

@@ -1,7 +1,8 @@
 //! Distances between border voxels: medpy's definition.
 
-use super::grid::{Mask, Points};
-use super::transform::{crop, distances};
+use super::bits::{Bits, from_above, from_below};
+use super::distances::distances;
+use super::grid::Mask;
 use crate::error::{Error, Result};
 use crate::score::{Score, Undefined};
 use ndarray::{ArrayView, Dimension};
@@ -69,23 +70,21 @@ impl BorderDistances {
         connectivity: Connectivity,
     ) -> Result<std::result::Result<Self, Undefined>> {
         let (result, reference, spacing) = Mask::pair(result, reference, spacing)?;
-        let result = border(&result, connectivity);
-        let reference = border(&reference, connectivity);
-        Ok(
-            both(result.as_ref(), reference.as_ref()).map(|(result, reference)| Self {
-                to_reference: distances(result, reference, spacing),
-                to_result: distances(reference, result, spacing),
-            }),
-        )
+        let result = border(&Bits::of(&result), result.axes, connectivity);
+        let reference = border(&Bits::of(&reference), reference.axes, connectivity);
+        Ok(both(&result, &reference).map(|()| Self {
+            to_reference: distances(&result, &reference, spacing),
+            to_result: distances(&reference, &result, spacing),
+        }))
     }
 
-    /// The distances from the result's border voxels, in array order.
+    /// The distances from the result's border voxels, in the order of the voxels in memory.
     #[must_use]
     pub fn to_reference(&self) -> &[f64] {
         &self.to_reference
     }
 
-    /// The distances from the reference's border voxels, in array order.
+    /// The distances from the reference's border voxels, in the order of the result's memory.
     #[must_use]
     pub fn to_result(&self) -> &[f64] {
         &self.to_result
@@ -105,16 +104,22 @@ impl BorderDistances {
     /// If `percent` is not in 0 to 100.
     pub fn percentile(&self, percent: f64) -> Result<f64> {
         check_percent(percent)?;
-        let mut all = [self.to_reference.as_slice(), &self.to_result].concat();
-        let place = (all.len() - 1) as f64 * (percent / 100.0);
+        let all = || self.to_reference.iter().chain(&self.to_result).copied();
+        let count = self.to_reference.len() + self.to_result.len();
+        let place = (count - 1) as f64 * (percent / 100.0);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let below = (place.floor() as usize).min(all.len() - 1);
-        let (_, &mut low, rest) = all.select_nth_unstable_by(below, f64::total_cmp);
-        let high = rest.iter().copied().fold(f64::INFINITY, f64::min);
+        let below = (place.floor() as usize).min(count - 1);
+        let low = smallest(all, below);
         let share = place - below as f64;
-        if share == 0.0 || high == f64::INFINITY {
+        if share == 0.0 || below + 1 == count {
             return Ok(low);
         }
+        // The next in order: equal, or the smallest of the larger ones.
+        let high = if all().filter(|&d| d <= low).count() > below + 1 {
+            low
+        } else {
+            all().filter(|&d| d > low).fold(f64::INFINITY, f64::min)
+        };
         // As numpy does it: from the nearer end.
         let step = high - low;
         Ok(if share >= 0.5 {
@@ -154,6 +159,29 @@ impl BorderDistances {
     }
 }
 
+/// The distance with `rank` smaller ones before it, with no copy made of them: distances sort as
+/// their bits do, so its bits are found by counting, 16 at a time.
+fn smallest<I: Iterator<Item = f64>>(distances: impl Fn() -> I, mut rank: usize) -> f64 {
+    let mut found = 0u64;
+    for shift in [48, 32, 16, 0] {
+        let mut counts = vec![0usize; 1 << 16];
+        for distance in distances() {
+            let bits = distance.to_bits();
+            if shift == 48 || bits >> (shift + 16) == found >> (shift + 16) {
+                counts[(bits >> shift & 0xffff) as usize] += 1;
+            }
+        }
+        for (digit, count) in counts.into_iter().enumerate() {
+            if rank < count {
+                found |= (digit as u64) << shift;
+                break;
+            }
+            rank -= count;
+        }
+    }
+    f64::from_bits(found)
+}
+
 fn average(distances: &[f64]) -> f64 {
     distances.iter().sum::<f64>() / distances.len() as f64
 }
@@ -169,16 +197,13 @@ pub(crate) fn check_percent(percent: f64) -> Result<()> {
     })
 }
 
-/// Both values, or which is missing.
-pub(crate) fn both<T>(
-    result: Option<T>,
-    reference: Option<T>,
-) -> std::result::Result<(T, T), Undefined> {
-    match (result, reference) {
-        (Some(result), Some(reference)) => Ok((result, reference)),
-        (None, None) => Err(Undefined::BothEmpty),
-        (None, _) => Err(Undefined::ResultEmpty),
-        (_, None) => Err(Undefined::ReferenceEmpty),
+/// Which of the two sets is empty, if one is.
+pub(crate) fn both(result: &Bits, reference: &Bits) -> std::result::Result<(), Undefined> {
+    match (result.is_empty(), reference.is_empty()) {
+        (false, false) => Ok(()),
+        (true, true) => Err(Undefined::BothEmpty),
+        (true, false) => Err(Undefined::ResultEmpty),
+        (false, true) => Err(Undefined::ReferenceEmpty),
     }
 }
 
@@ -193,77 +218,43 @@ pub(crate) fn score<T>(
     }
 }
 
-/// The border voxels of a mask; none if the mask is empty.
-pub(crate) fn border(mask: &Mask<'_>, connectivity: Connectivity) -> Option<Points> {
-    let (origin, shape) = mask.bounding_box()?;
-    let voxels = crop(mask, origin, shape);
-    let mut flags = voxels.clone();
-    let [nx, ny, nz] = shape;
-    let row = |x: usize, y: usize| (x * ny + y) * nz;
-    let steps = |axis: usize| if mask.axes[axis] { -1isize..=1 } else { 0..=0 };
-
-    // Bit 1 of a flag comes to say that a neighbour is background.
+/// The border voxels of a mask: those with a neighbour that is not in it, along the axes that the
+/// caller's array has.
+pub(crate) fn border(mask: &Bits, axes: [bool; 3], connectivity: Connectivity) -> Bits {
+    let steps = |axis: usize| if axes[axis] { -1isize..=1 } else { 0..=0 };
+    // Neighbouring rows, and whether a step along the row may come on top.
+    let mut rows = Vec::new();
     for dx in steps(0) {
         for dy in steps(1) {
-            for dz in steps(2) {
-                let moved = [dx, dy, dz].iter().filter(|&&d| d != 0).count();
-                if moved == 0 || moved > connectivity.axes() {
-                    continue;
-                }
-                for x in 0..nx {
-                    for y in 0..ny {
-                        let here = row(x, y);
-                        let out = &mut flags[here..here + nz];
-                        let to = (x.checked_add_signed(dx), y.checked_add_signed(dy));
-                        let (Some(to_x), Some(to_y)) = to else {
-                            mark_outside(out);
-                            continue;
-                        };
-                        if to_x >= nx || to_y >= ny {
-                            mark_outside(out);
-                            continue;
-                        }
-                        let there = row(to_x, to_y);
-                        mark_row(out, &voxels[there..there + nz], dz);
-                    }
-                }
+            let moved = usize::from(dx != 0) + usize::from(dy != 0);
+            if moved <= connectivity.axes() {
+                rows.push((dx, dy, moved < connectivity.axes()));
             }
         }
     }
-    for (flag, &voxel) in flags.iter_mut().zip(&voxels) {
-        *flag = voxel & (*flag >> 1);
-    }
-    Some(Points {
-        origin,
-        shape,
-        flags,
+    let [xs, ys, _] = mask.bounds().clone();
+    let words = mask.shape()[2].div_ceil(64);
+    Bits::build(mask.shape(), xs, |x, plane| {
+        let mut inside = vec![0; words];
+        for y in ys.clone() {
+            inside.fill(u64::MAX);
+            for &(dx, dy, slack) in &rows {
+                let there = mask.row_at(x.checked_add_signed(dx), y.checked_add_signed(dy));
+                let Some(there) = there else {
+                    inside.fill(0);
+                    break;
+                };
+                for (w, inside) in inside.iter_mut().enumerate() {
+                    *inside &= there[w];
+                    if slack {
+                        *inside &= from_below(there, w) & from_above(there, w);
+                    }
+                }
+            }
+            let out = &mut plane[y * words..(y + 1) * words];
+            for ((out, &here), &inside) in out.iter_mut().zip(mask.row(x, y)).zip(&inside) {
+                *out = here & !inside;
+            }
+        }
     })
-}
-
-/// Marks a row whose neighbours lie outside the box, where all is background.
-fn mark_outside(row: &mut [u8]) {
-    for flag in row {
-        *flag |= 2;
-    }
-}
-
-/// Marks the voxels of a row whose neighbour, `step` along in `other`, is background.
-fn mark_row(row: &mut [u8], other: &[u8], step: isize) {
-    let n = row.len();
-    let mark = |row: &mut [u8], other: &[u8]| {
-        for (flag, &voxel) in row.iter_mut().zip(other) {
-            *flag |= (1 - voxel) << 1;
-        }
-    };
-    match step {
-        0 => mark(row, other),
-        1 => {
-            mark(&mut row[..n - 1], &other[1..]);
-            row[n - 1] |= 2;
-        }
-        _ => {
-            mark(&mut row[1..], &other[..n - 1]);
-            row[0] |= 2;
-        }
-    }
 }

@@ -1,9 +1,12 @@
 //! Distances between the surfaces of two masks, in 1 to 3 dimensions, with voxel spacing.
 
 mod area;
+mod bits;
 mod border;
 mod definition;
+mod distances;
 mod grid;
+mod nearest;
 mod surfel;
 mod transform;
 mod voxels;

@@ -1,12 +1,14 @@
 //! Area-weighted distances between surface elements: surface-distance's definition.
 
 use super::area::{contour_lengths, surface_areas};
+use super::bits::{Bits, from_below, ones};
 use super::border::{both, check_percent};
-use super::grid::{Mask, Points};
-use super::transform::{crop, distances};
+use super::distances::distances;
+use super::grid::Mask;
 use crate::error::{Error, Result};
 use crate::score::Undefined;
 use ndarray::{ArrayView, Dimension};
+use rayon::prelude::*;
 
 /// One direction's surface elements: distance to the other surface, and area.
 type Surfels = Vec<(f64, f64)>;
@@ -50,12 +52,19 @@ impl SurfelDistances {
         } else {
             contour_lengths([spacing[1], spacing[2]])
         };
-        let result = corners(&result);
-        let reference = corners(&reference);
-        let pair = both(result.as_ref(), reference.as_ref());
-        Ok(pair.map(|(result, reference)| Self {
-            to_reference: surfels(result, reference, spacing, &areas),
-            to_result: surfels(reference, result, spacing, &areas),
+        let flat = axes == 2;
+        let (result, reference) = (Bits::of(&result), Bits::of(&reference));
+        Ok(both(&result, &reference).map(|()| {
+            let of_result = corners(&result, flat);
+            let of_reference = corners(&reference, flat);
+            let surfels = |mask: &Bits, from: &Bits, to: &Bits| {
+                let distances = distances(from, to, spacing);
+                by_distance(distances, &element_areas(mask, from, flat, &areas))
+            };
+            Self {
+                to_reference: surfels(&result, &of_result, &of_reference),
+                to_result: surfels(&reference, &of_reference, &of_result),
+            }
         }))
     }
 
@@ -134,14 +143,9 @@ fn check_tolerance(tolerance: f64) -> Result<()> {
     })
 }
 
-fn surfels(from: &Points, to: &Points, spacing: [f64; 3], areas: &[f64]) -> Surfels {
-    let codes = from.flags.iter().filter(|&&code| code != 0);
-    let mut surfels: Surfels = distances(from, to, spacing)
-        .into_iter()
-        .zip(codes)
-        .map(|(distance, &code)| (distance, areas[usize::from(code)]))
-        .collect();
-    surfels.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+fn by_distance(distances: Vec<f64>, areas: &[f64]) -> Surfels {
+    let mut surfels: Surfels = distances.into_iter().zip(areas.iter().copied()).collect();
+    surfels.par_sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     surfels
 }
 
@@ -196,48 +200,70 @@ fn pairwise_sum(count: usize, value: &dyn Fn(usize) -> f64) -> f64 {
     block(0, count, value)
 }
 
-/// The corners on the surface, each flagged with the code of the voxels around it. None if the
-/// mask is empty.
-fn corners(mask: &Mask<'_>) -> Option<Points> {
-    let (origin, shape) = mask.bounding_box()?;
-    let flat = !mask.axes[0];
-    let voxels = crop(mask, origin, shape);
-    let [nx, ny, nz] = shape;
-    // Corner i lies between the voxels i - 1 and i.
-    let corners = [if flat { 1 } else { nx + 1 }, ny + 1, nz + 1];
-    let full = if flat { 0b1111 } else { 0b1111_1111 };
-    let mut flags = vec![0u8; corners.iter().product()];
-    for x in 0..nx {
-        for y in 0..ny {
-            let row = &voxels[(x * ny + y) * nz..(x * ny + y + 1) * nz];
-            let sides = if flat { 1 } else { 2 };
-            for dx in 0..sides {
-                for dy in 0..2 {
-                    // Seen from the corner at its low side a voxel is the cell's second (low bit),
-                    // from the one at its high side the first (high bit).
-                    let corner = ((x + dx) * corners[1] + y + dy) * corners[2];
-                    let shift = 4 * dx + 2 * dy;
-                    let out = &mut flags[corner..corner + nz + 1];
-                    for (flag, &voxel) in out.iter_mut().zip(row) {
-                        *flag |= voxel << shift;
-                    }
-                    for (flag, &voxel) in out[1..].iter_mut().zip(row) {
-                        *flag |= voxel << (shift + 1);
-                    }
+/// The corners on the surface of a mask: those that touch voxels in it and others. Corner i lies
+/// between the voxels i - 1 and i.
+fn corners(mask: &Bits, flat: bool) -> Bits {
+    let [nx, ny, nz] = mask.shape();
+    let [xs, ys, _] = mask.bounds().clone();
+    let shape = [if flat { 1 } else { nx + 1 }, ny + 1, nz + 1];
+    let words = shape[2].div_ceil(64);
+    let planes = xs.start..if flat { 1 } else { xs.end + 1 };
+    Bits::build(shape, planes, |x, plane| {
+        for y in ys.start..=ys.end {
+            let out = &mut plane[y * words..(y + 1) * words];
+            let around = around(mask, x, y, flat);
+            for (w, out) in out.iter_mut().enumerate() {
+                let (mut any, mut all) = (0, u64::MAX);
+                for row in around.iter().take(if flat { 2 } else { 4 }) {
+                    let row = row.unwrap_or(&[]);
+                    let (here, below) = (row.get(w).copied().unwrap_or(0), from_below(row, w));
+                    any |= here | below;
+                    all &= here & below;
                 }
+                *out = any & !all;
+            }
+        }
+    })
+}
+
+/// The rows of voxels around a row of corners: the one at the high side of both axes first, then
+/// y - 1, x - 1, and both. In 2-D the first two alone.
+fn around(mask: &Bits, x: usize, y: usize, flat: bool) -> [Option<&[u64]>; 4] {
+    let (before_x, before_y) = (x.checked_sub(1), y.checked_sub(1));
+    let before_x = if flat { None } else { before_x };
+    [
+        mask.row_at(Some(x), Some(y)),
+        mask.row_at(Some(x), before_y),
+        mask.row_at(before_x, Some(y)),
+        mask.row_at(before_x, before_y),
+    ]
+}
+
+/// The area of the surface at each corner, in order: the voxels around it make a code, for which
+/// `areas` has the area. Bit 2 i is the voxel of row i at the high side of the corner, bit 2 i + 1
+/// the one at its low side.
+fn element_areas(mask: &Bits, corners: &Bits, flat: bool, areas: &[f64]) -> Vec<f64> {
+    let [xs, ys, _] = corners.bounds().clone();
+    let mut found = Vec::with_capacity(corners.count());
+    for x in xs {
+        for y in ys.clone() {
+            let around = around(mask, x, y, flat);
+            for z in ones(corners.row(x, y)) {
+                let voxel = |row: &[u64], z: usize| {
+                    row.get(z / 64)
+                        .map_or(0, |word| (word >> (z % 64) & 1) as usize)
+                };
+                let mut code = 0;
+                for (i, row) in around.iter().enumerate() {
+                    let row = row.unwrap_or(&[]);
+                    let below = z.checked_sub(1).map_or(0, |z| voxel(row, z));
+                    code |= (voxel(row, z) | below << 1) << (2 * i);
+                }
+                found.push(areas[code]);
             }
         }
     }
-    for flag in &mut flags {
-        if *flag == full {
-            *flag = 0;
-        }
-    }
-    Some(Points {
-        origin,
-        shape: corners,
-        flags,
-    })
+    found
 }
 
 #[cfg(test)]

@@ -3,226 +3,268 @@
 //!
 //! Along the first axis the distance to the nearest point of the set is counted in voxels by two
 //! sweeps. In each plane the squared distance is then the lower envelope of parabolas, first along
-//! rows, then along columns. Planes are independent: threads share them, and a plane nobody asks
-//! about is skipped. Only the counts of the first step are stored for the whole box.
+//! rows, then along columns. Only the counts of the first step are stored for the whole box.
 
-use super::grid::{Mask, Points, spacing_3d};
+use super::bits::{Bits, ones};
+use super::grid::{Mask, spacing_3d};
 use crate::error::{Error, Result};
 use ndarray::{Array, ArrayView, Dimension};
 use rayon::prelude::*;
-use std::sync::Mutex;
 
-/// The distance in voxels to the nearest point of the set along one axis.
-trait Gap: Copy + Ord + Send + Sync {
-    const ZERO: Self;
-    /// No point of the set on this line.
-    const FAR: Self;
-    fn next(self) -> Self;
-    fn voxels(self) -> f64;
-}
+/// No point of the set on this line.
+const FAR: u32 = u32::MAX;
 
-macro_rules! gap {
-    ($int:ty) => {
-        impl Gap for $int {
-            const ZERO: Self = 0;
-            const FAR: Self = <$int>::MAX;
-            #[inline]
-            fn next(self) -> Self {
-                self.saturating_add(1)
-            }
-            #[inline]
-            fn voxels(self) -> f64 {
-                f64::from(self)
-            }
-        }
-    };
-}
-gap!(u16);
-gap!(u32);
+/// The number of points of the set from which a bound of all distances is found.
+const SAMPLES: usize = 256;
 
-/// Calls `visit` with each plane of `asked` along the first axis and the squared distances from its
-/// points, in row-major order, to the nearest point of `set`. The set must not be empty. The
-/// answers come in the planes' order.
-pub(crate) fn map_planes<R: Send>(
-    asked: &Points,
-    set: &Points,
+/// A transform prepared for some planes of the lattice.
+pub(crate) struct Transform<'a> {
+    asked: &'a Bits,
+    set: &'a Bits,
     spacing: [f64; 3],
-    visit: impl Fn(usize, &[f64]) -> R + Sync,
-) -> Vec<R> {
-    let reach = asked.end(0).max(set.end(0));
-    if reach < usize::from(u16::MAX) {
-        map_with::<u16, R>(asked, set, spacing, visit)
-    } else {
-        map_with::<u32, R>(asked, set, spacing, visit)
-    }
+    planes: &'a [usize],
+    gaps: Gaps,
+    /// `1 / (2 k spacing)` for k steps along the second and the third axis.
+    reciprocals: [Vec<f64>; 2],
+    /// Points of the set from all over it.
+    samples: Vec<[f64; 3]>,
 }
 
-fn map_with<G: Gap, R: Send>(
-    asked: &Points,
-    set: &Points,
-    spacing: [f64; 3],
-    visit: impl Fn(usize, &[f64]) -> R + Sync,
-) -> Vec<R> {
-    let gaps = gaps_along_first_axis::<G>(asked, set);
-    let plane_size = set.shape[1] * set.shape[2];
-    let reciprocals = [1, 2].map(|axis: usize| -> Vec<f64> {
-        (0..set.shape[axis])
-            .map(|k| 0.5 / (k as f64 * spacing[axis]))
-            .collect()
-    });
-    let reciprocals = [reciprocals[0].as_slice(), &reciprocals[1]];
-    (0..asked.shape[0])
-        .into_par_iter()
-        .map_init(Scratch::default, |scratch, x| {
-            let gaps = &gaps[x * plane_size..(x + 1) * plane_size];
-            plane_distances(asked, set, (x, gaps), spacing, reciprocals, scratch);
-            visit(x, &scratch.found)
-        })
-        .collect()
-}
-
-/// The distance from every point of `asked`, in row-major order, to the nearest point of `set`,
-/// which must not be empty.
-pub(crate) fn distances(asked: &Points, set: &Points, spacing: [f64; 3]) -> Vec<f64> {
-    map_planes(asked, set, spacing, |_, squared| {
-        squared.iter().map(|d| d.sqrt()).collect::<Vec<f64>>()
-    })
-    .concat()
-}
-
-/// For each plane of `asked`'s box and each column of `set`'s box, the gap to the nearest point of
-/// the set in that column.
-fn gaps_along_first_axis<G: Gap>(asked: &Points, set: &Points) -> Vec<G> {
-    let size = set.shape[1] * set.shape[2];
-    let mut gaps = vec![G::FAR; asked.shape[0] * size];
-    let mut sweep = |planes: &mut dyn Iterator<Item = usize>| {
-        let mut now = vec![G::FAR; size];
-        for x in planes {
-            if (set.origin[0]..set.end(0)).contains(&x) {
-                for (gap, &flag) in now.iter_mut().zip(set.plane(x - set.origin[0])) {
-                    *gap = if flag == 0 { gap.next() } else { G::ZERO };
-                }
-            } else {
-                for gap in &mut now {
-                    *gap = gap.next();
-                }
-            }
-            if (asked.origin[0]..asked.end(0)).contains(&x) {
-                let start = (x - asked.origin[0]) * size;
-                for (best, &gap) in gaps[start..start + size].iter_mut().zip(&now) {
-                    *best = gap.min(*best);
-                }
-            }
-        }
-    };
-    sweep(&mut (set.origin[0].min(asked.origin[0])..asked.end(0)));
-    sweep(&mut (asked.origin[0]..asked.end(0).max(set.end(0))).rev());
-    gaps
+/// For each prepared plane and each column of the set's box along the first axis, the number of
+/// voxels to the nearest point of the set in that column.
+enum Gaps {
+    /// Enough for any volume that fits into memory, but for a very long axis.
+    Short(Vec<u16>),
+    Long(Vec<u32>),
 }
 
 /// The buffers of one thread.
 #[derive(Default)]
-struct Scratch {
+pub(crate) struct Scratch {
     heights: Vec<f64>,
     line: Vec<f64>,
     across: Vec<f64>,
     results: Vec<f64>,
     hull: Hull,
-    used: Vec<bool>,
+    used: Vec<u64>,
     /// The squared distances of the plane's points.
     found: Vec<f64>,
 }
 
-/// Writes the squared distances of one plane's points to `scratch.found`.
-fn plane_distances<G: Gap>(
-    asked: &Points,
-    set: &Points,
-    (x, gaps): (usize, &[G]),
-    spacing: [f64; 3],
-    reciprocals: [&[f64]; 2],
-    scratch: &mut Scratch,
-) {
-    scratch.found.clear();
-    let flags = asked.plane(x);
-    let (rows, columns) = (asked.shape[1], asked.shape[2]);
-    let (set_rows, set_columns) = (set.shape[1], set.shape[2]);
-
-    // Only the columns with a point to answer for are carried through.
-    scratch.used.clear();
-    scratch.used.resize(columns, false);
-    let mut wanted = 0;
-    for row in flags.chunks_exact(columns) {
-        for (used, &flag) in scratch.used.iter_mut().zip(row) {
-            *used |= flag != 0;
-            wanted += usize::from(flag != 0);
+impl<'a> Transform<'a> {
+    /// Prepares the ascending `planes` of the first axis. `set` must not be empty.
+    pub(crate) fn new(
+        asked: &'a Bits,
+        set: &'a Bits,
+        spacing: [f64; 3],
+        planes: &'a [usize],
+    ) -> Self {
+        let reciprocals = [1, 2].map(|axis: usize| -> Vec<f64> {
+            (0..set.bounds()[axis].len())
+                .map(|k| 0.5 / (k as f64 * spacing[axis]))
+                .collect()
+        });
+        let gaps = if set.shape()[0] < usize::from(u16::MAX) {
+            Gaps::Short(sweep(set, planes, u16::MAX, |gap| gap.saturating_add(1)))
+        } else {
+            Gaps::Long(sweep(set, planes, u32::MAX, |gap| gap.saturating_add(1)))
+        };
+        let step = set.count().div_ceil(SAMPLES).max(1);
+        let samples = set.bounds()[0]
+            .clone()
+            .flat_map(|x| set.plane(x).map(move |(y, z)| [x, y, z]))
+            .step_by(step)
+            .map(|point| place(point, spacing))
+            .collect();
+        Self {
+            asked,
+            set,
+            spacing,
+            planes,
+            gaps,
+            reciprocals,
+            samples,
         }
     }
-    if wanted == 0 {
-        return;
-    }
 
-    // Along the rows: across[column][set row].
-    scratch.across.clear();
-    scratch.across.resize(columns * set_rows, f64::INFINITY);
-    for (row, gaps) in gaps.chunks_exact(set_columns).enumerate() {
-        if gaps.iter().all(|&gap| gap == G::FAR) {
-            continue;
-        }
-        scratch.heights.clear();
-        scratch.heights.extend(gaps.iter().map(|&gap| {
-            if gap == G::FAR {
-                f64::INFINITY
-            } else {
-                (gap.voxels() * spacing[0]).powi(2)
+    /// The squared distances of the points of the `i`th prepared plane, in order.
+    pub(crate) fn plane<'s>(&self, i: usize, scratch: &'s mut Scratch) -> &'s [f64] {
+        scratch.found.clear();
+        let x = self.planes[i];
+        let [_, set_rows, set_columns] = self.set.bounds().clone();
+        let [_, rows, columns] = self.asked.bounds().clone();
+        let farthest = self.bound(x);
+
+        // Only the columns with a point to answer for are carried through.
+        scratch.used.clear();
+        scratch.used.resize(self.asked.row(x, 0).len(), 0);
+        for y in rows.clone() {
+            for (used, &word) in scratch.used.iter_mut().zip(self.asked.row(x, y)) {
+                *used |= word;
             }
-        }));
-        scratch
-            .hull
-            .build(&scratch.heights, set.origin[2], spacing[2], reciprocals[1]);
-        scratch.line.clear();
-        scratch.line.resize(columns, f64::INFINITY);
-        let used = &scratch.used;
-        scratch.hull.evaluate(
-            &mut scratch.line,
-            |column| used[column],
-            asked.origin[2],
-            spacing[2],
-        );
-        for (column, &value) in scratch.line.iter().enumerate() {
-            scratch.across[column * set_rows + row] = value;
         }
-    }
 
-    // Along the columns, and back into row-major order.
-    scratch.results.clear();
-    scratch.results.resize(rows * columns, f64::INFINITY);
-    scratch.line.clear();
-    scratch.line.resize(rows, f64::INFINITY);
-    for column in 0..columns {
-        if !scratch.used[column] {
-            continue;
-        }
-        let heights = &scratch.across[column * set_rows..(column + 1) * set_rows];
+        // Along the rows: across[column][set row].
+        scratch.across.clear();
         scratch
-            .hull
-            .build(heights, set.origin[1], spacing[1], reciprocals[0]);
-        scratch.hull.evaluate(
-            &mut scratch.line,
-            |row| flags[row * columns + column] != 0,
-            asked.origin[1],
-            spacing[1],
-        );
-        for (row, &value) in scratch.line.iter().enumerate() {
-            scratch.results[row * columns + column] = value;
+            .across
+            .resize(columns.len() * set_rows.len(), f64::INFINITY);
+        for row in 0..set_rows.len() {
+            let from = (i * set_rows.len() + row) * set_columns.len();
+            if !self.heights(from, farthest, &mut scratch.heights) {
+                continue;
+            }
+            scratch.hull.build(
+                &scratch.heights,
+                set_columns.start,
+                self.spacing[2],
+                &self.reciprocals[1],
+            );
+            scratch.line.clear();
+            scratch.line.resize(columns.len(), f64::INFINITY);
+            scratch.hull.evaluate(
+                &mut scratch.line,
+                |column| bit(&scratch.used, columns.start + column),
+                columns.start,
+                self.spacing[2],
+            );
+            for (column, &value) in scratch.line.iter().enumerate() {
+                if value <= farthest {
+                    scratch.across[column * set_rows.len() + row] = value;
+                }
+            }
         }
-    }
-    scratch.found.extend(
+
+        // Along the columns, and back into row-major order.
+        scratch.results.clear();
         scratch
             .results
-            .iter()
-            .zip(flags)
-            .filter_map(|(&value, &flag)| (flag != 0).then_some(value)),
-    );
+            .resize(rows.len() * columns.len(), f64::INFINITY);
+        scratch.line.clear();
+        scratch.line.resize(rows.len(), f64::INFINITY);
+        for z in ones(&scratch.used) {
+            let column = z - columns.start;
+            let heights = &scratch.across[column * set_rows.len()..(column + 1) * set_rows.len()];
+            scratch.hull.build(
+                heights,
+                set_rows.start,
+                self.spacing[1],
+                &self.reciprocals[0],
+            );
+            scratch.hull.evaluate(
+                &mut scratch.line,
+                |row| bit(self.asked.row(x, rows.start + row), z),
+                rows.start,
+                self.spacing[1],
+            );
+            for (row, &value) in scratch.line.iter().enumerate() {
+                scratch.results[row * columns.len() + column] = value;
+            }
+        }
+        let points = self.asked.plane(x);
+        let results = &scratch.results;
+        scratch.found.extend(
+            points.map(|(y, z)| results[(y - rows.start) * columns.len() + z - columns.start]),
+        );
+        &scratch.found
+    }
+
+    /// Writes the squared heights of a row of gaps, those above `farthest` as infinite. False if all
+    /// are.
+    fn heights(&self, from: usize, farthest: f64, heights: &mut Vec<f64>) -> bool {
+        let range = from..from + self.set.bounds()[2].len();
+        let height = |gap: u32| {
+            let height = (f64::from(gap) * self.spacing[0]).powi(2);
+            if gap == FAR || height > farthest {
+                f64::INFINITY
+            } else {
+                height
+            }
+        };
+        heights.clear();
+        match &self.gaps {
+            Gaps::Short(gaps) => heights.extend(
+                gaps[range]
+                    .iter()
+                    .map(|&gap| height(if gap == u16::MAX { FAR } else { u32::from(gap) })),
+            ),
+            Gaps::Long(gaps) => heights.extend(gaps[range].iter().map(|&gap| height(gap))),
+        }
+        heights.iter().any(|&height| height < f64::INFINITY)
+    }
+
+    /// A squared distance that no point of the plane exceeds: parts of the set that are farther from
+    /// the plane need no look. Infinite where finding it would take longer than it saves.
+    fn bound(&self, x: usize) -> f64 {
+        let [_, rows, columns] = self.set.bounds();
+        let points = self.asked.plane_count(x).max(1);
+        let samples = (4 * rows.len() * columns.len() / points).min(self.samples.len());
+        if samples == 0 {
+            return f64::INFINITY;
+        }
+        let samples = self.samples.iter().step_by(self.samples.len() / samples);
+        let farthest = self.asked.plane(x).fold(0.0, |farthest: f64, (y, z)| {
+            let here = place([x, y, z], self.spacing);
+            let nearest = samples.clone().fold(f64::INFINITY, |nearest, there| {
+                nearest.min(
+                    (0..3)
+                        .map(|axis| (here[axis] - there[axis]).powi(2))
+                        .sum::<f64>(),
+                )
+            });
+            farthest.max(nearest)
+        });
+        // Rounding must not cut off the nearest point itself.
+        farthest * (1.0 + 1e-9)
+    }
+}
+
+fn place(point: [usize; 3], spacing: [f64; 3]) -> [f64; 3] {
+    std::array::from_fn(|axis| point[axis] as f64 * spacing[axis])
+}
+
+fn bit(words: &[u64], place: usize) -> bool {
+    words[place / 64] >> (place % 64) & 1 == 1
+}
+
+/// Counts along the first axis, upwards and downwards, and keeps the smaller count of each column at
+/// the ascending `planes`.
+fn sweep<G: Copy + Ord + Default>(
+    set: &Bits,
+    planes: &[usize],
+    far: G,
+    next: impl Fn(G) -> G,
+) -> Vec<G> {
+    let [xs, rows, columns] = set.bounds().clone();
+    let size = rows.len() * columns.len();
+    let mut gaps = vec![far; planes.len() * size];
+    let (Some(&first), Some(&last)) = (planes.first(), planes.last()) else {
+        return gaps;
+    };
+    let mut now = vec![far; size];
+    let mut pass = |x: usize, now: &mut [G]| {
+        for gap in now.iter_mut() {
+            *gap = next(*gap);
+        }
+        if xs.contains(&x) {
+            for (y, z) in set.plane(x) {
+                now[(y - rows.start) * columns.len() + z - columns.start] = G::default();
+            }
+        }
+        if let Ok(i) = planes.binary_search(&x) {
+            for (best, &gap) in gaps[i * size..(i + 1) * size].iter_mut().zip(&*now) {
+                *best = gap.min(*best);
+            }
+        }
+    };
+    for x in first.min(xs.start)..=last {
+        pass(x, &mut now);
+    }
+    now.fill(far);
+    for x in (first..xs.end.max(last + 1)).rev() {
+        pass(x, &mut now);
+    }
+    gaps
 }
 
 /// The lower envelope of parabolas `height + (position - centre)^2`.
@@ -308,55 +350,34 @@ impl Hull {
 /// ```
 ///
 /// # Errors
-/// If the mask has not 1 to 3 axes, or there is not one finite positive spacing per axis.
+/// If the mask has not 1 to 3 axes, or there is not one positive spacing between 1e-50 and 1e50 per
+/// axis.
 pub fn distance_transform<D: Dimension>(
     set: &ArrayView<'_, bool, D>,
     spacing: &[f64],
 ) -> Result<Array<f64, D>> {
     let mask = Mask::new("distance transform", set)?;
     let spacing = spacing_3d(set.ndim(), spacing)?;
-    let Some((origin, shape)) = mask.bounding_box() else {
+    let points = Bits::of(&mask);
+    if points.is_empty() {
         return Ok(Array::from_elem(set.raw_dim(), f64::INFINITY));
-    };
-    let (x, y, z) = mask.view.dim();
-    let asked = Points {
-        origin: [0; 3],
-        shape: [x, y, z],
-        flags: vec![1; x * y * z],
-    };
-    let points = Points {
-        origin,
-        shape,
-        flags: crop(&mask, origin, shape),
-    };
-    let mut distances = vec![0.0; x * y * z];
-    let planes: Vec<Mutex<&mut [f64]>> = distances.chunks_mut(y * z).map(Mutex::new).collect();
-    map_planes(&asked, &points, spacing, |x, squared| {
-        // Each plane has one writer: the lock is always free.
-        if let Ok(mut plane) = planes[x].lock() {
-            for (distance, squared) in plane.iter_mut().zip(squared) {
+    }
+    let shape = points.shape();
+    let asked = Bits::full(shape);
+    let planes: Vec<usize> = (0..shape[0]).collect();
+    let transform = Transform::new(&asked, &points, spacing, &planes);
+    let mut distances = vec![0.0; shape.iter().product()];
+    distances
+        .par_chunks_mut(shape[1] * shape[2])
+        .enumerate()
+        .for_each_init(Scratch::default, |scratch, (x, plane)| {
+            for (distance, squared) in plane.iter_mut().zip(transform.plane(x, scratch)) {
                 *distance = squared.sqrt();
             }
-        }
-    });
-    drop(planes);
+        });
     Array::from_shape_vec(set.raw_dim(), distances).map_err(|_| Error::Shape {
         what: "distance transform",
         expected: set.shape().to_vec(),
-        found: vec![x, y, z],
+        found: shape.to_vec(),
     })
-}
-
-/// The voxels of a box as flags.
-pub(crate) fn crop(mask: &Mask<'_>, origin: [usize; 3], shape: [usize; 3]) -> Vec<u8> {
-    let slice = ndarray::s![
-        origin[0]..origin[0] + shape[0],
-        origin[1]..origin[1] + shape[1],
-        origin[2]..origin[2] + shape[2]
-    ];
-    mask.view
-        .slice(slice)
-        .iter()
-        .map(|&v| u8::from(v))
-        .collect()
 }

@@ -1,8 +1,9 @@
 //! Distances between all voxels of two masks: `SimpleITK`'s definition.
 
+use super::bits::Bits;
 use super::border::{Connectivity, border, both};
-use super::grid::{Mask, Points};
-use super::transform::{crop, map_planes};
+use super::distances::map_planes;
+use super::grid::Mask;
 use crate::error::Result;
 use crate::score::Undefined;
 use ndarray::{ArrayView, Dimension};
@@ -34,12 +35,13 @@ impl VoxelDistances {
         spacing: &[f64],
     ) -> Result<std::result::Result<Self, Undefined>> {
         let (result, reference, spacing) = Mask::pair(result, reference, spacing)?;
-        let boxes = both(result.bounding_box(), reference.bounding_box());
-        Ok(boxes.map(|(result_box, reference_box)| {
+        let axes = result.axes;
+        let (result, reference) = (Bits::of(&result), Bits::of(&reference));
+        Ok(both(&result, &reference).map(|()| {
             let (largest_to_reference, average_to_reference) =
-                directed(&result, result_box, &reference, spacing);
+                directed(&result, &reference, axes, spacing);
             let (largest_to_result, average_to_result) =
-                directed(&reference, reference_box, &result, spacing);
+                directed(&reference, &result, axes, spacing);
             Self {
                 largest_to_reference,
                 largest_to_result,
@@ -64,28 +66,11 @@ impl VoxelDistances {
 }
 
 /// Largest and average distance from the voxels of `from` to those of `to`, both not empty.
-fn directed(
-    from: &Mask<'_>,
-    (origin, shape): ([usize; 3], [usize; 3]),
-    to: &Mask<'_>,
-    spacing: [f64; 3],
-) -> (f64, f64) {
-    let mut flags = crop(from, origin, shape);
-    let voxels = flags.iter().map(|&v| u64::from(v)).sum::<u64>();
-    // Voxels of both masks have distance 0 and need no transform; the nearest voxel of any other
-    // is a border voxel.
-    for (flag, &other) in flags.iter_mut().zip(&crop(to, origin, shape)) {
-        *flag &= 1 - other;
-    }
-    let asked = Points {
-        origin,
-        shape,
-        flags,
-    };
-    let Some(set) = border(to, Connectivity::Faces) else {
-        return (f64::INFINITY, f64::INFINITY);
-    };
-    let planes = map_planes(&asked, &set, spacing, |_, squared| {
+fn directed(from: &Bits, to: &Bits, axes: [bool; 3], spacing: [f64; 3]) -> (f64, f64) {
+    // Voxels of both masks have distance 0 and need no search; the nearest voxel of any other is a
+    // border voxel.
+    let set = border(to, axes, Connectivity::Faces);
+    let planes = map_planes(&from.without(to), &set, spacing, |_, squared| {
         squared
             .iter()
             .fold((0.0, 0.0), |(largest, sum): (f64, f64), squared| {
@@ -95,5 +80,5 @@ fn directed(
     let (largest, sum) = planes.iter().fold((0.0, 0.0), |all: (f64, f64), plane| {
         (all.0.max(plane.0), all.1 + plane.1)
     });
-    (largest.sqrt(), sum / voxels as f64)
+    (largest.sqrt(), sum / from.count() as f64)
 }

@@ -2,11 +2,13 @@
 
 use super::{Cell, Table};
 use crate::error::Result;
+use crate::score::Score;
 use serde_json::{Map, Value};
 
 impl Table {
     /// The table as a JSON value: `{"rows": [{"method": "fndm", "dice": 0.76, ...}]}`, null where
-    /// there is no value. Aggregates are there too, in full, under `"aggregates"`.
+    /// there is no value. Aggregates are there too, in full, under `"aggregates"`, and the reasons of
+    /// scores without a value under `"undefined"`.
     ///
     /// # Errors
     /// If an aggregate cannot be written, which no aggregate of this crate is known to do.
@@ -14,7 +16,7 @@ impl Table {
         let mut rows = Vec::with_capacity(self.rows.len());
         for row in &self.rows {
             let mut fields = Map::new();
-            let mut aggregates = Map::new();
+            let (mut aggregates, mut undefined) = (Map::new(), Map::new());
             fields.insert("method".to_owned(), Value::from(row.key.clone()));
             for (column, cell) in self.columns.iter().zip(&row.cells) {
                 let value = match cell {
@@ -22,12 +24,20 @@ impl Table {
                     cell => cell.number().map_or(Value::Null, Value::from),
                 };
                 fields.insert(column.key.clone(), value);
-                if let Cell::Aggregate(aggregate) = cell {
-                    aggregates.insert(column.key.clone(), serde_json::to_value(aggregate)?);
+                match cell {
+                    Cell::Aggregate(aggregate) => {
+                        aggregates.insert(column.key.clone(), serde_json::to_value(aggregate)?);
+                    }
+                    Cell::Score(Score::Undefined(reason)) => {
+                        undefined.insert(column.key.clone(), serde_json::to_value(reason)?);
+                    }
+                    _ => {}
                 }
             }
-            if !aggregates.is_empty() {
-                fields.insert("aggregates".to_owned(), Value::from(aggregates));
+            for (key, details) in [("aggregates", aggregates), ("undefined", undefined)] {
+                if !details.is_empty() {
+                    fields.insert(key.to_owned(), Value::from(details));
+                }
             }
             rows.push(Value::from(fields));
         }

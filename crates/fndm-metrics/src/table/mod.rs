@@ -164,14 +164,15 @@ impl Table {
     /// An empty table.
     ///
     /// # Errors
-    /// If two columns have the same key, or one is called `method`.
+    /// If two columns have the same key, or one is called `method`, `aggregates` or `undefined`.
     pub fn new(columns: Vec<Column>) -> Result<Self> {
         for (i, column) in columns.iter().enumerate() {
             let taken = columns[..i].iter().any(|other| other.key == column.key);
-            if taken || column.key == "method" || column.key == "aggregates" {
+            let reserved = ["method", "aggregates", "undefined"];
+            if taken || reserved.contains(&column.key.as_str()) {
                 return Err(Error::Table(format!(
-                    "expected column keys that differ from each other and from \"method\" and \
-                     \"aggregates\", found \"{}\"",
+                    "expected column keys that differ from each other and from {reserved:?}, found \
+                     \"{}\"",
                     column.key
                 )));
             }
