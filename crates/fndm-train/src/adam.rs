@@ -78,7 +78,11 @@ impl Adam {
             let Some(moments) = self.moments.get(name) else {
                 continue;
             };
-            let scaled = gradient.affine(scale, 0.0)?;
+            let scaled = if scale == 1.0 {
+                gradient.clone()
+            } else {
+                gradient.affine(scale, 0.0)?
+            };
             let step = AdamStep {
                 lr,
                 step: self.steps,

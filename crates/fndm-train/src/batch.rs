@@ -9,6 +9,7 @@ use ndarray::{Array2, Array3, ArrayView3, Axis};
 use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
 
+use crate::loss_aware::TimeTable;
 use crate::order::Order;
 use crate::random::{Purpose, generator};
 use crate::slices::check_slices;
@@ -35,8 +36,10 @@ pub struct DiffusionBatch {
     pub model_times: Vec<f32>,
     /// Labels that the network is called with: 0, 1, or 2 where withheld.
     pub labels: Vec<u32>,
-    /// Weight of each sample's squared error.
+    /// Weight of each sample's squared error, by its noise level.
     pub weights: Vec<f32>,
+    /// What each sample's weighted loss is multiplied by, since its timestep wasn't drawn uniformly: 1 unless loss-aware.
+    pub correction: Vec<f32>,
     /// Position of each sample in the slice set.
     pub slices: Vec<usize>,
 }
@@ -67,6 +70,7 @@ pub struct DiffusionBatches {
     order: Order,
     seed: u64,
     purpose: Purpose,
+    table: Option<Arc<TimeTable>>,
 }
 
 /// Makes the classifier's batches.
@@ -85,6 +89,15 @@ impl DiffusionBatches {
     pub fn new(config: &DiffusionConfig, set: Arc<SliceSet>, seed: u64) -> Result<Self> {
         config.check()?;
         check_slices(&set)?;
+        Self::unchecked(config, set, seed)
+    }
+
+    /// Without looking at every pixel: for slices that were checked before.
+    pub(crate) fn unchecked(
+        config: &DiffusionConfig,
+        set: Arc<SliceSet>,
+        seed: u64,
+    ) -> Result<Self> {
         Ok(Self {
             schedule: config.schedule.build()?,
             order: Order::new(&set.labels, config.diseased_share, seed)?,
@@ -92,7 +105,13 @@ impl DiffusionBatches {
             set,
             seed,
             purpose: Purpose::Diffusion,
+            table: None,
         })
+    }
+
+    /// From now on timesteps are drawn by this table.
+    pub(crate) fn with_table(self, table: Option<Arc<TimeTable>>) -> Self {
+        Self { table, ..self }
     }
 
     /// The same for validation: other numbers, drawn from every slice equally often.
@@ -123,8 +142,11 @@ impl DiffusionBatches {
     /// When a mask or a corruption can't be drawn.
     pub fn draw(&mut self, index: u64) -> Result<DiffusionBatch> {
         let steps = self.schedule.steps();
-        let times = self.config.times;
-        self.draw_at(index, |rng, _| times.draw(rng, steps))
+        let (times, table) = (self.config.times, self.table.clone());
+        self.draw_at(index, |rng, _| match &table {
+            Some(table) => table.draw(rng),
+            None => times.draw(rng, steps),
+        })
     }
 
     /// The same, with timesteps by `timestep(rng, position in the batch)`.
@@ -147,6 +169,7 @@ impl DiffusionBatches {
             model_times: Vec::with_capacity(n),
             labels: Vec::with_capacity(n),
             weights: Vec::with_capacity(n),
+            correction: Vec::with_capacity(n),
             slices: Vec::with_capacity(n),
         };
         for position in 0..n {
@@ -224,6 +247,8 @@ impl DiffusionBatches {
         batch
             .weights
             .push(level.weight(config.loss_weight, config.prediction) as f32);
+        let correction = self.table.as_ref().map_or(1.0, |t| t.correction(step));
+        batch.correction.push(correction as f32);
         batch.slices.push(slice);
         Ok(())
     }
@@ -235,6 +260,15 @@ impl ClassifierBatches {
     pub fn new(config: &ClassifierTrainConfig, set: Arc<SliceSet>, seed: u64) -> Result<Self> {
         config.check()?;
         check_slices(&set)?;
+        Self::unchecked(config, set, seed)
+    }
+
+    /// Without looking at every pixel: for slices that were checked before.
+    pub(crate) fn unchecked(
+        config: &ClassifierTrainConfig,
+        set: Arc<SliceSet>,
+        seed: u64,
+    ) -> Result<Self> {
         Ok(Self {
             schedule: config.schedule.build()?,
             order: Order::new(&set.labels, config.diseased_share, seed)?,
@@ -291,6 +325,76 @@ impl ClassifierBatch {
         }));
         self.timesteps.push(step);
         self.model_times.push(level.model_time as f32);
+    }
+}
+
+/// Something that is divided among processes, sample by sample.
+pub(crate) trait Batch: Send + 'static {
+    /// Position of each sample in the slice set.
+    fn slices(&self) -> &[usize];
+
+    fn timesteps(&self) -> &[usize];
+
+    /// Part `rank` of `size` equal ones.
+    fn part(self, rank: usize, size: usize) -> Self;
+}
+
+/// Part `rank` of `size` equal ones.
+fn part<T: Clone>(values: Vec<T>, rank: usize, size: usize) -> Vec<T> {
+    if size == 1 {
+        return values;
+    }
+    let length = values.len() / size;
+    values[rank * length..][..length].to_vec()
+}
+
+impl Batch for DiffusionBatch {
+    fn slices(&self) -> &[usize] {
+        &self.slices
+    }
+
+    fn timesteps(&self) -> &[usize] {
+        &self.timesteps
+    }
+
+    fn part(self, rank: usize, size: usize) -> Self {
+        let [n, c, h, w] = self.shape;
+        Self {
+            shape: [n / size, c, h, w],
+            state: part(self.state, rank, size),
+            image: part(self.image, rank, size),
+            coarse: part(self.coarse, rank, size),
+            region: part(self.region, rank, size),
+            target: part(self.target, rank, size),
+            timesteps: part(self.timesteps, rank, size),
+            model_times: part(self.model_times, rank, size),
+            labels: part(self.labels, rank, size),
+            weights: part(self.weights, rank, size),
+            correction: part(self.correction, rank, size),
+            slices: part(self.slices, rank, size),
+        }
+    }
+}
+
+impl Batch for ClassifierBatch {
+    fn slices(&self) -> &[usize] {
+        &self.slices
+    }
+
+    fn timesteps(&self) -> &[usize] {
+        &self.timesteps
+    }
+
+    fn part(self, rank: usize, size: usize) -> Self {
+        let [n, c, h, w] = self.shape;
+        Self {
+            shape: [n / size, c, h, w],
+            state: part(self.state, rank, size),
+            timesteps: part(self.timesteps, rank, size),
+            model_times: part(self.model_times, rank, size),
+            labels: part(self.labels, rank, size),
+            slices: part(self.slices, rank, size),
+        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! Checkpoints: one safetensors file each, whose metadata holds the rest of the state as JSON.
 //!
 //! A checkpoint is one file, so that it is there whole or not at all: it is written under a temporary name, synced, and renamed.
-//! The same JSON stands beside it for people to read; nothing reads it back.
+//! The same JSON stands beside it for people to read; nothing reads it back. Random generators and the order of the data are
+//! functions of the seed and the iteration, so these two numbers are all of their state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
+use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,6 +20,8 @@ const FORMAT: u32 = 1;
 const METADATA_KEY: &str = "fndm_train";
 const PREFIX: &str = "step-";
 const SUFFIX: &str = ".safetensors";
+/// Most bytes of a file's head: safetensors' own limit.
+const MAX_HEAD: u64 = 100_000_000;
 
 /// Everything of a training run that isn't a tensor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +34,9 @@ pub struct CheckpointState {
     pub iteration: u64,
     /// Optimiser steps made: fewer than iterations where some were skipped.
     pub optimizer_steps: u64,
+    /// Iterations skipped in a row up to this one.
+    #[serde(default)]
+    pub skipped_in_a_row: u32,
     /// Seconds of training so far, over all sessions of the run.
     pub elapsed_s: f64,
     /// The run's seed.
@@ -53,6 +60,9 @@ pub struct Fingerprint {
     pub shape: [usize; 3],
     /// A hash (FNV-1a, 64 bits, hexadecimal) of all intensities and labels.
     pub hash: String,
+    /// The patients; empty in checkpoints of older versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
 }
 
 /// Training state in memory: what [`save`] writes and [`load`] reads.
@@ -69,22 +79,42 @@ impl CheckpointState {
 }
 
 /// Writes `step-XXXXXXXX.safetensors` into `folder`, and removes all but the newest `keep` checkpoints there.
-pub(crate) fn save(folder: &Path, checkpoint: &Checkpoint, keep: usize) -> Result<PathBuf> {
+pub(crate) fn save(folder: &Path, checkpoint: &Checkpoint, keep: usize) -> Result<()> {
     fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let path = folder.join(format!("{PREFIX}{:08}{SUFFIX}", checkpoint.state.iteration));
+    let path = file_in(folder, checkpoint.state.iteration);
+    save_as(&path, checkpoint)?;
+    remove_old(folder, keep.max(1))
+}
+
+/// The checkpoint of an iteration.
+pub(crate) fn file_in(folder: &Path, iteration: u64) -> PathBuf {
+    folder.join(format!("{PREFIX}{iteration:08}{SUFFIX}"))
+}
+
+/// Writes a checkpoint under this name, and its state as JSON beside it.
+pub(crate) fn save_as(path: &Path, checkpoint: &Checkpoint) -> Result<()> {
     let json = serde_json::to_string_pretty(&checkpoint.state)
-        .map_err(|e| Error::checkpoint(&path, e.to_string()))?;
+        .map_err(|e| Error::checkpoint(path, e.to_string()))?;
     let metadata = HashMap::from([(METADATA_KEY.to_owned(), json.clone())]);
-    let bytes = safetensors::serialize(&checkpoint.tensors, Some(metadata))
-        .map_err(|e| Error::checkpoint(&path, e.to_string()))?;
     write_whole(&path.with_extension("json"), json.as_bytes())?;
-    write_whole(&path, &bytes)?;
-    remove_old(folder, keep.max(1))?;
-    Ok(path)
+    replace(path, |temporary| {
+        // Tensor by tensor: no second copy of all of them in memory.
+        safetensors::serialize_to_file(&checkpoint.tensors, Some(metadata), temporary).map_err(
+            |e| match e {
+                safetensors::SafeTensorError::IoError(e) => e,
+                other => std::io::Error::other(other),
+            },
+        )
+    })
 }
 
 /// Writes a file so that its name shows the old content or the new, whatever happens in between.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, |temporary| File::create(temporary)?.write_all(bytes))
+}
+
+/// Lets `write` make a file under a temporary name, then gives it its own.
+fn replace(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
     let folder = path
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
@@ -95,9 +125,9 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         .unwrap_or_default();
     let temporary = folder.join(format!(".{name}.tmp"));
     let written = (|| {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        write(&temporary)?;
+        // Synced through a handle for writing, which some systems need.
+        File::options().write(true).open(&temporary)?.sync_all()?;
         fs::rename(&temporary, path)?;
         // The rename itself must reach the disk; not every system lets a folder be opened for that.
         if let Ok(opened) = File::open(folder) {
@@ -138,6 +168,14 @@ fn remove_old(folder: &Path, keep: usize) -> Result<()> {
         fs::remove_file(path).map_err(|e| Error::io(path, e))?;
         let _ = fs::remove_file(path.with_extension("json"));
     }
+    // What a killed process was writing.
+    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+        if name.is_some_and(|n| n.starts_with(&format!(".{PREFIX}")) && n.ends_with(".tmp")) {
+            let _ = fs::remove_file(&path);
+        }
+    }
     Ok(())
 }
 
@@ -154,19 +192,40 @@ fn find(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// What a checkpoint file, or the newest one of a folder, says of its run.
+/// What a checkpoint file, or the newest one of a folder, says of its run. Only the file's head is read.
 ///
 /// # Errors
-/// When there is none, or it isn't a checkpoint of this crate.
+/// When there is none, or it isn't a whole checkpoint of this crate.
 pub fn read_checkpoint_state(path: &Path) -> Result<CheckpointState> {
     let path = find(path)?;
-    let bytes = fs::read(&path).map_err(|e| Error::io(&path, e))?;
-    state_of(&path, &bytes)
+    Ok(read_head(&path)?.0)
 }
 
-fn state_of(path: &Path, bytes: &[u8]) -> Result<CheckpointState> {
-    let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes)
-        .map_err(|e| Error::checkpoint(path, format!("not a whole safetensors file: {e}")))?;
+/// The state in the head of a file, and the length that the file has.
+fn read_head(path: &Path) -> Result<(CheckpointState, u64)> {
+    let io = |e| Error::io(path, e);
+    let broken =
+        |reason: String| Error::checkpoint(path, format!("not a whole safetensors file: {reason}"));
+    let mut file = File::open(path).map_err(io)?;
+    let length = file.metadata().map_err(io)?.len();
+    let mut head = vec![0; 8];
+    if length < 8 {
+        return Err(broken(format!("{length} bytes")));
+    }
+    file.read_exact(&mut head).map_err(io)?;
+    let announced = head.iter().rev().fold(0_u64, |n, &b| n << 8 | u64::from(b));
+    if announced > MAX_HEAD || announced > length - 8 {
+        return Err(broken(format!(
+            "a head of {announced} bytes in a file of {length}"
+        )));
+    }
+    let mut rest = vec![0; announced as usize];
+    file.read_exact(&mut rest).map_err(io)?;
+    let metadata: Metadata = serde_json::from_slice(&rest).map_err(|e| broken(e.to_string()))?;
+    let expected = 8 + announced + metadata.data_len() as u64;
+    if expected != length {
+        return Err(broken(format!("expected {expected} bytes, got {length}")));
+    }
     let json = metadata
         .metadata()
         .as_ref()
@@ -185,18 +244,54 @@ fn state_of(path: &Path, bytes: &[u8]) -> Result<CheckpointState> {
             format!("expected format {FORMAT}, got {}", state.format),
         ));
     }
-    Ok(state)
+    Ok((state, length))
 }
 
-/// Reads a checkpoint file, or the newest one of a folder.
-pub(crate) fn load(path: &Path, device: &Device) -> Result<(PathBuf, Checkpoint)> {
+/// Reads a checkpoint file, or the newest one of a folder, once `fits` has agreed with its state. A file of more than
+/// `limit` bytes is refused before its tensors are read.
+pub(crate) fn load(
+    path: &Path,
+    device: &Device,
+    limit: u64,
+    fits: impl FnOnce(&Path, &CheckpointState) -> Result<()>,
+) -> Result<(PathBuf, Checkpoint)> {
     let path = find(path)?;
+    let (state, length) = read_head(&path)?;
+    fits(&path, &state)?;
+    if length > limit {
+        return Err(Error::checkpoint(
+            &path,
+            format!("limit: expected at most {limit} bytes for this network, got {length}"),
+        ));
+    }
     let bytes = fs::read(&path).map_err(|e| Error::io(&path, e))?;
-    let state = state_of(&path, &bytes)?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, device)
         .map_err(|e| Error::checkpoint(&path, e.to_string()))?;
     let tensors = tensors.into_iter().collect();
     Ok((path, Checkpoint { state, tensors }))
+}
+
+/// The averaged weights (of the first decay) in a checkpoint file, or in the newest one of a folder: what a model is saved
+/// with.
+///
+/// # Errors
+/// As [`read_checkpoint_state`], or when there is no average in it.
+pub fn read_checkpoint_ema(path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let (path, checkpoint) = load(path, device, u64::MAX, |_, _| Ok(()))?;
+    let decay = checkpoint.state.config["optimizer"]["ema"]["decays"][0]
+        .as_f64()
+        .ok_or_else(|| Error::checkpoint(&path, "expected a decay of the averages, found none"))?;
+    let prefix = crate::learner::ema_name(decay, "");
+    let averages: BTreeMap<String, Tensor> = checkpoint
+        .tensors
+        .into_iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?.to_owned(), tensor)))
+        .collect();
+    if averages.is_empty() {
+        let reason = format!("expected tensors {prefix}..., found none");
+        return Err(Error::checkpoint(&path, reason));
+    }
+    Ok(averages)
 }
 
 /// Compares the settings that must not change over a run's life.
@@ -215,7 +310,31 @@ pub(crate) fn check_same(
     pair("model", saved.model.clone(), current.model.clone())?;
     pair("config", saved.config.clone(), current.config.clone())?;
     pair("seed", saved.seed.into(), current.seed.into())?;
-    let data = |f: &Fingerprint| serde_json::to_value(f).unwrap_or(Value::Null);
+    let lacking = |from: &Fingerprint, of: &Fingerprint| -> Vec<String> {
+        let there: BTreeSet<&String> = of.ids.iter().collect();
+        let lacks = from.ids.iter().filter(|id| !there.contains(id));
+        lacks.cloned().collect()
+    };
+    let (missing, added) = (
+        lacking(&saved.data, &current.data),
+        lacking(&current.data, &saved.data),
+    );
+    if !saved.data.ids.is_empty() && !(missing.is_empty() && added.is_empty()) {
+        return Err(Error::Patients {
+            path: path.to_owned(),
+            saved: saved.data.ids.len(),
+            current: current.data.ids.len(),
+            missing,
+            added,
+        });
+    }
+    let data = |f: &Fingerprint| {
+        let anonymous = Fingerprint {
+            ids: Vec::new(),
+            ..f.clone()
+        };
+        serde_json::to_value(anonymous).unwrap_or(Value::Null)
+    };
     pair("data", data(&saved.data), data(&current.data))
 }
 
@@ -230,7 +349,7 @@ fn compare(
         return Ok(());
     }
     if let (Value::Object(a), Value::Object(b)) = (saved, current) {
-        let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+        let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
         for name in names {
             let inner = format!("{field}.{name}");
             let of = |o: &serde_json::Map<String, Value>| {

@@ -1,26 +1,22 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use fndm_data::SliceSet;
 use fndm_models::{Classifier, ClassifierConfig, Parameters, log_softmax};
-use fndm_solver::NoiseSchedule;
 use ndarray::Axis;
 
+use crate::base::{Answer, Base, Settings, config_value, differentiate};
 use crate::batch::{ClassifierBatch, ClassifierBatches, tensor};
-use crate::checkpoint::{self, Checkpoint, CheckpointState, Fingerprint};
-use crate::clock::Clock;
-use crate::diffusion::dropout_seed;
-use crate::learner::{Blame, Gradients, Learner};
+use crate::checkpoint;
+use crate::loss_aware::first_of;
 use crate::prefetch::Prefetch;
 use crate::random::{Purpose, generator};
 use crate::report::ByTime;
-use crate::slices::{check_slices, fingerprint};
-use crate::trainer::{MAY_CHANGE, Trainer, config_value, finished, may_change};
-use crate::{ClassifierTrainConfig, Error, Result, StepReport, TimeRange};
+use crate::slices::check_slices;
+use crate::{ClassifierTrainConfig, Compute, Error, Group, Result, StepReport, TimeRange, Trainer};
 
 /// Trains the time-dependent classifier by cross entropy on noised slices, one iteration at a time.
 ///
@@ -29,25 +25,8 @@ use crate::{ClassifierTrainConfig, Error, Result, StepReport, TimeRange};
 pub struct ClassifierTrainer {
     config: ClassifierTrainConfig,
     model: ClassifierConfig,
-    set: Arc<SliceSet>,
-    data: Fingerprint,
-    seed: u64,
-    device: Device,
-    schedule: NoiseSchedule,
-    parameters: Parameters,
     network: Classifier,
-    learner: Learner,
-    batches: Prefetch<ClassifierBatch>,
-    clock: Clock,
-}
-
-/// Losses and right answers of a batch.
-struct Answers {
-    /// Mean smoothed cross entropy, to differentiate.
-    loss: Tensor,
-    /// Cross entropy of each sample, without smoothing.
-    plain: Vec<f32>,
-    right: Vec<bool>,
+    base: Base<ClassifierBatch>,
 }
 
 impl ClassifierTrainer {
@@ -66,25 +45,33 @@ impl ClassifierTrainer {
         check_fits(model, &set)?;
         let parameters = Parameters::new(seed, DType::F32, device);
         let network = Classifier::new(model, parameters.builder())?;
-        let learner = Learner::new(
-            &config.optimizer,
-            config.iterations,
-            parameters.iter().collect(),
-        )?;
+        let settings = Settings {
+            kind: "classifier",
+            config: config_value(config)?,
+            model: config_value(model)?,
+            optimizer: config.optimizer.clone(),
+            batch: config.batch,
+            accumulation: config.accumulation,
+            iterations: config.iterations,
+            time_budget_s: config.time_budget_s,
+            dropout: model.dropout > 0.0,
+        };
+        let batches = prefetch(batches, 0, config);
         Ok(Self {
             config: config.clone(),
             model: model.clone(),
-            data: fingerprint(&set),
-            set,
-            seed,
-            device: device.clone(),
-            schedule: config.schedule.build()?,
-            parameters,
             network,
-            learner,
-            batches: prefetch(batches, 0, config),
-            clock: Clock::default(),
+            base: Base::new(settings, set, seed, device, parameters, batches)?,
         })
+    }
+
+    /// The same trainer as one of several processes, each of which trains on its part of every batch.
+    ///
+    /// # Errors
+    /// When the batch can't be divided evenly, or the processes differ in config, seed or data.
+    pub fn in_group(mut self, group: Arc<dyn Group>) -> Result<Self> {
+        self.base.join(group)?;
+        Ok(self)
     }
 
     /// The training config.
@@ -102,7 +89,7 @@ impl ClassifierTrainer {
     /// The trainable parameters.
     #[must_use]
     pub fn parameters(&self) -> &Parameters {
-        &self.parameters
+        &self.base.parameters
     }
 
     /// The moving average (of the first decay) of the parameters, by name: what a model is saved with.
@@ -110,7 +97,7 @@ impl ClassifierTrainer {
     /// # Errors
     /// When the device has no memory for the copy.
     pub fn ema_tensors(&self) -> Result<BTreeMap<String, Tensor>> {
-        self.learner.ema_tensors()
+        self.base.learner.ema_tensors()
     }
 
     /// The moving average of decay number `i` of the config.
@@ -118,7 +105,7 @@ impl ClassifierTrainer {
     /// # Errors
     /// When the config has no such decay.
     pub fn ema_tensors_of(&self, i: usize) -> Result<BTreeMap<String, Tensor>> {
-        self.learner.ema_tensors_of(i)
+        self.base.learner.ema_tensors_of(i)
     }
 
     /// A copy of the weights as they are, by name.
@@ -126,7 +113,7 @@ impl ClassifierTrainer {
     /// # Errors
     /// When the device has no memory for the copy.
     pub fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
-        self.learner.weights()
+        self.base.learner.weights()
     }
 
     /// The network with the averaged weights, for inference.
@@ -135,7 +122,7 @@ impl ClassifierTrainer {
     /// When it can't be built.
     pub fn ema_network(&self) -> Result<Classifier> {
         let tensors: HashMap<String, Tensor> = self.ema_tensors()?.into_iter().collect();
-        let builder = VarBuilder::from_tensors(tensors, DType::F32, &self.device);
+        let builder = VarBuilder::from_tensors(tensors, DType::F32, &self.base.device);
         Ok(Classifier::new(&self.model, builder)?)
     }
 
@@ -149,7 +136,8 @@ impl ClassifierTrainer {
         check_slices(set)?;
         check_fits(&self.model, set)?;
         let network = self.ema_network()?;
-        let steps = self.schedule.steps();
+        let schedule = self.config.schedule.build()?;
+        let steps = schedule.steps();
         let ranges = ranges.clamp(1, steps);
         let (n, c, h, w) = set.images.dim();
         let mut by_time = ByTime::new(steps, ranges);
@@ -160,161 +148,128 @@ impl ClassifierTrainer {
             let mut batch = ClassifierBatch::with_capacity(chunk.len(), [c, h, w]);
             for &(range, slice) in chunk {
                 let mut rng = generator(seed, Purpose::Validation, (range * n + slice) as u64);
-                let from = (range * steps).div_ceil(ranges);
-                let to = ((range + 1) * steps).div_ceil(ranges);
+                let from = first_of(range, steps, ranges);
+                let to = first_of(range + 1, steps, ranges);
                 let step = from + crate::TimeSampling::Uniform.draw(&mut rng, to - from);
                 let x0 = set.images.index_axis(Axis(0), slice);
-                batch.push(&mut rng, &self.schedule, &x0, step);
+                batch.push(&mut rng, &schedule, &x0, step);
                 batch.labels.push(u32::from(set.labels[slice]));
                 batch.slices.push(slice);
             }
             let timesteps = batch.timesteps.clone();
-            let answers = self.answers(&network, batch, None)?;
+            let smoothing = self.config.label_smoothing;
+            let answer = answer(&network, batch, smoothing, None, &self.base.device)?;
             for ((&timestep, &loss), &right) in
-                timesteps.iter().zip(&answers.plain).zip(&answers.right)
+                timesteps.iter().zip(&answer.plain).zip(&answer.second)
             {
-                by_time.add(timestep, f64::from(loss), right);
+                by_time.add(timestep, f64::from(loss), right > 0.0);
             }
         }
         Ok(by_time.finish(true))
     }
+}
 
-    fn answers(
-        &self,
-        network: &Classifier,
-        batch: ClassifierBatch,
-        dropout: Option<u64>,
-    ) -> Result<Answers> {
-        let [b, ..] = batch.shape;
-        let x = tensor(batch.state, &batch.shape, &self.device)?;
-        let t = tensor(batch.model_times, &[b], &self.device)?;
-        let logits = match dropout {
-            Some(seed) => network.forward_train(&x, &t, seed)?,
-            None => network.forward(&x, &t)?,
-        };
-        let log_probability = log_softmax(&logits)?;
-        let y = Tensor::from_slice(&batch.labels, (b, 1), &self.device)?;
-        let wanted = log_probability.gather(&y, 1)?.squeeze(1)?;
-        let plain = wanted.detach().neg()?.to_vec1::<f32>()?;
-        let smoothing = self.config.label_smoothing;
-        let loss = if smoothing > 0.0 {
-            let spread = log_probability.mean(1)?.affine(-smoothing, 0.0)?;
-            (wanted.affine(smoothing - 1.0, 0.0)? + spread)?.mean_all()?
-        } else {
-            wanted.neg()?.mean_all()?
-        };
-        let right = logits
-            .detach()
-            .argmax(1)?
-            .to_vec1::<u32>()?
-            .iter()
-            .zip(&batch.labels)
-            .map(|(answer, label)| answer == label)
-            .collect();
-        Ok(Answers { loss, plain, right })
-    }
-
-    fn state(&self) -> Result<CheckpointState> {
-        Ok(CheckpointState {
-            format: CheckpointState::format(),
-            kind: "classifier".to_owned(),
-            iteration: self.learner.iteration,
-            optimizer_steps: self.learner.optimizer_steps(),
-            elapsed_s: self.elapsed_s(),
-            seed: self.seed,
-            config: config_value(&self.config)?,
-            model: config_value(&self.model)?,
-            data: self.data.clone(),
-        })
-    }
+/// The mean smoothed cross entropy; that of each sample without smoothing; and 1 for each right answer, 0 for a wrong one.
+fn answer(
+    network: &Classifier,
+    batch: ClassifierBatch,
+    smoothing: f64,
+    dropout: Option<u64>,
+    device: &Device,
+) -> Result<Answer> {
+    let [b, ..] = batch.shape;
+    let x = tensor(batch.state, &batch.shape, device)?;
+    let t = tensor(batch.model_times, &[b], device)?;
+    let logits = match dropout {
+        Some(seed) => network.forward_train(&x, &t, seed)?,
+        None => network.forward(&x, &t)?,
+    };
+    let log_probability = log_softmax(&logits)?;
+    let y = Tensor::from_slice(&batch.labels, (b, 1), device)?;
+    let wanted = log_probability.gather(&y, 1)?.squeeze(1)?;
+    let plain = wanted.detach().neg()?.to_vec1::<f32>()?;
+    let loss = if smoothing > 0.0 {
+        let spread = log_probability.mean(1)?.affine(-smoothing, 0.0)?;
+        (wanted.affine(smoothing - 1.0, 0.0)? + spread)?.mean_all()?
+    } else {
+        wanted.neg()?.mean_all()?
+    };
+    let answers = logits.detach().argmax(1)?.to_vec1::<u32>()?;
+    let right = answers
+        .iter()
+        .zip(&batch.labels)
+        .map(|(answer, label)| answer == label);
+    let second = right.map(|right| f32::from(u8::from(right))).collect();
+    Ok(Answer {
+        loss,
+        plain,
+        second,
+    })
 }
 
 impl Trainer for ClassifierTrainer {
     fn step(&mut self) -> Result<StepReport> {
-        self.clock.start();
-        let start = Instant::now();
-        let passes = self.config.accumulation;
-        let mut gradients = Gradients::new();
-        let mut blame = Blame::default();
-        let mut losses = Vec::new();
-        let (mut loss, mut wait_s, mut right) = (0.0, 0.0, 0);
-        for pass in 0..passes {
-            let waiting = Instant::now();
-            let batch = self.batches.next()?;
-            wait_s += waiting.elapsed().as_secs_f64();
-            blame.slices.extend_from_slice(&batch.slices);
-            blame.timesteps.extend_from_slice(&batch.timesteps);
-            let dropout = dropout_seed(self.seed, self.learner.iteration, passes, pass);
-            let dropout = (self.model.dropout > 0.0).then_some(dropout);
-            let tape = fndm_kernels::Tape::start()?;
-            let answers = self.answers(&self.network, batch, dropout)?;
-            let share = answers.loss.affine(1.0 / passes as f64, 0.0)?;
-            loss += f64::from(share.to_scalar::<f32>()?);
-            losses.extend(answers.plain);
-            right += answers.right.iter().filter(|&&r| r).count();
-            if loss.is_finite() {
-                self.learner
-                    .accumulate(&tape.backward(&share)?, &mut gradients)?;
-            }
-        }
-        let optimizing = Instant::now();
-        let timesteps = blame.timesteps.clone();
-        let applied = self.learner.apply(&gradients, loss, blame)?;
-        Ok(StepReport {
-            iteration: self.learner.iteration,
-            loss,
-            accuracy: Some(right as f64 / losses.len() as f64),
-            gradient_norm: applied.gradient_norm,
-            rate: applied.rate,
-            skipped: applied.skipped,
-            step_s: start.elapsed().as_secs_f64(),
-            wait_s,
-            optimizer_s: optimizing.elapsed().as_secs_f64(),
-            elapsed_s: self.elapsed_s(),
-            timesteps,
-            losses,
-        })
+        let (config, model, device) = (&self.config, &self.model, self.base.device.clone());
+        let parameters = self.base.parameters.clone();
+        let network = &self.network;
+        let (mut report, right) = self.base.step(|batch, dropout| {
+            differentiate(config.accumulation, || {
+                let smoothing = config.label_smoothing;
+                if config.compute == Compute::F32 {
+                    return answer(network, batch, smoothing, dropout, &device);
+                }
+                // Narrow copies of the weights, through which the gradients reach the weights themselves.
+                let builder = VarBuilder::from_backend(
+                    Box::new(parameters.clone()),
+                    config.compute.dtype(),
+                    device.clone(),
+                );
+                let network = Classifier::new(model, builder)?;
+                answer(&network, batch, smoothing, dropout, &device)
+            })
+        })?;
+        let count = right.iter().filter(|&&right| right > 0.0).count();
+        report.accuracy = Some(count as f64 / right.len() as f64);
+        Ok(report)
     }
 
     fn iteration(&self) -> u64 {
-        self.learner.iteration
+        self.base.learner.iteration
     }
 
     fn elapsed_s(&self) -> f64 {
-        self.clock.elapsed_s()
+        self.base.elapsed_s()
     }
 
     fn finished(&self) -> bool {
-        finished(self, self.config.iterations, self.config.time_budget_s)
+        self.base.finished()
     }
 
     fn iterations(&self) -> Option<u64> {
-        self.config.iterations
+        self.base.settings.iterations
+    }
+
+    fn group(&self) -> &Arc<dyn Group> {
+        &self.base.group
     }
 
     fn checkpoint(&self, folder: &Path, keep: usize) -> Result<PathBuf> {
-        let checkpoint = Checkpoint {
-            state: self.state()?,
-            tensors: self.learner.tensors(),
-        };
-        checkpoint::save(folder, &checkpoint, keep)
+        self.base.checkpoint(folder, keep, BTreeMap::new())
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        let write = |state: &_| checkpoint::save_as(path, state);
+        self.base.write(BTreeMap::new(), write)
     }
 
     fn resume(&mut self, path: &Path) -> Result<()> {
-        let (path, saved) = checkpoint::load(path, &self.device)?;
-        let allowed = may_change(MAY_CHANGE, self.config.optimizer.rate);
-        checkpoint::check_same(&path, &saved.state, &self.state()?, &allowed)?;
-        let state = &saved.state;
-        self.learner.restore(
-            &path,
-            &saved.tensors,
-            state.iteration,
-            state.optimizer_steps,
-        )?;
-        let batches = ClassifierBatches::new(&self.config, self.set.clone(), self.seed)?;
-        let first = state.iteration * self.config.accumulation as u64;
-        self.batches = prefetch(batches, first, &self.config);
-        self.clock = Clock::after(state.elapsed_s);
+        let (path, saved) = self
+            .base
+            .load::<ClassifierTrainConfig, ClassifierConfig>(path)?;
+        self.base.restore(&path, &saved)?;
+        let batches =
+            ClassifierBatches::unchecked(&self.config, self.base.set.clone(), self.base.seed)?;
+        self.base.batches = prefetch(batches, self.base.next_batch(), &self.config);
         Ok(())
     }
 }

@@ -49,6 +49,27 @@ impl ConditionDropout {
     }
 }
 
+/// The arithmetic of forward and backward passes. Weights, optimiser and averages are in f32 whatever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Compute {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bf16, with norms, embeddings, softmax and loss in f32. Half the memory, and faster on GPUs that have it. CPUs compute
+    /// on weights and activations rounded to bf16, which is slower than f32: for tests.
+    Bf16,
+}
+
+impl Compute {
+    pub(crate) fn dtype(self) -> candle_core::DType {
+        match self {
+            Self::F32 => candle_core::DType::F32,
+            Self::Bf16 => candle_core::DType::BF16,
+        }
+    }
+}
+
 /// Training of the diffusion model by objective (5) of the paper.
 ///
 /// The default is for short trainings on a CPU. [`DiffusionConfig::paper`] has the paper's constants.
@@ -59,7 +80,7 @@ pub struct DiffusionConfig {
     pub schedule: ScheduleConfig,
     /// What the network predicts; the loss is on that. The paper predicts the noise, v is better at high noise after short training.
     pub prediction: Prediction,
-    /// Slices per forward pass.
+    /// Slices per forward pass, of all processes together.
     pub batch: usize,
     /// Forward passes per optimiser step.
     pub accumulation: usize,
@@ -91,6 +112,11 @@ pub struct DiffusionConfig {
     pub augmentation: Augmentation,
     /// Share of diseased slices in what is drawn; none means that every slice comes equally often.
     pub diseased_share: Option<f64>,
+    /// Gradient checkpointing: activations inside a block are dropped and computed again in the backward pass. Memory of the
+    /// blocks' outputs instead of all activations, for more time.
+    pub recompute: bool,
+    /// The arithmetic of forward and backward passes.
+    pub compute: Compute,
     /// Batches prepared ahead.
     pub prefetch: usize,
 }
@@ -125,6 +151,8 @@ impl Default for DiffusionConfig {
             jitter: CoarseJitter::default(),
             augmentation: Augmentation::default(),
             diseased_share: Some(0.5),
+            recompute: false,
+            compute: Compute::F32,
             prefetch: 4,
         }
     }
@@ -191,7 +219,7 @@ impl DiffusionConfig {
 pub struct ClassifierTrainConfig {
     /// Noise schedule: the diffusion model's.
     pub schedule: ScheduleConfig,
-    /// Slices per forward pass.
+    /// Slices per forward pass, of all processes together.
     pub batch: usize,
     /// Forward passes per optimiser step.
     pub accumulation: usize,
@@ -209,6 +237,8 @@ pub struct ClassifierTrainConfig {
     pub augmentation: Augmentation,
     /// Share of diseased slices in what is drawn; none means that every slice comes equally often.
     pub diseased_share: Option<f64>,
+    /// The arithmetic of forward and backward passes.
+    pub compute: Compute,
     /// Batches prepared ahead.
     pub prefetch: usize,
 }
@@ -240,6 +270,7 @@ impl Default for ClassifierTrainConfig {
                 ..Augmentation::default()
             },
             diseased_share: Some(0.5),
+            compute: Compute::F32,
             prefetch: 4,
         }
     }
@@ -272,6 +303,12 @@ impl ClassifierTrainConfig {
         )?;
         self.optimizer.check(self.iterations)?;
         self.times.check()?;
+        check(
+            !matches!(self.times, TimeSampling::LossAware { .. }),
+            "times",
+            "uniform or power: the classifier's loss has no weights that would undo the sampling",
+            self.times,
+        )?;
         check(
             (0.0..1.0).contains(&self.label_smoothing),
             "label_smoothing",

@@ -1,23 +1,20 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use fndm_data::SliceSet;
-use fndm_models::{Conditions, HybridInput, Parameters, UNet, UNetConfig};
-use fndm_solver::NoiseSchedule;
+use fndm_models::{Conditions, Parameters, UNet, UNetConfig};
 
-use crate::batch::{DiffusionBatch, DiffusionBatches, tensor};
-use crate::checkpoint::{self, Checkpoint, CheckpointState, Fingerprint};
-use crate::clock::Clock;
-use crate::learner::{Blame, Gradients, Learner};
+use crate::base::{Base, Settings, config_value};
+use crate::batch::{DiffusionBatch, DiffusionBatches};
+use crate::checkpoint;
+use crate::loss_aware::LossHistory;
+use crate::objective::Objective;
 use crate::prefetch::Prefetch;
 use crate::report::ByTime;
-use crate::slices::fingerprint;
-use crate::trainer::{MAY_CHANGE, Trainer, config_value, finished, may_change};
-use crate::{DiffusionConfig, Error, Result, StepReport, TimeRange};
+use crate::{Compute, DiffusionConfig, Error, Group, Result, StepReport, TimeRange, Trainer};
 
 /// Trains the diffusion [`UNet`] by objective (5), one iteration at a time.
 ///
@@ -25,19 +22,10 @@ use crate::{DiffusionConfig, Error, Result, StepReport, TimeRange};
 /// the run was stopped and resumed in between (on a CPU).
 #[derive(Debug)]
 pub struct DiffusionTrainer {
-    config: DiffusionConfig,
-    model: UNetConfig,
-    conditions: Conditions,
-    set: Arc<SliceSet>,
-    data: Fingerprint,
-    seed: u64,
-    device: Device,
-    schedule: NoiseSchedule,
-    parameters: Parameters,
+    objective: Objective,
     network: UNet,
-    learner: Learner,
-    batches: Prefetch<DiffusionBatch>,
-    clock: Clock,
+    history: Option<LossHistory>,
+    base: Base<DiffusionBatch>,
 }
 
 impl DiffusionTrainer {
@@ -55,55 +43,67 @@ impl DiffusionTrainer {
         device: &Device,
     ) -> Result<Self> {
         let batches = DiffusionBatches::new(config, set.clone(), seed)?;
-        let schedule = batches.schedule().clone();
+        let steps = batches.schedule().steps();
         let conditions = conditions(model, set.images.dim().1)?;
         check_labels(config, model)?;
         let parameters = Parameters::new(seed, DType::F32, device);
         let network = UNet::new(model, parameters.builder())?;
-        let learner = Learner::new(
-            &config.optimizer,
-            config.iterations,
-            parameters.iter().collect(),
-        )?;
+        let settings = Settings {
+            kind: "diffusion",
+            config: config_value(config)?,
+            model: config_value(model)?,
+            optimizer: config.optimizer.clone(),
+            batch: config.batch,
+            accumulation: config.accumulation,
+            iterations: config.iterations,
+            time_budget_s: config.time_budget_s,
+            dropout: model.dropout > 0.0,
+        };
+        let batches = prefetch(batches, 0, config);
         Ok(Self {
-            config: config.clone(),
-            model: model.clone(),
-            conditions,
-            data: fingerprint(&set),
-            set,
-            seed,
-            device: device.clone(),
-            schedule,
-            parameters,
+            objective: Objective {
+                config: config.clone(),
+                model: model.clone(),
+                conditions,
+                device: device.clone(),
+            },
             network,
-            learner,
-            batches: prefetch(batches, 0, config),
-            clock: Clock::default(),
+            history: LossHistory::new(config.times, steps),
+            base: Base::new(settings, set, seed, device, parameters, batches)?,
         })
+    }
+
+    /// The same trainer as one of several processes, each of which trains on its part of every batch.
+    ///
+    /// # Errors
+    /// When the batch can't be divided evenly, or the processes differ in config, seed or data.
+    pub fn in_group(mut self, group: Arc<dyn Group>) -> Result<Self> {
+        self.base.join(group)?;
+        Ok(self)
     }
 
     /// The training config.
     #[must_use]
     pub fn config(&self) -> &DiffusionConfig {
-        &self.config
+        &self.objective.config
     }
 
     /// The network's config.
     #[must_use]
     pub fn model_config(&self) -> &UNetConfig {
-        &self.model
+        &self.objective.model
     }
 
     /// What the network is conditioned on.
     #[must_use]
     pub fn conditions(&self) -> Conditions {
-        self.conditions
+        self.objective.conditions
     }
 
     /// The trainable parameters.
     #[must_use]
     pub fn parameters(&self) -> &Parameters {
-        &self.parameters
+        &self.base.parameters
     }
 
     /// The moving average (of the first decay) of the parameters, by name: what a model is saved with.
@@ -111,7 +111,7 @@ impl DiffusionTrainer {
     /// # Errors
     /// When the device has no memory for the copy.
     pub fn ema_tensors(&self) -> Result<BTreeMap<String, Tensor>> {
-        self.learner.ema_tensors()
+        self.base.learner.ema_tensors()
     }
 
     /// The moving average of decay number `i` of the config.
@@ -119,7 +119,7 @@ impl DiffusionTrainer {
     /// # Errors
     /// When the config has no such decay.
     pub fn ema_tensors_of(&self, i: usize) -> Result<BTreeMap<String, Tensor>> {
-        self.learner.ema_tensors_of(i)
+        self.base.learner.ema_tensors_of(i)
     }
 
     /// A copy of the weights as they are, by name.
@@ -127,7 +127,7 @@ impl DiffusionTrainer {
     /// # Errors
     /// When the device has no memory for the copy.
     pub fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
-        self.learner.weights()
+        self.base.learner.weights()
     }
 
     /// The network with the averaged weights, for inference.
@@ -136,8 +136,8 @@ impl DiffusionTrainer {
     /// When it can't be built.
     pub fn ema_network(&self) -> Result<UNet> {
         let tensors: HashMap<String, Tensor> = self.ema_tensors()?.into_iter().collect();
-        let builder = VarBuilder::from_tensors(tensors, DType::F32, &self.device);
-        Ok(UNet::new(&self.model, builder)?)
+        let builder = VarBuilder::from_tensors(tensors, DType::F32, &self.base.device);
+        Ok(UNet::new(&self.objective.model, builder)?)
     }
 
     /// The averaged network's loss on the slices of `set` by range of timesteps, `samples` draws in all.
@@ -153,16 +153,18 @@ impl DiffusionTrainer {
         ranges: usize,
         seed: u64,
     ) -> Result<Vec<TimeRange>> {
+        let config = &self.objective.config;
         let network = self.ema_network()?;
-        let mut batches = DiffusionBatches::for_validation(&self.config, set.clone(), seed)?;
-        if set.images.dim().1 != self.set.images.dim().1 {
+        let mut batches = DiffusionBatches::for_validation(config, set.clone(), seed)?;
+        let channels = self.base.set.images.dim().1;
+        if set.images.dim().1 != channels {
             return Err(Error::Data {
-                expected: format!("slices of {} channels", self.set.images.dim().1),
+                expected: format!("slices of {channels} channels"),
                 got: format!("{}", set.images.dim().1),
             });
         }
-        let steps = self.schedule.steps();
-        let size = self.config.batch as u64;
+        let steps = batches.schedule().steps();
+        let size = config.batch as u64;
         let count = (samples as u64).div_ceil(size).max(1);
         let total = (count * size) as usize;
         let mut by_time = ByTime::new(steps, ranges);
@@ -173,7 +175,7 @@ impl DiffusionTrainer {
                 ((2 * k + 1) * steps / (2 * total)).min(steps - 1)
             })?;
             let timesteps = batch.timesteps.clone();
-            let losses = self.losses(&network, batch, None)?.1;
+            let losses = self.objective.evaluate(&network, batch, None)?.plain;
             for (&timestep, &loss) in timesteps.iter().zip(&losses) {
                 by_time.add(timestep, f64::from(loss), false);
             }
@@ -181,150 +183,96 @@ impl DiffusionTrainer {
         Ok(by_time.finish(false))
     }
 
-    /// The weighted loss to differentiate, and the unweighted loss of each sample.
-    fn losses(
-        &self,
-        network: &UNet,
-        batch: DiffusionBatch,
-        dropout: Option<u64>,
-    ) -> Result<(Tensor, Vec<f32>)> {
-        let [b, c, h, w] = batch.shape;
-        let device = &self.device;
-        let one = |values| tensor(values, &[b, 1, h, w], device);
-        let all = |values| tensor(values, &[b, c, h, w], device);
-        let mut input = HybridInput::new(all(batch.state)?);
-        if self.conditions.image {
-            input.image = Some(all(batch.image)?);
-        }
-        if self.conditions.coarse {
-            input.coarse = Some(one(batch.coarse)?);
-        }
-        let input = input.concat()?;
-        let t = tensor(batch.model_times, &[b], device)?;
-        let y = match self.model.num_classes {
-            Some(_) => Some(Tensor::from_vec(batch.labels, b, device)?),
-            None => None,
-        };
-        let output = match dropout {
-            Some(seed) => network.forward_train(&input, &t, y.as_ref(), seed)?,
-            None => network.forward(&input, &t, y.as_ref())?,
-        };
-        // The other half of a network with learned variance isn't trained.
-        let prediction = output.narrow(1, 0, c)?;
-        let square = (prediction - all(batch.target)?)?.sqr()?;
-        let plain = square.detach().mean((1, 2, 3))?.to_vec1::<f32>()?;
-        let weighted = if self.config.region_weight != 1.0 {
-            let pixels = one(batch.region)?.affine(self.config.region_weight - 1.0, 1.0)?;
-            square.broadcast_mul(&pixels)?
-        } else {
-            square
-        };
-        let weights = tensor(batch.weights, &[b], device)?;
-        let loss = (weighted.mean((1, 2, 3))? * weights)?.mean_all()?;
-        Ok((loss, plain))
+    /// Prepares the batches from the next one on, by today's distribution of timesteps.
+    fn start_batches(&mut self) -> Result<()> {
+        let config = &self.objective.config;
+        let table = self.history.as_ref().and_then(LossHistory::table);
+        let batches = DiffusionBatches::unchecked(config, self.base.set.clone(), self.base.seed)?
+            .with_table(table);
+        self.base.batches = prefetch(batches, self.base.next_batch(), config);
+        Ok(())
     }
 
-    fn state(&self) -> Result<CheckpointState> {
-        Ok(CheckpointState {
-            format: CheckpointState::format(),
-            kind: "diffusion".to_owned(),
-            iteration: self.learner.iteration,
-            optimizer_steps: self.learner.optimizer_steps(),
-            elapsed_s: self.elapsed_s(),
-            seed: self.seed,
-            config: config_value(&self.config)?,
-            model: config_value(&self.model)?,
-            data: self.data.clone(),
-        })
+    /// What a checkpoint holds besides what every trainer has.
+    fn more(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut tensors = BTreeMap::new();
+        if let Some(history) = &self.history {
+            history.save(&mut tensors)?;
+        }
+        Ok(tensors)
     }
 }
 
 impl Trainer for DiffusionTrainer {
     fn step(&mut self) -> Result<StepReport> {
-        self.clock.start();
-        let start = Instant::now();
-        let passes = self.config.accumulation;
-        let mut gradients = Gradients::new();
-        let mut blame = Blame::default();
-        let mut losses = Vec::new();
-        let (mut loss, mut wait_s) = (0.0, 0.0);
-        for pass in 0..passes {
-            let waiting = Instant::now();
-            let batch = self.batches.next()?;
-            wait_s += waiting.elapsed().as_secs_f64();
-            blame.slices.extend_from_slice(&batch.slices);
-            blame.timesteps.extend_from_slice(&batch.timesteps);
-            let dropout = dropout_seed(self.seed, self.learner.iteration, passes, pass);
-            let dropout = (self.model.dropout > 0.0).then_some(dropout);
-            let tape = fndm_kernels::Tape::start()?;
-            let (total, plain) = self.losses(&self.network, batch, dropout)?;
-            let share = total.affine(1.0 / passes as f64, 0.0)?;
-            loss += f64::from(share.to_scalar::<f32>()?);
-            losses.extend(plain);
-            if loss.is_finite() {
-                self.learner
-                    .accumulate(&tape.backward(&share)?, &mut gradients)?;
+        let objective = &self.objective;
+        let parameters = self.base.parameters.clone();
+        let (report, weighted) = match objective.config.compute {
+            Compute::F32 => {
+                let network = &self.network;
+                let pass = |batch, dropout| objective.differentiate(network, batch, dropout);
+                self.base.step(pass)?
+            }
+            narrow => self.base.step(|batch, dropout| {
+                // Narrow copies of the weights, through which the gradients reach the weights themselves.
+                let builder = VarBuilder::from_backend(
+                    Box::new(parameters.clone()),
+                    narrow.dtype(),
+                    objective.device.clone(),
+                );
+                let network = UNet::new(&objective.model, builder)?;
+                objective.differentiate(&network, batch, dropout)
+            })?,
+        };
+        if let Some(history) = &mut self.history {
+            if !report.skipped {
+                history.record(&report.timesteps, &weighted);
+            }
+            if history.refresh(report.iteration) {
+                self.start_batches()?;
             }
         }
-        let optimizing = Instant::now();
-        let timesteps = blame.timesteps.clone();
-        let applied = self.learner.apply(&gradients, loss, blame)?;
-        Ok(StepReport {
-            iteration: self.learner.iteration,
-            loss,
-            accuracy: None,
-            gradient_norm: applied.gradient_norm,
-            rate: applied.rate,
-            skipped: applied.skipped,
-            step_s: start.elapsed().as_secs_f64(),
-            wait_s,
-            optimizer_s: optimizing.elapsed().as_secs_f64(),
-            elapsed_s: self.elapsed_s(),
-            timesteps,
-            losses,
-        })
+        Ok(report)
     }
 
     fn iteration(&self) -> u64 {
-        self.learner.iteration
+        self.base.learner.iteration
     }
 
     fn elapsed_s(&self) -> f64 {
-        self.clock.elapsed_s()
+        self.base.elapsed_s()
     }
 
     fn finished(&self) -> bool {
-        finished(self, self.config.iterations, self.config.time_budget_s)
+        self.base.finished()
     }
 
     fn iterations(&self) -> Option<u64> {
-        self.config.iterations
+        self.base.settings.iterations
+    }
+
+    fn group(&self) -> &Arc<dyn Group> {
+        &self.base.group
     }
 
     fn checkpoint(&self, folder: &Path, keep: usize) -> Result<PathBuf> {
-        let checkpoint = Checkpoint {
-            state: self.state()?,
-            tensors: self.learner.tensors(),
-        };
-        checkpoint::save(folder, &checkpoint, keep)
+        self.base.checkpoint(folder, keep, self.more()?)
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        let write = |state: &_| checkpoint::save_as(path, state);
+        self.base.write(self.more()?, write)
     }
 
     fn resume(&mut self, path: &Path) -> Result<()> {
-        let (path, saved) = checkpoint::load(path, &self.device)?;
-        let allowed = may_change(MAY_CHANGE, self.config.optimizer.rate);
-        checkpoint::check_same(&path, &saved.state, &self.state()?, &allowed)?;
-        let state = &saved.state;
-        self.learner.restore(
-            &path,
-            &saved.tensors,
-            state.iteration,
-            state.optimizer_steps,
-        )?;
-        let batches = DiffusionBatches::new(&self.config, self.set.clone(), self.seed)?;
-        let first = state.iteration * self.config.accumulation as u64;
-        self.batches = prefetch(batches, first, &self.config);
-        self.clock = Clock::after(state.elapsed_s);
-        Ok(())
+        let (path, saved) = self.base.load::<DiffusionConfig, UNetConfig>(path)?;
+        let history = match &self.history {
+            Some(history) => Some(history.restored(&path, &saved.tensors)?),
+            None => None,
+        };
+        self.base.restore(&path, &saved)?;
+        self.history = history;
+        self.start_batches()
     }
 }
 
@@ -370,10 +318,4 @@ fn check_labels(config: &DiffusionConfig, model: &UNetConfig) -> Result<()> {
         }),
         _ => Ok(()),
     }
-}
-
-/// The seed of the dropout masks of one forward pass.
-pub(crate) fn dropout_seed(seed: u64, iteration: u64, passes: usize, pass: usize) -> u64 {
-    let index = iteration * passes as u64 + pass as u64;
-    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index.wrapping_mul(0xd1b5_4a32_d192_ed03)
 }

@@ -24,7 +24,8 @@ pub enum Error {
     },
     /// A loss or a gradient was infinite or not a number.
     #[error(
-        "iteration {iteration}: the {what} is {value}; slices {slices:?}, timesteps {timesteps:?}"
+        "iteration {iteration}: the {what} is {value}; slices {slices:?} ({}), timesteps {timesteps:?}",
+        names.join(", ")
     )]
     NonFinite {
         /// The iteration, counted from 1.
@@ -35,6 +36,8 @@ pub enum Error {
         value: f64,
         /// Positions of the batch's slices in the slice set.
         slices: Vec<usize>,
+        /// The same slices by patient and height: `patient z=12`.
+        names: Vec<String>,
         /// The batch's discrete timesteps.
         timesteps: Vec<usize>,
     },
@@ -55,6 +58,32 @@ pub enum Error {
         saved: String,
         /// This run's value.
         current: String,
+    },
+    /// A checkpoint was made with other patients.
+    #[error(
+        "{path}: made with {} patients, but this run has {}; missing: {}; new: {}",
+        saved,
+        current,
+        listed(missing),
+        listed(added)
+    )]
+    Patients {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Patients of the checkpoint.
+        saved: usize,
+        /// Patients of this run.
+        current: usize,
+        /// Those that this run lacks.
+        missing: Vec<String>,
+        /// Those that the checkpoint lacks.
+        added: Vec<String>,
+    },
+    /// The processes of a data-parallel run don't work together.
+    #[error("training in several processes: {reason}")]
+    Group {
+        /// What was expected and what happened.
+        reason: String,
     },
     /// A checkpoint could not be understood.
     #[error("checkpoint {path}: {reason}")]
@@ -129,6 +158,16 @@ impl Error {
             path: path.into(),
             reason: reason.into(),
         }
+    }
+}
+
+/// The first few names.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 5;
+    match names.len() {
+        0 => "none".to_owned(),
+        n if n <= MOST => names.join(", "),
+        n => format!("{} and {} more", names[..MOST].join(", "), n - MOST),
     }
 }
 

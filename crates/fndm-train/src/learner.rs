@@ -7,7 +7,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
 use crate::adam::Moments;
-use crate::{Adam, Ema, Error, NonFinite, OptimizerConfig, Result};
+use crate::{Adam, CheckpointState, Ema, Error, Group, NonFinite, OptimizerConfig, Result};
 
 const WEIGHTS: &str = "weights/";
 const FIRST: &str = "adam.first/";
@@ -23,7 +23,7 @@ pub(crate) struct Learner {
     emas: Vec<Ema>,
     /// Iterations made, the skipped ones included.
     pub(crate) iteration: u64,
-    skipped_in_a_row: u32,
+    pub(crate) skipped_in_a_row: u32,
 }
 
 /// What one iteration did.
@@ -35,9 +35,10 @@ pub(crate) struct Applied {
 }
 
 /// Which batch an error is about.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Blame {
     pub(crate) slices: Vec<usize>,
+    pub(crate) names: Vec<String>,
     pub(crate) timesteps: Vec<usize>,
 }
 
@@ -113,6 +114,7 @@ impl Learner {
                     what,
                     value,
                     slices: blame.slices,
+                    names: blame.names,
                     timesteps: blame.timesteps,
                 });
             }
@@ -190,13 +192,52 @@ impl Learner {
         all
     }
 
+    /// An upper bound of a checkpoint's size in bytes, with `more` for other tensors and the head.
+    pub(crate) fn checkpoint_limit(&self, more: u64) -> u64 {
+        let values: usize = self.parameters.iter().map(|(_, v)| v.elem_count()).sum();
+        // Weights, two moments, averages; and a few hundred bytes of head for each tensor.
+        let copies = 3 + self.emas.len() as u64;
+        copies * (4 * values as u64 + 512 * self.parameters.len() as u64) + more
+    }
+
+    /// Adds the gradients of all processes up and divides them by their number.
+    pub(crate) fn average(&self, gradients: &mut Gradients, group: &dyn Group) -> Result<()> {
+        if group.size() == 1 {
+            return Ok(());
+        }
+        let mut flat = Vec::new();
+        for gradient in gradients.values() {
+            flat.extend(gradient.flatten_all()?.to_vec1::<f32>()?);
+        }
+        group.sum(&mut flat)?;
+        let share = 1.0 / group.size() as f32;
+        flat.iter_mut().for_each(|value| *value *= share);
+        let mut at = 0;
+        for gradient in gradients.values_mut() {
+            let end = at + gradient.elem_count();
+            *gradient = Tensor::from_slice(&flat[at..end], gradient.dims(), gradient.device())?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// A few words that differ where the weights do.
+    pub(crate) fn weights_hash(&self) -> Result<[u32; 2]> {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for (_, var) in &self.parameters {
+            for value in var.flatten_all()?.to_vec1::<f32>()? {
+                hash = (hash ^ u64::from(value.to_bits())).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        Ok([hash as u32, (hash >> 32) as u32])
+    }
+
     /// Takes over what [`tensors`](Self::tensors) gave. Nothing is changed where something is missing.
     pub(crate) fn restore(
         &mut self,
         path: &Path,
         tensors: &BTreeMap<String, Tensor>,
-        iteration: u64,
-        optimizer_steps: u64,
+        state: &CheckpointState,
     ) -> Result<()> {
         let get = |key: String, like: &Var| -> Result<Tensor> {
             let tensor = tensors.get(&key).ok_or_else(|| {
@@ -221,7 +262,7 @@ impl Learner {
         let mut averages: Vec<BTreeMap<String, Tensor>> = vec![BTreeMap::new(); self.emas.len()];
         for (name, var) in &self.parameters {
             weights.push(get(format!("{WEIGHTS}{name}"), var)?);
-            if optimizer_steps > 0 {
+            if state.optimizer_steps > 0 {
                 let first = Var::from_tensor(&get(format!("{FIRST}{name}"), var)?)?;
                 let second = Var::from_tensor(&get(format!("{SECOND}{name}"), var)?)?;
                 moments.insert(name.clone(), Moments { first, second });
@@ -233,17 +274,18 @@ impl Learner {
         for ((_, var), weight) in self.parameters.iter().zip(&weights) {
             var.set(weight)?;
         }
-        self.adam.restore(optimizer_steps, moments);
+        self.adam.restore(state.optimizer_steps, moments);
         for (ema, average) in self.emas.iter().zip(&averages) {
             ema.restore(average)?;
         }
-        self.iteration = iteration;
-        self.skipped_in_a_row = 0;
+        self.iteration = state.iteration;
+        self.skipped_in_a_row = state.skipped_in_a_row;
         Ok(())
     }
 }
 
-fn ema_name(decay: f64, name: &str) -> String {
+/// The name of an average in a checkpoint.
+pub(crate) fn ema_name(decay: f64, name: &str) -> String {
     format!("ema.{decay}/{name}")
 }
 

@@ -38,13 +38,23 @@
 //! - [`DiffusionTrainer`], [`DiffusionConfig`]: objective (5) with hybrid conditions; [`DiffusionBatches`]: what it is trained on.
 //!   [`ConditionDropout`], [`CoarseJitter`], [`Augmentation`], [`TimeSampling`], [`LossWeight`]: its settings.
 //! - [`ClassifierTrainer`], [`ClassifierTrainConfig`]: cross entropy on noised slices; [`ClassifierBatches`].
-//! - [`Trainer`]: what both can do; [`run`], [`try_run`], [`RunConfig`], [`StopFlag`]: a whole run with checkpoints and a log.
-//! - [`Adam`], [`Ema`], [`OptimizerConfig`], [`EmaConfig`], [`RateSchedule`], [`NonFinite`]: the optimiser.
-//! - [`list_checkpoints`], [`read_checkpoint_state`], [`CheckpointState`]: what a run's folder holds.
+//! - [`Trainer`]: what both can do; [`run`], [`try_run`], [`RunConfig`], [`StopFlag`]: a whole run with checkpoints and a log;
+//!   [`run_validated`], [`Validation`]: the same with a validation that chooses the best checkpoint.
+//! - [`Adam`], [`Ema`], [`OptimizerConfig`], [`EmaConfig`], [`RateSchedule`], [`NonFinite`], [`Compute`]: the optimiser, and
+//!   the arithmetic.
+//! - [`Group`], [`Alone`], and `MpiGroup` with the cargo feature `mpi`: one training in several processes.
+//! - [`list_checkpoints`], [`read_checkpoint_state`], [`read_checkpoint_ema`], [`CheckpointState`]: what a run's folder holds.
 //! - [`StepReport`], [`TimeRange`], [`JsonLines`], [`EventWriter`], [`write_loss_curve`]: what is told about a run.
+//!
+//! # Several processes
+//! With the cargo feature `mpi`, which needs an installed OpenMPI or MPICH, a program that calls
+//! `trainer.in_group(Arc::new(MpiGroup::new()?))` trains data-parallel under `mpirun -n 4` or Slurm's `srun`. The config's
+//! batch is divided among the processes, so the result is that of one process, within rounding. Gradients travel through
+//! the host's memory.
 
 mod adam;
 mod augment;
+mod base;
 mod batch;
 mod checkpoint;
 mod classifier;
@@ -54,15 +64,21 @@ mod diffusion;
 mod ema;
 mod error;
 mod events;
+mod group;
 mod jitter;
 mod learner;
 mod log;
+mod loss_aware;
+#[cfg(feature = "mpi")]
+mod mpi_group;
+mod objective;
 mod optimizer;
 mod order;
 mod plot;
 mod prefetch;
 mod random;
 mod report;
+mod run;
 mod slices;
 mod stop;
 mod times;
@@ -71,18 +87,24 @@ mod trainer;
 pub use adam::Adam;
 pub use augment::Augmentation;
 pub use batch::{ClassifierBatch, ClassifierBatches, DiffusionBatch, DiffusionBatches};
-pub use checkpoint::{CheckpointState, Fingerprint, list_checkpoints, read_checkpoint_state};
+pub use checkpoint::{
+    CheckpointState, Fingerprint, list_checkpoints, read_checkpoint_ema, read_checkpoint_state,
+};
 pub use classifier::ClassifierTrainer;
-pub use config::{ClassifierTrainConfig, ConditionDropout, DiffusionConfig};
+pub use config::{ClassifierTrainConfig, Compute, ConditionDropout, DiffusionConfig};
 pub use diffusion::DiffusionTrainer;
 pub use ema::Ema;
 pub use error::{Error, Result};
 pub use events::EventWriter;
+pub use group::{Alone, Group};
 pub use jitter::CoarseJitter;
 pub use log::JsonLines;
+#[cfg(feature = "mpi")]
+pub use mpi_group::MpiGroup;
 pub use optimizer::{EmaConfig, NonFinite, OptimizerConfig, RateSchedule};
 pub use plot::write_loss_curve;
 pub use report::{StepReport, TimeRange};
+pub use run::{Ended, RunConfig, Validation, ValidationLine, run, run_validated, try_run};
 pub use stop::StopFlag;
 pub use times::{LossWeight, TimeSampling};
-pub use trainer::{Ended, RunConfig, Trainer, run, try_run};
+pub use trainer::Trainer;

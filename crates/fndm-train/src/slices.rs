@@ -44,6 +44,19 @@ pub(crate) fn check_slices(set: &SliceSet) -> Result<()> {
     Ok(())
 }
 
+/// Slices as a person finds them: `patient z=12`.
+pub(crate) fn names(set: &SliceSet, slices: &[usize]) -> Vec<String> {
+    let name = |&slice: &usize| {
+        let patient = set.patient.get(slice).and_then(|&p| set.ids.get(p));
+        let patient = patient.map_or("unknown patient", String::as_str);
+        match set.z.get(slice) {
+            Some(z) => format!("{patient} z={z}"),
+            None => patient.to_owned(),
+        }
+    };
+    slices.iter().map(name).collect()
+}
+
 /// What a resumed run checks its data by.
 pub(crate) fn fingerprint(set: &SliceSet) -> Fingerprint {
     let (slices, c, h, w) = set.images.dim();
@@ -54,6 +67,7 @@ pub(crate) fn fingerprint(set: &SliceSet) -> Fingerprint {
         .for_each(|value| add(u64::from(value.to_bits())));
     set.labels.iter().for_each(|&label| add(u64::from(label)));
     Fingerprint {
+        ids: set.ids.clone(),
         slices,
         patients: set.patient.iter().collect::<BTreeSet<_>>().len(),
         shape: [c, h, w],

@@ -16,9 +16,30 @@ pub enum TimeSampling {
         /// Above 0.
         exponent: f64,
     },
+    /// In proportion to the root mean square of the latest losses (Nichol and Dhariwal 2021, section 3.3), for the diffusion
+    /// model alone. Each sample is weighted by the inverse of its timestep's probability, so the objective stays that of
+    /// [`Uniform`](Self::Uniform); only its variance changes.
+    LossAware {
+        /// Ranges of timesteps of equal length that share their losses, 1 to T.
+        ranges: usize,
+        /// Latest losses kept of each range. Until every range has that many, timesteps are uniform.
+        history: usize,
+        /// Share of the timesteps that is drawn uniformly whatever the losses, above 0 to 1.
+        uniform: f64,
+        /// Iterations between changes of the distribution.
+        refresh: u64,
+    },
 }
 
 impl TimeSampling {
+    /// Loss-aware sampling of 100 ranges with 10 losses each, 1 % uniform, refreshed every 100 iterations.
+    pub const LOSS_AWARE: Self = Self::LossAware {
+        ranges: 100,
+        history: 10,
+        uniform: 0.01,
+        refresh: 100,
+    };
+
     pub(crate) fn check(self) -> Result<()> {
         match self {
             Self::Uniform => Ok(()),
@@ -28,15 +49,36 @@ impl TimeSampling {
                 "above 0",
                 exponent,
             ),
+            Self::LossAware {
+                ranges,
+                history,
+                uniform,
+                refresh,
+            } => {
+                let field = "times.loss_aware.ranges";
+                check((1..=65_536).contains(&ranges), field, "1 to 65536", ranges)?;
+                let field = "times.loss_aware.history";
+                check(
+                    (1..=65_536).contains(&history),
+                    field,
+                    "1 to 65536",
+                    history,
+                )?;
+                let field = "times.loss_aware.uniform";
+                let fits = uniform > 0.0 && uniform <= 1.0;
+                check(fits, field, "above 0 to 1", uniform)?;
+                let field = "times.loss_aware.refresh";
+                check(refresh > 0, field, "1 or more", refresh)
+            }
         }
     }
 
-    /// A discrete timestep in `0..steps`.
+    /// A discrete timestep in `0..steps`; uniform where the distribution hangs on losses, none of which are known here.
     #[must_use]
     pub fn draw(self, rng: &mut impl Rng, steps: usize) -> usize {
         let u: f64 = rng.random();
         let u = match self {
-            Self::Uniform => u,
+            Self::Uniform | Self::LossAware { .. } => u,
             Self::Power { exponent } => u.powf(exponent),
         };
         ((u * steps as f64) as usize).min(steps.saturating_sub(1))

@@ -260,6 +260,44 @@ fn ten_thousand_draws_have_the_right_shares() {
     assert_eq!(diseased, 4_000);
 }
 
+/// The sizes of regions in training against those of masks drawn one by one.
+#[test]
+fn regions_are_as_large_as_the_masks() {
+    let side = 32;
+    let set = slices_of(4, side);
+    let head = set.head.index_axis(Axis(0), 0);
+    let config = DiffusionConfig {
+        batch: 100,
+        ..plain()
+    };
+    let mut batches = DiffusionBatches::new(&config, set.clone(), 5).unwrap();
+    let mut got = Vec::new();
+    for index in 0..100 {
+        let region = batches.draw(index).unwrap().region;
+        got.extend(
+            region
+                .chunks(side * side)
+                .map(|r| f64::from(r.iter().sum::<f32>())),
+        );
+    }
+    let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(3);
+    let expected: Vec<f64> = (0..10_000)
+        .map(|_| {
+            let mask = config.masks.draw_in(&mut rng, head);
+            mask.iter().zip(&head).filter(|&(&m, &h)| m && h).count() as f64
+        })
+        .collect();
+    let moments = |all: &[f64]| {
+        let mean = all.iter().sum::<f64>() / all.len() as f64;
+        let variance = all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / all.len() as f64;
+        (mean, variance)
+    };
+    let ((a, va), (b, vb)) = (moments(&got), moments(&expected));
+    println!("mean area {a:.1} px in training, {b:.1} px of masks alone");
+    assert!((a - b).abs() < 5.0 * ((va + vb) / 10_000.0).sqrt());
+    assert!((va / vb - 1.0).abs() < 0.2, "{va} {vb}");
+}
+
 #[test]
 fn timesteps_follow_their_power() {
     let times = TimeSampling::Power { exponent: 0.5 };

@@ -1,20 +1,24 @@
-//! A run that was stopped, killed or spread over other threads ends with the bits of one that wasn't.
+//! A run that was stopped and resumed ends with the bits of one that wasn't. `processes.rs` has what needs a process of its own.
 
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use candle_core::Device;
 use common::{bits, classifier, classifier_config, diffusion_config, slices, unet};
 use fndm_train::{
-    ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended, Error, RunConfig, StopFlag,
-    Trainer, list_checkpoints, read_checkpoint_state, run, write_loss_curve,
+    ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended, Error, NonFinite, RunConfig,
+    StopFlag, TimeSampling, Trainer, Validation, ValidationLine, list_checkpoints,
+    read_checkpoint_ema, read_checkpoint_state, run, run_validated, write_loss_curve,
 };
 
 fn diffusion(config: &DiffusionConfig) -> DiffusionTrainer {
     DiffusionTrainer::new(config, &unet(), slices(6), 11, &Device::Cpu).unwrap()
+}
+
+fn state_text(checkpoint: &[u8]) -> String {
+    let (_, header) = safetensors::SafeTensors::read_metadata(checkpoint).unwrap();
+    header.metadata().clone().unwrap()["fndm_train"].clone()
 }
 
 fn steps(trainer: &mut impl Trainer, n: usize) -> Vec<u64> {
@@ -106,8 +110,6 @@ fn a_changed_setting_is_named() {
         DiffusionTrainer::new(&diffusion_config(), &unet(), set, seed, &Device::Cpu).unwrap()
     };
     assert!(message(&mut new(slices(6), 12)).contains("seed"));
-    // A patient less: two slices.
-    assert!(message(&mut new(slices(4), 11)).contains("data."));
     let mut changed = (*slices(6)).clone();
     changed.images[[0, 0, 4, 4]] += 0.01;
     assert!(message(&mut new(changed.into(), 11)).contains("data.hash"));
@@ -119,6 +121,7 @@ fn a_changed_setting_is_named() {
         prefetch: 1,
         ..diffusion_config()
     };
+    config.optimizer.non_finite = NonFinite::Skip { at_most: 9 };
     diffusion(&config).resume(folder.path()).unwrap();
 
     let mut other = ClassifierTrainer::new(
@@ -131,6 +134,171 @@ fn a_changed_setting_is_named() {
     .unwrap();
     let error = other.resume(folder.path()).unwrap_err().to_string();
     assert!(error.contains("kind = \"diffusion\""), "{error}");
+}
+
+#[test]
+fn a_missing_patient_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let new =
+        |set| DiffusionTrainer::new(&diffusion_config(), &unet(), set, 11, &Device::Cpu).unwrap();
+    new(slices(6)).checkpoint(folder.path(), 1).unwrap();
+    let error = new(slices(4)).resume(folder.path()).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("3 patients, but this run has 2; missing: patient-2; new: none"),
+        "{text}"
+    );
+    let error = new(slices(8)).resume(folder.path()).unwrap_err();
+    assert!(error.to_string().contains("new: patient-3"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_of_an_older_version_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = diffusion(&diffusion_config());
+    steps(&mut trainer, 2);
+    let path = trainer.checkpoint(folder.path(), 1).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let mut metadata = header.metadata().clone().unwrap();
+    let mut state: serde_json::Value = serde_json::from_str(&metadata["fndm_train"]).unwrap();
+    for (part, name) in [
+        ("/config", "recompute"),
+        ("/config", "compute"),
+        ("/data", "ids"),
+        ("", "skipped_in_a_row"),
+    ] {
+        let part = state.pointer_mut(part).unwrap().as_object_mut().unwrap();
+        assert!(part.remove(name).is_some(), "{name}");
+    }
+    metadata.insert("fndm_train".to_owned(), state.to_string());
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
+    let old = safetensors::serialize(tensors, Some(metadata)).unwrap();
+    std::fs::write(&path, old).unwrap();
+    let mut again = diffusion(&diffusion_config());
+    again.resume(&path).unwrap();
+    assert_eq!(steps(&mut again, 2), steps(&mut trainer, 2));
+}
+
+#[test]
+fn a_resumed_loss_aware_run_has_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = DiffusionConfig {
+        times: TimeSampling::LossAware {
+            ranges: 4,
+            history: 2,
+            uniform: 0.05,
+            refresh: 4,
+        },
+        batch: 8,
+        ..diffusion_config()
+    };
+    let mut whole = diffusion(&config);
+    let mut drawn = Vec::new();
+    let mut losses = Vec::new();
+    for _ in 0..14 {
+        let report = whole.step().unwrap();
+        losses.push(report.loss.to_bits());
+        drawn.push(report.timesteps);
+    }
+    // The distribution did change.
+    let mut uniform = diffusion(&DiffusionConfig {
+        times: TimeSampling::Uniform,
+        ..config.clone()
+    });
+    let even: Vec<_> = (0..14).map(|_| uniform.step().unwrap().timesteps).collect();
+    assert_eq!(drawn[..4], even[..4]);
+    assert_ne!(drawn[8..], even[8..]);
+
+    // Stopped in the middle of a stretch with one distribution, and on its border.
+    for stop in [8, 10] {
+        let mut first = diffusion(&config);
+        steps(&mut first, stop);
+        let path = first.checkpoint(folder.path(), 9).unwrap();
+        let mut second = diffusion(&config);
+        second.resume(&path).unwrap();
+        assert_eq!(steps(&mut second, 14 - stop), losses[stop..]);
+        assert_eq!(
+            bits(&second.weights().unwrap()),
+            bits(&whole.weights().unwrap())
+        );
+    }
+}
+
+#[test]
+fn the_best_checkpoint_is_kept_and_known_after_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = DiffusionConfig {
+        iterations: Some(9),
+        ..diffusion_config()
+    };
+    let place = RunConfig {
+        folder: folder.path().to_owned(),
+        validate_every: 2,
+        checkpoint_every: 3,
+        events: true,
+        curve: true,
+        ..RunConfig::default()
+    };
+    // The scores after 2, 4, 6, 8 and 9 iterations.
+    let score = |iteration: u64| [0.1, 0.4, f64::NAN, 0.3, 0.4][iteration.div_ceil(2) as usize - 1];
+    let session = |until: u64| {
+        let stop = StopFlag::new();
+        let mut trainer = diffusion(&config);
+        let mut asked = Vec::new();
+        run_validated(
+            &mut trainer,
+            &place,
+            &stop,
+            |_, report| {
+                if report.iteration == until {
+                    stop.stop();
+                }
+                Ok::<(), Error>(())
+            },
+            |trainer| {
+                asked.push(trainer.iteration());
+                Ok(Validation {
+                    score: Some(score(trainer.iteration())),
+                    ranges: trainer.validate(&slices(2), 4, 2, 1)?,
+                })
+            },
+        )
+        .unwrap();
+        asked
+    };
+    assert_eq!(session(5), [2, 4]);
+    let best = folder.path().join("best.safetensors");
+    assert_eq!(read_checkpoint_state(&best).unwrap().iteration, 4);
+    assert_eq!(session(99), [6, 8, 9]);
+    assert_eq!(read_checkpoint_state(&best).unwrap().iteration, 4);
+    let text = std::fs::read_to_string(folder.path().join("validation.jsonl")).unwrap();
+    let lines: Vec<ValidationLine> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let found: Vec<_> = lines
+        .iter()
+        .map(|l| (l.iteration, l.validation.score))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (2, Some(0.1)),
+            (4, Some(0.4)),
+            (6, None),
+            (8, Some(0.3)),
+            (9, Some(0.4))
+        ]
+    );
+    assert!(lines.iter().all(|l| l.validation.ranges.len() == 2));
+    assert!(folder.path().join("loss.png").exists());
+
+    // The averaged weights of that moment.
+    let mut trainer = diffusion(&config);
+    steps(&mut trainer, 4);
+    let averages = read_checkpoint_ema(&best, &Device::Cpu).unwrap();
+    assert_eq!(bits(&averages), bits(&trainer.ema_tensors().unwrap()));
 }
 
 #[test]
@@ -156,6 +324,20 @@ fn a_bad_checkpoint_is_an_error_and_changes_nothing() {
         std::fs::write(&path, &bytes[..cut]).unwrap();
         fails(&mut trainer, &path, "safetensors");
     }
+    // More than this network's state can be.
+    let file = std::fs::File::create(&path).unwrap();
+    let huge = 1_u64 << 33;
+    let header = serde_json::json!({
+        "__metadata__": { "fndm_train": state_text(&bytes) },
+        "x": { "dtype": "U8", "shape": [huge], "data_offsets": [0, huge] },
+    })
+    .to_string();
+    let mut head = (header.len() as u64).to_le_bytes().to_vec();
+    head.extend(header.bytes());
+    std::io::Write::write_all(&mut &file, &head).unwrap();
+    file.set_len(head.len() as u64 + huge).unwrap();
+    fails(&mut trainer, &path, "limit: expected at most");
+    drop(file);
     // A safetensors file of someone else.
     let empty = safetensors::serialize(Vec::<(&str, &candle_core::Tensor)>::new(), None).unwrap();
     std::fs::write(&path, empty).unwrap();
@@ -195,27 +377,9 @@ fn the_newest_checkpoints_are_kept() {
         ["step-00000003.safetensors", "step-00000004.safetensors"]
     );
     assert_eq!(read_checkpoint_state(folder.path()).unwrap().iteration, 4);
-}
-
-#[test]
-fn a_full_disk_is_an_error_and_the_old_checkpoint_stays() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut trainer = diffusion(&diffusion_config());
-    let path = trainer.checkpoint(folder.path(), 2).unwrap();
-    steps(&mut trainer, 1);
-    // The next name is taken by a folder, so that the rename fails as a full disk would make the write fail.
-    std::fs::create_dir_all(folder.path().join("step-00000001.safetensors/in-the-way")).unwrap();
-    assert!(matches!(
-        trainer.checkpoint(folder.path(), 2),
-        Err(Error::Io { .. })
-    ));
-    let left: Vec<_> = std::fs::read_dir(folder.path())
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".tmp"))
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
-    diffusion(&diffusion_config()).resume(&path).unwrap();
+    // It goes with the next checkpoint.
+    trainer.checkpoint(folder.path(), 2).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
 }
 
 #[test]
@@ -273,89 +437,4 @@ fn a_stopped_run_saves_and_goes_on() {
     assert!(pixels.chunks(3).filter(|p| p == &[24, 78, 152]).count() > 100);
     std::fs::write(folder.path().join("log.jsonl"), "").unwrap();
     assert!(write_loss_curve(&folder.path().join("log.jsonl"), &picture).is_err());
-}
-
-const CHILD_FOLDER: &str = "FNDM_TRAIN_TEST_FOLDER";
-const CHILD_ITERATIONS: u64 = 30;
-
-/// Not a test of its own: the process that the two tests below start, kill and start again.
-#[test]
-#[ignore = "run by the tests that start it"]
-fn child() {
-    let Ok(folder) = std::env::var(CHILD_FOLDER) else {
-        return;
-    };
-    let config = DiffusionConfig {
-        iterations: Some(CHILD_ITERATIONS),
-        ..diffusion_config()
-    };
-    let place = RunConfig {
-        folder: folder.into(),
-        checkpoint_every: 1,
-        ..RunConfig::default()
-    };
-    run(&mut diffusion(&config), &place, &StopFlag::new(), |_, _| {}).unwrap();
-}
-
-fn start_child(folder: &Path, threads: usize) -> std::process::Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--ignored"])
-        .env(CHILD_FOLDER, folder)
-        .env("RAYON_NUM_THREADS", threads.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-fn final_tensors(folder: &Path) -> Vec<(String, Vec<u32>)> {
-    assert_eq!(
-        read_checkpoint_state(folder).unwrap().iteration,
-        CHILD_ITERATIONS
-    );
-    let path = list_checkpoints(folder).unwrap().pop().unwrap();
-    bits(
-        &candle_core::safetensors::load(path, &Device::Cpu)
-            .unwrap()
-            .into_iter()
-            .collect(),
-    )
-}
-
-#[test]
-fn one_thread_or_two_and_killed_or_not_the_bits_are_the_same() {
-    let [one, two, killed] = [0; 3].map(|_| tempfile::tempdir().unwrap());
-    let start = std::time::Instant::now();
-    assert!(start_child(one.path(), 1).wait().unwrap().success());
-    let length = start.elapsed();
-    assert!(start_child(two.path(), 2).wait().unwrap().success());
-    let expected = final_tensors(one.path());
-    assert_eq!(final_tensors(two.path()), expected);
-
-    // Twenty kills (SIGKILL on Unix) at moments spread over the length of a run.
-    let mut kills = 0;
-    for i in 0..20_u32 {
-        let mut child = start_child(killed.path(), 2);
-        std::thread::sleep(
-            length.mul_f64(0.05 + 0.11 * f64::from(i * 7 % 20) / 20.0)
-                + Duration::from_millis(u64::from(i)),
-        );
-        kills += u32::from(child.try_wait().unwrap().is_none());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        if !list_checkpoints(killed.path())
-            .unwrap_or_default()
-            .is_empty()
-        {
-            diffusion(&DiffusionConfig {
-                iterations: Some(CHILD_ITERATIONS),
-                ..diffusion_config()
-            })
-            .resume(killed.path())
-            .unwrap();
-        }
-    }
-    assert!(start_child(killed.path(), 1).wait().unwrap().success());
-    println!("killed {kills} times while running");
-    assert_eq!(final_tensors(killed.path()), expected);
 }

@@ -7,9 +7,9 @@ use common::{CHANNELS, classifier, classifier_config, diffusion_config, slices, 
 use fndm_data::SliceSet;
 use fndm_models::UNetConfig;
 use fndm_train::{
-    Augmentation, ClassifierTrainConfig, ClassifierTrainer, CoarseJitter, DiffusionConfig,
+    Augmentation, ClassifierTrainConfig, ClassifierTrainer, CoarseJitter, Compute, DiffusionConfig,
     DiffusionTrainer, EmaConfig, Error, NonFinite, OptimizerConfig, RateSchedule, RunConfig,
-    StopFlag, TimeSampling, Trainer, try_run,
+    StepReport, StopFlag, TimeSampling, Trainer, try_run,
 };
 
 fn new(config: &DiffusionConfig, set: SliceSet) -> fndm_train::Result<DiffusionTrainer> {
@@ -145,15 +145,39 @@ fn a_loss_that_is_not_finite_stops_or_skips() {
 
     config.optimizer.non_finite = NonFinite::Skip { at_most: 3 };
     let mut trainer = new(&config, (*slices(6)).clone()).unwrap();
-    let mut skipped = 0;
-    let error = loop {
-        match trainer.step() {
-            Ok(report) => skipped += u32::from(report.skipped),
-            Err(error) => break error,
-        }
+    let folder = tempfile::tempdir().unwrap();
+    let place = RunConfig {
+        folder: folder.path().to_owned(),
+        log_every: 1000,
+        checkpoint_every: 1,
+        ..RunConfig::default()
     };
+    let mut skipped = 0;
+    let error = fndm_train::run(&mut trainer, &place, &StopFlag::new(), |_, report| {
+        skipped += u32::from(report.skipped);
+    })
+    .unwrap_err();
     assert_eq!(skipped, 3);
     assert!(matches!(error, Error::NonFinite { .. }));
+    // The log names every such batch, and the last line is the error.
+    let text = std::fs::read_to_string(folder.path().join("log.jsonl")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 4);
+    for line in &lines[..3] {
+        let report: StepReport = serde_json::from_str(line).unwrap();
+        assert!(report.skipped && !(report.loss.is_finite() && report.gradient_norm.is_finite()));
+        assert_eq!(report.batch.len(), 2);
+        assert!(report.batch[0].starts_with("patient-"), "{line}");
+        assert!(report.batch[0].contains(" z="), "{line}");
+    }
+    assert!(lines[3].contains("error") && lines[3].contains("patient-"));
+
+    // A run that goes on after the second of them may skip one more, as if it had never stopped.
+    let second = fndm_train::list_checkpoints(folder.path()).unwrap()[0].clone();
+    let mut again = new(&config, (*slices(6)).clone()).unwrap();
+    again.resume(&second).unwrap();
+    assert!(again.step().unwrap().skipped);
+    assert!(matches!(again.step(), Err(Error::NonFinite { .. })));
 }
 
 #[test]
@@ -197,6 +221,19 @@ fn wrong_settings_and_slices_are_named() {
         "exponent",
     );
     fails(&set_to(|c| c.label_dropout = 0.1), set(), "3 classes");
+    let aware = |uniform, refresh| TimeSampling::LossAware {
+        ranges: 10,
+        history: 2,
+        uniform,
+        refresh,
+    };
+    for (times, words) in [(aware(0.0, 1), "uniform"), (aware(0.1, 0), "refresh")] {
+        let config = DiffusionConfig {
+            times,
+            ..good.clone()
+        };
+        fails(&config, set(), words);
+    }
 
     fails(
         &good,
@@ -233,6 +270,11 @@ fn wrong_settings_and_slices_are_named() {
     let error = DiffusionTrainer::new(&good, &model, slices(4), 1, &Device::Cpu).unwrap_err();
     assert!(error.to_string().contains("8 input"), "{error}");
     let other = slices_of(4, 8);
+    let config = ClassifierTrainConfig {
+        times: TimeSampling::LOSS_AWARE,
+        ..classifier_config()
+    };
+    assert!(config.check().unwrap_err().to_string().contains("times"));
     let config = classifier_config();
     let model = fndm_models::ClassifierConfig {
         in_channels: 7,
@@ -242,11 +284,119 @@ fn wrong_settings_and_slices_are_named() {
 }
 
 #[test]
+fn the_presets_are_the_papers() {
+    let config = DiffusionConfig::paper();
+    assert_eq!(config.schedule.build().unwrap().steps(), 1000);
+    assert_eq!(config.prediction, fndm_solver::Prediction::Noise);
+    assert_eq!((config.batch, config.accumulation), (3, 1));
+    assert_eq!(config.iterations, Some(130_000));
+    assert_eq!(config.times, TimeSampling::Uniform);
+    assert_eq!(config.loss_weight, fndm_train::LossWeight::Uniform);
+    assert_eq!(config.region_weight, 1.0);
+    let classifier = ClassifierTrainConfig::paper();
+    assert_eq!(classifier.schedule.build().unwrap().steps(), 1000);
+    assert_eq!((classifier.batch, classifier.accumulation), (10, 1));
+    assert_eq!(classifier.iterations, Some(150_000));
+    assert_eq!(classifier.times, TimeSampling::Uniform);
+    for optimizer in [config.optimizer, classifier.optimizer] {
+        assert_eq!(optimizer.lr, 1e-4);
+        assert_eq!((optimizer.beta1, optimizer.beta2), (0.9, 0.999));
+        assert_eq!((optimizer.weight_decay, optimizer.warm_up), (0.0, 0));
+        assert_eq!(optimizer.rate, RateSchedule::Constant);
+        assert_eq!(optimizer.clip, None);
+    }
+}
+
+#[test]
+fn recomputed_blocks_give_the_same_gradients() {
+    let config = DiffusionConfig {
+        accumulation: 2,
+        region_weight: 2.0,
+        ..diffusion_config()
+    };
+    let model = UNetConfig {
+        dropout: 0.1,
+        channel_mult: vec![1.0, 2.0],
+        ..unet()
+    };
+    let step = |recompute| {
+        let config = DiffusionConfig {
+            recompute,
+            ..config.clone()
+        };
+        let mut trainer =
+            DiffusionTrainer::new(&config, &model, slices(6), 1, &Device::Cpu).unwrap();
+        trainer.step().unwrap()
+    };
+    let (plain, recomputed) = (step(false), step(true));
+    let close = |a: f64, b: f64| (a - b).abs() < 1e-5 * b;
+    assert!(close(recomputed.loss, plain.loss));
+    assert!(close(recomputed.gradient_norm, plain.gradient_norm));
+    assert_eq!(recomputed.losses.len(), 4);
+}
+
+#[test]
+fn bf16_trains_f32_weights() {
+    let config = |compute| DiffusionConfig {
+        compute,
+        batch: 4,
+        optimizer: OptimizerConfig {
+            lr: 2e-3,
+            clip: Some(1.0),
+            ..OptimizerConfig::default()
+        },
+        ..diffusion_config()
+    };
+    let mut wide = new(&config(Compute::F32), (*slices(4)).clone()).unwrap();
+    let mut narrow = new(&config(Compute::Bf16), (*slices(4)).clone()).unwrap();
+    let (a, b) = (wide.step().unwrap(), narrow.step().unwrap());
+    assert!(
+        (a.loss - b.loss).abs() < 0.02 * a.loss,
+        "{} {}",
+        a.loss,
+        b.loss
+    );
+    let (a, b) = (a.gradient_norm, b.gradient_norm);
+    assert!((a - b).abs() < 0.05 * a, "{a} {b}");
+    // Changes that bf16 could not hold add up.
+    let weights = narrow.weights().unwrap();
+    assert!(
+        weights
+            .values()
+            .all(|w| w.dtype() == candle_core::DType::F32)
+    );
+    let fine = weights.values().any(|w| {
+        let values = w.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        values.iter().any(|v| v.to_bits() & 0xffff != 0)
+    });
+    assert!(fine);
+    let mut mean = |n: u32| (0..n).map(|_| narrow.step().unwrap().loss).sum::<f64>() / f64::from(n);
+    let first = mean(10);
+    mean(60);
+    let last = mean(10);
+    assert!(last < 0.7 * first, "{first} to {last}");
+
+    let config = ClassifierTrainConfig {
+        compute: Compute::Bf16,
+        ..classifier_config()
+    };
+    let mut trainer =
+        ClassifierTrainer::new(&config, &classifier(), slices(6), 3, &Device::Cpu).unwrap();
+    assert!(trainer.step().unwrap().gradient_norm > 0.0);
+}
+
+#[test]
 fn configs_are_the_same_after_json_and_presets_are_valid() {
     for config in [
         DiffusionConfig::default(),
         DiffusionConfig::paper(),
         diffusion_config(),
+        DiffusionConfig {
+            times: TimeSampling::LOSS_AWARE,
+            compute: Compute::Bf16,
+            recompute: true,
+            ..DiffusionConfig::default()
+        },
     ] {
         config.check().unwrap();
         let json = serde_json::to_string(&config).unwrap();

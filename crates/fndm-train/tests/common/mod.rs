@@ -104,3 +104,20 @@ pub(crate) fn bits(
         })
         .collect()
 }
+
+/// The largest difference of a value between two sets of tensors with the same names.
+pub(crate) fn largest_difference(
+    a: &std::collections::BTreeMap<String, candle_core::Tensor>,
+    b: &std::collections::BTreeMap<String, candle_core::Tensor>,
+) -> f64 {
+    assert!(a.keys().eq(b.keys()));
+    a.iter().fold(0.0, |worst, (name, tensor)| {
+        let flat = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        flat(tensor)
+            .iter()
+            .zip(&flat(&b[name]))
+            .fold(worst, |worst: f64, (x, y)| {
+                worst.max(f64::from((x - y).abs()))
+            })
+    })
+}

@@ -1,0 +1,160 @@
+//! Objective (5): a batch's losses, and their gradients.
+
+use candle_core::{Device, Tensor};
+use fndm_models::{Conditions, HybridInput, UNet, UNetConfig};
+
+use crate::base::{Answer, Pass, differentiate};
+use crate::batch::{DiffusionBatch, tensor};
+use crate::{DiffusionConfig, Result};
+
+/// The mean over a batch of `|| network(cat(x_t, x_0^n, x_seg), t, y) - target ||^2`, weighted by noise level and region.
+#[derive(Debug)]
+pub(crate) struct Objective {
+    pub(crate) config: DiffusionConfig,
+    pub(crate) model: UNetConfig,
+    pub(crate) conditions: Conditions,
+    pub(crate) device: Device,
+}
+
+/// A batch as tensors.
+struct Prepared {
+    /// `(B, C_in, H, W)`.
+    input: Tensor,
+    t: Tensor,
+    y: Option<Tensor>,
+    /// `(B, C, H, W)`.
+    target: Tensor,
+    /// Weight of each pixel, `(B, 1, H, W)`; none where all are 1.
+    pixels: Option<Tensor>,
+    /// Weight of each sample by its noise level, `(B)`.
+    weights: Vec<f32>,
+    /// What undoes the sampling of timesteps, `(B)`.
+    correction: Vec<f32>,
+}
+
+/// The scalar loss, and `(B)` each: losses without and with the weights of pixels.
+struct Losses {
+    loss: Tensor,
+    plain: Tensor,
+    weighted: Tensor,
+}
+
+impl Objective {
+    fn prepare(&self, batch: DiffusionBatch) -> Result<Prepared> {
+        let [b, c, h, w] = batch.shape;
+        let device = &self.device;
+        let one = |values| tensor(values, &[b, 1, h, w], device);
+        let all = |values| tensor(values, &[b, c, h, w], device);
+        let mut input = HybridInput::new(all(batch.state)?);
+        if self.conditions.image {
+            input.image = Some(all(batch.image)?);
+        }
+        if self.conditions.coarse {
+            input.coarse = Some(one(batch.coarse)?);
+        }
+        let region_weight = self.config.region_weight;
+        Ok(Prepared {
+            input: input.concat()?,
+            t: tensor(batch.model_times, &[b], device)?,
+            y: match self.model.num_classes {
+                Some(_) => Some(Tensor::from_vec(batch.labels, b, device)?),
+                None => None,
+            },
+            target: all(batch.target)?,
+            pixels: if region_weight == 1.0 {
+                None
+            } else {
+                Some(one(batch.region)?.affine(region_weight - 1.0, 1.0)?)
+            },
+            weights: batch.weights,
+            correction: batch.correction,
+        })
+    }
+
+    /// Losses and, unless the loss isn't finite, gradients for one pass of an iteration.
+    pub(crate) fn differentiate(
+        &self,
+        network: &UNet,
+        batch: DiffusionBatch,
+        dropout: Option<u64>,
+    ) -> Result<Pass> {
+        let passes = self.config.accumulation;
+        if !self.config.recompute {
+            return differentiate(passes, || self.evaluate(network, batch, dropout));
+        }
+        let batch = self.prepare(batch)?;
+        let mut parts = None;
+        let (share, gradients) = network.loss_gradients(
+            &batch.input,
+            &batch.t,
+            batch.y.as_ref(),
+            dropout,
+            |output| {
+                let losses = losses(output, &batch)?;
+                let share = losses.loss.affine(1.0 / passes as f64, 0.0)?;
+                parts = Some(losses);
+                Ok(share)
+            },
+        )?;
+        let loss = f64::from(share.to_scalar::<f32>()?);
+        let (plain, second) = match parts {
+            Some(losses) => numbers(&losses, &batch.weights)?,
+            None => (Vec::new(), Vec::new()),
+        };
+        Ok(Pass {
+            loss,
+            plain,
+            second,
+            gradients: loss.is_finite().then_some(gradients),
+        })
+    }
+
+    pub(crate) fn evaluate(
+        &self,
+        network: &UNet,
+        batch: DiffusionBatch,
+        dropout: Option<u64>,
+    ) -> Result<Answer> {
+        let batch = self.prepare(batch)?;
+        let (x, t, y) = (&batch.input, &batch.t, batch.y.as_ref());
+        let output = match dropout {
+            Some(seed) => network.forward_train(x, t, y, seed)?,
+            None => network.forward(x, t, y)?,
+        };
+        let losses = losses(&output, &batch)?;
+        let (plain, second) = numbers(&losses, &batch.weights)?;
+        Ok(Answer {
+            loss: losses.loss,
+            plain,
+            second,
+        })
+    }
+}
+
+fn losses(output: &Tensor, batch: &Prepared) -> candle_core::Result<Losses> {
+    let (b, c, _, _) = batch.target.dims4()?;
+    // The other half of a network with learned variance isn't trained.
+    let prediction = output.narrow(1, 0, c)?;
+    let square = (prediction - &batch.target)?.sqr()?;
+    let plain = square.detach().mean((1, 2, 3))?;
+    let weighted = match &batch.pixels {
+        Some(pixels) => square.broadcast_mul(pixels)?,
+        None => square,
+    };
+    let weighted = weighted.mean((1, 2, 3))?;
+    let weights = batch.weights.iter().zip(&batch.correction);
+    let weights: Vec<f32> = weights.map(|(w, c)| w * c).collect();
+    let weights = Tensor::from_vec(weights, b, output.device())?;
+    Ok(Losses {
+        loss: (&weighted * weights)?.mean_all()?,
+        plain,
+        weighted: weighted.detach(),
+    })
+}
+
+/// Each sample's loss, without weights and with those of pixels and noise level.
+fn numbers(losses: &Losses, weights: &[f32]) -> Result<(Vec<f32>, Vec<f32>)> {
+    let weighted = losses.weighted.to_vec1::<f32>()?;
+    let weighted = weighted.iter().zip(weights).map(|(l, w)| l * w);
+    Ok((losses.plain.to_vec1::<f32>()?, weighted.collect()))
+}

@@ -1,0 +1,339 @@
+//! Whole runs: checkpoints, logs, validation, a clean end.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::check;
+use crate::group::{agree, any};
+use crate::{
+    Error, EventWriter, JsonLines, Result, StepReport, StopFlag, TimeRange, Trainer,
+    write_loss_curve,
+};
+
+/// Where and how often a run is saved, logged and validated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// Folder of the checkpoints and logs.
+    pub folder: PathBuf,
+    /// Iterations between checkpoints; the last state is always saved.
+    pub checkpoint_every: u64,
+    /// Checkpoints kept.
+    pub keep: usize,
+    /// Iterations between lines of `log.jsonl`.
+    pub log_every: u64,
+    /// Whether the same is also written as `TensorBoard` event files.
+    pub events: bool,
+    /// Whether the loss curve is drawn as `loss.png` with every checkpoint.
+    pub curve: bool,
+    /// Iterations between validations, for [`run_validated`].
+    pub validate_every: u64,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            folder: PathBuf::from("run"),
+            checkpoint_every: 500,
+            keep: 2,
+            log_every: 1,
+            events: false,
+            curve: false,
+            validate_every: 1000,
+        }
+    }
+}
+
+/// What a validation found. Its line in `validation.jsonl` has the iteration too.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// What the best checkpoint is chosen by, the higher the better: a Dice, say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// The loss by range of timesteps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<TimeRange>,
+}
+
+/// A validation and where it belongs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ValidationLine {
+    /// Iterations made.
+    pub iteration: u64,
+    /// What was found.
+    #[serde(flatten)]
+    pub validation: Validation,
+}
+
+/// Why [`run`] came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The config's iterations or time are used up.
+    Finished,
+    /// The flag was set.
+    Stopped,
+}
+
+/// Trains until the config's end or until `stop` is set, with checkpoints and a log; `progress` sees every iteration.
+///
+/// A folder that holds checkpoints is resumed from the newest. In a group every process calls this with the same config; the
+/// first one writes, and all end where one is asked to.
+///
+/// # Errors
+/// Those of [`Trainer::step`], [`Trainer::checkpoint`] and [`Trainer::resume`].
+pub fn run<T: Trainer>(
+    trainer: &mut T,
+    config: &RunConfig,
+    stop: &StopFlag,
+    mut progress: impl FnMut(&T, &StepReport),
+) -> Result<Ended> {
+    try_run(trainer, config, stop, |trainer, report| {
+        progress(trainer, report);
+        Ok::<(), Error>(())
+    })
+}
+
+/// As [`run`], with a `progress` that may fail, by saving a model, say: its first error ends the run.
+///
+/// # Errors
+/// Those of [`run`], and `progress`'s own. The checkpoints made so far remain.
+pub fn try_run<T: Trainer, E: From<Error>>(
+    trainer: &mut T,
+    config: &RunConfig,
+    stop: &StopFlag,
+    progress: impl FnMut(&T, &StepReport) -> Result<(), E>,
+) -> Result<Ended, E> {
+    session(trainer, config, stop, progress, None)
+}
+
+/// As [`try_run`], with a validation every `validate_every` iterations and after the last, in the first process of a group.
+///
+/// The results go to `validation.jsonl`, and the state with the highest score to `best.safetensors`, which
+/// [`Trainer::resume`] and [`read_checkpoint_ema`](crate::read_checkpoint_ema) can read.
+///
+/// # Errors
+/// Those of [`try_run`], and `validate`'s own.
+pub fn run_validated<T: Trainer, E: From<Error>>(
+    trainer: &mut T,
+    config: &RunConfig,
+    stop: &StopFlag,
+    progress: impl FnMut(&T, &StepReport) -> Result<(), E>,
+    mut validate: impl FnMut(&T) -> Result<Validation, E>,
+) -> Result<Ended, E> {
+    session(trainer, config, stop, progress, Some(&mut validate))
+}
+
+type Validate<'a, T, E> = &'a mut dyn FnMut(&T) -> Result<Validation, E>;
+
+fn session<T: Trainer, E: From<Error>>(
+    trainer: &mut T,
+    config: &RunConfig,
+    stop: &StopFlag,
+    mut progress: impl FnMut(&T, &StepReport) -> Result<(), E>,
+    mut validate: Option<Validate<'_, T, E>>,
+) -> Result<Ended, E> {
+    for (every, field) in [
+        (config.checkpoint_every, "checkpoint_every"),
+        (config.log_every, "log_every"),
+        (config.validate_every, "validate_every"),
+    ] {
+        check(every > 0, field, "1 or more", every)?;
+    }
+    let group = trainer.group().clone();
+    let group = group.as_ref();
+    let folder = &config.folder;
+    agree(group, begin(trainer, folder))?;
+    // Only the first process writes.
+    let opened = match group.rank() {
+        0 => Logs::open(config, trainer.iteration(), validate.is_some()).map(Some),
+        _ => Ok(None),
+    };
+    let mut logs = agree(group, opened)?;
+    let mut saved = trainer.iteration();
+    let ended = loop {
+        if any(group, trainer.finished())? {
+            break Ended::Finished;
+        }
+        if any(group, stop.is_set())? {
+            break Ended::Stopped;
+        }
+        let report = match trainer.step() {
+            Ok(report) => report,
+            Err(error) => {
+                if let Some(logs) = &mut logs {
+                    // The step's own error is the one to tell.
+                    let _ = logs.failed(trainer.iteration() + 1, &error);
+                }
+                return Err(error.into());
+            }
+        };
+        let told = match &mut logs {
+            Some(logs) => logs.step(config, &report),
+            None => Ok(()),
+        };
+        agree(group, told)?;
+        agree(group, progress(trainer, &report))?;
+        let last = any(group, trainer.finished())?;
+        if let Some(validate) = &mut validate
+            && (last || report.iteration.is_multiple_of(config.validate_every))
+        {
+            let better = match &mut logs {
+                Some(logs) => validate(trainer)
+                    .and_then(|found| Ok(logs.validation(report.iteration, found)?)),
+                None => Ok(None),
+            };
+            let better = agree(group, better)?;
+            if any(group, better.is_some())? {
+                trainer.save(&folder.join("best.safetensors"))?;
+            }
+            if let (Some(logs), Some(score)) = (&mut logs, better) {
+                logs.best(folder, report.iteration, score)?;
+            }
+        }
+        if report.iteration.is_multiple_of(config.checkpoint_every) {
+            trainer.checkpoint(folder, config.keep)?;
+            saved = report.iteration;
+            agree(group, draw(logs.is_some(), config))?;
+        }
+    };
+    if saved != trainer.iteration() {
+        trainer.checkpoint(folder, config.keep)?;
+        agree(group, draw(logs.is_some(), config))?;
+    }
+    Ok(ended)
+}
+
+fn begin<T: Trainer>(trainer: &mut T, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    if crate::list_checkpoints(folder)?.is_empty() {
+        return Ok(());
+    }
+    trainer.resume(folder)
+}
+
+fn draw(writes: bool, config: &RunConfig) -> Result<()> {
+    let folder = &config.folder;
+    match config.curve && writes {
+        true => match write_loss_curve(&folder.join("log.jsonl"), &folder.join("loss.png")) {
+            // A log of no or few lines is no reason to end a run.
+            Err(Error::Data { .. }) => Ok(()),
+            other => other,
+        },
+        false => Ok(()),
+    }
+}
+
+/// The files that tell of a run.
+struct Logs {
+    log: JsonLines,
+    validation: Option<JsonLines>,
+    events: Option<EventWriter>,
+    best: Option<f64>,
+}
+
+/// Contents of `best.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Best {
+    iteration: u64,
+    score: f64,
+}
+
+impl Logs {
+    fn open(config: &RunConfig, iteration: u64, validated: bool) -> Result<Self> {
+        let folder = &config.folder;
+        let best = match validated {
+            true => read_best(&folder.join("best.json"))?,
+            false => None,
+        };
+        Ok(Self {
+            log: JsonLines::open(&folder.join("log.jsonl"), iteration)?,
+            validation: match validated {
+                true => Some(JsonLines::open(
+                    &folder.join("validation.jsonl"),
+                    iteration,
+                )?),
+                false => None,
+            },
+            events: match config.events {
+                true => Some(EventWriter::open(folder, iteration)?),
+                false => None,
+            },
+            best: best.map(|best| best.score),
+        })
+    }
+
+    fn step(&mut self, config: &RunConfig, report: &StepReport) -> Result<()> {
+        // What was skipped is always told.
+        if !report.iteration.is_multiple_of(config.log_every) && !report.skipped {
+            return Ok(());
+        }
+        self.log.write(report)?;
+        match &mut self.events {
+            Some(events) => events.scalars(report.iteration, &scalars(report)),
+            None => Ok(()),
+        }
+    }
+
+    fn failed(&mut self, iteration: u64, error: &Error) -> Result<()> {
+        let line = serde_json::json!({ "iteration": iteration, "error": error.to_string() });
+        self.log.write(&line)
+    }
+
+    /// The score, where it is the best so far.
+    fn validation(&mut self, iteration: u64, found: Validation) -> Result<Option<f64>> {
+        let score = found.score.filter(|score| score.is_finite());
+        if let Some(events) = &mut self.events {
+            let mut values: Vec<(String, f64)> = Vec::new();
+            values.extend(score.map(|score| ("validation/score".to_owned(), score)));
+            for range in &found.ranges {
+                let name = format!("validation/loss_{:04}", range.from);
+                values.push((name, range.loss));
+            }
+            let named: Vec<(&str, f64)> = values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+            events.scalars(iteration, &named)?;
+        }
+        if let Some(log) = &mut self.validation {
+            log.write(&ValidationLine {
+                iteration,
+                validation: found,
+            })?;
+        }
+        Ok(score.filter(|&score| self.best.is_none_or(|best| score > best)))
+    }
+
+    /// After the checkpoint: a process that is killed in between validates again.
+    fn best(&mut self, folder: &Path, iteration: u64, score: f64) -> Result<()> {
+        let path = folder.join("best.json");
+        let best = Best { iteration, score };
+        let json = serde_json::to_vec_pretty(&best)
+            .map_err(|e| Error::io(&path, std::io::Error::other(e)))?;
+        crate::checkpoint::write_whole(&path, &json)?;
+        self.best = Some(score);
+        Ok(())
+    }
+}
+
+fn read_best(path: &Path) -> Result<Option<Best>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(path, e)),
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| Error::checkpoint(path, e.to_string()))
+}
+
+fn scalars(report: &StepReport) -> Vec<(&'static str, f64)> {
+    let mut values = vec![
+        ("loss", report.loss),
+        ("gradient_norm", report.gradient_norm),
+        ("rate", report.rate),
+        ("step_s", report.step_s),
+        ("wait_s", report.wait_s),
+        ("optimizer_s", report.optimizer_s),
+    ];
+    values.extend(report.accuracy.map(|accuracy| ("accuracy", accuracy)));
+    values
+}
