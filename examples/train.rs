@@ -8,6 +8,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -16,13 +17,14 @@ use fndm::data::{Preprocess, Side};
 use fndm::memory::{MemoryConfig, Score};
 use fndm::models::{ClassifierConfig, UNetConfig};
 use fndm::train::{
-    ClassifierTrainConfig, DiffusionConfig, RateSchedule, StepReport, StopFlag, TimeSampling,
+    Alone, ClassifierTrainConfig, DiffusionConfig, Group, RateSchedule, StepReport, StopFlag,
+    TimeSampling,
 };
 use fndm::{
     DetectConfig, FeatureConfig, Method, PHANTOM_SEQUENCES, Source, TrainEvent, TrainPlan,
-    train_model,
+    ValidationPlan, train_model_in,
 };
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressDrawTarget};
 
 /// Activations are large and short-lived: keeping their blocks saves the page faults.
 #[global_allocator]
@@ -92,9 +94,20 @@ struct Options {
     /// Most bytes that the memory bank's rows may take
     #[arg(long, value_name = "BYTES", default_value_t = 2 << 20)]
     memory_bytes: u64,
+    /// Iterations between validations of the diffusion model by Dice; the model written is then the best. Uses the split's
+    /// val patients, or five further patients of the phantom, with their masks
+    #[arg(long, value_name = "N")]
+    validate_every: Option<u64>,
+    /// Slices with a lesion in a validation
+    #[arg(long, value_name = "N", default_value_t = 24)]
+    validate_slices: usize,
     /// Seed of the weights, the order of the slices and all noise
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Train in all processes that mpirun or srun has started
+    #[cfg(feature = "mpi")]
+    #[arg(long)]
+    mpi: bool,
     /// cpu, or cuda where built with that feature
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -106,6 +119,21 @@ struct Options {
 fn budget(minutes: Option<f64>, iterations: Option<u64>, default: f64) -> Option<f64> {
     let minutes = minutes.or(iterations.is_none().then_some(default));
     minutes.map(|minutes| 60. * minutes)
+}
+
+/// Patients that aren't trained on.
+fn validation_source(options: &Options) -> Result<Source> {
+    match (&options.data, options.phantom) {
+        (Some(path), _) => {
+            let file = options.split_file.as_deref();
+            Ok(Source::folder(path, Some(Side::Val), file)?)
+        }
+        (None, patients) => Ok(Source::Phantom {
+            config: PhantomConfig::default(),
+            first_seed: options.phantom_seed + patients.unwrap_or_default(),
+            patients: 5,
+        }),
+    }
 }
 
 fn plan(options: &Options) -> Result<TrainPlan> {
@@ -164,6 +192,14 @@ fn plan(options: &Options) -> Result<TrainPlan> {
     };
     diffusion_training.optimizer.lr = options.lr;
     diffusion_training.optimizer.rate = rate;
+    let validation = match options.validate_every {
+        Some(every) => Some(ValidationPlan {
+            source: validation_source(options)?,
+            every,
+            slices: options.validate_slices,
+        }),
+        None => None,
+    };
     let mut detect = BTreeMap::new();
     for method in Method::ALL {
         if let Some(parts) = method.parts() {
@@ -197,6 +233,7 @@ fn plan(options: &Options) -> Result<TrainPlan> {
         unet,
         diffusion_training,
         detect,
+        validation,
         seed: options.seed,
     })
 }
@@ -215,10 +252,30 @@ fn show(bar: &ProgressBar, report: &StepReport, share: f64) {
     ));
 }
 
+#[cfg(not(feature = "mpi"))]
+fn main() -> Result<()> {
+    train(&Options::parse(), Arc::new(Alone))
+}
+
+#[cfg(feature = "mpi")]
 fn main() -> Result<()> {
     let options = Options::parse();
+    if !options.mpi {
+        return train(&options, Arc::new(Alone));
+    }
+    let group = Arc::new(fndm::train::MpiGroup::new()?);
+    if let Err(error) = train(&options, group.clone()) {
+        eprintln!("process {}: {error:?}", group.rank());
+        // Others may wait for this one.
+        group.abort(1);
+    }
+    Ok(())
+}
+
+fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
+    let first = group.rank() == 0;
     let device = common::device(&options.device)?;
-    let plan = plan(&options)?;
+    let plan = plan(options)?;
     let stop = StopFlag::new();
     let flag = stop.clone();
     ctrlc::set_handler(move || {
@@ -233,7 +290,13 @@ fn main() -> Result<()> {
     let memory = common::bar(0, "memory bank");
     let diffusion = common::share_bar("diffusion model");
     let mut last_line = std::time::Instant::now();
-    let record = train_model(
+    if !first {
+        for bar in [&loading, &classifier, &memory, &diffusion] {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+    }
+    let record = train_model_in(
+        group,
         &plan,
         &options.output,
         &command,
@@ -247,7 +310,9 @@ fn main() -> Result<()> {
             }
             TrainEvent::Classifier(report, share) => {
                 show(&classifier, report, share);
-                line(&classifier, &mut last_line, "classifier", report);
+                if first {
+                    line(&classifier, &mut last_line, "classifier", report);
+                }
             }
             TrainEvent::Memory(progress) => {
                 memory.set_length(progress.total as u64);
@@ -256,7 +321,20 @@ fn main() -> Result<()> {
             }
             TrainEvent::Diffusion(report, share) => {
                 show(&diffusion, report, share);
-                line(&diffusion, &mut last_line, "diffusion model", report);
+                if first {
+                    line(&diffusion, &mut last_line, "diffusion model", report);
+                }
+            }
+            TrainEvent::Validation(iteration, found) => {
+                let dice = found
+                    .score
+                    .map_or("none".into(), |dice| format!("{dice:.3}"));
+                let text = format!("validation after {iteration} iterations: Dice {dice}");
+                if diffusion.is_hidden() {
+                    eprintln!("{text}");
+                } else {
+                    diffusion.suspend(|| eprintln!("{text}"));
+                }
             }
             _ => {}
         },
@@ -265,6 +343,7 @@ fn main() -> Result<()> {
         bar.abandon();
     }
     match record {
+        _ if !first => {}
         None => println!("stopped; run the same command again to go on"),
         Some(record) => println!(
             "{}: {} patients, {} healthy and {} diseased slices; classifier {} iterations{}; \

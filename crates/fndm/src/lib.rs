@@ -43,6 +43,7 @@ mod report;
 mod round_trip;
 mod sheet;
 mod training;
+mod validation;
 
 pub use anomaly::{Thresholded, anomaly_map, threshold};
 pub use cohort::{PHANTOM_SEQUENCES, Source, copies};
@@ -56,7 +57,10 @@ pub use method::Method;
 pub use model_config::{FeatureConfig, ModelConfig};
 pub use report::{Report, table, write_csv};
 pub use sheet::{Sheet, Tile, upper_end};
-pub use training::{LeftOut, StageRecord, TrainEvent, TrainPlan, TrainingRecord, train_model};
+pub use training::{
+    LeftOut, StageRecord, TrainEvent, TrainPlan, TrainingRecord, train_model, train_model_in,
+};
+pub use validation::{ValidationPlan, ValidationRecord};
 
 pub use candle_core;
 pub use fndm_data as data;

@@ -1,5 +1,6 @@
 //! From patients to a model folder: classifier, memory bank, diffusion model, in this order.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -10,8 +11,8 @@ use fndm_data::{PatientSlices, Preprocess, SliceSet};
 use fndm_memory::{ClassifierFeatures, HealthyModel, MemoryBank, MemoryConfig};
 use fndm_models::{Classifier, ClassifierConfig, UNetConfig};
 use fndm_train::{
-    ClassifierTrainConfig, ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended, RunConfig,
-    StepReport, StopFlag, Trainer,
+    Alone, ClassifierTrainConfig, ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended,
+    Group, RunConfig, StepReport, StopFlag, Trainer, Validation,
 };
 use ndarray::Axis;
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::detector::file_names;
 use crate::model_config::FORMAT;
 use crate::round_trip::batch_tensor;
+use crate::validation::{ValidationPlan, ValidationRecord, Validator};
 use crate::{
-    DetectConfig, Error, FeatureConfig, Method, ModelConfig, Result, Source, cohort, files,
+    DetectConfig, Detector, Error, FeatureConfig, Method, ModelConfig, Result, Source, cohort,
+    files,
 };
 
 /// One training patient in this many is held apart from the memory bank: its healthy slices calibrate the threshold.
@@ -56,6 +59,9 @@ pub struct TrainPlan {
     pub diffusion_training: DiffusionConfig,
     /// How each row of the ablation is run by default.
     pub detect: BTreeMap<Method, DetectConfig>,
+    /// Validation while the diffusion model trains; none to write the last state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationPlan>,
     /// Seed of the weights, the order of the slices, and all noise.
     pub seed: u64,
 }
@@ -101,6 +107,9 @@ pub struct TrainingRecord {
     pub diffusion: StageRecord,
     /// Rows of the memory bank.
     pub memory_rows: usize,
+    /// The state that was chosen, where the plan has a validation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationRecord>,
 }
 
 /// What a training reports while it runs.
@@ -117,10 +126,13 @@ pub enum TrainEvent<'a> {
     Memory(fndm_memory::Progress),
     /// An iteration of the diffusion model's training, and the share of its budget that is used.
     Diffusion(&'a StepReport, f64),
+    /// A validation of the diffusion model, after so many iterations.
+    Validation(u64, &'a Validation),
 }
 
-/// Trains by `plan` and writes the model folder. Checkpoints go to `folder/training`; a run that was stopped goes on from
-/// them when it is called again with the same plan. Where `stop` is set while the diffusion model trains, the model so
+/// Trains by `plan` and writes the model folder. Checkpoints, logs (`log.jsonl`, `TensorBoard` events) and loss curves go to
+/// `folder/training`; a run that was stopped goes on from the checkpoints when it is called again with the same plan. With a
+/// validation in the plan, the model is the best state by it. Where `stop` is set while the diffusion model trains, the model so
 /// far is written.
 ///
 /// # Errors
@@ -133,6 +145,24 @@ pub fn train_model(
     stop: &StopFlag,
     on_event: &mut dyn FnMut(TrainEvent<'_>),
 ) -> Result<Option<TrainingRecord>> {
+    let alone = Arc::new(Alone);
+    train_model_in(alone, plan, folder, command, device, stop, on_event)
+}
+
+/// As [`train_model`], in one of several processes that train together. All call this alike; the first one writes.
+///
+/// # Errors
+/// As [`train_model`], or when the processes don't agree.
+pub fn train_model_in(
+    group: Arc<dyn Group>,
+    plan: &TrainPlan,
+    folder: &Path,
+    command: &str,
+    device: &Device,
+    stop: &StopFlag,
+    on_event: &mut dyn FnMut(TrainEvent<'_>),
+) -> Result<Option<TrainingRecord>> {
+    let writes = group.rank() == 0;
     let (set, left_out) = load(plan, on_event)?;
     let diseased = set.labels.iter().filter(|&&l| l == 1).count();
     let mut record = TrainingRecord {
@@ -145,6 +175,7 @@ pub fn train_model(
         classifier: StageRecord::default(),
         diffusion: StageRecord::default(),
         memory_rows: 0,
+        validation: None,
     };
     if record.healthy_slices == 0 || diseased == 0 {
         return Err(Error::Input {
@@ -157,13 +188,23 @@ pub fn train_model(
     files::create_dir(folder)?;
     let runs = folder.join("training");
 
+    let validator = match &plan.validation {
+        Some(validation) => Some(Validator::load(
+            validation,
+            &plan.sequences,
+            &plan.preprocess,
+        )?),
+        None => None,
+    };
+
     let mut trainer = ClassifierTrainer::new(
         &plan.classifier_training,
         &plan.classifier,
         set.clone(),
         plan.seed,
         device,
-    )?;
+    )?
+    .in_group(group.clone())?;
     let (ended, stage) = run_stage(
         &mut trainer,
         &runs.join("classifier"),
@@ -172,33 +213,59 @@ pub fn train_model(
             on_event(TrainEvent::Classifier(report, share));
             Ok(())
         },
+        None,
     )?;
     record.classifier = stage;
     if ended == Ended::Stopped {
         return Ok(None);
     }
-    save_weights(
-        &folder.join(file_names::CLASSIFIER),
-        &trainer.ema_tensors()?,
-    )?;
+    if writes {
+        save_weights(
+            &folder.join(file_names::CLASSIFIER),
+            &trainer.ema_tensors()?,
+        )?;
+    }
     let classifier = trainer.ema_network()?;
     drop(trainer);
 
-    let bank = build_bank(plan, &set, classifier, device, stop, on_event)?;
+    let bank = build_bank(plan, &set, classifier.clone(), device, stop, on_event)?;
     let Some(bank) = bank else { return Ok(None) };
     record.memory_rows = bank.len();
-    bank.save(folder.join(file_names::MEMORY))?;
+    if writes {
+        bank.save(folder.join(file_names::MEMORY))?;
+    }
 
     let mut trainer =
-        DiffusionTrainer::new(&plan.diffusion_training, &plan.unet, set, plan.seed, device)?;
+        DiffusionTrainer::new(&plan.diffusion_training, &plan.unet, set, plan.seed, device)?
+            .in_group(group)?;
+    // Both hooks of the run below tell the caller.
+    let on_event = RefCell::new(on_event);
+    let mut validate = |trainer: &DiffusionTrainer| -> Result<Validation> {
+        let Some(validator) = &validator else {
+            return Ok(Validation::default());
+        };
+        let config = model_config(plan, record.clone());
+        let detector = Detector::from_parts(
+            config,
+            trainer.ema_network()?,
+            classifier.clone(),
+            bank.clone(),
+            device,
+        )?;
+        let found = validator.score(trainer, &detector)?;
+        let event = TrainEvent::Validation(trainer.iteration(), &found);
+        (on_event.borrow_mut())(event);
+        Ok(found)
+    };
+    let validate: &mut dyn FnMut(&DiffusionTrainer) -> Result<Validation> = &mut validate;
     let (_, stage) = run_stage(
         &mut trainer,
         &runs.join("diffusion"),
         stop,
         &mut |trainer, report, share| {
-            on_event(TrainEvent::Diffusion(report, share));
+            (on_event.borrow_mut())(TrainEvent::Diffusion(report, share));
             // A model that can already be tried, beside every checkpoint.
-            if report.iteration % CHECKPOINT_EVERY == 0 {
+            if writes && report.iteration % CHECKPOINT_EVERY == 0 {
                 let so_far = StageRecord {
                     iterations: report.iteration,
                     seconds: report.elapsed_s,
@@ -212,20 +279,28 @@ pub fn train_model(
             }
             Ok(())
         },
+        plan.validation.as_ref().map(|v| (v.every, validate)),
     )?;
     record.diffusion = stage;
-    write_model(folder, plan, record.clone(), &trainer.ema_tensors()?)?;
+    let best = runs.join("diffusion").join("best.safetensors");
+    let weights = match &plan.validation {
+        Some(_) if best.exists() => {
+            record.validation = Some(files::read_json(
+                &best.with_file_name("best.json"),
+                "the best validation",
+            )?);
+            fndm_train::read_checkpoint_ema(&best, device)?
+        }
+        _ => trainer.ema_tensors()?,
+    };
+    if writes {
+        write_model(folder, plan, record.clone(), &weights)?;
+    }
     Ok(Some(record))
 }
 
-fn write_model(
-    folder: &Path,
-    plan: &TrainPlan,
-    record: TrainingRecord,
-    unet: &BTreeMap<String, Tensor>,
-) -> Result<()> {
-    save_weights(&folder.join(file_names::UNET), unet)?;
-    let config = ModelConfig {
+fn model_config(plan: &TrainPlan, record: TrainingRecord) -> ModelConfig {
+    ModelConfig {
         format: FORMAT,
         fndm_version: env!("CARGO_PKG_VERSION").to_string(),
         sequences: plan.sequences.clone(),
@@ -237,7 +312,17 @@ fn write_model(
         features: plan.features.clone(),
         detect: plan.detect.clone(),
         training: record,
-    };
+    }
+}
+
+fn write_model(
+    folder: &Path,
+    plan: &TrainPlan,
+    record: TrainingRecord,
+    unet: &BTreeMap<String, Tensor>,
+) -> Result<()> {
+    save_weights(&folder.join(file_names::UNET), unet)?;
+    let config = model_config(plan, record);
     config.check()?;
     // Last, so that a folder with this file has all the others.
     config.write(&folder.join(file_names::CONFIG))
@@ -287,26 +372,39 @@ fn load(
     Ok((SliceSet::from_patients(all)?, left_out))
 }
 
+/// Iterations between validations, and what to do then.
+type Validate<'a, T> = Option<(u64, &'a mut dyn FnMut(&T) -> Result<Validation>)>;
+
 fn run_stage<T: Trainer + Budget>(
     trainer: &mut T,
     folder: &Path,
     stop: &StopFlag,
     on_step: &mut dyn FnMut(&T, &StepReport, f64) -> Result<()>,
+    validate: Validate<'_, T>,
 ) -> Result<(Ended, StageRecord)> {
-    let config = RunConfig {
+    let mut config = RunConfig {
         folder: folder.to_path_buf(),
         checkpoint_every: CHECKPOINT_EVERY,
         keep: 2,
+        events: true,
+        curve: true,
         ..RunConfig::default()
     };
     let mut recent = VecDeque::with_capacity(RECENT);
-    let ended = fndm_train::try_run(trainer, &config, stop, |trainer, report| {
+    let progress = |trainer: &T, report: &StepReport| {
         if recent.len() == RECENT {
             recent.pop_front();
         }
         recent.push_back(report.loss);
         on_step(trainer, report, trainer.share())
-    })?;
+    };
+    let ended = match validate {
+        Some((every, validate)) => {
+            config.validate_every = every;
+            fndm_train::run_validated(trainer, &config, stop, progress, validate)?
+        }
+        None => fndm_train::try_run(trainer, &config, stop, progress)?,
+    };
     let record = StageRecord {
         iterations: trainer.iteration(),
         seconds: trainer.elapsed_s(),
