@@ -6,9 +6,10 @@ use candle_core::{DType, Tensor};
 use fndm_kernels::linear_combination;
 use serde::{Deserialize, Serialize};
 
+use crate::checks::{check_state, network_output};
 use crate::coefficients::{Integrand, Node, Segment};
 use crate::config::{Algorithm, Method};
-use crate::stepper::expect_like;
+
 use crate::{Error, NoiseSchedule, Prediction, Result, SolverConfig};
 
 /// An adaptive singlestep solver: DPM-Solver-12 or -23 (Lu et al. 2022a, appendix C), or the same with DPM-Solver++.
@@ -50,6 +51,8 @@ pub struct AdaptiveConfig {
     pub safety: f64,
     /// What the network predicts.
     pub prediction: Prediction,
+    /// The network outputs twice the channels, the second half a variance, which is dropped.
+    pub learned_variance: bool,
     /// Evaluations that one sample may use before the run is given up.
     pub max_evaluations: usize,
 }
@@ -64,6 +67,7 @@ impl Default for AdaptiveConfig {
             first_step: 0.05,
             safety: 0.9,
             prediction: Prediction::Noise,
+            learned_variance: false,
             max_evaluations: 10_000,
         }
     }
@@ -213,6 +217,7 @@ impl From<&AdaptiveConfig> for SolverConfig {
             order: config.order,
             method: Method::SinglestepFixed,
             prediction: config.prediction,
+            learned_variance: config.learned_variance,
             ..Self::default()
         }
     }
@@ -228,7 +233,8 @@ impl AdaptiveSolver {
     where
         M: FnMut(AdaptiveQuery<'_>) -> candle_core::Result<Tensor>,
     {
-        let batch = x.dims().first().copied().unwrap_or(0);
+        check_state(x)?;
+        let batch = x.dim(0)?;
         if batch == 0 {
             return Err(Error::Tensor {
                 what: "the state".into(),
@@ -457,8 +463,7 @@ impl AdaptiveSolver {
             model_times: &model_times,
             samples,
         })?;
-        expect_like("the network's output", &output, &x)?;
-        let output = output.detach();
+        let output = network_output(&output, &x, self.config.learned_variance)?;
         states
             .iter()
             .enumerate()

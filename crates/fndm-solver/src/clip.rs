@@ -11,12 +11,14 @@ impl Clip {
         match self {
             Self::None => Ok(x0.clone()),
             Self::Static { max } => Ok(x0.clamp(-max, max)?),
-            Self::Dynamic { ratio, max } => {
+            Self::Dynamic { ratio, least, most } => {
                 let samples = x0.dim(0)?;
                 let mut limited = Vec::with_capacity(samples);
                 for i in 0..samples {
                     let sample = x0.narrow(0, i, 1)?;
-                    let s = quantile(&sample, ratio)?.max(max);
+                    let s = quantile(&sample, ratio)?
+                        .max(least)
+                        .min(most.unwrap_or(f64::INFINITY));
                     limited.push(linear_combination(&[(
                         1.0 / s,
                         &sample.clamp(-s, s)?.contiguous()?,

@@ -98,12 +98,15 @@ pub enum Clip {
         max: f64,
     },
     /// Dynamic thresholding (Saharia et al. 2022), only while sampling: with s the `ratio` quantile of |x0| over each
-    /// sample, but at least `max`, limited to `[-s, s]` and divided by s.
+    /// sample, but at least `least` and at most `most`, limited to `[-s, s]` and divided by s.
     Dynamic {
         /// The quantile, in (0, 1].
         ratio: f64,
-        /// The smallest s.
-        max: f64,
+        /// The smallest s; the paper has 1 (`max_val` in dpm-solver).
+        least: f64,
+        /// The largest s, if any (`sample_max_value` in diffusers).
+        #[serde(default)]
+        most: Option<f64>,
     },
 }
 
@@ -156,7 +159,8 @@ pub struct SolverConfig {
     pub encode_to_noise: bool,
     /// DDIM sampling only: share of fresh noise in each step, from 0 (deterministic) to 1 (as DDPM).
     pub eta: f64,
-    /// Seed of the fresh noise when `eta` is above 0.
+    /// Seed of the fresh noise when `eta` is above 0. Each evaluation draws for the whole batch at once, so a sample's
+    /// noise depends on its place in the batch.
     pub seed: u64,
 }
 
@@ -255,8 +259,11 @@ impl SolverConfig {
         match self.clip {
             Clip::None => {}
             Clip::Static { max } => positive("clip.max", max)?,
-            Clip::Dynamic { ratio, max } => {
-                positive("clip.max", max)?;
+            Clip::Dynamic { ratio, least, most } => {
+                positive("clip.least", least)?;
+                if let Some(most) = most.filter(|most| !(*most >= least && most.is_finite())) {
+                    return Err(Error::config("clip.most", format!("{least} or more"), most));
+                }
                 if !(ratio > 0.0 && ratio <= 1.0) {
                     return Err(Error::config("clip.ratio", "a number in (0, 1]", ratio));
                 }
@@ -295,6 +302,9 @@ impl SolverConfig {
     }
 
     /// A solver from noise towards data, over the times of `span`, whose ends may be given in either order.
+    ///
+    /// It may end at t = 0, with a last step of order 1. A network is never asked at 0, but between 0 and
+    /// [`NoiseSchedule::t_min`] it is asked at times below any that it was trained at, where a step begins there.
     ///
     /// # Errors
     /// When the config is unsound or the span leaves the schedule.

@@ -10,7 +10,8 @@ use crate::{NoiseSchedule, Prediction, Result};
 ///
 /// `epsilon_hat` = epsilon - scale * `sigma_t` * `grad_x` log p(y | `x_t`)
 ///
-/// It knows nothing of the classifier: the gradient is a tensor, however it came about.
+/// It knows nothing of the classifier: the gradient is a tensor, however it came about. The paper guides sampling alone;
+/// encoding goes without.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Guidance {
     /// Strength of the guidance; 0 is none, 1 is the posterior's own score.

@@ -6,8 +6,9 @@ use candle_core::{DType, Tensor};
 
 use crate::{Error, Result};
 
-/// Smallest ln(alpha) that a schedule may reach; below it alpha leaves the range in which every coefficient is finite.
-const MIN_LOG_ALPHA: f64 = -300.0;
+/// Smallest ln(alpha) that a schedule may reach: alpha = 9e-14. Up to there a single step over the whole schedule stays
+/// finite in f32 too, though it blows up rounding errors by 1 / alpha.
+const MIN_LOG_ALPHA: f64 = -30.0;
 
 /// A variance-preserving noise schedule: `x_t` = alpha(t) `x_0` + sigma(t) epsilon, with alpha^2 + sigma^2 = 1.
 ///
@@ -43,8 +44,11 @@ enum Form {
 impl NoiseSchedule {
     /// A discrete schedule from its betas, one per training step.
     ///
+    /// A schedule that was rescaled to end in pure noise has a last beta of 1, where lambda is infinite and noise
+    /// prediction says nothing. Leave that step out, or give it a beta just below 1.
+    ///
     /// # Errors
-    /// When there is none, one is not in (0, 1), or alpha falls so low that it isn't usable in arithmetic.
+    /// When there is none, one is not in (0, 1), or alpha falls below 9e-14.
     pub fn from_betas(betas: &[f64]) -> Result<Self> {
         let mut log_alphas = Vec::with_capacity(betas.len() + 1);
         let mut sum = 0.0;
@@ -66,7 +70,7 @@ impl NoiseSchedule {
     /// A discrete schedule from the products of (1 - beta), that is alpha^2 at every training step.
     ///
     /// # Errors
-    /// When there is none, they don't fall strictly inside (0, 1), or become too small to compute with.
+    /// When there is none, they don't fall strictly inside (0, 1), or alpha falls below 9e-14.
     pub fn from_alphas_cumprod(alphas_cumprod: &[f64]) -> Result<Self> {
         let mut log_alphas = Vec::with_capacity(alphas_cumprod.len() + 1);
         log_alphas.push(0.0);
@@ -117,12 +121,17 @@ impl NoiseSchedule {
     /// `steps` only sets where [`Self::time_of_index`] and [`Self::t_min`] lie; a model of this kind takes t itself.
     ///
     /// # Errors
-    /// Unless 0 < `beta_min` < `beta_max` < 1000 and `steps` > 0.
+    /// Unless 0 < `beta_min` < `beta_max` with an alpha of at least 9e-14 at t = 1 (as `beta_min` + `beta_max` = 120
+    /// has), and `steps` > 0.
     pub fn continuous_linear(beta_min: f64, beta_max: f64, steps: usize) -> Result<Self> {
-        if !(beta_min > 0.0 && beta_max > beta_min && beta_max < 1000.0) {
+        let last = -0.25 * (beta_min + beta_max);
+        if !(beta_min > 0.0 && beta_max > beta_min && last >= MIN_LOG_ALPHA) {
             return Err(Error::schedule(
                 "beta_min and beta_max",
-                "0 < beta_min < beta_max < 1000",
+                format!(
+                    "0 < beta_min < beta_max, and beta_min + beta_max at most {}",
+                    -4.0 * MIN_LOG_ALPHA
+                ),
                 format!("{beta_min} and {beta_max}"),
             ));
         }
@@ -149,7 +158,7 @@ impl NoiseSchedule {
             .find(|&i| self.lambda(self.time_of_index(i)) >= lambda_min);
         match kept {
             Some(i) => {
-                self.t_max = self.time_of_index(i);
+                self.t_max = self.t_max.min(self.time_of_index(i));
                 Ok(self)
             }
             None => Err(Error::schedule(

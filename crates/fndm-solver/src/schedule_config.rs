@@ -40,7 +40,7 @@ pub enum ScheduleConfig {
     },
     /// The betas themselves.
     Betas {
-        /// One beta per training step, each in (0, 1).
+        /// One beta per training step, each in (0, 1); see [`NoiseSchedule::from_betas`].
         betas: Vec<f64>,
     },
     /// Beta rises linearly in continuous time (the VP-SDE of Song et al. 2021); the model takes t in [0, 1].

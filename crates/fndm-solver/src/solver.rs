@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::plan::Plan;
-use crate::{Result, Stepper};
+use crate::{Result, Stepper, Trajectory};
 
 /// All times and scalars of a run, worked out; ready for any number of batches. Made by
 /// [`SolverConfig::encode`](crate::SolverConfig::encode) and [`SolverConfig::sample`](crate::SolverConfig::sample).
@@ -54,16 +54,37 @@ impl Solver {
     ///
     /// # Errors
     /// When the model fails, or its output doesn't fit the state.
-    pub fn run<M>(&self, x: &Tensor, mut model: M) -> Result<Tensor>
+    pub fn run<M>(&self, x: &Tensor, model: M) -> Result<Tensor>
     where
         M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
     {
-        let mut stepper = self.stepper(x)?;
-        while let Some(query) = stepper.query() {
-            let output = model(query.x, query.model_time, query.evaluation)?;
-            stepper.advance(&output)?;
-        }
-        stepper.finish()
+        self.stepper(x)?.run(model)
+    }
+
+    /// The states after each step, as an iterator: those at [`Self::times`] without the first. Each is worked out when
+    /// it is asked for, so a run can be shown, or left, at any step.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use fndm_solver::{ScheduleConfig, SolverConfig};
+    /// # fn main() -> fndm_solver::Result<()> {
+    /// let schedule = ScheduleConfig::cosine(1000).clipped(-5.1).build()?;
+    /// let solver = SolverConfig::dpm_solver_pp(2, 10).sample(&schedule, schedule.span())?;
+    /// let x = Tensor::ones((1, 4), DType::F32, &Device::Cpu)?;
+    /// let network = |x: &Tensor, _time: f64, _evaluation: usize| x * 0.5;
+    /// for (t, state) in solver.times()[1..].iter().zip(solver.trajectory(&x, network)?) {
+    ///     println!("t = {t:.3}: {}", state?.mean_all()?);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// When `x` is a scalar or not of a floating-point type; the items, when the model fails.
+    pub fn trajectory<M>(&self, x: &Tensor, model: M) -> Result<Trajectory<M>>
+    where
+        M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
+    {
+        Ok(Trajectory::new(self.stepper(x)?, model))
     }
 
     /// A run to be taken one evaluation at a time.
@@ -74,11 +95,11 @@ impl Solver {
         Stepper::new(self.clone(), x)
     }
 
-    /// Goes on with a run of this solver that was stored with [`Stepper::tensors`] after `evaluation` evaluations.
+    /// Goes on with a run of this solver that was stored with [`Stepper::tensors`].
     ///
     /// # Errors
-    /// When a tensor is missing or doesn't fit, or `evaluation` is more than a run has.
-    pub fn resume(&self, evaluation: usize, tensors: &HashMap<String, Tensor>) -> Result<Stepper> {
-        Stepper::resume(self, evaluation, tensors)
+    /// When a tensor is missing or doesn't fit, or the run was another solver's.
+    pub fn resume(&self, tensors: &HashMap<String, Tensor>) -> Result<Stepper> {
+        Stepper::resume(self, tensors)
     }
 }

@@ -1,17 +1,18 @@
 //! A run as a value: one network evaluation at a time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use fndm_kernels::linear_combination;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
+use crate::checks::{check_state, network_output};
 use crate::coefficients::Integrand;
 use crate::plan::{Plan, Stage, Update};
 use crate::prediction::Mix;
-use crate::{Clip, Error, Result, Solver};
+use crate::{Clip, Error, Prediction, Result, Solver};
 
 /// What the network is asked next.
 #[derive(Debug, Clone, Copy)]
@@ -29,12 +30,14 @@ pub struct Query<'a> {
     pub sigma: f64,
     /// Number of this evaluation, from 0.
     pub evaluation: usize,
+    /// Number of the step that it belongs to, from 0; the same for all evaluations inside a singlestep step.
+    pub step: usize,
 }
 
 /// A run of a [`Solver`] on one batch, held between two network evaluations.
 ///
-/// It is a plain value: clone it to branch, drop it to stop, and take it apart with [`Stepper::tensors`] to go on later
-/// with [`Solver::resume`]. Splitting a run anywhere gives the same bits as running through.
+/// It is a plain value: clone it to branch, drop it to stop, store it with [`Stepper::tensors`] to go on later with
+/// [`Solver::resume`]. Splitting a run anywhere gives the same bits as running through.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -54,49 +57,33 @@ pub struct Query<'a> {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Stepper {
-    solver: Solver,
-    evaluation: usize,
-    x: Tensor,
-    anchor: State,
-    history: VecDeque<Evaluation>,
+    pub(crate) solver: Solver,
+    pub(crate) evaluation: usize,
+    pub(crate) x: Tensor,
+    pub(crate) anchor: State,
+    pub(crate) history: VecDeque<Evaluation>,
 }
 
 /// A state with a number that tells whether two are the same one, so that their weights are joined: 2 e for the state
 /// at which evaluation e was or will be made, 2 e + 1 for the state that was corrected with it.
 #[derive(Debug, Clone)]
-struct State {
-    number: usize,
-    tensor: Tensor,
+pub(crate) struct State {
+    pub(crate) number: usize,
+    pub(crate) tensor: Tensor,
 }
 
 /// A past evaluation; the interpolated quantity is a [`Mix`] of the two, so it need never be formed on its own.
 #[derive(Debug, Clone)]
-struct Evaluation {
+pub(crate) struct Evaluation {
     /// The state, kept only where the mix needs it.
-    x: Option<State>,
-    output: Tensor,
-    mix: Mix,
+    pub(crate) x: Option<State>,
+    pub(crate) output: Tensor,
+    pub(crate) mix: Mix,
 }
 
 impl Stepper {
     pub(crate) fn new(solver: Solver, x: &Tensor) -> Result<Self> {
-        if !matches!(
-            x.dtype(),
-            DType::F64 | DType::F32 | DType::F16 | DType::BF16
-        ) {
-            return Err(Error::Tensor {
-                what: "the state".into(),
-                expected: "a type of f64, f32, f16 or bf16".into(),
-                got: format!("{:?}", x.dtype()),
-            });
-        }
-        if x.rank() == 0 {
-            return Err(Error::Tensor {
-                what: "the state".into(),
-                expected: "a batch axis".into(),
-                got: "a scalar".into(),
-            });
-        }
+        check_state(x)?;
         let x = x.contiguous()?.detach();
         Ok(Self {
             solver,
@@ -155,6 +142,7 @@ impl Stepper {
                 alpha: stage.node.alpha,
                 sigma: stage.node.sigma,
                 evaluation: self.evaluation,
+                step: self.steps_done(),
             })
     }
 
@@ -171,7 +159,7 @@ impl Stepper {
                 got: format!("one that is through after {}", self.evaluation),
             });
         };
-        let output = self.checked(output, plan)?;
+        let output = network_output(output, &self.x, plan.learned_variance)?;
         let state = State {
             number: 2 * self.evaluation,
             tensor: self.x.clone(),
@@ -207,6 +195,34 @@ impl Stepper {
         Ok(())
     }
 
+    /// One evaluation by `model`, which sees what [`Solver::run`] shows it.
+    pub(crate) fn evaluate<M>(&mut self, model: &mut M) -> Result<()>
+    where
+        M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
+    {
+        match self.query() {
+            Some(query) => {
+                let output = model(query.x, query.model_time, query.evaluation)?;
+                self.advance(&output)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes what is left of the run, and returns the result; see [`Solver::run`].
+    ///
+    /// # Errors
+    /// When the model fails, or its output doesn't fit the state.
+    pub fn run<M>(mut self, mut model: M) -> Result<Tensor>
+    where
+        M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
+    {
+        while self.remaining() > 0 {
+            self.evaluate(&mut model)?;
+        }
+        self.finish()
+    }
+
     /// The result.
     ///
     /// # Errors
@@ -222,103 +238,6 @@ impl Stepper {
             });
         }
         Ok(self.x)
-    }
-
-    /// All tensors of the run's state by name, to be stored together with [`Self::evaluation`].
-    #[must_use]
-    pub fn tensors(&self) -> HashMap<String, Tensor> {
-        let mut tensors = HashMap::new();
-        tensors.insert("x".to_string(), self.x.clone());
-        tensors.insert("anchor".to_string(), self.anchor.tensor.clone());
-        for (i, e) in self.history.iter().enumerate() {
-            tensors.insert(format!("history.{i}.output"), e.output.clone());
-            if let Some(x) = &e.x {
-                tensors.insert(format!("history.{i}.x"), x.tensor.clone());
-            }
-        }
-        tensors
-    }
-
-    pub(crate) fn resume(
-        solver: &Solver,
-        evaluation: usize,
-        tensors: &HashMap<String, Tensor>,
-    ) -> Result<Self> {
-        if evaluation > solver.evaluations() {
-            return Err(Error::Stepper {
-                expected: format!("at most {} evaluations", solver.evaluations()),
-                got: evaluation.to_string(),
-            });
-        }
-        let get = |name: &str| -> Result<Tensor> {
-            tensors.get(name).cloned().ok_or_else(|| Error::Tensor {
-                what: name.to_string(),
-                expected: "a tensor of a stored run".into(),
-                got: "none".into(),
-            })
-        };
-        let mut stepper = Self::new(solver.clone(), &get("x")?)?;
-        let fitting = |name: &str| -> Result<Tensor> {
-            let tensor = get(name)?;
-            expect_like(name, &tensor, &stepper.x)?;
-            Ok(tensor)
-        };
-        let plan = solver.plan();
-        let (mut anchor, mut past): (usize, Vec<(usize, &Stage)>) = (0, Vec::new());
-        for (e, stage) in plan.stages.iter().take(evaluation).enumerate() {
-            if stage.replaces {
-                past.pop();
-            }
-            past.push((2 * e, stage));
-            if stage.correct.is_some() {
-                anchor = 2 * e + 1;
-            }
-            if stage.commit {
-                anchor = 2 * e + 2;
-            }
-        }
-        let mut history = VecDeque::new();
-        for (i, (number, stage)) in past.into_iter().rev().take(plan.memory).enumerate() {
-            let mix = plan.mix(stage);
-            let x = if mix.x == 0.0 {
-                None
-            } else {
-                Some(State {
-                    number,
-                    tensor: fitting(&format!("history.{i}.x"))?,
-                })
-            };
-            let output = fitting(&format!("history.{i}.output"))?;
-            history.push_back(Evaluation { x, output, mix });
-        }
-        stepper.anchor = State {
-            number: anchor,
-            tensor: fitting("anchor")?,
-        };
-        stepper.evaluation = evaluation;
-        stepper.history = history;
-        Ok(stepper)
-    }
-
-    /// The network's output, without its variance half, cut off from any gradient.
-    fn checked(&self, output: &Tensor, plan: &Plan) -> Result<Tensor> {
-        let output = if plan.learned_variance {
-            let (channels, got) = (self.x.dims().get(1).copied(), output.dims().get(1).copied());
-            match channels {
-                Some(c) if got == Some(2 * c) => output.narrow(1, 0, c)?,
-                _ => {
-                    return Err(Error::Tensor {
-                        what: "the network's output (learned_variance is set)".into(),
-                        expected: format!("twice the channels of {:?}", self.x.dims()),
-                        got: format!("{:?}", output.dims()),
-                    });
-                }
-            }
-        } else {
-            output.clone()
-        };
-        expect_like("the network's output", &output, &self.x)?;
-        Ok(output.detach().contiguous()?)
     }
 
     /// One pass over memory: every tensor that takes part is named once.
@@ -346,25 +265,14 @@ impl Stepper {
     }
 }
 
-pub(crate) fn expect_like(what: &str, tensor: &Tensor, like: &Tensor) -> Result<()> {
-    if tensor.dims() == like.dims() && tensor.dtype() == like.dtype() {
-        return Ok(());
-    }
-    Err(Error::Tensor {
-        what: what.to_string(),
-        expected: format!("the state's {:?} {:?}", like.dims(), like.dtype()),
-        got: format!("{:?} {:?}", tensor.dims(), tensor.dtype()),
-    })
-}
-
 impl Plan {
     /// The interpolated quantity at a stage in terms of its state and of what is stored as its output.
-    fn mix(&self, stage: &Stage) -> Mix {
+    pub(crate) fn mix(&self, stage: &Stage) -> Mix {
         let (alpha, sigma) = (stage.node.alpha, stage.node.sigma);
         let stored = if self.clip == Clip::None {
             self.prediction
         } else {
-            crate::Prediction::X0
+            Prediction::X0
         };
         match self.integrand {
             Integrand::X0 => stored.x0_mix(alpha, sigma),

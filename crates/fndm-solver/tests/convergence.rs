@@ -3,20 +3,13 @@
 mod common;
 
 use candle_core::{Device, Tensor};
-use common::{Array, Mixture, distance};
+use common::{Mixture, array, distance};
 use fndm_solver::{
     Algorithm, Grid, LowerOrderFinal, Method, NoiseSchedule, ScheduleConfig, SecondOrder, Solver,
     SolverConfig, ThirdOrder,
 };
 
 type AnyResult = Result<(), Box<dyn std::error::Error>>;
-
-fn array(t: &Tensor) -> Array {
-    Array {
-        shape: t.dims().to_vec(),
-        values: t.flatten_all().unwrap().to_vec1().unwrap(),
-    }
-}
 
 struct Problem {
     schedule: NoiseSchedule,
@@ -121,7 +114,7 @@ fn methods() -> Vec<(&'static str, f64, SolverConfig)> {
     ]
 }
 
-const COUNTS: [usize; 4] = [120, 240, 480, 960];
+const COUNTS: [usize; 5] = [120, 240, 480, 960, 1920];
 
 fn slope(errors: &[f64]) -> f64 {
     let n = errors.len();

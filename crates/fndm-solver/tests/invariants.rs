@@ -8,6 +8,7 @@ use fndm_solver::{
     SecondOrder, Solver, SolverConfig, ThirdOrder,
 };
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 
 /// A smooth, nonlinear model without a meaning; bounded, so that any state stays finite.
 fn model(x: &Tensor, model_time: f64, _: usize) -> candle_core::Result<Tensor> {
@@ -128,16 +129,28 @@ fn start(seed: u64, samples: usize) -> Tensor {
     Tensor::from_vec(v, (samples, 1, 2, 3), &Device::Cpu).unwrap()
 }
 
+fn any_type() -> impl Strategy<Value = DType> {
+    prop_oneof![
+        Just(DType::F64),
+        Just(DType::F32),
+        Just(DType::F16),
+        Just(DType::BF16)
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn splitting_a_run_anywhere_gives_the_same_bits(
-        config in any_config(), encode: bool, seed in 0u64..1000, at in 0.0f64..1.0, f32_state: bool,
+        config in any_config(), encode: bool, seed in 0u64..1000, at in 0.0f64..1.0, dtype in any_type(), eta in 0.0f64..1.0,
     ) {
+        // Fresh noise, where the solver has it.
+        let eta = if config.algorithm == Algorithm::Ddim && !encode { eta } else { 0.0 };
+        let config = SolverConfig { eta, seed, ..config };
         let schedule = ScheduleConfig::cosine(200).clipped(-5.1).build().unwrap();
         let solver = build(&config, &schedule, encode);
-        let x = start(seed, 2).to_dtype(if f32_state { DType::F32 } else { DType::F64 }).unwrap();
+        let x = start(seed, 2).to_dtype(dtype).unwrap();
         let whole = solver.run(&x, model).unwrap();
 
         let stop = (at * (solver.evaluations() + 1) as f64) as usize;
@@ -149,8 +162,8 @@ proptest! {
         }
         // Through storage: copies without any shared identity.
         let stored: HashMap<String, Tensor> =
-            stepper.tensors().into_iter().map(|(k, v)| (k, v.copy().unwrap())).collect();
-        let mut resumed = solver.resume(stepper.evaluation(), &stored).unwrap();
+            stepper.tensors().unwrap().into_iter().map(|(k, v)| (k, v.copy().unwrap())).collect();
+        let mut resumed = solver.resume(&stored).unwrap();
         while let Some(q) = resumed.query() {
             let out = model(q.x, q.model_time, q.evaluation).unwrap();
             resumed.advance(&out).unwrap();
@@ -159,10 +172,10 @@ proptest! {
     }
 
     #[test]
-    fn a_batch_equals_its_members(config in any_config(), encode: bool, seed in 0u64..1000) {
+    fn a_batch_equals_its_members(config in any_config(), encode: bool, seed in 0u64..1000, dtype in any_type()) {
         let schedule = ScheduleConfig::linear(1000).build().unwrap();
         let solver = build(&config, &schedule, encode);
-        let x = start(seed, 3);
+        let x = start(seed, 3).to_dtype(dtype).unwrap();
         let batch = solver.run(&x, model).unwrap();
         for i in 0..3 {
             let alone = solver.run(&x.narrow(0, i, 1).unwrap().contiguous().unwrap(), model).unwrap();
@@ -257,109 +270,195 @@ proptest! {
     }
 }
 
-/// 1 to 1000 steps, 10 to 4000 training steps, both ends of the schedule, every method: no NaN, nothing infinite.
-#[test]
-fn no_nan_for_any_valid_config() {
-    let schedules = [10, 37, 1000, 4000].into_iter().flat_map(|t| {
+/// Schedules of 10 to 4000 training steps, to both ends.
+fn schedules() -> Vec<NoiseSchedule> {
+    let configs = [10, 37, 1000, 4000].into_iter().flat_map(|steps| {
         [
-            ScheduleConfig::linear(t),
-            ScheduleConfig::cosine(t),
-            ScheduleConfig::cosine(t).clipped(-5.1),
+            ScheduleConfig::linear(steps),
+            ScheduleConfig::cosine(steps),
+            ScheduleConfig::cosine(steps).clipped(-5.1),
             ScheduleConfig::ScaledLinear {
-                steps: t,
+                steps,
                 beta_start: 0.00085,
                 beta_end: 0.012,
             },
             ScheduleConfig::ContinuousLinear {
                 beta_min: 0.1,
                 beta_max: 20.0,
-                steps: t,
+                steps,
             },
         ]
     });
-    let x = start(5, 1);
-    let mut runs = 0;
-    for schedule in schedules {
-        let schedule = schedule.build().unwrap();
-        for algorithm in [
-            Algorithm::DpmSolverPlusPlus,
-            Algorithm::DpmSolver,
-            Algorithm::Ddim,
-            Algorithm::UniPc,
-        ] {
-            for order in 1..=3 {
-                for method in [
-                    Method::Multistep,
-                    Method::Singlestep,
-                    Method::SinglestepFixed,
+    configs.map(|c| c.build().unwrap()).collect()
+}
+
+/// Every algorithm with its orders and methods on every grid, in 1 to 1000 steps.
+fn configs() -> Vec<SolverConfig> {
+    use Algorithm::{Ddim, DpmSolver, DpmSolverPlusPlus, UniPc};
+    use Method::{Multistep, Singlestep, SinglestepFixed};
+    let mut all = Vec::new();
+    for algorithm in [DpmSolverPlusPlus, DpmSolver, Ddim, UniPc] {
+        for order in 1..=3 {
+            for method in [Multistep, Singlestep, SinglestepFixed] {
+                for grid in [
+                    Grid::UniformTime,
+                    Grid::UniformLambda,
+                    Grid::QuadraticTime,
+                    Grid::karras(),
                 ] {
-                    if (algorithm == Algorithm::Ddim && order > 1)
-                        || (algorithm == Algorithm::UniPc && method != Method::Multistep)
-                    {
-                        continue;
-                    }
-                    for grid in [
-                        Grid::UniformTime,
-                        Grid::UniformLambda,
-                        Grid::QuadraticTime,
-                        Grid::karras(),
-                    ] {
-                        let counts: &[usize] = if grid == Grid::UniformTime && order == 3 {
-                            &[1, 2, 3, 7, 20, 1000]
+                    for steps in [1, 2, 3, 4, 7, 15, 20, 1000] {
+                        let steps = if method == SinglestepFixed {
+                            steps.max(order)
                         } else {
-                            &[1, 4, 15]
+                            steps
                         };
-                        for &steps in counts {
-                            let steps = if method == Method::SinglestepFixed {
-                                steps.max(order)
-                            } else {
-                                steps
-                            };
-                            let config = SolverConfig {
-                                algorithm,
-                                order,
-                                method,
-                                grid: grid.clone(),
-                                steps,
-                                ..SolverConfig::default()
-                            };
-                            let lambda_grid =
-                                matches!(grid, Grid::UniformLambda | Grid::Karras { .. });
-                            let low = if lambda_grid { schedule.t_min() } else { 0.0 };
-                            let runs_now = [
-                                config.encode(&schedule, schedule.span()),
-                                config.sample(&schedule, low..=schedule.t_max()),
-                                SolverConfig {
-                                    denoise_to_zero: true,
-                                    ..config.clone()
-                                }
-                                .sample(&schedule, schedule.span()),
-                                SolverConfig {
-                                    encode_to_noise: true,
-                                    ..config.clone()
-                                }
-                                .encode(&schedule, schedule.span()),
-                            ];
-                            for solver in runs_now {
-                                // The true noise of standard normal data: the flow stays where it is.
-                                let end = solver
-                                    .unwrap()
-                                    .run(&x, |x, m, _| {
-                                        x * schedule.sigma(schedule.time_of_model_time(m))
-                                    })
-                                    .unwrap();
-                                runs += 1;
-                                assert!(
-                                    values(&end).iter().all(|v| v.is_finite()),
-                                    "{config:?} on {} steps",
-                                    schedule.steps()
-                                );
-                            }
+                        let config = SolverConfig {
+                            algorithm,
+                            order,
+                            method,
+                            grid: grid.clone(),
+                            steps,
+                            ..SolverConfig::default()
+                        };
+                        // Long runs on one grid, to keep the test short.
+                        let long = steps > 20 && grid != Grid::UniformTime;
+                        if config.check().is_ok() && !long {
+                            all.push(config);
                         }
                     }
                 }
             }
         }
     }
-    println!("{runs} runs");
+    all
+}
+
+/// All runs that a config has on a schedule: over the whole span, and past both its ends.
+fn runs(config: &SolverConfig, schedule: &NoiseSchedule) -> Vec<Solver> {
+    let in_lambda = matches!(config.grid, Grid::UniformLambda | Grid::Karras { .. });
+    let low = if in_lambda { schedule.t_min() } else { 0.0 };
+    let to_zero = SolverConfig {
+        denoise_to_zero: true,
+        ..config.clone()
+    };
+    let to_noise = SolverConfig {
+        encode_to_noise: true,
+        ..config.clone()
+    };
+    let all = [
+        config.encode(schedule, schedule.span()),
+        config.sample(schedule, low..=schedule.t_max()),
+        to_zero.sample(schedule, schedule.span()),
+        to_noise.encode(schedule, schedule.span()),
+    ];
+    all.into_iter().map(Result::unwrap).collect()
+}
+
+/// The exact output of a network for standard normal data, on which the flow stands still.
+fn exact_output(
+    prediction: Prediction,
+    schedule: &NoiseSchedule,
+    x: &Tensor,
+    model_time: f64,
+) -> candle_core::Result<Tensor> {
+    let t = schedule.time_of_model_time(model_time);
+    match prediction {
+        Prediction::Noise => x * schedule.sigma(t),
+        Prediction::X0 => x * schedule.alpha(t),
+        Prediction::V => x.zeros_like(),
+        Prediction::Score => x.neg(),
+    }
+}
+
+/// 1 to 1000 steps, 10 to 4000 training steps, both ends of the schedule, every method: no NaN, nothing infinite.
+#[test]
+fn no_nan_for_any_valid_config() {
+    let x = start(5, 1);
+    let mut count = 0;
+    for schedule in schedules() {
+        for config in configs() {
+            for solver in runs(&config, &schedule) {
+                let end = solver
+                    .run(&x, |x, m, _| {
+                        exact_output(config.prediction, &schedule, x, m)
+                    })
+                    .unwrap();
+                count += 1;
+                assert!(
+                    values(&end).iter().all(|v| v.is_finite()),
+                    "{config:?} on {} steps",
+                    schedule.steps()
+                );
+            }
+        }
+    }
+    println!("{count} runs");
+}
+
+/// The same for what else a config holds, drawn: types of state, predictions, clipping, forms.
+#[test]
+fn no_nan_in_any_type() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut count = 0;
+    for schedule in schedules() {
+        for _ in 0..60 {
+            let drawn = (any_config(), any_type()).new_tree(&mut runner).unwrap();
+            let (config, dtype) = drawn.current();
+            let x = start(5, 1).to_dtype(dtype).unwrap();
+            for solver in runs(&config, &schedule) {
+                let end = solver
+                    .run(&x, |x, m, _| {
+                        exact_output(config.prediction, &schedule, x, m)
+                    })
+                    .unwrap();
+                count += 1;
+                assert!(
+                    values(&end).iter().all(|v| v.is_finite()),
+                    "{dtype:?}, {config:?} on {} steps",
+                    schedule.steps()
+                );
+            }
+        }
+    }
+    println!("{count} runs");
+}
+
+/// The noisiest schedules that there may be keep every coefficient finite, in f32 too.
+#[test]
+fn no_nan_on_the_noisiest_schedules() {
+    let schedules = [
+        ScheduleConfig::Betas {
+            betas: vec![0.99; 13],
+        },
+        ScheduleConfig::ContinuousLinear {
+            beta_min: 0.1,
+            beta_max: 119.0,
+            steps: 100,
+        },
+    ];
+    for schedule in schedules.map(|s| s.build().unwrap()) {
+        for config in configs() {
+            for prediction in [
+                Prediction::Noise,
+                Prediction::X0,
+                Prediction::V,
+                Prediction::Score,
+            ] {
+                let config = SolverConfig {
+                    prediction,
+                    ..config.clone()
+                };
+                if config.steps > 20 {
+                    continue;
+                }
+                for solver in runs(&config, &schedule) {
+                    let x = start(5, 1).to_dtype(DType::F32).unwrap();
+                    let end = solver
+                        .run(&x, |x, m, _| exact_output(prediction, &schedule, x, m))
+                        .unwrap();
+                    assert!(values(&end).iter().all(|v| v.is_finite()), "{config:?}");
+                }
+            }
+        }
+    }
 }

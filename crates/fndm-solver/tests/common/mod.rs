@@ -1,26 +1,35 @@
 //! Reference data and the Gaussian mixture whose noise prediction is known exactly.
 #![allow(dead_code)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-/// The folder of reference data: `$FNDM_GOLDEN`, else the one beside the repository, else the small part in the crate.
+/// The folder of reference data: `$FNDM_GOLDEN` (relative to the workspace), else the one beside the repository, else
+/// the small part in the crate.
 pub(crate) fn golden_folder() -> PathBuf {
     let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let workspace = crate_root.join("../..");
     let mut candidates = Vec::new();
     if let Some(root) = std::env::var_os("FNDM_GOLDEN") {
-        candidates.push(PathBuf::from(&root).join("solver"));
-        candidates.push(PathBuf::from(root));
+        let root = workspace.join(root);
+        candidates.push(root.join("solver"));
+        candidates.push(root);
     }
-    candidates.push(crate_root.join("../../../shared/golden/solver"));
-    candidates
-        .into_iter()
+    candidates.push(workspace.join("../shared/golden/solver"));
+    if let Some(found) = candidates
+        .iter()
         .find(|p| p.join("manifest.json").is_file())
-        .unwrap_or_else(|| crate_root.join("tests/golden"))
+    {
+        return found.clone();
+    }
+    println!(
+        "SKIPPED: no reference data in {candidates:?}; only the small part in the crate is compared"
+    );
+    crate_root.join("tests/golden")
 }
 
 /// One array, whatever its stored type.
@@ -88,6 +97,15 @@ impl Golden {
             .and_then(Value::as_array)
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// Says so where the folder has no part of this name, in its manifest or as a file.
+    pub(crate) fn lacks(&self, part: &str) -> bool {
+        let lacks = self.manifest.get(part).is_none() && !self.files.contains_key(part);
+        if lacks {
+            println!("SKIPPED: {} has no {part}", self.folder.display());
+        }
+        lacks
     }
 
     pub(crate) fn file(&self, name: &str) -> &HashMap<String, Array> {
@@ -215,17 +233,21 @@ impl Mixture {
     }
 }
 
+/// All values, widened.
+pub(crate) fn array(t: &Tensor) -> Array {
+    let wide = t.to_dtype(DType::F64).and_then(|t| t.flatten_all());
+    Array {
+        shape: t.dims().to_vec(),
+        values: wide.and_then(|t| t.to_vec1()).expect("values"),
+    }
+}
+
 /// Largest absolute difference.
 pub(crate) fn distance(a: &Tensor, b: &Array) -> f64 {
-    let a = a
-        .to_dtype(DType::F64)
-        .unwrap()
-        .flatten_all()
-        .unwrap()
-        .to_vec1::<f64>()
-        .unwrap();
-    assert_eq!(a.len(), b.values.len(), "as many values");
-    a.iter()
+    let a = array(a);
+    assert_eq!(a.values.len(), b.values.len(), "as many values");
+    a.values
+        .iter()
         .zip(&b.values)
         .map(|(a, b)| {
             if a.is_nan() || b.is_nan() {
@@ -241,38 +263,62 @@ pub(crate) fn largest(a: &Array) -> f64 {
     a.values.iter().map(|v| v.abs()).fold(0.0, f64::max)
 }
 
-/// Counts what was compared and what was left out, and why.
+/// Counts the cases that were compared and those that were left out, and why.
 #[derive(Default)]
 pub(crate) struct Tally {
-    compared: usize,
+    cases: BTreeSet<String>,
+    values: usize,
     left_out: Vec<(String, String)>,
     failed: Vec<String>,
     worst: f64,
-    worst_case: String,
+    worst_at: String,
 }
 
 impl Tally {
-    pub(crate) fn compare(&mut self, id: &str, error: f64, tolerance: f64) {
-        self.compared += 1;
+    /// `error` is that of the part `what` of a case.
+    pub(crate) fn compare(&mut self, case: &str, what: &str, error: f64, tolerance: f64) {
+        self.cases.insert(case.to_string());
+        self.values += 1;
         if error > self.worst || error.is_nan() {
             self.worst = error;
-            self.worst_case = id.to_string();
+            self.worst_at = format!("{case} {what}");
         }
         if error.is_nan() || error > tolerance {
-            self.failed
-                .push(format!("{id}: {error:.3e}, allowed {tolerance:.1e}"));
+            self.failed.push(format!(
+                "{case} {what}: {error:.3e}, allowed {tolerance:.1e}"
+            ));
         }
     }
 
-    pub(crate) fn leave_out(&mut self, id: &str, reason: &str) {
-        self.left_out.push((id.to_string(), reason.to_string()));
+    /// Every state of a case, relative to the largest value of its reference.
+    pub(crate) fn compare_states(
+        &mut self,
+        case: &str,
+        states: &[Tensor],
+        want: &Array,
+        tolerance: f64,
+    ) {
+        assert_eq!(states.len(), want.shape[0], "{case}: as many states");
+        for (i, state) in states.iter().enumerate() {
+            let want = want.entry(i);
+            let error = distance(state, &want) / largest(&want).max(1.0);
+            self.compare(case, &format!("state {i}"), error, tolerance);
+        }
+    }
+
+    pub(crate) fn leave_out(&mut self, case: &str, reason: &str) {
+        self.left_out.push((case.to_string(), reason.to_string()));
     }
 
     /// Prints the figures; fails when a case failed or more than a tenth was left out.
     pub(crate) fn finish(self, what: &str) {
         println!(
-            "{what}: {} compared, worst error {:.3e} ({})",
-            self.compared, self.worst, self.worst_case
+            "{what}: {} cases compared ({} values), {} left out, worst error {:.3e} ({})",
+            self.cases.len(),
+            self.values,
+            self.left_out.len(),
+            self.worst,
+            self.worst_at
         );
         for (id, reason) in &self.left_out {
             println!("  left out {id}: {reason}");
@@ -282,17 +328,17 @@ impl Tally {
         }
         assert!(
             self.failed.is_empty(),
-            "{what}: {} of {} cases failed",
+            "{what}: {} of {} values failed",
             self.failed.len(),
-            self.compared
+            self.values
         );
-        let all = self.compared + self.left_out.len();
+        let all = self.cases.len() + self.left_out.len();
         assert!(
             self.left_out.len() * 10 <= all,
             "{what}: {} of {all} cases left out",
             self.left_out.len()
         );
-        assert!(self.compared > 0, "{what}: no case found");
+        assert!(!self.cases.is_empty(), "{what}: no case found");
     }
 }
 

@@ -1,0 +1,79 @@
+//! Every case of the reference data: other people's programs run on a model whose exact answer is known.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod diffusers;
+mod dpm_solver;
+mod guided_diffusion;
+mod ode_truth;
+mod schedules;
+
+use candle_core::Tensor;
+use common::{Array, Golden, text};
+use fndm_solver::{NoiseSchedule, ScheduleConfig, Solver};
+use serde_json::Value;
+
+type AnyResult = Result<(), Box<dyn std::error::Error>>;
+
+/// The schedule as dpm-solver has it: entries that it clips are cut off and time is stretched over the rest, which is
+/// the same as a schedule of fewer betas. (Ours clips without stretching; see `clipping_leaves_time_alone`.)
+fn stretched_schedule(golden: &Golden, name: &str) -> fndm_solver::Result<NoiseSchedule> {
+    let Some(betas) = golden.find("schedules", &format!("{name}.betas")) else {
+        // dpm-solver's continuous schedule, with its default bounds.
+        let bound = |key: &str, usual: f64| {
+            golden.manifest["schedules"][name][key]
+                .as_f64()
+                .unwrap_or(usual)
+        };
+        let (low, high) = (bound("beta_0", 0.1), bound("beta_1", 20.0));
+        return NoiseSchedule::continuous_linear(low, high, 1000);
+    };
+    let kept = golden
+        .get("schedules", &format!("{name}.t_array"))
+        .values
+        .len();
+    ScheduleConfig::Betas {
+        betas: betas.values[..kept].to_vec(),
+    }
+    .build()
+}
+
+fn full_schedule(golden: &Golden, name: &str) -> fndm_solver::Result<NoiseSchedule> {
+    NoiseSchedule::from_betas(&golden.get("schedules", &format!("{name}.betas")).values)
+}
+
+/// Runs a solver and returns the state after every step, the start first.
+fn trajectory(
+    solver: &Solver,
+    start: &Tensor,
+    mut model: impl FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
+) -> fndm_solver::Result<Vec<Tensor>> {
+    let mut asked = 0;
+    let counted = |x: &Tensor, model_time: f64, evaluation: usize| {
+        asked += 1;
+        model(x, model_time, evaluation)
+    };
+    let mut states = vec![start.clone()];
+    for state in solver.trajectory(start, counted)? {
+        states.push(state?);
+    }
+    assert_eq!(
+        asked,
+        solver.evaluations(),
+        "evaluations asked for before the run"
+    );
+    Ok(states)
+}
+
+/// The starting point of a diffusers or guided-diffusion case: an input, or the end of another case.
+fn start_of(golden: &Golden, file: &str, case: &Value) -> Array {
+    let start = text(case, "start");
+    match start.strip_prefix("end of ") {
+        Some(other) => match golden.find(file, &format!("{other}.x")) {
+            Some(x) => x.clone(),
+            None => golden.get(file, &format!("{other}.trajectory")).last(),
+        },
+        None => golden.get("inputs", start).clone(),
+    }
+}
