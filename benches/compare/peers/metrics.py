@@ -15,6 +15,8 @@ PIXELS = 240 * 240 * 155
 PAIRS = {
     "lesion of 60 mm": {"axes": [30, 26, 22], "result": 118, "reference": 122},
     "whole head": {"axes": [112, 108, 72], "result": 119, "reference": 121},
+    # Where a look around a point finds nothing.
+    "90 mm apart": {"axes": [60, 55, 50], "result": 75, "reference": 165},
 }
 
 
@@ -44,10 +46,13 @@ SKLEARN = f"scikit-learn {version('scikit-learn')}"
 CASES = [
     distances("medpy", MEDPY, "lesion of 60 mm", 3),
     distances("medpy", MEDPY, "whole head", 3),
+    distances("medpy", MEDPY, "90 mm apart", 3),
     distances("surface_distance", SURFACE_DISTANCE, "lesion of 60 mm", 9),
     distances("surface_distance", SURFACE_DISTANCE, "whole head", 3),
+    distances("surface_distance", SURFACE_DISTANCE, "90 mm apart", 3),
     distances("simpleitk", SIMPLEITK + ", filter", "lesion of 60 mm", 5),
     distances("simpleitk", SIMPLEITK + ", filter", "whole head", 5),
+    distances("simpleitk", SIMPLEITK + ", filter", "90 mm apart", 5),
     # Its distance maps are in single precision.
     distances("simpleitk_contours", SIMPLEITK + ", contours and distance maps", "lesion of 60 mm", 5, tolerance=1e-6),
     distances("simpleitk_contours", SIMPLEITK + ", contours and distance maps", "whole head", 5, tolerance=1e-6),

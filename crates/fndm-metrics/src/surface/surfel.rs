@@ -53,17 +53,21 @@ impl SurfelDistances {
             contour_lengths([spacing[1], spacing[2]])
         };
         let flat = axes == 2;
-        let (result, reference) = (Bits::of(&result), Bits::of(&reference));
+        let (result, reference) = rayon::join(|| Bits::of(&result), || Bits::of(&reference));
         Ok(both(&result, &reference).map(|()| {
-            let of_result = corners(&result, flat);
-            let of_reference = corners(&reference, flat);
+            let (of_result, of_reference) =
+                rayon::join(|| corners(&result, flat), || corners(&reference, flat));
             let surfels = |mask: &Bits, from: &Bits, to: &Bits| {
                 let distances = distances(from, to, spacing);
                 by_distance(distances, &element_areas(mask, from, flat, &areas))
             };
+            let (to_reference, to_result) = rayon::join(
+                || surfels(&result, &of_result, &of_reference),
+                || surfels(&reference, &of_reference, &of_result),
+            );
             Self {
-                to_reference: surfels(&result, &of_result, &of_reference),
-                to_result: surfels(&reference, &of_reference, &of_result),
+                to_reference,
+                to_result,
             }
         }))
     }
