@@ -1,6 +1,6 @@
 //! What the coarse map is worth with one extractor or another: pixel AUROC on the validation split, and a picture.
 //!
-//! cargo run --release --example coarse_maps -- --data DIR --backbone efficientnet_lite0.safetensors --classifier out/model/classifier.safetensors
+//! cargo run --release --example `coarse_maps` -- --data DIR --backbone `efficientnet_lite0.safetensors` --classifier out/model/classifier.safetensors
 
 #[path = "common/mod.rs"]
 mod common;
@@ -74,7 +74,7 @@ struct Options {
     /// Most bytes that a memory bank's rows may take
     #[arg(long, value_name = "BYTES", default_value_t = 2 << 20)]
     memory_bytes: u64,
-    /// Channels that PaDiM draws
+    /// Channels that `PaDiM` draws
     #[arg(long, value_name = "N", default_value_t = 100)]
     padim_channels: usize,
     /// Slices on the picture

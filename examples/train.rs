@@ -91,6 +91,9 @@ struct Options {
     /// Input blocks of the classifier whose outputs the memory bank holds, the finer first
     #[arg(long, value_delimiter = ',', value_name = "N,N", default_value = "3,4")]
     feature_blocks: Vec<usize>,
+    /// Weight of a patch's place in the memory bank, beside its features; 0 for none
+    #[arg(long, value_name = "W", default_value_t = 0.)]
+    position_weight: f64,
     /// Most bytes that the memory bank's rows may take
     #[arg(long, value_name = "BYTES", default_value_t = 2 << 20)]
     memory_bytes: u64,
@@ -225,6 +228,7 @@ fn plan(options: &Options) -> Result<TrainPlan> {
         },
         memory: MemoryConfig {
             budget_bytes: options.memory_bytes,
+            position_weight: options.position_weight,
             // Squared distances have a few huge values, and Otsu's threshold then keeps only the middle of a lesion.
             score: Score::Euclidean,
             seed: options.seed,

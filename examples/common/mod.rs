@@ -71,6 +71,12 @@ pub(crate) struct MethodOptions {
     /// Deviation in pixels of the Gaussian that smooths the anomaly map
     #[arg(long, value_name = "PX")]
     smoothing: Option<f64>,
+    /// Power that the anomaly map is raised to, in (0, 1]: below 1, weak lesions count beside strong ones
+    #[arg(long, value_name = "P")]
+    compression: Option<f64>,
+    /// Largest difference of one sequence that counts, in (0, 2]
+    #[arg(long, value_name = "X")]
+    residual_limit: Option<f64>,
     /// Outer pixels of the head left out of the anomaly map (scalp, skull)
     #[arg(long, value_name = "PX")]
     head_erosion: Option<usize>,
@@ -150,6 +156,8 @@ impl MethodOptions {
             &self.sample_label.map(Label::index),
         );
         set(&mut config.smoothing, &self.smoothing);
+        set(&mut config.compression, &self.compression);
+        set(&mut config.residual_limit, &self.residual_limit);
         set(&mut config.head_erosion, &self.head_erosion);
         let scope = self.threshold.map(|scope| match scope {
             Scope::Slice => ThresholdScope::Slice,

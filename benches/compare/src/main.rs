@@ -9,6 +9,7 @@
 //! A request that fails is answered by `{"error":"..."}`.
 
 mod inputs;
+mod parameters;
 mod topics;
 
 use anyhow::{Context, Result, bail};

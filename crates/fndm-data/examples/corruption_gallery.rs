@@ -75,7 +75,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             3 => Blob::default().draw(&mut rng, n, n),
             _ => Blob::scattered().draw(&mut rng, n, n),
         };
-        let image = mask.mapv(|m| if m { 0.9 } else { 0.12 });
+        let mut image = mask.mapv(|m| if m { 0.9 } else { 0.12 });
+        // A line keeps neighbouring masks apart.
+        image.row_mut(n - 1).fill(0.4);
+        image.column_mut(n - 1).fill(0.4);
         canvas.put(column, 0, &image.view(), None);
     }
 

@@ -80,7 +80,7 @@ fn inspect() -> Result<ExitCode, Box<dyn Error>> {
     let mut arguments = arguments()?;
     let limits = Limits::default();
     let ids = list_patients(&arguments.folder)?;
-    println!("{}: {} patients", arguments.folder.display(), ids.len());
+    println!("{}: {}", arguments.folder.display(), patients(ids.len()));
     let common = contents(&arguments.folder, &ids)?;
     if arguments.sequences.is_empty() {
         arguments.sequences = common;
@@ -91,7 +91,7 @@ fn inspect() -> Result<ExitCode, Box<dyn Error>> {
 
     let mut sides: BTreeMap<&str, Count> = BTreeMap::new();
     let mut grids: BTreeMap<String, usize> = BTreeMap::new();
-    let mut wrong = Vec::new();
+    let mut wrong: Vec<(&str, String)> = Vec::new();
     let mut rows = Vec::new();
     let mut used = 0;
     println!(
@@ -105,8 +105,8 @@ fn inspect() -> Result<ExitCode, Box<dyn Error>> {
         let (cut, patient) = match cut {
             Ok(both) => both,
             Err(error) => {
-                println!("{id:28} WRONG: {error}");
-                wrong.push(id);
+                println!("{id:28} WRONG, see below");
+                wrong.push((id, error.to_string()));
                 continue;
             }
         };
@@ -136,11 +136,11 @@ fn inspect() -> Result<ExitCode, Box<dyn Error>> {
             cut.z.last().copied().unwrap_or_default(),
         );
         let copies = find_identical_sequences(&patient);
-        for (first, second) in &copies {
-            println!("{id:28} WRONG: {second} is a copy of {first}");
-        }
         if !copies.is_empty() {
-            wrong.push(id);
+            let told = copies
+                .iter()
+                .map(|(first, second)| format!("{second} is a copy of {first}"));
+            wrong.push((id, told.collect::<Vec<_>>().join(", ")));
         }
         if arguments.sheet.is_some() {
             rows.push(row(&cut));
@@ -149,20 +149,22 @@ fn inspect() -> Result<ExitCode, Box<dyn Error>> {
 
     println!();
     for (grid, patients) in &grids {
-        println!("grid: {grid}: {patients} patients");
+        println!("grid: {grid}: {}", self::patients(*patients));
     }
     for (side, count) in &sides {
         println!(
-            "{side}: {} patients, {} slices, {} diseased",
-            count.patients, count.slices, count.diseased
+            "{side}: {}, {} slices, {} diseased",
+            patients(count.patients),
+            count.slices,
+            count.diseased
         );
     }
     if wrong.is_empty() {
         println!("nothing is wrong");
     } else {
-        println!("something is wrong with {} patients:", wrong.len());
-        for id in &wrong {
-            println!("  {id}");
+        println!("something is wrong with {}:", patients(wrong.len()));
+        for (id, reason) in &wrong {
+            println!("  {id}: {reason}");
         }
     }
     if let (Some(path), false) = (&arguments.sheet, rows.is_empty()) {
@@ -174,6 +176,10 @@ fn inspect() -> Result<ExitCode, Box<dyn Error>> {
         (_, 0) => ExitCode::SUCCESS,
         _ => ExitCode::from(2),
     })
+}
+
+fn patients(count: usize) -> String {
+    format!("{count} patient{}", if count == 1 { "" } else { "s" })
 }
 
 /// Prints how many patients have which sequence; returns those that all have.

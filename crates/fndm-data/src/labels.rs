@@ -48,7 +48,8 @@ impl Labels {
     pub fn read(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
         let path = path.as_ref();
         let content = text::read(path, limits)?;
-        let mut lines = content.lines();
+        // Spreadsheets put a mark of the encoding in front.
+        let mut lines = content.trim_start_matches('\u{feff}').lines();
         let columns: Vec<&str> = lines
             .next()
             .unwrap_or("")

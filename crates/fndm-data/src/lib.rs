@@ -25,6 +25,9 @@
 //! # Ok::<(), fndm_data::Error>(())
 //! ```
 //!
+//! The example `inspect` tells what is in a data set's folder, what is wrong with it, and which
+//! slices would be used.
+//!
 //! # Parts
 //! - [`nifti`]: NIfTI-1 and -2 in and out, within [`Limits`]. [`Volume`] is what comes of it.
 //! - `dicom` (feature `dicom`): series of slices as volumes.

@@ -168,9 +168,9 @@ fn voxels_lie_where_the_standard_says() {
                     assert_eq!(volume.data[(column, row, k)], f32::from(stored));
                     let index = [column as f64, row as f64, k as f64, 1.0];
                     let expected = place(slice, column, row);
-                    for n in 0..3 {
-                        let got: f64 = (0..4).map(|c| volume.affine[n][c] * index[c]).sum();
-                        assert!((got - expected[n]).abs() < 1e-6, "{got} {expected:?}");
+                    for (line, expected) in volume.affine.iter().zip(expected) {
+                        let got: f64 = line.iter().zip(index).map(|(a, b)| a * b).sum();
+                        assert!((got - expected).abs() < 1e-6, "{got} {expected}");
                     }
                 }
             }

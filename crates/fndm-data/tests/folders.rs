@@ -355,6 +355,9 @@ fn labels_from_a_table_and_from_folders() {
     let labels = read("slice, note, label, patient\n2,x,1,a\n,,0,a\n\n3,,0,b\n").unwrap();
     assert_eq!([2, 3].map(|z| labels.get("a", z)), [Some(1), Some(0)]);
     assert_eq!(labels.get("b", 4), None);
+    // As spreadsheets write it.
+    let labels = read("\u{feff}patient,slice,label\r\na,2,1\r\n").unwrap();
+    assert_eq!(labels.get("a", 2), Some(1));
     for (text, part) in [
         ("patient,label\n", "slice"),
         ("patient,slice,label\na,1,2\n", "line 2"),

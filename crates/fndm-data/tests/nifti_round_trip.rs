@@ -240,6 +240,41 @@ fn what_cannot_be_written_is_refused() {
     assert!(matches!(error, Error::Shape { .. }), "{error}");
 }
 
+/// Large files are read by all threads, and in pieces on a thread of the pool: with the same result.
+#[test]
+fn large_files_are_read_as_small_ones_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let value = |(i, j, k): (usize, usize, usize)| ((i * 7 + j * 31 + k * 3) % 120) as f32;
+    // No number of voxels that anything is done at a time with.
+    let data = Array3::from_shape_fn((109, 111, 103), value);
+    let volume = Volume::new(data, affine::diagonal([1.0; 3]));
+    let limits = Limits::default();
+    for (n, kind) in TYPES.into_iter().enumerate() {
+        let path = folder.path().join(format!("{n}.nii"));
+        nifti::write(&path, &volume, kind).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        // Scaled by 2 and -3, and with other bytes before the voxels.
+        bytes[112..116].copy_from_slice(&2f32.to_le_bytes());
+        bytes[116..120].copy_from_slice(&(-3f32).to_le_bytes());
+        bytes[108..112].copy_from_slice(&360f32.to_le_bytes());
+        bytes.splice(352..352, [9; 8]);
+        let scaled = folder.path().join(format!("{n}_scaled.nii"));
+        std::fs::write(&scaled, &bytes).unwrap();
+        let expected = volume.data.mapv(|v| 2.0 * v - 3.0);
+        for (path, expected) in [(&path, &volume.data), (&scaled, &expected)] {
+            let read = nifti::read(path, &limits).unwrap().data;
+            assert!(read == expected, "{kind:?}");
+            let inside = rayon::join(|| nifti::read(path, &limits).unwrap().data, || ()).0;
+            assert!(inside == expected, "{kind:?}");
+        }
+        // Cut by one byte.
+        bytes.pop();
+        std::fs::write(&scaled, &bytes).unwrap();
+        let error = nifti::read(&scaled, &limits).unwrap_err();
+        assert!(matches!(error, Error::Truncated { .. }), "{error}");
+    }
+}
+
 /// A file of two axes may have anything as the step of the third. Found by fuzzing: that step came
 /// to life when the slice was written with three axes.
 #[test]

@@ -128,6 +128,13 @@ fn other(c: &mut Criterion) -> Result<()> {
             fndm_kernels::avg_pool_2x(&t[0])
         })?;
     }
+    for (b, ch, h) in [(16, 96, 16), (1, 128, 128)] {
+        let shapes: [&[usize]; 2] = [&[b, ch, h, h], &[ch, ch, 3, 3]];
+        let name = format!("upsample and conv {b}x{ch}x{h}x{h}");
+        forward_and_training(c, &name, &shapes, |t| {
+            Conv2d::new(t[1].clone(), None, 1)?.forward_upsampled(&t[0])
+        })?;
+    }
     for (b, heads, ch, t) in [(16, 4, 32, 64), (16, 4, 32, 256), (1, 1, 64, 4096)] {
         let shape = [b, heads, ch, t];
         let name = format!("attention {b}x{heads}x{ch}x{t}");

@@ -13,6 +13,8 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 /// Queries in a strip.
 const STRIP: usize = 64;
+/// Tasks of a backward pass, at least, where there are enough queries.
+const PARTS: usize = 8;
 
 /// Attention of guided-diffusion: q, k, v are `(B, heads, C, T)`; q and k are each scaled by `C^(-1/4)`.
 /// Gives `(B, heads, C, T)`.
@@ -203,10 +205,10 @@ struct Work {
 }
 
 kernel! {
-    /// All gradients of one head.
-    unsafe fn backward_head[S](
-        q: *const f32, k: *const f32, v: *const f32, dy: *const f32, s: Sizes, w: &Work,
-        dq: *mut f32, dk: *mut f32, dv: *mut f32,
+    /// What queries `first..last` of one head give to its gradients: all of dq there; sums of dk and dv, in `w`.
+    unsafe fn backward_part[S](
+        q: *const f32, k: *const f32, v: *const f32, dy: *const f32, s: Sizes, first: usize, last: usize, w: &Work,
+        dq: *mut f32,
     ) {
         let scale = 1. / (s.c as f32).sqrt();
         padded::<S>(k, s, w.kp);
@@ -214,9 +216,9 @@ kernel! {
         tokens_first::<S>(k, s, 0, s.t, w.kt);
         clear::<S>(w.dk, s.c * s.tp / 16);
         clear::<S>(w.dv, s.c * s.tp / 16);
-        let mut first = 0;
-        while first < s.t {
-            let n = (s.t - first).min(STRIP);
+        let mut first = first;
+        while first < last {
+            let n = (last - first).min(STRIP);
             tokens_first::<S>(q, s, first, n, w.qt);
             tokens_first::<S>(dy, s, first, n, w.ot);
             matmul::<S>(w.qt, s.cp, n, s.c, w.kp, s.tp, w.p);
@@ -250,9 +252,22 @@ kernel! {
             }
             first += n;
         }
+    }
+}
+
+kernel! {
+    /// The total of `parts` sums `[c][tp]`, `part` floats apart, to `[c][t]`.
+    unsafe fn total[S](sums: *const f32, parts: usize, part: usize, s: Sizes, out: *mut f32) {
         for c in 0..s.c {
-            for (from, to) in [(w.dk, dk), (w.dv, dv)] {
-                std::ptr::copy_nonoverlapping(from.add(c * s.tp), to.add(c * s.t), s.t);
+            let mut i = 0;
+            while i < s.t {
+                let src = sums.add(c * s.tp + i);
+                let mut sum = S::load(src);
+                for p in 1..parts {
+                    sum = S::add(sum, S::load(src.add(p * part)));
+                }
+                S::store_first(out.add(c * s.t + i), sum, (s.t - i).min(16));
+                i += 16;
             }
         }
     }
@@ -276,7 +291,7 @@ impl Attention {
         Ok(unsafe {
             filled(q.0.len(), |out| {
                 parallel(self.heads * strips, |task| {
-                    let at = task / strips * s.c * s.t;
+                    let (at, n) = (task / strips * s.c * s.t, s.c * s.t);
                     let first = task % strips * STRIP;
                     let kp = Scratch::new(s.c * s.tp);
                     let vt = Scratch::new(s.t * s.cp);
@@ -284,18 +299,18 @@ impl Attention {
                     let p = Scratch::new(STRIP * s.tp);
                     forward_strip(
                         isa,
-                        q.at(at),
-                        k.at(at),
-                        v.at(at),
+                        q.at(at, n),
+                        k.at(at, n),
+                        v.at(at, n),
                         s,
                         first,
                         STRIP.min(s.t - first),
-                        kp.ptr().at(0),
-                        vt.ptr().at(0),
-                        strip.ptr().at(0),
-                        strip.ptr().at(STRIP * s.cp),
-                        p.ptr().at(0),
-                        out.at(at),
+                        kp.ptr(),
+                        vt.ptr(),
+                        strip.ptr(),
+                        strip.shared().at(STRIP * s.cp, STRIP * s.cp),
+                        p.ptr(),
+                        out.at(at, n),
                     );
                 });
             })
@@ -307,47 +322,67 @@ impl Attention {
         let (isa, s) = (Isa::current(), self.s);
         let n = q.len();
         let (q, k, v, dy) = (Input(q), Input(k), Input(v), Input(dy));
-        let (mut gk, mut gv) = (Vec::new(), Vec::new());
-        // SAFETY: each task writes one head of each output; scratch as `Work` says.
+        let (big, small, wide) = (s.cp * s.tp, STRIP * s.cp, STRIP * s.tp);
+        // Few heads: the queries are split as well, and each part sums the gradients of all keys and values. The
+        // parts depend on the shape alone.
+        let strips = s.t.div_ceil(STRIP);
+        let per_part = strips.div_ceil(PARTS.div_ceil(self.heads).min(strips));
+        let parts = strips.div_ceil(per_part);
+        let sums = Scratch::new(2 * self.heads * parts * big);
+        let sum_of = |task: usize, which: usize| {
+            // SAFETY: `which` is 0 or 1, and there are heads * parts tasks.
+            unsafe { sums.shared().at((2 * task + which) * big, big) }
+        };
+        // SAFETY: each task writes its queries of one head, and its own sums; scratch as `Work` says.
         let gq = unsafe {
             filled(n, |gq| {
-                gk = filled(n, |gk| {
-                    gv = filled(n, |gv| {
-                        parallel(self.heads, |head| {
-                            let at = head * s.c * s.t;
-                            let big = s.cp * s.tp;
-                            let (small, wide) = (STRIP * s.cp, STRIP * s.tp);
-                            let all = Scratch::new(5 * big + 3 * small + 2 * wide);
-                            let part = |i: usize| all.ptr().at(i);
-                            let work = Work {
-                                kp: part(0),
-                                vp: part(big),
-                                kt: part(2 * big),
-                                dk: part(3 * big),
-                                dv: part(4 * big),
-                                qt: part(5 * big),
-                                ot: part(5 * big + small),
-                                gt: part(5 * big + 2 * small),
-                                p: part(5 * big + 3 * small),
-                                dp: part(5 * big + 3 * small + wide),
-                            };
-                            backward_head(
-                                isa,
-                                q.at(at),
-                                k.at(at),
-                                v.at(at),
-                                dy.at(at),
-                                s,
-                                &work,
-                                gq.at(at),
-                                gk.at(at),
-                                gv.at(at),
-                            );
-                        });
-                    });
+                parallel(self.heads * parts, |task| {
+                    let (head, part) = (task / parts, task % parts);
+                    let (at, n) = (head * s.c * s.t, s.c * s.t);
+                    let first = part * per_part * STRIP;
+                    let last = (first + per_part * STRIP).min(s.t);
+                    let all = Scratch::new(3 * big + 3 * small + 2 * wide);
+                    let part = |i: usize, n: usize| all.shared().at(i, n);
+                    let behind = 3 * big + 3 * small;
+                    let work = Work {
+                        kp: part(0, big),
+                        vp: part(big, big),
+                        kt: part(2 * big, big),
+                        dk: sum_of(task, 0),
+                        dv: sum_of(task, 1),
+                        qt: part(3 * big, small),
+                        ot: part(3 * big + small, small),
+                        gt: part(3 * big + 2 * small, small),
+                        p: part(behind, wide),
+                        dp: part(behind + wide, wide),
+                    };
+                    backward_part(
+                        isa,
+                        q.at(at, n),
+                        k.at(at, n),
+                        v.at(at, n),
+                        dy.at(at, n),
+                        s,
+                        first,
+                        last,
+                        &work,
+                        gq.at(at, n),
+                    );
                 });
             })
         };
+        let totals = |which: usize| {
+            // SAFETY: each task writes one head.
+            unsafe {
+                filled(n, |out| {
+                    parallel(self.heads, |head| {
+                        let out = out.at(head * s.c * s.t, s.c * s.t);
+                        total(isa, sum_of(head * parts, which), parts, 2 * big, s, out);
+                    });
+                })
+            }
+        };
+        let (gk, gv) = (totals(0), totals(1));
         Ok([gq, gk, gv])
     }
 }

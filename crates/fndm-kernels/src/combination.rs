@@ -117,23 +117,31 @@ fn elements<'a, T: Element>(storage: &'a CpuStorage, layout: &Layout) -> Result<
 /// All inputs have `n` elements.
 fn combine<T: Element>(terms: &[(f64, &[T])], n: usize) -> Vec<T> {
     let mut out = Vec::with_capacity(n);
-    out.spare_capacity_mut()[..n]
-        .par_chunks_mut(CHUNK)
-        .enumerate()
-        .for_each(|(i, out)| {
-            for (j, out) in out.chunks_mut(BLOCK).enumerate() {
-                let at = i * CHUNK + j * BLOCK;
-                let mut sums = [T::Sum::default(); BLOCK];
-                let sums = &mut sums[..out.len()];
-                for (c, x) in terms {
-                    T::accumulate(sums, *c, &x[at..at + out.len()]);
-                }
-                T::store(sums, out);
-            }
-        });
-    // SAFETY: the chunks cover the first `n` elements, and `store` writes each of its block.
+    let target = &mut out.spare_capacity_mut()[..n];
+    if n <= CHUNK {
+        combine_chunk(terms, 0, target);
+    } else {
+        target
+            .par_chunks_mut(CHUNK)
+            .enumerate()
+            .for_each(|(i, out)| combine_chunk(terms, i * CHUNK, out));
+    }
+    // SAFETY: the chunks cover the first `n` elements, and each is written in full.
     unsafe { out.set_len(n) };
     out
+}
+
+/// The sums of the elements from `start` on, as many as `out` has.
+fn combine_chunk<T: Element>(terms: &[(f64, &[T])], start: usize, out: &mut [MaybeUninit<T>]) {
+    for (j, out) in out.chunks_mut(BLOCK).enumerate() {
+        let at = start + j * BLOCK;
+        let mut sums = [T::Sum::default(); BLOCK];
+        let sums = &mut sums[..out.len()];
+        for (c, x) in terms {
+            T::accumulate(sums, *c, &x[at..at + out.len()]);
+        }
+        T::store(sums, out);
+    }
 }
 
 #[cfg(test)]

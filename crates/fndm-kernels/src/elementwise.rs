@@ -12,6 +12,9 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, S
 /// Floats in a task.
 const CHUNK: usize = 1 << 15;
 
+/// Bytes of all terms and the sum from which the sum is written past the caches, which it would not stay in.
+const PAST_CACHES: usize = 32 << 20;
+
 /// The sum of `coefficient * tensor` over all terms; at least one term, all of one shape and type.
 ///
 /// # Errors
@@ -73,7 +76,7 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 }
 
 kernel! {
-    unsafe fn combine_chunk[S](inputs: &[(f32, *const f32)], n: usize, out: *mut f32) {
+    unsafe fn combine_chunk[S](inputs: &[(f32, *const f32)], n: usize, out: *mut f32, stream: bool) {
         let mut i = 0;
         while i < n {
             let m = (n - i).min(16);
@@ -82,8 +85,15 @@ kernel! {
             for &(c, x) in &inputs[1..] {
                 acc = S::fma(S::splat(c), S::load_first(x.add(i), m), acc);
             }
-            S::store_first(out.add(i), acc, m);
+            if stream && m == 16 {
+                S::stream(out.add(i), acc);
+            } else {
+                S::store_first(out.add(i), acc, m);
+            }
             i += 16;
+        }
+        if stream {
+            S::fence();
         }
     }
 }
@@ -92,14 +102,20 @@ kernel! {
 fn combine(terms: &[(f32, &[f32])]) -> Vec<f32> {
     let (isa, n) = (Isa::current(), terms[0].1.len());
     assert!(terms.iter().all(|t| t.1.len() == n));
+    let large = (terms.len() + 1) * n * size_of::<f32>() >= PAST_CACHES;
     // SAFETY: the chunks cover the floats once.
     unsafe {
         filled(n, |out| {
             parallel(n.div_ceil(CHUNK), |i| {
                 let at = i * CHUNK;
-                let inputs: Vec<(f32, *const f32)> =
-                    terms.iter().map(|t| (t.0, Input(t.1).at(at))).collect();
-                combine_chunk(isa, &inputs, CHUNK.min(n - at), out.at(at));
+                let len = CHUNK.min(n - at);
+                let inputs: Vec<(f32, *const f32)> = terms
+                    .iter()
+                    .map(|t| (t.0, Input(t.1).at(at, len)))
+                    .collect();
+                let out = out.at(at, len);
+                let stream = large && out.addr().is_multiple_of(64);
+                combine_chunk(isa, &inputs, len, out, stream);
             });
         })
     }
@@ -280,18 +296,30 @@ kernel! {
 /// `(B, C, h, w)` to twice the size.
 pub(crate) fn expanded(x: &[f32], h: usize, w: usize, scale: f32) -> Vec<f32> {
     by_planes(x.len(), h * w, x.len() * 4, |first, n, out| {
-        let (isa, src) = (Isa::current(), Input(x).at(first * h * w));
+        let (isa, plane) = (Isa::current(), h * w);
+        let src = Input(x).at(first * plane, n * plane);
         // SAFETY: `n` planes are in range of both.
-        unsafe { expand(isa, src, n, h, w, scale, out.at(first * 4 * h * w)) };
+        unsafe {
+            expand(
+                isa,
+                src,
+                n,
+                h,
+                w,
+                scale,
+                out.at(first * 4 * plane, n * 4 * plane),
+            );
+        };
     })
 }
 
 /// `(B, C, 2h, 2w)` to half the size.
 pub(crate) fn reduced(x: &[f32], h: usize, w: usize, scale: f32) -> Vec<f32> {
     by_planes(x.len() / 4, h * w, x.len() / 4, |first, n, out| {
-        let (isa, src) = (Isa::current(), Input(x).at(first * 4 * h * w));
+        let (isa, plane) = (Isa::current(), h * w);
+        let src = Input(x).at(first * 4 * plane, n * 4 * plane);
         // SAFETY: `n` planes are in range of both.
-        unsafe { reduce(isa, src, n, h, w, scale, out.at(first * h * w)) };
+        unsafe { reduce(isa, src, n, h, w, scale, out.at(first * plane, n * plane)) };
     })
 }
 
@@ -396,7 +424,7 @@ unsafe fn copy_images(src: Input<'_>, from: usize, dst: Shared, to: usize, n: us
         let len = CHUNK.min(n - at);
         let src = &src.0[image * from + at..][..len];
         // SAFETY: the ranges of the tasks are disjoint and within both.
-        unsafe { std::ptr::copy_nonoverlapping(src.as_ptr(), dst.at(image * to + at), len) };
+        unsafe { std::ptr::copy_nonoverlapping(src.as_ptr(), dst.at(image * to + at, len), len) };
     });
 }
 
@@ -419,7 +447,8 @@ impl CustomOp2 for Cat {
         let y = unsafe {
             filled(a.len() + b.len(), |out| {
                 copy_images(Input(a), na, out, na + nb, na, batch);
-                copy_images(Input(b), nb, Shared(out.at(na)), na + nb, nb, batch);
+                let behind = out.part(na, a.len() + b.len() - na);
+                copy_images(Input(b), nb, behind, na + nb, nb, batch);
             })
         };
         let mut dims = al.dims().to_vec();

@@ -32,7 +32,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | [`Conv2d`] | 3x3 and 1x1, stride 1 and 2: Winograd F(4x4, 3x3), direct, or a product, by shape |
+//! | [`Conv2d`], [`Algorithm`] | 3x3 and 1x1, stride 1 and 2, also fused with upsampling: Winograd F(4x4, 3x3), direct, or a product, by shape |
 //! | [`group_norm`], [`group_norm_silu`], [`silu`] | fused, with scale and shift |
 //! | [`attention`] | any number of tokens, a strip of weights at a time |
 //! | [`add`], [`cat_channels`], [`linear_combination`], [`upsample_nearest_2x`], [`avg_pool_2x`] | one threaded pass |
@@ -76,7 +76,7 @@ mod tile;
 pub use alloc::CachingAlloc;
 pub use attention::attention;
 pub use config::{Backend, Precision, backend, precision, set_backend, set_precision};
-pub use conv::Conv2d;
+pub use conv::{Algorithm, Conv2d};
 pub use elementwise::{add, avg_pool_2x, cat_channels, linear_combination, upsample_nearest_2x};
 pub use mapped::MappedFile;
 pub use norm::{group_norm, group_norm_silu, silu};

@@ -23,14 +23,34 @@ unsafe impl Sync for Block {}
 
 impl Block {
     fn layout(len: usize) -> Layout {
-        // `len` comes from shapes of tensors in memory, times a small factor.
-        Layout::from_size_align(len * 4, 64).unwrap_or(Layout::new::<f32>())
+        match Layout::array::<f32>(len).and_then(|l| l.align_to(64)) {
+            Ok(layout) => layout,
+            // More than the address space: as out of memory as it gets.
+            Err(_) => handle_alloc_error(Layout::new::<f32>()),
+        }
+    }
+
+    /// Memory of its own for `len` floats.
+    fn new(len: usize) -> Self {
+        let layout = Self::layout(len.max(1));
+        // SAFETY: the layout isn't empty.
+        let ptr = unsafe { alloc(layout) }.cast::<f32>();
+        let Some(ptr) = NonNull::new(ptr) else {
+            handle_alloc_error(layout)
+        };
+        // A kernel may read lanes that it never uses, so every float must hold some value.
+        // SAFETY: `len` floats were just allocated.
+        unsafe { ptr.as_ptr().write_bytes(0, len.max(1)) };
+        Self {
+            ptr,
+            len: len.max(1),
+        }
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: allocated by `Scratch::new` with this very layout.
+        // SAFETY: allocated by `Block::new` with this very layout.
         unsafe { dealloc(self.ptr.as_ptr().cast(), Self::layout(self.len)) };
     }
 }
@@ -39,7 +59,6 @@ impl Drop for Block {
 pub(crate) struct Scratch {
     block: Option<Block>,
     /// What was asked for: in debug builds a mark behind it shows a write past the end.
-    #[cfg(debug_assertions)]
     asked: usize,
 }
 
@@ -66,13 +85,20 @@ fn check_mark(p: *const f32) {
 
 impl Scratch {
     pub(crate) fn new(len: usize) -> Self {
-        let block = Self::find(len + GUARD);
+        Self::of(Self::find(len + GUARD), len)
+    }
+
+    /// A buffer that is meant to stay, of no more than this size.
+    pub(crate) fn to_keep(len: usize) -> Self {
+        Self::of(Block::new(len + GUARD), len)
+    }
+
+    fn of(block: Block, len: usize) -> Self {
         #[cfg(debug_assertions)]
         // SAFETY: the block holds `len + GUARD` floats.
         set_mark(unsafe { block.ptr.as_ptr().add(len) });
         Self {
             block: Some(block),
-            #[cfg(debug_assertions)]
             asked: len,
         }
     }
@@ -88,23 +114,23 @@ impl Scratch {
                 return pool.swap_remove(i);
             }
         }
-        let layout = Block::layout(len);
-        // SAFETY: the layout isn't empty.
-        let ptr = unsafe { alloc(layout) }.cast::<f32>();
-        let Some(ptr) = NonNull::new(ptr) else {
-            handle_alloc_error(layout)
-        };
-        // A kernel may read lanes that it never uses, so every float must hold some value.
-        // SAFETY: `len` floats were just allocated.
-        unsafe { ptr.as_ptr().write_bytes(0, len) };
-        Block { ptr, len }
+        Block::new(len)
     }
 
-    pub(crate) fn ptr(&self) -> Shared {
-        Shared(match &self.block {
-            Some(b) => b.ptr.as_ptr(),
-            None => std::ptr::null_mut(),
-        })
+    /// The floats that were asked for.
+    pub(crate) fn shared(&self) -> Shared {
+        Shared {
+            start: match &self.block {
+                Some(b) => b.ptr.as_ptr(),
+                None => std::ptr::null_mut(),
+            },
+            len: self.asked,
+        }
+    }
+
+    /// As a pointer to all of them.
+    pub(crate) fn ptr(&self) -> *mut f32 {
+        self.shared().all()
     }
 }
 
@@ -124,9 +150,12 @@ impl Drop for Scratch {
     }
 }
 
-/// A pointer that several threads write through, each in its own range.
+/// Floats that several threads write, each in its own range. Debug builds check every range that is handed out.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared(pub(crate) *mut f32);
+pub(crate) struct Shared {
+    start: *mut f32,
+    len: usize,
+}
 
 // SAFETY: every use writes disjoint ranges from different tasks, or only reads.
 unsafe impl Send for Shared {}
@@ -134,24 +163,60 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    /// The pointer `offset` floats further on.
+    /// The floats of a slice that nobody else touches while this is in use.
+    pub(crate) fn new(floats: &mut [f32]) -> Self {
+        Self {
+            start: floats.as_mut_ptr(),
+            len: floats.len(),
+        }
+    }
+
+    /// All of the floats.
+    #[inline(always)]
+    pub(crate) fn all(self) -> *mut f32 {
+        self.start
+    }
+
+    /// `len` floats from `offset` on.
     ///
     /// # Safety
-    /// As for `pointer::add`.
+    /// They must lie within.
     #[inline(always)]
-    pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
-        unsafe { self.0.add(offset) }
+    pub(crate) unsafe fn at(self, offset: usize, len: usize) -> *mut f32 {
+        // SAFETY: the caller's contract.
+        unsafe { self.part(offset, len).start }
+    }
+
+    /// As [`at`](Self::at), still with its length.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(crate) unsafe fn part(self, offset: usize, len: usize) -> Self {
+        debug_assert!(offset <= self.len && len <= self.len - offset);
+        Self {
+            // SAFETY: the caller's contract.
+            start: unsafe { self.start.add(offset) },
+            len,
+        }
     }
 }
 
-/// A pointer to floats that threads only read.
+/// Floats that threads only read. Debug builds check every range that is handed out.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a>(pub(crate) &'a [f32]);
 
 impl Input<'_> {
+    /// All of the floats.
     #[inline(always)]
-    pub(crate) fn at(&self, offset: usize) -> *const f32 {
-        debug_assert!(offset <= self.0.len());
+    pub(crate) fn all(&self) -> *const f32 {
+        self.0.as_ptr()
+    }
+
+    /// `len` floats from `offset` on.
+    #[inline(always)]
+    pub(crate) fn at(&self, offset: usize, len: usize) -> *const f32 {
+        debug_assert!(offset <= self.0.len() && len <= self.0.len() - offset);
         self.0[offset..].as_ptr()
     }
 }
@@ -170,7 +235,10 @@ pub(crate) unsafe fn filled(len: usize, fill: impl FnOnce(Shared)) -> Vec<f32> {
         // SAFETY: the capacity is `len + GUARD`.
         set_mark(unsafe { v.as_mut_ptr().add(len) });
     }
-    fill(Shared(v.as_mut_ptr()));
+    fill(Shared {
+        start: v.as_mut_ptr(),
+        len,
+    });
     #[cfg(debug_assertions)]
     // SAFETY: as above.
     check_mark(unsafe { v.as_ptr().add(len) });

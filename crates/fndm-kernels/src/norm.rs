@@ -315,14 +315,14 @@ impl GroupNorm {
                     let (n, small, big) = self.place(task);
                     norm_group(
                         isa,
-                        x.at(big),
-                        factor.at(small),
-                        offset.at(small),
+                        x.at(big, n * self.pixels),
+                        factor.at(small, n),
+                        offset.at(small, n),
                         n,
                         self.pixels,
                         self.eps,
                         self.activate,
-                        y.at(big),
+                        y.at(big, n * self.pixels),
                     );
                 });
             })
@@ -354,17 +354,17 @@ impl GroupNorm {
                             let (n, small, big) = self.place(task);
                             norm_group_backward(
                                 isa,
-                                x.at(big),
-                                dy.at(big),
-                                factor.at(small),
-                                offset.at(small),
+                                x.at(big, n * self.pixels),
+                                dy.at(big, n * self.pixels),
+                                factor.at(small, n),
+                                offset.at(small, n),
                                 n,
                                 self.pixels,
                                 self.eps,
                                 self.activate,
-                                dx.at(big),
-                                df.at(task * n),
-                                d0.at(task * n),
+                                dx.at(big, n * self.pixels),
+                                df.at(task * n, n),
+                                d0.at(task * n, n),
                             );
                         });
                     });
@@ -473,7 +473,8 @@ impl CustomOp1 for Silu {
             filled(n, |y| {
                 parallel(n.div_ceil(CHUNK), |i| {
                     let at = i * CHUNK;
-                    silu_chunk(isa, x.at(at), CHUNK.min(n - at), y.at(at));
+                    let len = CHUNK.min(n - at);
+                    silu_chunk(isa, x.at(at, len), len, y.at(at, len));
                 });
             })
         };
@@ -494,7 +495,13 @@ impl CustomOp1 for Silu {
                     parallel(n.div_ceil(CHUNK), |i| {
                         let at = i * CHUNK;
                         let len = CHUNK.min(n - at);
-                        silu_chunk_backward(isa, x.at(at), dy.at(at), len, dx.at(at));
+                        silu_chunk_backward(
+                            isa,
+                            x.at(at, len),
+                            dy.at(at, len),
+                            len,
+                            dx.at(at, len),
+                        );
                     });
                 })
             })

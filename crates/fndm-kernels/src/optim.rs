@@ -99,18 +99,15 @@ pub fn adam_step(param: &Var, m: &Var, v: &Var, grad: &Tensor, s: &AdamStep) -> 
                         candle_core::bail!("adam_step: shapes don't fit");
                     }
                     let isa = Isa::current();
-                    let (p, m, v) = (
-                        Shared(p.as_mut_ptr()),
-                        Shared(m.as_mut_ptr()),
-                        Shared(v.as_mut_ptr()),
-                    );
+                    let (p, m, v) = (Shared::new(p), Shared::new(m), Shared::new(v));
                     let g = Input(g);
                     parallel(n.div_ceil(CHUNK), |i| {
                         let at = i * CHUNK;
                         let len = CHUNK.min(n - at);
                         // SAFETY: the chunks are disjoint and within the `n` floats of each.
                         unsafe {
-                            adam_chunk(isa, &c, p.at(at), m.at(at), v.at(at), g.at(at), len);
+                            let (p, m, v) = (p.at(at, len), m.at(at, len), v.at(at, len));
+                            adam_chunk(isa, &c, p, m, v, g.at(at, len), len);
                         }
                     });
                     Ok(())
@@ -182,12 +179,13 @@ pub fn ema_update(ema: &Var, param: &Tensor, decay: f64) -> Result<()> {
             if p.len() != n {
                 candle_core::bail!("ema_update: shapes don't fit");
             }
-            let (isa, e, p) = (Isa::current(), Shared(e.as_mut_ptr()), Input(p));
+            let (isa, e, p) = (Isa::current(), Shared::new(e), Input(p));
             let decay = decay as f32;
             parallel(n.div_ceil(CHUNK), |i| {
                 let at = i * CHUNK;
+                let len = CHUNK.min(n - at);
                 // SAFETY: the chunks are disjoint and within the `n` floats of each.
-                unsafe { ema_chunk(isa, decay, e.at(at), p.at(at), CHUNK.min(n - at)) };
+                unsafe { ema_chunk(isa, decay, e.at(at, len), p.at(at, len), len) };
             });
             Ok(())
         })

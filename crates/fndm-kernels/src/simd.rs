@@ -141,6 +141,16 @@ pub(crate) trait Simd: Copy {
     #[inline(always)]
     unsafe fn prefetch(_p: *const f32) {}
 
+    /// As `store`, past the caches; `p` is a multiple of 64 bytes, and `fence` comes after the last one.
+    #[inline(always)]
+    unsafe fn stream(p: *mut f32, v: Self::V) {
+        unsafe { Self::store(p, v) }
+    }
+
+    /// Makes what was streamed visible to other threads.
+    #[inline(always)]
+    unsafe fn fence() {}
+
     #[inline(always)]
     unsafe fn zero() -> Self::V {
         unsafe { Self::splat(0.) }
@@ -335,6 +345,14 @@ mod x86 {
             _mm512_storeu_ps(p, v);
         }
         #[inline(always)]
+        unsafe fn stream(p: *mut f32, v: __m512) {
+            _mm512_stream_ps(p, v);
+        }
+        #[inline(always)]
+        unsafe fn fence() {
+            _mm_sfence();
+        }
+        #[inline(always)]
         unsafe fn load_first(p: *const f32, n: usize) -> __m512 {
             _mm512_maskz_loadu_ps(Self::mask(n), p)
         }
@@ -506,6 +524,15 @@ mod x86 {
         unsafe fn store(p: *mut f32, v: Pair) {
             _mm256_storeu_ps(p, v.0);
             _mm256_storeu_ps(p.add(8), v.1);
+        }
+        #[inline(always)]
+        unsafe fn stream(p: *mut f32, v: Pair) {
+            _mm256_stream_ps(p, v.0);
+            _mm256_stream_ps(p.add(8), v.1);
+        }
+        #[inline(always)]
+        unsafe fn fence() {
+            _mm_sfence();
         }
         #[inline(always)]
         unsafe fn load_first(p: *const f32, n: usize) -> Pair {

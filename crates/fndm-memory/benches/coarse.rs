@@ -1,4 +1,4 @@
-//! A coarse map for one slice of 256 px beside one evaluation of the UNet, both of the paper's size.
+//! A coarse map for one slice of 256 px beside one evaluation of the `UNet`, both of the paper's size.
 
 use candle_core::{DType, Device, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -17,7 +17,7 @@ fn slices(count: usize) -> Tensor {
         let (image, y, x) = (i >> 16, i >> 8 & 255, i & 255);
         ((image + 1) as f32 * 0.7 + y as f32 / 9.0).sin() * (x as f32 / 7.0).cos()
     };
-    let values: Vec<f32> = (0..count * SEQUENCES << 16).map(value).collect();
+    let values: Vec<f32> = (0..(count * SEQUENCES) << 16).map(value).collect();
     Tensor::from_vec(values, (count, SEQUENCES, 256, 256), &Device::Cpu).expect("slices")
 }
 

@@ -15,7 +15,7 @@ pub enum Channels {
     Colour,
 }
 
-/// An ImageNet backbone as feature extractor: EfficientNet-Lite0, ResNet or `WideResNet`.
+/// An `ImageNet` backbone as feature extractor: EfficientNet-Lite0, `ResNet` or `WideResNet`.
 ///
 /// ```no_run
 /// use candle_core::Device;

@@ -38,6 +38,16 @@
 //! - [`StateDict`], [`Limits`], [`Mismatch`]: checkpoints of safetensors and PyTorch, in and out; [`Guess`]: the config
 //!   of a checkpoint that doesn't bring one.
 //! - [`timestep_embedding`], [`log_softmax`]: the two functions that a trainer needs beside.
+//!
+//! # Files from elsewhere
+//! A `.pt` is a pickle, a program that Python runs. The reader here is a machine for the few operations that a state dict
+//! needs: it calls nothing, and any name but those of tensors is an error. What a file describes, and what that takes in
+//! memory, stays within [`Limits`], whatever the file says of itself. The values of safetensors are read by several
+//! threads straight into the tensors: a mapped file would have to be copied as well, since candle's tensors own their
+//! memory.
+//!
+//! A checkpoint fits its network exactly or is refused, with every difference in one error. One that doesn't bring its
+//! config gets it from the shapes of its tensors, as far as they tell, and [`Guess::undetermined`] names the rest.
 
 mod backbone;
 mod blocks;

@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use fndm_models::{
     Classifier, ClassifierConfig, Error, Guess, Limits, Parameters, StateDict, UNet, UNetConfig,
 };
+use proptest::prelude::*;
 
 fn read(path: &Path) -> StateDict {
     StateDict::read(path, &Limits::default()).unwrap()
@@ -360,5 +361,46 @@ fn half_precision_weights_widen() {
         };
         let (half, wide) = (logits(convert(dtype)), logits(convert(DType::F32)));
         assert_eq!(common::max_diff(&half, &wide), 0.);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever the options, the shapes give them back, or the error says that several configs fit.
+    #[test]
+    fn configs_from_shapes_of_any_unet(
+        mult in prop::collection::vec(1usize..=3, 1..=3),
+        num_res_blocks in 1usize..=3,
+        resample in 0..3,
+        attention in 0usize..8,
+        use_scale_shift_norm: bool,
+        num_classes in prop::option::of(1usize..4),
+        in_channels in 1usize..6,
+        out_channels in 1usize..6,
+    ) {
+        let known = UNetConfig {
+            in_channels,
+            out_channels,
+            num_res_blocks,
+            attention_resolutions: (0..3).filter(|i| attention & (1 << i) != 0).map(|i| 1 << i).collect(),
+            channel_mult: mult.iter().map(|m| *m as f64).collect(),
+            conv_resample: resample != 1,
+            resblock_updown: resample == 2,
+            use_scale_shift_norm,
+            num_classes,
+            ..UNetConfig::default()
+        };
+        let parameters = common::parameters(0);
+        UNet::new(&known, parameters.builder()).unwrap();
+        let state = parameters.state_dict().unwrap();
+        match UNetConfig::guess(&state) {
+            Ok(guess) => {
+                same_but_for("guess", &guess, &known);
+                // And the network of the guess takes the tensors.
+                UNet::from_state_dict(&guess.config, &state, DType::F32, &Device::Cpu).unwrap();
+            }
+            Err(e) => prop_assert!(e.to_string().contains("several configs"), "{}: {:?}", e, known),
+        }
     }
 }

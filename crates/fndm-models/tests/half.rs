@@ -84,7 +84,8 @@ fn batches_of_1_to_64() {
         let n = io["x"].dim(0).unwrap();
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let device = &Device::Cpu;
-            let run: Box<dyn Fn(&Tensor, &Tensor, &Tensor) -> Tensor> = if case.is_unet() {
+            type Run = Box<dyn Fn(&Tensor, &Tensor, &Tensor) -> Tensor>;
+            let run: Run = if case.is_unet() {
                 let net = UNet::from_state_dict(&case.unet_config(), &state, dtype, device);
                 let net = net.unwrap();
                 let labelled = net.config().num_classes.is_some();

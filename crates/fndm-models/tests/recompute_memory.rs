@@ -27,7 +27,7 @@ fn recomputing_blocks_saves_memory() {
         let before = PEAK.current_usage();
         PEAK.reset_peak_usage();
         assert_eq!(run(), parameters.len());
-        (PEAK.peak_usage() - before) as f64 / (1 << 20) as f64
+        (PEAK.peak_usage() - before) as f64 / f64::from(1 << 20)
     };
     let found = |gradients: candle_core::backprop::GradStore| {
         let vars = parameters.iter();

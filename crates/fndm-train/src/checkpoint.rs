@@ -319,7 +319,7 @@ pub(crate) fn check_same(
         lacking(&saved.data, &current.data),
         lacking(&current.data, &saved.data),
     );
-    if !saved.data.ids.is_empty() && !(missing.is_empty() && added.is_empty()) {
+    if !(saved.data.ids.is_empty() || missing.is_empty() && added.is_empty()) {
         return Err(Error::Patients {
             path: path.to_owned(),
             saved: saved.data.ids.len(),

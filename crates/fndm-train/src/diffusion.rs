@@ -213,7 +213,7 @@ impl Trainer for DiffusionTrainer {
                 let pass = |batch, dropout| objective.differentiate(network, batch, dropout);
                 self.base.step(pass)?
             }
-            narrow => self.base.step(|batch, dropout| {
+            narrow @ crate::Compute::Bf16 => self.base.step(|batch, dropout| {
                 // Narrow copies of the weights, through which the gradients reach the weights themselves.
                 let builder = VarBuilder::from_backend(
                     Box::new(parameters.clone()),

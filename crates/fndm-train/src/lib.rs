@@ -47,7 +47,7 @@
 //! - [`StepReport`], [`TimeRange`], [`JsonLines`], [`EventWriter`], [`write_loss_curve`]: what is told about a run.
 //!
 //! # Several processes
-//! With the cargo feature `mpi`, which needs an installed OpenMPI or MPICH, a program that calls
+//! With the cargo feature `mpi`, which needs an installed `OpenMPI` or MPICH, a program that calls
 //! `trainer.in_group(Arc::new(MpiGroup::new()?))` trains data-parallel under `mpirun -n 4` or Slurm's `srun`. The config's
 //! batch is divided among the processes, so the result is that of one process, within rounding. Gradients travel through
 //! the host's memory.

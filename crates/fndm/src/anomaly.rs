@@ -8,18 +8,18 @@
 use fndm_memory::{Edge, gaussian_blur};
 use ndarray::{Array3, ArrayView3, ArrayView4, Axis, Zip};
 
-use crate::{Error, Result, ThresholdScope};
+use crate::{DetectConfig, Error, Result, ThresholdScope};
 
-/// `|input - healthy|` summed over sequences and smoothed: `(N, C, H, W)` twice to `(N, H, W)`.
+/// `|input - healthy|` summed over sequences, smoothed and compressed: `(N, C, H, W)` twice to `(N, H, W)`.
 ///
-/// `smoothing` is the deviation of the Gaussian in pixels, 0 for none.
+/// The settings are `residual_limit`, `smoothing` and `compression` of `config`.
 ///
 /// # Errors
 /// When the shapes differ.
 pub fn anomaly_map(
     input: ArrayView4<'_, f32>,
     healthy: ArrayView4<'_, f32>,
-    smoothing: f64,
+    config: &DetectConfig,
 ) -> Result<Array3<f32>> {
     if input.dim() != healthy.dim() {
         return Err(Error::Input {
@@ -28,9 +28,16 @@ pub fn anomaly_map(
             got: format!("{:?}", healthy.dim()),
         });
     }
-    let mut map = (&input - &healthy).mapv_into(f32::abs).sum_axis(Axis(1));
-    if smoothing > 0. {
-        gaussian_blur(&mut map, smoothing, Edge::Symmetric)?;
+    let limit = config.residual_limit as f32;
+    let mut map = (&input - &healthy)
+        .mapv_into(|difference| difference.abs().min(limit))
+        .sum_axis(Axis(1));
+    if config.smoothing > 0. {
+        gaussian_blur(&mut map, config.smoothing, Edge::Symmetric)?;
+    }
+    if config.compression < 1. {
+        let power = config.compression as f32;
+        map.mapv_inplace(|value| value.max(0.).powf(power));
     }
     Ok(map)
 }
@@ -122,13 +129,32 @@ mod tests {
         healthy
             .slice_mut(s![0, .., 4..8, 5..9])
             .mapv_inplace(|v| v - 0.5);
-        let map = anomaly_map(input.view(), healthy.view(), 0.).unwrap();
+        let plain = DetectConfig {
+            smoothing: 0.,
+            ..DetectConfig::default()
+        };
+        let map = anomaly_map(input.view(), healthy.view(), &plain).unwrap();
         assert!((map[[0, 5, 6]] - 1.5).abs() < 1e-6);
         let inside = Array3::from_elem((2, 16, 16), true);
         let found = threshold(map.view(), inside.view(), ThresholdScope::Slice).unwrap();
         for ((n, y, x), &m) in found.mask.indexed_iter() {
             assert_eq!(m, n == 0 && (4..8).contains(&y) && (5..9).contains(&x));
         }
+    }
+
+    #[test]
+    fn strong_differences_are_limited_and_compressed() {
+        let input = Array4::from_shape_vec((1, 2, 1, 2), vec![0.5f32, 0., 0., 0.1]).unwrap();
+        let healthy = Array4::zeros((1, 2, 1, 2));
+        let config = DetectConfig {
+            smoothing: 0.,
+            residual_limit: 0.25,
+            compression: 0.5,
+            ..DetectConfig::default()
+        };
+        let map = anomaly_map(input.view(), healthy.view(), &config).unwrap();
+        assert!((map[[0, 0, 0]] - 0.5).abs() < 1e-6);
+        assert!((map[[0, 0, 1]] - 0.1f32.sqrt()).abs() < 1e-6);
     }
 
     #[test]

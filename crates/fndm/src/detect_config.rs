@@ -93,6 +93,11 @@ pub struct DetectConfig {
     pub clip_x0: bool,
     /// Deviation in pixels of the Gaussian that smooths the anomaly map; 0 for none.
     pub smoothing: f64,
+    /// The anomaly map is raised to this power, in (0, 1]. Below 1 the strongest differences count less, and Otsu's
+    /// threshold then keeps weaker lesions beside a strong one; the order of the pixels doesn't change.
+    pub compression: f64,
+    /// No difference of one sequence counts more than this, before the sum over sequences; the images are in [-1, 1].
+    pub residual_limit: f64,
     /// The outer pixels of the head that are left out of the anomaly map: scalp and skull differ for many reasons.
     pub head_erosion: usize,
     /// Over what Otsu's threshold is computed.
@@ -122,6 +127,8 @@ impl Default for DetectConfig {
             keep_outside: false,
             clip_x0: true,
             smoothing: 1.,
+            compression: 1.,
+            residual_limit: 2.,
             head_erosion: 3,
             threshold: ThresholdScope::Slice,
             batch: 16,
@@ -176,6 +183,20 @@ impl DetectConfig {
         }
         if !(self.smoothing >= 0. && self.smoothing <= 64.) {
             return Err(Error::option("smoothing", "0 to 64 pixels", self.smoothing));
+        }
+        if !(self.compression > 0. && self.compression <= 1.) {
+            return Err(Error::option(
+                "compression",
+                "above 0, up to 1",
+                self.compression,
+            ));
+        }
+        if !(self.residual_limit > 0. && self.residual_limit <= 2.) {
+            return Err(Error::option(
+                "residual limit",
+                "above 0, up to 2",
+                self.residual_limit,
+            ));
         }
         if self.head_erosion > 256 || self.coarse_dilation > 256 {
             let got = self.head_erosion.max(self.coarse_dilation);
@@ -236,6 +257,14 @@ mod tests {
             },
             DetectConfig {
                 smoothing: f64::NAN,
+                ..ok.clone()
+            },
+            DetectConfig {
+                compression: 0.,
+                ..ok.clone()
+            },
+            DetectConfig {
+                residual_limit: f64::NAN,
                 ..ok.clone()
             },
             DetectConfig {

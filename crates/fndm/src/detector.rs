@@ -237,8 +237,7 @@ impl Detector {
         }
         let views: Vec<_> = healthy.iter().map(|batch| batch.view()).collect();
         let healthy = concatenate(Axis(0), &views).map_err(|e| shape_error(&slices.id, &e))?;
-        let mut anomaly =
-            anomaly::anomaly_map(slices.images.view(), healthy.view(), config.smoothing)?;
+        let mut anomaly = anomaly::anomaly_map(slices.images.view(), healthy.view(), config)?;
         let inner_head = slices.eroded_head(config.head_erosion);
         anomaly::keep_inside(&mut anomaly, &inner_head);
         let found = anomaly::threshold(anomaly.view(), inner_head.view(), config.threshold)?;

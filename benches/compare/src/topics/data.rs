@@ -1,4 +1,4 @@
-//! Reading a NIfTI volume to a float32 array.
+//! Reading a `NIfTI` volume to a float32 array.
 
 use super::Case;
 use anyhow::{Context, Result};

@@ -1,8 +1,15 @@
 //! What is compared: one module a topic, with its peer in `peers/<topic>.py`.
 
+mod classifier_grad;
 mod conv;
+mod data;
 mod memory;
 mod metrics;
+mod ops;
+mod solver;
+mod train_loop;
+mod train_step;
+mod unet;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -20,9 +27,16 @@ type Prepare = fn(&Value) -> Result<Box<dyn Case>>;
 
 /// Every topic, by name.
 const TOPICS: &[(&str, Prepare)] = &[
+    ("classifier_grad", classifier_grad::prepare),
     ("conv", conv::prepare),
+    ("data", data::prepare),
     ("memory", memory::prepare),
     ("metrics", metrics::prepare),
+    ("ops", ops::prepare),
+    ("solver", solver::prepare),
+    ("train_loop", train_loop::prepare),
+    ("train_step", train_step::prepare),
+    ("unet", unet::prepare),
 ];
 
 pub(crate) fn prepare(topic: &str, spec: &Value) -> Result<Box<dyn Case>> {

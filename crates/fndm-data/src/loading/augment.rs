@@ -129,6 +129,51 @@ struct Turn {
     shift: [f32; 2],
 }
 
+/// A place between four pixels.
+#[derive(Debug, Clone, Copy, Default)]
+struct Source {
+    /// Row and column of the upper left one.
+    corner: (isize, isize),
+    /// Whether all four are pixels of the slice.
+    inner: bool,
+    /// Way to the next row and to the next column.
+    part: (f32, f32),
+}
+
+impl Source {
+    fn at((y, x): (f32, f32), (h, w): (usize, usize)) -> Self {
+        let (top, left) = (y.floor(), x.floor());
+        let (i, j) = (top as isize, left as isize);
+        Self {
+            corner: (i, j),
+            inner: i >= 0 && j >= 0 && i + 1 < h as isize && j + 1 < w as isize,
+            part: (y - top, x - left),
+        }
+    }
+
+    /// The value there. Beyond the slice is background.
+    fn pixel(&self, plane: &[i16], (h, w): (usize, usize)) -> f32 {
+        let (i, j) = self.corner;
+        let (s, t) = self.part;
+        let [a, b, c, d] = if self.inner {
+            let start = i as usize * w + j as usize;
+            let near = &plane[start..start + w + 2];
+            [near[0], near[1], near[w], near[w + 1]].map(value)
+        } else {
+            [(i, j), (i, j + 1), (i + 1, j), (i + 1, j + 1)].map(|(i, j)| {
+                let inside = i >= 0 && j >= 0 && i < h as isize && j < w as isize;
+                if inside {
+                    value(plane[i as usize * w + j as usize])
+                } else {
+                    -1.0
+                }
+            })
+        };
+        let (above, below) = (a + t * (b - a), c + t * (d - c));
+        above + s * (below - above)
+    }
+}
+
 impl Move {
     /// Moves a slice of channels (C, H, W). Pixels from beyond the slice are background.
     pub(super) fn images(&self, from: &[i16], (h, w): (usize, usize), to: &mut [f32]) {
@@ -144,38 +189,16 @@ impl Move {
             }
             return;
         };
-        let channel = h * w;
-        let at = |c: usize, y: isize, x: isize| {
-            let inside = y >= 0 && x >= 0 && y < h as isize && x < w as isize;
-            if inside {
-                value(from[c * channel + y as usize * w + x as usize])
-            } else {
-                -1.0
-            }
-        };
+        let mut sources = vec![Source::default(); w];
         for row in 0..h {
-            for column in 0..w {
-                let (y, x) = self.source(turn, (h, w), row, column);
-                let (top, left) = (y.floor(), x.floor());
-                let (s, t) = (y - top, x - left);
-                let (i, j) = (top as isize, left as isize);
-                let place = row * w + column;
-                let inner = i >= 0 && j >= 0 && i + 1 < h as isize && j + 1 < w as isize;
-                if inner {
-                    let corner = i as usize * w + j as usize;
-                    let planes = from.chunks_exact(channel).zip(to.chunks_exact_mut(channel));
-                    for (from, to) in planes {
-                        let [a, b] = [from[corner], from[corner + 1]].map(value);
-                        let [c, d] = [from[corner + w], from[corner + w + 1]].map(value);
-                        let (above, below) = (a + t * (b - a), c + t * (d - c));
-                        to[place] = above + s * (below - above);
-                    }
-                } else {
-                    for (c, to) in to.chunks_exact_mut(channel).enumerate() {
-                        let above = at(c, i, j) + t * (at(c, i, j + 1) - at(c, i, j));
-                        let below = at(c, i + 1, j) + t * (at(c, i + 1, j + 1) - at(c, i + 1, j));
-                        to[place] = above + s * (below - above);
-                    }
+            for (column, source) in sources.iter_mut().enumerate() {
+                *source = Source::at(self.source(turn, (h, w), row, column), (h, w));
+            }
+            let planes = from.chunks_exact(h * w).zip(to.chunks_exact_mut(h * w));
+            for (from, to) in planes {
+                let to = &mut to[row * w..(row + 1) * w];
+                for (to, source) in to.iter_mut().zip(&sources) {
+                    *to = source.pixel(from, (h, w));
                 }
             }
         }

@@ -14,8 +14,11 @@ use crate::{Error, Result};
 /// Bytes that are unpacked at a time, while the piece before is converted. A multiple of every voxel size.
 const PIECE: usize = 1 << 18;
 
-/// Voxels that one thread reads and converts at a time; as bytes and as values they fit a near cache.
-const BLOCK: usize = 1 << 12;
+/// Voxels that are converted at a time: few enough to be made where they are to stay.
+const BLOCK: usize = 64;
+
+/// Bytes that a thread reads of a plain file at a time. They fit a near cache.
+const WINDOW: usize = 1 << 17;
 
 /// Fewer bytes than this are not worth waking other threads for.
 const SMALL: u64 = 1 << 20;
@@ -52,7 +55,15 @@ fn too_large(path: &Path, voxels: u64) -> Error {
     }
 }
 
-/// A plain file: every thread reads blocks from wherever they are in the file.
+/// The stored bytes of some blocks in a row.
+#[derive(Default)]
+struct Window {
+    bytes: Vec<u8>,
+    first: usize,
+    blocks: usize,
+}
+
+/// A plain file: every thread reads from wherever it is in the file.
 fn read_blocks<T: Element>(
     file: &File,
     path: &Path,
@@ -60,12 +71,14 @@ fn read_blocks<T: Element>(
     count: usize,
 ) -> Result<Vec<T>> {
     let convert = Convert::new(header);
-    let width = header.datatype.size();
+    let stride = BLOCK * header.datatype.size();
+    let whole = count / BLOCK;
+    let ahead = WINDOW / stride;
     let failed = OnceLock::new();
     let fetch = |bytes: &mut [u8], block: usize| {
-        let offset = header.vox_offset + (block * BLOCK * width) as u64;
+        let offset = header.vox_offset + (block * stride) as u64;
         if let Err(error) = read_at(file, bytes, offset) {
-            // The first error is told; the values of this block are of no use then.
+            // The first error is told; the values of these blocks are of no use then.
             let _ = failed.set(error);
         }
     };
@@ -73,22 +86,24 @@ fn read_blocks<T: Element>(
     blocks
         .try_reserve_exact(count.div_ceil(BLOCK))
         .map_err(|_| too_large(path, count as u64))?;
-    (0..count / BLOCK)
+    (0..whole)
         .into_par_iter()
-        .with_min_len(16)
-        .map_init(
-            || vec![0u8; BLOCK * width],
-            |bytes, block| {
-                fetch(bytes, block);
-                let mut values = [T::default(); BLOCK];
-                convert.run(bytes, values.as_mut_slice());
-                values
-            },
-        )
+        .with_min_len(2 * ahead)
+        .map_init(Window::default, |window, block| {
+            if !(window.first..window.first + window.blocks).contains(&block) {
+                window.first = block;
+                window.blocks = ahead.min(whole - block);
+                window.bytes.resize(window.blocks * stride, 0);
+                fetch(&mut window.bytes, block);
+            }
+            let start = (block - window.first) * stride;
+            let mut values = [T::default(); BLOCK];
+            convert.run(&window.bytes[start..start + stride], values.as_mut_slice());
+            values
+        })
         .collect_into_vec(&mut blocks);
-    let whole = blocks.len();
     let mut values = blocks.into_flattened();
-    let mut rest = vec![0u8; (count % BLOCK) * width];
+    let mut rest = vec![0u8; (count % BLOCK) * header.datatype.size()];
     if !rest.is_empty() {
         fetch(&mut rest, whole);
     }

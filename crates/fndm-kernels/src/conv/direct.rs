@@ -18,33 +18,40 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// From `(co, ci, k, k)`; with `transposed`, inputs and outputs change places (the taps stay).
+    /// From `(co, ci, k, k)`; with `transposed`, inputs and outputs change places (the taps stay). `keep`: they will
+    /// stay in memory.
     pub(crate) fn pack(
         isa: Isa,
         w: &[f32],
         (co, ci, k): (usize, usize, usize),
         transposed: bool,
+        keep: bool,
     ) -> Self {
         let taps = k * k;
         assert_eq!(w.len(), co * ci * taps);
         let (inputs, outputs) = if transposed { (co, ci) } else { (ci, co) };
         let blocks = outputs.div_ceil(16);
-        let data = Scratch::new(taps * inputs * blocks * 16);
-        let (u, w) = (data.ptr(), Input(w));
+        let len = taps * inputs * blocks * 16;
+        let data = if keep {
+            Scratch::to_keep(len)
+        } else {
+            Scratch::new(len)
+        };
+        let (u, w) = (data.shared(), Input(w));
         parallel(blocks, |block| {
             let tmp = Scratch::new(ci.max(2) * taps * 16);
             // SAFETY: each block writes its own 16 lanes of `u`, which holds every block.
             unsafe {
                 pack_block(
                     isa,
-                    w.at(0),
+                    w.all(),
                     co,
                     ci,
                     taps,
                     transposed,
                     block,
-                    tmp.ptr().0,
-                    u.at(0),
+                    tmp.ptr(),
+                    u.all(),
                 );
             };
         });
@@ -271,6 +278,7 @@ kernel! {
                     S::store(q, S::add(S::load(q), bv));
                 }
             }
+            debug_assert!(image < plan.batch && c0 + lanes <= oc && top * ow + pixels <= oh * ow);
             let dst = out.add((image * oc + c0) * oh * ow + top * ow);
             from_lanes::<S>(tmp.add(16 * sub), 32, dst, oh * ow, lanes, pixels);
         }
@@ -295,7 +303,7 @@ fn run(isa: Isa, plan: &Plan, src: &[f32], weights: &Weights, bias: Option<&[f32
     let strip = (STRIP / ((w + 2) * cp * stride)).clamp(1, grid_rows.max(1));
     let strips = grid_rows.div_ceil(strip);
     let chunks = oc.div_ceil(32);
-    let (src, bias, u) = (Input(src), bias.map(Input), weights.data.ptr());
+    let (src, bias, u) = (Input(src), bias.map(Input), weights.data.shared());
     // SAFETY: image, strip and chunk of channels name a range of the output that one task writes in full.
     unsafe {
         filled(plan.batch * oc * oh * ow, |out| {
@@ -305,11 +313,13 @@ fn run(isa: Isa, plan: &Plan, src: &[f32], weights: &Weights, bias: Option<&[f32
                 let (first, last) = (s * strip, ((s + 1) * strip).min(grid_rows));
                 let buf = Scratch::new((strip * stride + 3) * (w + 2) * cp);
                 let tmp = Scratch::new(strip * step * ow * 32);
-                let bias = bias.as_ref().map_or(std::ptr::null(), |b| b.at(0));
+                let bias = bias
+                    .as_ref()
+                    .map_or(std::ptr::null(), super::super::memory::Input::all);
                 run_task(
                     isa,
-                    src.at(0),
-                    u.at(0),
+                    src.all(),
+                    u.all(),
                     bias,
                     bias_step,
                     plan,
@@ -317,9 +327,9 @@ fn run(isa: Isa, plan: &Plan, src: &[f32], weights: &Weights, bias: Option<&[f32
                     32 * chunk,
                     first,
                     last,
-                    buf.ptr().0,
-                    tmp.ptr().0,
-                    out.at(0),
+                    buf.ptr(),
+                    tmp.ptr(),
+                    out.all(),
                 );
             });
         })
@@ -343,31 +353,35 @@ pub(crate) fn input_gradient(isa: Isa, shape: &Shape, dy: &[f32], weights: &Weig
 }
 
 kernel! {
-    /// Adds the products of images `first..last` to `dw`, `[tap][co][cip]`.
+    /// Sums of the products of images `first..last` for output channels `o..last_o`, to `dw`, `[tap][co][cip]`.
     unsafe fn weight_task[S](
-        x: *const f32, dy: *const f32, s: &Shape, first: usize, last: usize, strip: usize,
+        x: *const f32, dy: *const f32, s: &Shape, first: usize, last: usize, o: usize, last_o: usize, strip: usize,
         xb: *mut f32, yb: *mut f32, dw: *mut f32,
     ) {
-        let (cip, cop) = (s.ci.next_multiple_of(16), s.co.next_multiple_of(16));
+        let (cip, co) = (s.ci.next_multiple_of(16), last_o - o);
+        let cop = co.next_multiple_of(16);
         let (oh, ow) = (s.oh(), s.ow());
-        clear::<S>(dw, s.k * s.k * s.co * cip / 16);
+        for tap in 0..s.k * s.k {
+            clear::<S>(dw.add((tap * s.co + o) * cip), co * cip / 16);
+        }
         let line = (s.w + 2) * cip;
         let d = 1 - s.k / 2;
+        debug_assert!(last <= s.batch && last_o <= s.co);
         for image in first..last {
             let mut y0 = 0;
             while y0 < oh {
                 let rows = strip.min(oh - y0);
                 let xi = x.add(image * s.ci * s.h * s.w);
-                let yi = dy.add(image * s.co * oh * ow);
+                let yi = dy.add((image * s.co + o) * oh * ow);
                 let copied = (rows - 1) * s.stride + 3;
                 channel_last::<S>(xi, (s.ci, s.h, s.w), y0 * s.stride, copied, 1, cip, xb);
-                channel_last::<S>(yi, (s.co, oh, ow), y0, rows, 0, cop, yb);
+                channel_last::<S>(yi, (co, oh, ow), y0, rows, 0, cop, yb);
                 for ky in 0..s.k {
                     for kx in 0..s.k {
                         outer_rows::<S>(
-                            s.co, cip, (rows, ow), yb, (ow * cop, cop),
+                            co, cip, (rows, ow), yb, (ow * cop, cop),
                             xb.add((ky + d) * line + (kx + d) * cip), (s.stride * line, s.stride * cip),
-                            dw.add((ky * s.k + kx) * s.co * cip), cip,
+                            dw.add(((ky * s.k + kx) * s.co + o) * cip), cip,
                         );
                     }
                 }
@@ -403,33 +417,42 @@ kernel! {
 pub(crate) fn weight_gradient(isa: Isa, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
     assert_eq!(x.len(), s.batch * s.ci * s.h * s.w);
     assert_eq!(dy.len(), s.batch * s.co * s.oh() * s.ow());
-    let (cip, cop) = (s.ci.next_multiple_of(16), s.co.next_multiple_of(16));
+    let cip = s.ci.next_multiple_of(16);
     let part = s.k * s.k * s.co * cip;
     // The parts depend on the shape alone, and so does the order of the sum.
     let most = ((16 << 20) / (4 * part)).clamp(2, 8);
     let per_part = s.batch.div_ceil(most);
     let parts = s.batch.div_ceil(per_part);
+    // Few parts: the output channels are split as well, and each group copies the input for itself.
+    let groups = (2 * rayon::current_num_threads())
+        .div_ceil(parts)
+        .min(s.co.div_ceil(32));
+    let per_group = s.co.div_ceil(groups).next_multiple_of(16);
+    let groups = s.co.div_ceil(per_group);
     let strip = (STRIP / ((s.w + 2) * cip * s.stride)).clamp(1, s.oh().max(1));
     let sums = Scratch::new(parts * part);
-    let partial = sums.ptr();
+    let partial = sums.shared();
     let (x, dy) = (Input(x), Input(dy));
-    parallel(parts, |i| {
+    parallel(parts * groups, |i| {
+        let (i, o) = (i / groups, i % groups * per_group);
         let xb = Scratch::new((strip * s.stride + 3) * (s.w + 2) * cip);
-        let yb = Scratch::new(strip * s.ow() * cop);
+        let yb = Scratch::new(strip * s.ow() * per_group);
         let last = ((i + 1) * per_part).min(s.batch);
-        // SAFETY: each part sums into its own range; the scratch holds the strips.
+        // SAFETY: part and group name sums that one task writes; the scratch holds the strips.
         unsafe {
             weight_task(
                 isa,
-                x.at(0),
-                dy.at(0),
+                x.all(),
+                dy.all(),
                 s,
                 i * per_part,
                 last,
+                o,
+                (o + per_group).min(s.co),
                 strip,
-                xb.ptr().0,
-                yb.ptr().0,
-                partial.at(i * part),
+                xb.ptr(),
+                yb.ptr(),
+                partial.at(i * part, part),
             );
         }
     });
@@ -437,7 +460,7 @@ pub(crate) fn weight_gradient(isa: Isa, s: &Shape, x: &[f32], dy: &[f32]) -> Vec
     unsafe {
         filled(s.co * s.ci * s.k * s.k, |dw| {
             parallel(s.co, |o| {
-                weight_finish(isa, partial.at(0), parts, part, s, o, dw.at(0));
+                weight_finish(isa, partial.all(), parts, part, s, o, dw.all());
             });
         })
     }

@@ -44,14 +44,26 @@ impl Shape {
     }
 
     /// Whether F(4x4) pays: enough tiles for its products, and not too many pixels past the edge.
-    fn winograd(&self, exact: bool) -> bool {
+    fn winograd(&self) -> bool {
         let tiles = self.batch * self.h.div_ceil(4) * self.w.div_ceil(4);
-        !exact
-            && self.k == 3
+        self.k == 3
             && self.stride == 1
             && tiles >= 16
             && tiles * 16 <= 2 * self.batch * self.h * self.w
     }
+}
+
+/// How a convolution is computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// By the shape: Winograd F(4x4, 3x3) where there are enough pixels, else as [`Algorithm::Direct`].
+    #[default]
+    Auto,
+    /// Winograd F(4x4, 3x3) whatever the size; 3x3 at stride 1 alone has it.
+    Winograd,
+    /// Sums as they are defined; a matrix product for 1x1.
+    Direct,
 }
 
 /// Weights packed once, for each use that has come up.
@@ -87,6 +99,7 @@ pub struct Conv2d {
     weight: Tensor,
     bias: Option<Tensor>,
     stride: usize,
+    algorithm: Algorithm,
     packed: Arc<Packed>,
 }
 
@@ -111,8 +124,25 @@ impl Conv2d {
             weight,
             bias,
             stride,
+            algorithm: Algorithm::Auto,
             packed: Arc::default(),
         })
+    }
+
+    /// The same convolution by this algorithm. [`Precision::Exact`](crate::Precision::Exact) still rules Winograd out.
+    ///
+    /// # Errors
+    /// When the kernel or the stride has no such algorithm.
+    pub fn with_algorithm(mut self, algorithm: Algorithm) -> Result<Self> {
+        let k = self.weight.dim(2)?;
+        if algorithm == Algorithm::Winograd && (k != 3 || self.stride != 1) {
+            candle_core::bail!(
+                "conv2d: expected a 3x3 kernel at stride 1 for Winograd, got {k}x{k} and {}",
+                self.stride
+            );
+        }
+        self.algorithm = algorithm;
+        Ok(self)
     }
 
     /// The weight, `(O, I, k, k)`.
@@ -196,17 +226,23 @@ impl Conv2d {
             };
             return plain::conv2d(&x, &self.weight, bias, self.stride);
         }
+        let shape = Shape {
+            batch,
+            ci,
+            co,
+            h,
+            w,
+            k,
+            stride: self.stride,
+        };
         let op = ConvOp {
-            shape: Shape {
-                batch,
-                ci,
-                co,
-                h,
-                w,
-                k,
-                stride: self.stride,
-            },
-            exact: exact(),
+            shape,
+            winograd: !exact()
+                && match self.algorithm {
+                    Algorithm::Auto => shape.winograd(),
+                    Algorithm::Winograd => true,
+                    Algorithm::Direct => false,
+                },
             up,
             packed: (!self.weight.track_op()).then(|| self.packed.clone()),
         };
@@ -221,7 +257,7 @@ impl Conv2d {
 #[derive(Debug, Clone)]
 struct ConvOp {
     shape: Shape,
-    exact: bool,
+    winograd: bool,
     /// The input is upsampled first; `shape` is that of the larger image.
     up: bool,
     /// Absent for weights that may change.
@@ -237,7 +273,8 @@ impl ConvOp {
         f: impl FnOnce(&winograd::Weights) -> R,
     ) -> R {
         let s = &self.shape;
-        let pack = || winograd::Weights::pack(isa, w, s.co, s.ci, transposed);
+        let keep = self.packed.is_some();
+        let pack = || winograd::Weights::pack(isa, w, (s.co, s.ci), transposed, keep);
         match &self.packed {
             Some(p) => f(p.winograd[usize::from(transposed)].get_or_init(pack)),
             None => f(&pack()),
@@ -252,7 +289,8 @@ impl ConvOp {
         f: impl FnOnce(&direct::Weights) -> R,
     ) -> R {
         let s = &self.shape;
-        let pack = || direct::Weights::pack(isa, w, (s.co, s.ci, s.k), transposed);
+        let keep = self.packed.is_some();
+        let pack = || direct::Weights::pack(isa, w, (s.co, s.ci, s.k), transposed, keep);
         match &self.packed {
             Some(p) => f(p.direct[usize::from(transposed)].get_or_init(pack)),
             None => f(&pack()),
@@ -275,7 +313,7 @@ impl ConvOp {
         bias: Option<&[f32]>,
     ) -> (CpuStorage, candle_core::Shape) {
         let (isa, s) = (Isa::current(), &self.shape);
-        let y = if s.winograd(self.exact) {
+        let y = if self.winograd {
             let resampling = if self.up {
                 Resampling::UpBefore
             } else {
@@ -295,7 +333,7 @@ impl ConvOp {
 
     fn input_gradient(&self, w: &[f32], dy: &[f32]) -> Vec<f32> {
         let (isa, s) = (Isa::current(), &self.shape);
-        if s.winograd(self.exact) {
+        if self.winograd {
             let turned = Shape {
                 ci: s.co,
                 co: s.ci,
@@ -323,7 +361,7 @@ impl ConvOp {
 
     fn weight_gradient(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
         let (isa, s) = (Isa::current(), &self.shape);
-        if s.winograd(self.exact) {
+        if self.winograd {
             winograd::weight_gradient(isa, s, x, dy, self.up)
         } else {
             direct::weight_gradient(isa, s, &self.at_full_size(x), dy)
@@ -451,7 +489,8 @@ fn channel_sums(isa: Isa, x: &[f32], batch: usize, c: usize, n: usize) -> Vec<f3
     unsafe {
         filled(c, |out| {
             parallel(c, |i| {
-                channel_sum(isa, x.at(i * n), batch, c * n, n, out.at(i));
+                let x = x.at(i * n, ((batch - 1) * c + 1) * n);
+                channel_sum(isa, x, batch, c * n, n, out.at(i, 1));
             });
         })
     }

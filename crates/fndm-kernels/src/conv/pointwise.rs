@@ -100,18 +100,18 @@ fn run(isa: Isa, s: Sizes, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f3
                 let tail = Scratch::new(s.rows * 32);
                 let bias = bias
                     .as_ref()
-                    .map_or(std::ptr::null(), |b| b.at(image * bias_step));
+                    .map_or(std::ptr::null(), |b| b.at(image * bias_step, s.rows));
                 task(
                     isa,
-                    x.at(image * s.k * s.pixels),
-                    w.at(0),
+                    x.at(image * s.k * s.pixels, s.k * s.pixels),
+                    w.all(),
                     bias,
                     s,
                     first,
                     s.panel.min(s.pixels - first),
-                    panel.ptr().0,
-                    tail.ptr().0,
-                    out.at(image * s.rows * s.pixels),
+                    panel.ptr(),
+                    tail.ptr(),
+                    out.at(image * s.rows * s.pixels, s.rows * s.pixels),
                 );
             });
         })
@@ -142,8 +142,8 @@ pub(crate) fn input_gradient(isa: Isa, s: &Shape, dy: &[f32], w: &[f32]) -> Vec<
     let turned = Scratch::new(s.ci * cop);
     // SAFETY: `turned` holds `ci` rows of `cop` floats, which `transpose` writes and no one else sees.
     let turned_weights = unsafe {
-        transpose(isa, Input(w).at(0), s.co, s.ci, turned.ptr().0, cop);
-        std::slice::from_raw_parts(turned.ptr().0, s.ci * cop)
+        transpose(isa, Input(w).all(), s.co, s.ci, turned.ptr(), cop);
+        std::slice::from_raw_parts(turned.ptr(), s.ci * cop)
     };
     let sizes = Sizes::new(s.batch, s.co, s.ci, s.h * s.w, cop);
     run(isa, sizes, dy, turned_weights, None)

@@ -1,0 +1,388 @@
+//! Winograd F(4x4, 3x3): 3x3 convolution of stride 1 and padding 1 with a quarter of the multiplications.
+//!
+//! Every 4x4 block of the output (a tile) comes from a 6x6 block of the input:
+//! `Y = A^T [ sum over channels (G w G^T) . (B^T x B) ] A`, see Lavin and Gray, "Fast algorithms for convolutional neural
+//! networks" (2016). The 36 products over channels are matrix products. Lanes are channels throughout, so that any
+//! height and width fits; tiles past the edge are computed on zeros and not stored.
+//!
+//! An image that was upsampled to twice its size needs no more than 25 of the 36 products: the 6x6 block repeats the
+//! pixels of a 4x4 block, and the points at -1 then see nothing. The same holds for its gradient, where the four
+//! pixels of one are summed.
+
+mod points;
+mod rows;
+mod weight;
+
+use super::Shape;
+use crate::memory::{Input, Scratch, filled, parallel};
+use crate::simd::{Isa, Simd, kernel};
+use crate::tile::{clear, from_lanes, product_rows, to_lanes};
+use points::{KEPT, POINTS, kernel_points, output_from_points, summed_from_points};
+use rows::{input_row, upsampled_row};
+pub(super) use weight::weight_gradient;
+
+/// Tiles in a task, about: enough to keep the weights of a step in the nearest cache.
+const TILES: usize = 32;
+
+/// Sizes of one convolution in tiles.
+#[derive(Clone, Copy)]
+struct Tiles {
+    batch: usize,
+    /// Input and output channels, and both rounded up to whole vectors.
+    ci: usize,
+    co: usize,
+    cip: usize,
+    cop: usize,
+    h: usize,
+    w: usize,
+    /// Tiles down and across an image.
+    th: usize,
+    tw: usize,
+    /// Tile rows in a task.
+    rows: usize,
+    /// The input is given at half of `h` and `w`, and each of its pixels stands for four.
+    up: bool,
+    /// Each 2x2 block of the output is summed to one pixel.
+    down: bool,
+}
+
+impl Tiles {
+    fn new(s: &Shape) -> Self {
+        let (th, tw) = (s.h.div_ceil(4), s.w.div_ceil(4));
+        Self {
+            batch: s.batch,
+            ci: s.ci,
+            co: s.co,
+            cip: s.ci.next_multiple_of(16),
+            cop: s.co.next_multiple_of(16),
+            h: s.h,
+            w: s.w,
+            th,
+            tw,
+            rows: TILES.div_ceil(tw),
+            up: false,
+            down: false,
+        }
+    }
+
+    /// Pixels of an input image as it is given, and of an output image as it is stored.
+    fn pixels(&self) -> (usize, usize) {
+        let all = self.h * self.w;
+        let of = |quarter: bool| if quarter { all / 4 } else { all };
+        (of(self.up), of(self.down))
+    }
+
+    /// The points whose products aren't zero or unused.
+    fn points(&self) -> impl Iterator<Item = usize> + use<> {
+        let all = !(self.up || self.down);
+        (0..POINTS).filter(move |p| all || (p / 6 != 2 && p % 6 != 2))
+    }
+
+    fn all_rows(&self) -> usize {
+        self.batch * self.th
+    }
+
+    fn tasks(&self) -> usize {
+        self.all_rows().div_ceil(self.rows)
+    }
+}
+
+/// The weights of [`forward`], transformed: `[36][chunk of 32 outputs][input][output in chunk]`.
+pub(crate) struct Weights {
+    data: Scratch,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Weights {
+    /// From `(co, ci, 3, 3)`. With `transposed` the weights of the input gradient: inputs and outputs change places
+    /// and the kernel is turned by half a turn. `keep`: they will stay in memory.
+    pub(crate) fn pack(
+        isa: Isa,
+        w: &[f32],
+        (co, ci): (usize, usize),
+        transposed: bool,
+        keep: bool,
+    ) -> Self {
+        assert_eq!(w.len(), co * ci * 9);
+        let (inputs, outputs) = if transposed { (co, ci) } else { (ci, co) };
+        let blocks = outputs.div_ceil(16);
+        let len = POINTS * inputs * blocks * 16;
+        let data = if keep {
+            Scratch::to_keep(len)
+        } else {
+            Scratch::new(len)
+        };
+        let (u, w) = (data.shared(), Input(w));
+        parallel(blocks, |block| {
+            let tmp = Scratch::new(ci.max(2) * 9 * 16);
+            // SAFETY: each block writes its own 16 lanes of `u`, which holds every block.
+            unsafe {
+                pack_block(isa, w.all(), co, ci, transposed, block, tmp.ptr(), u.all());
+            };
+        });
+        Self {
+            data,
+            inputs,
+            outputs,
+        }
+    }
+}
+
+/// Width and place of the chunk that holds 16-lane block `block`, in one of the 36 planes.
+#[inline(always)]
+fn chunk_of(block: usize, blocks: usize, k: usize) -> (usize, usize) {
+    let chunk = block / 2;
+    let width = if blocks - 2 * chunk >= 2 { 32 } else { 16 };
+    (width, 32 * chunk * k + 16 * (block % 2))
+}
+
+kernel! {
+    unsafe fn pack_block[S](
+        w: *const f32, co: usize, ci: usize, transposed: bool, block: usize, tmp: *mut f32, u: *mut f32,
+    ) {
+        let (k, outputs) = if transposed { (co, ci) } else { (ci, co) };
+        let blocks = outputs.div_ceil(16);
+        let rows = (outputs - 16 * block).min(16);
+        let plane = k * blocks * 16;
+        let (width, place) = chunk_of(block, blocks, k);
+        if !transposed {
+            to_lanes::<S>(w.add(block * 16 * ci * 9), ci * 9, rows, ci * 9, tmp, 16);
+        }
+        for c in 0..k {
+            let mut g = [S::zero(); 9];
+            if transposed {
+                to_lanes::<S>(w.add((c * ci + block * 16) * 9), 9, rows, 9, tmp, 16);
+                for i in 0..9 {
+                    g[i] = S::load(tmp.add(16 * (8 - i)));
+                }
+            } else {
+                for i in 0..9 {
+                    g[i] = S::load(tmp.add(16 * (9 * c + i)));
+                }
+            }
+            let mut t = [[S::zero(); 3]; 6];
+            for j in 0..3 {
+                let r = kernel_points::<S>([g[j], g[3 + j], g[6 + j]]);
+                for i in 0..6 {
+                    t[i][j] = r[i];
+                }
+            }
+            for i in 0..6 {
+                let r = kernel_points::<S>(t[i]);
+                for j in 0..6 {
+                    S::store(u.add((6 * i + j) * plane + place + c * width), r[j]);
+                }
+            }
+        }
+    }
+}
+
+/// One tile of 4x4 pixels from its products, plus `bias`, to rows of `line` floats.
+#[inline(always)]
+unsafe fn output_tile<S: Simd>(
+    src: *const f32,
+    plane: usize,
+    bias: S::V,
+    dst: *mut f32,
+    line: usize,
+) {
+    unsafe {
+        let mut t = [[S::zero(); 6]; 4];
+        for j in 0..6 {
+            let mut col = [S::zero(); 6];
+            for i in 0..6 {
+                col[i] = S::load(src.add((6 * i + j) * plane));
+            }
+            let r = output_from_points::<S>(col);
+            for i in 0..4 {
+                t[i][j] = r[i];
+            }
+        }
+        for i in 0..4 {
+            let r = output_from_points::<S>(t[i]);
+            for j in 0..4 {
+                S::store(dst.add(i * line + j * 16), S::add(r[j], bias));
+            }
+        }
+    }
+}
+
+/// As [`output_tile`], with each 2x2 block summed.
+#[inline(always)]
+unsafe fn summed_tile<S: Simd>(src: *const f32, plane: usize, dst: *mut f32, line: usize) {
+    unsafe {
+        let mut t = [[S::zero(); 6]; 2];
+        for j in KEPT {
+            let mut col = [S::zero(); 6];
+            for i in KEPT {
+                col[i] = S::load(src.add((6 * i + j) * plane));
+            }
+            let r = summed_from_points::<S>(col);
+            for i in 0..2 {
+                t[i][j] = r[i];
+            }
+        }
+        for i in 0..2 {
+            let r = summed_from_points::<S>(t[i]);
+            for j in 0..2 {
+                S::store(dst.add(i * line + j * 16), r[j]);
+            }
+        }
+    }
+}
+
+kernel! {
+    /// Output rows of one task, for output channels `o..last`. `v`: `36 * (tiles * cip + 16)`, `m`: `36 * (tiles * 32 + 16)`,
+    /// `buf`: `6 * (4 tw + 2) * 16` floats.
+    unsafe fn forward_task[S](
+        x: *const f32, u: *const f32, bias: *const f32, bias_step: usize, s: &Tiles, task: usize, o: usize, last: usize,
+        v: *mut f32, m: *mut f32, buf: *mut f32, out: *mut f32,
+    ) {
+        let s = *s;
+        let first = task * s.rows;
+        let rows = s.rows.min(s.all_rows() - first);
+        let tiles = rows * s.tw;
+        let vplane = tiles * s.cip + 16;
+        let mplane = tiles * 32 + 16;
+        let uplane = s.ci * s.cop;
+        let (pixels_in, pixels) = s.pixels();
+        for row in 0..rows {
+            let (b, ty) = ((first + row) / s.th, (first + row) % s.th);
+            debug_assert!(b < s.batch && ty < s.th);
+            let image = x.add(b * s.ci * pixels_in);
+            let dst = v.add(row * s.tw * s.cip);
+            let size = (s.ci, s.cip, s.h, s.w);
+            if s.up {
+                upsampled_row::<S>(image, size, ty, s.tw, buf, dst, vplane);
+            } else {
+                input_row::<S>(image, size, ty, s.tw, buf, dst, vplane);
+            }
+        }
+        if s.up {
+            for i in 0..6 {
+                clear::<S>(m.add((12 + i) * mplane), tiles * 2);
+                clear::<S>(m.add((6 * i + 2) * mplane), tiles * 2);
+            }
+        }
+        let mut o = o;
+        while o < last {
+            let width = (s.cop - o).min(32);
+            for p in s.points() {
+                let (vp, mp) = (v.add(p * vplane), m.add(p * mplane));
+                product_rows::<S>(
+                    tiles, width, |r| vp.add(r * s.cip), &[(0, 0)], s.ci,
+                    u.add(p * uplane + o * s.ci), width, |r| mp.add(r * 32), false,
+                );
+            }
+            for sub in 0..width / 16 {
+                let c0 = o + 16 * sub;
+                if c0 >= s.co {
+                    continue;
+                }
+                let lanes = (s.co - c0).min(16);
+                for row in 0..rows {
+                    let (b, ty) = ((first + row) / s.th, (first + row) % s.th);
+                    let bv = if bias.is_null() { S::zero() } else { S::load_first(bias.add(b * bias_step + c0), lanes) };
+                    // Stored rows and columns of a tile.
+                    let (n, rows_out, cols_out) = if s.down { (2, s.h / 2, s.w / 2) } else { (4, s.h, s.w) };
+                    let line = n * s.tw * 16;
+                    for tx in 0..s.tw {
+                        let src = m.add((row * s.tw + tx) * 32 + 16 * sub);
+                        let dst = buf.add(n * tx * 16);
+                        if s.down {
+                            summed_tile::<S>(src, mplane, dst, line);
+                        } else {
+                            output_tile::<S>(src, mplane, bv, dst, line);
+                        }
+                    }
+                    debug_assert!(b < s.batch && c0 + lanes <= s.co && rows_out * cols_out == pixels);
+                    for i in 0..(rows_out - n * ty).min(n) {
+                        let dst = out.add((b * s.co + c0) * pixels + (n * ty + i) * cols_out);
+                        from_lanes::<S>(buf.add(i * line), 16, dst, pixels, lanes, cols_out);
+                    }
+                }
+            }
+            o += width;
+        }
+    }
+}
+
+/// What else happens to the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resampling {
+    None,
+    /// The input is upsampled to twice its size first.
+    UpBefore,
+    /// Each 2x2 block of the output is summed: the gradient of `UpBefore`. Takes no bias.
+    SumAfter,
+}
+
+/// `(B, O, H, W)` from `(B, I, H, W)`, where H and W are those of `shape`; half of them on the small side of a
+/// resampling.
+pub(crate) fn forward(
+    isa: Isa,
+    shape: &Shape,
+    x: &[f32],
+    weights: &Weights,
+    bias: Option<&[f32]>,
+    resampling: Resampling,
+) -> Vec<f32> {
+    let s = Tiles {
+        up: resampling == Resampling::UpBefore,
+        down: resampling == Resampling::SumAfter,
+        ..Tiles::new(shape)
+    };
+    assert!(resampling == Resampling::None || s.h.is_multiple_of(2) && s.w.is_multiple_of(2));
+    assert!(!s.down || bias.is_none());
+    let (pixels_in, pixels_out) = s.pixels();
+    assert_eq!(x.len(), s.batch * s.ci * pixels_in);
+    assert_eq!((weights.inputs, weights.outputs), (s.ci, s.co));
+    assert!(bias.is_none_or(|b| b.len() == s.co || b.len() == s.batch * s.co));
+    let bias_step = if bias.is_some_and(|b| b.len() > s.co) {
+        s.co
+    } else {
+        0
+    };
+    // Few tasks: the output channels are split as well, and each part transforms the input for itself. No sum depends
+    // on it.
+    let chunks = s.cop.div_ceil(32);
+    let wanted = 2 * rayon::current_num_threads();
+    let groups = wanted.div_ceil(s.tasks()).min(chunks);
+    let per_group = 32 * chunks.div_ceil(groups);
+    let groups = s.cop.div_ceil(per_group);
+    let x = Input(x);
+    let u = weights.data.shared();
+    let bias = bias.map(Input);
+    // SAFETY: the tasks cover every tile row once, a task writes the pixels of its rows for every channel, and the
+    // scratch is of the sizes that the kernel states.
+    unsafe {
+        filled(s.batch * s.co * pixels_out, |out| {
+            parallel(s.tasks() * groups, |i| {
+                let (task, o) = (i / groups, i % groups * per_group);
+                let tiles = s.rows * s.tw;
+                let v = Scratch::new(POINTS * (tiles * s.cip + 16));
+                let m = Scratch::new(POINTS * (tiles * 32 + 16));
+                let buf = Scratch::new(6 * (4 * s.tw + 2) * 16);
+                let bias = bias
+                    .as_ref()
+                    .map_or(std::ptr::null(), super::super::memory::Input::all);
+                forward_task(
+                    isa,
+                    x.all(),
+                    u.all(),
+                    bias,
+                    bias_step,
+                    &s,
+                    task,
+                    o,
+                    (o + per_group).min(s.cop),
+                    v.ptr(),
+                    m.ptr(),
+                    buf.ptr(),
+                    out.all(),
+                );
+            });
+        })
+    }
+}
