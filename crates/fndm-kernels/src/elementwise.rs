@@ -77,19 +77,38 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 kernel! {
     unsafe fn combine_chunk[S](inputs: &[(f32, *const f32)], n: usize, out: *mut f32, stream: bool) {
+        const ROW: usize = 4 * 16;
+        let (c, x) = inputs[0];
         let mut i = 0;
+        // Whole vectors without a mask: masked loads halve the rate of an AMD processor.
+        while i + ROW <= n {
+            let first = S::splat(c);
+            let mut acc = [S::zero(); 4];
+            for (k, acc) in acc.iter_mut().enumerate() {
+                *acc = S::mul(first, S::load(x.add(i + 16 * k)));
+            }
+            for &(c, x) in &inputs[1..] {
+                let c = S::splat(c);
+                for (k, acc) in acc.iter_mut().enumerate() {
+                    *acc = S::fma(c, S::load(x.add(i + 16 * k)), *acc);
+                }
+            }
+            for (k, acc) in acc.iter().enumerate() {
+                if stream {
+                    S::stream(out.add(i + 16 * k), *acc);
+                } else {
+                    S::store(out.add(i + 16 * k), *acc);
+                }
+            }
+            i += ROW;
+        }
         while i < n {
             let m = (n - i).min(16);
-            let (c, x) = inputs[0];
             let mut acc = S::mul(S::splat(c), S::load_first(x.add(i), m));
             for &(c, x) in &inputs[1..] {
                 acc = S::fma(S::splat(c), S::load_first(x.add(i), m), acc);
             }
-            if stream && m == 16 {
-                S::stream(out.add(i), acc);
-            } else {
-                S::store_first(out.add(i), acc, m);
-            }
+            S::store_first(out.add(i), acc, m);
             i += 16;
         }
         if stream {
