@@ -32,7 +32,7 @@ pub enum ImageScore {
     },
 }
 
-/// Everything that makes a [`MemoryBank`].
+/// Everything that makes a [`MemoryBank`](crate::MemoryBank).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MemoryConfig {
@@ -40,7 +40,7 @@ pub struct MemoryConfig {
     pub patch: PatchFeatures,
     /// Whether every channel is brought to mean 0 and deviation 1 over healthy images first.
     pub standardise: bool,
-    /// How many images, evenly spread, [`MemoryBank::build`] takes means and deviations from.
+    /// How many images, evenly spread, [`MemoryBank::build`](crate::MemoryBank::build) takes means and deviations from.
     pub standardise_images: usize,
     /// Weight of the patch's place. Two values are added to its features: x and y in [-1, 1], times this, times the root of the dimension. 0 adds none.
     pub position_weight: f64,

@@ -62,7 +62,7 @@ impl MemoryBank {
     /// The scores `(B)` of images `(B, C, H, W)`. With a head `(B, H, W)`, of its patches alone; 0 for an image without any.
     ///
     /// # Errors
-    /// As [`HealthyModel::patch_scores`].
+    /// As [`HealthyModel::patch_scores`](crate::HealthyModel::patch_scores).
     pub fn image_scores(
         &self,
         extractor: &dyn FeatureExtractor,
