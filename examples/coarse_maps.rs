@@ -1,6 +1,9 @@
 //! What the coarse map is worth with one extractor or another: pixel AUROC on the validation split, and a picture.
 //!
-//! cargo run --release --example `coarse_maps` -- --data DIR --backbone `efficientnet_lite0.safetensors` --classifier out/model/classifier.safetensors
+//! ```sh
+//! cargo run --release --example coarse_maps -- --data DIR \
+//!     --classifier out/model/classifier.safetensors --backbone efficientnet_lite0.safetensors
+//! ```
 
 #[path = "common/mod.rs"]
 mod common;
@@ -74,7 +77,10 @@ struct Options {
     /// Most bytes that a memory bank's rows may take
     #[arg(long, value_name = "BYTES", default_value_t = 2 << 20)]
     memory_bytes: u64,
-    /// Channels that `PaDiM` draws
+    /// Weight of a patch's place in the memory bank, beside its features; 0 for none
+    #[arg(long, value_name = "W", default_value_t = 0.)]
+    position_weight: f64,
+    /// Channels that the Gaussians per position see
     #[arg(long, value_name = "N", default_value_t = 100)]
     padim_channels: usize,
     /// Slices on the picture
@@ -299,6 +305,7 @@ fn main() -> Result<()> {
         };
         let config = MemoryConfig {
             budget_bytes: options.memory_bytes,
+            position_weight: options.position_weight,
             score: Score::Euclidean,
             seed: options.seed,
             ..MemoryConfig::default()
@@ -396,9 +403,12 @@ fn save_sheet(
         ];
         for map in maps {
             let map = map.soft.index_axis(Axis(0), i);
+            // From the head's smallest value: no patch lies on the bank's rows.
+            let head = truth.head.index_axis(Axis(0), i);
+            let inside = map.iter().zip(&head).filter(|(_, head)| **head);
             tiles.push(Tile::Heat {
                 map,
-                low: 0.,
+                low: inside.fold(f32::INFINITY, |low, (v, _)| low.min(*v)),
                 high: upper_end(map),
             });
         }
