@@ -213,7 +213,8 @@ mod tests {
         truth.slice_mut(s![0, 5..11, 5..11]).fill(true);
         let mut map = Array3::zeros((2, 20, 20));
         map.slice_mut(s![0, 5..10, 5..11]).fill(1f32);
-        map[[0, 10, 5]] = 0.1;
+        // Otsu's threshold is the centre of the histogram's bin (25.5 / 256) that this value is in, and not above.
+        map[[0, 10, 5]] = 0.099;
         let inside = Array3::from_elem((2, 20, 20), true);
         Case {
             patient: "a".into(),

@@ -232,9 +232,9 @@ mod tests {
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut pixels).unwrap();
         assert_eq!((info.width, info.height), (44, 36));
-        // The last pixel of the image is white in the first tile, reddened in the second.
+        // The last pixel, 63 / 32 - 1 on a scale from -1 to 1, is 255 * 63 / 64 in the first tile, reddened in the second.
         let at = |y: usize, x: usize| &pixels[(y * 44 + x) * 3..][..3];
-        assert_eq!(at(16 + 15, 4 + 15), [247, 247, 247]);
+        assert_eq!(at(16 + 15, 4 + 15), [251, 251, 251]);
         assert!(at(16 + 15, 24 + 15)[0] > at(16 + 15, 24 + 15)[1]);
     }
 
