@@ -1,7 +1,7 @@
 //! Gradient checkpointing: gradients in the memory of one block at a time.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{Tensor, TensorId, Var};
 use fndm_kernels::Tape;
 
 use crate::blocks::Block;
@@ -111,18 +111,20 @@ impl UNet {
             };
             let output = step.block.forward(&joined, &silu, pass)?;
             let mut found = tape.backward(&(output * gradient)?.sum_all()?)?;
+            // Candle differentiates constants, too.
+            found.remove(gradient);
             upstream = take(&mut found, &input);
             of_silu = sum(of_silu, take(&mut found, &silu))?;
             if let Some((i, skip)) = &skip {
                 skips[*i] = take(&mut found, skip);
             }
-            gradients.extend(found)?;
+            keep(&mut gradients, found)?;
         }
         if let Some(gradient) = of_silu {
             let tape = Tape::start()?;
             let silu = fndm_kernels::silu(&self.embedding(x.dim(0)?, t, y, pass)?)?;
             let found = tape.backward(&(silu * gradient)?.sum_all()?)?;
-            gradients.extend(found)?;
+            keep(&mut gradients, found)?;
         }
         Ok((loss.detach(), gradients))
     }
@@ -132,6 +134,17 @@ impl UNet {
 /// computed from it later must not reach them again.
 fn take(gradients: &mut GradStore, leaf: &Var) -> Option<Tensor> {
     gradients.remove(leaf).map(|gradient| gradient.detach())
+}
+
+/// Adds what was found, without the history by which candle would keep a block's activations alive.
+fn keep(gradients: &mut GradStore, mut found: GradStore) -> Result<()> {
+    let ids: Vec<TensorId> = found.get_ids().copied().collect();
+    for id in ids {
+        if let Some(gradient) = found.get_id(id).map(Tensor::detach) {
+            found.insert_id(id, gradient);
+        }
+    }
+    Ok(gradients.extend(found)?)
 }
 
 /// A tensor that gradients stop at.

@@ -28,14 +28,18 @@ type Found = BTreeMap<String, Tensor>;
 /// The output, and the gradient of every parameter, of a training step of a UNet.
 fn unet(parameters: &Parameters, net: &UNet, taped: bool) -> Found {
     let c = net.config();
-    let x = random(1, &[2, c.in_channels, c.image_size, c.image_size]);
+    let (_, first) = parameters.iter().next().unwrap();
+    let dtype = first.dtype();
+    let x = random(1, &[2, c.in_channels, c.image_size, c.image_size])
+        .to_dtype(dtype)
+        .unwrap();
     let t = Tensor::new(&[17f32, 801.5], &Device::Cpu).unwrap();
     let y = c
         .num_classes
         .map(|_| Tensor::new(&[0u32, 1], &Device::Cpu).unwrap());
     let tape = taped.then(|| Tape::start().unwrap());
     let output = net.forward(&x, &t, y.as_ref()).unwrap();
-    let weights = random(2, output.dims());
+    let weights = random(2, output.dims()).to_dtype(dtype).unwrap();
     let loss = (&output * weights)
         .unwrap()
         .sqr()
@@ -74,20 +78,18 @@ fn classifier(net: &Classifier) -> Found {
     ])
 }
 
-/// The largest difference over the largest value, over all tensors; gradients of biases that a norm cancels are
+/// The largest difference over the largest value, in units of what is allowed, over all tensors; gradients of biases that a norm cancels are
 /// compared with the largest gradient of all.
-fn worst(what: &str, fast: &Found, plain: &Found) -> f64 {
+fn worst(
+    what: &str,
+    fast: &Found,
+    plain: &Found,
+    (outputs_within, gradients_within): (f64, f64),
+) -> f64 {
     let top = |t: &Tensor| -> f64 {
-        f64::from(
-            t.abs()
-                .unwrap()
-                .flatten_all()
-                .unwrap()
-                .max(0)
-                .unwrap()
-                .to_scalar::<f32>()
-                .unwrap(),
-        )
+        let t = t.to_dtype(DType::F64).unwrap().abs().unwrap();
+        let largest = t.flatten_all().unwrap().max(0).unwrap();
+        largest.to_scalar::<f64>().unwrap()
     };
     let gradients = |(name, _): &(&String, &Tensor)| name.starts_with("gradient");
     let of_all = plain
@@ -98,14 +100,26 @@ fn worst(what: &str, fast: &Found, plain: &Found) -> f64 {
     assert_eq!(fast.len(), plain.len());
     let mut worst = (0., String::new());
     for (name, p) in plain {
-        let difference = top(&(&fast[name] - p).unwrap());
+        let fast = fast[name].to_dtype(DType::F64).unwrap();
+        let p = &p.to_dtype(DType::F64).unwrap();
+        let difference = top(&(&fast - p).unwrap());
         assert!(difference.is_finite(), "{what}: {name}");
-        let error = difference / top(p).max(1e-3 * of_all);
+        // Exact outputs are held to 2e-5. Gradients of biases are sums over all pixels that nearly cancel: in single
+        // precision plain candle itself is 1e-5 away from double precision there.
+        let allowed = if name.starts_with("gradient") {
+            gradients_within
+        } else {
+            outputs_within
+        };
+        let error = difference / top(p).max(1e-3 * of_all) / allowed;
         if error > worst.0 {
             worst = (error, name.clone());
         }
     }
-    println!("{what}: worst {:.1e}, {}", worst.0, worst.1);
+    println!(
+        "{what}: worst {:.2} of what is allowed, {}",
+        worst.0, worst.1
+    );
     worst.0
 }
 
@@ -122,7 +136,10 @@ fn networks_agree_on_both_backends() {
         attention_resolutions: vec![4],
         ..small.clone()
     };
-    for (precision, tolerance) in [(Precision::Exact, 2e-5), (Precision::Fast, 5e-4)] {
+    for (precision, within) in [
+        (Precision::Exact, (2e-5, 1e-4)),
+        (Precision::Fast, (5e-4, 5e-4)),
+    ] {
         for config in [&small, &plain_time] {
             let parameters = Parameters::new(7, DType::F32, device);
             let net = UNet::new(config, parameters.builder()).unwrap();
@@ -133,9 +150,20 @@ fn networks_agree_on_both_backends() {
             let untaped = unet(&parameters, &net, false);
             set_backend(Backend::Candle);
             let plain = unet(&parameters, &net, false);
+            let doubled = Parameters::new(7, DType::F64, device);
+            UNet::new(config, doubled.builder()).unwrap();
+            for ((_, single), (_, double)) in parameters.iter().zip(doubled.iter()) {
+                double.set(&single.to_dtype(DType::F64).unwrap()).unwrap();
+            }
             let what = format!("unet {} px, {precision:?}", config.image_size);
-            assert!(worst(&what, &fast, &plain) < tolerance);
-            assert!(worst(&format!("{what}, no tape"), &untaped, &plain) < tolerance);
+            assert!(worst(&what, &fast, &plain, within) < 1.);
+            assert!(worst(&format!("{what}, no tape"), &untaped, &plain, within) < 1.);
+            let truth = unet(
+                &doubled,
+                &UNet::new(config, doubled.builder()).unwrap(),
+                false,
+            );
+            assert!(worst(&format!("{what}, f64"), &fast, &truth, within) < 1.);
         }
         let config = ClassifierConfig::small_64(2);
         let parameters = Parameters::new(8, DType::F32, device);
@@ -145,7 +173,7 @@ fn networks_agree_on_both_backends() {
         let fast = classifier(&net);
         set_backend(Backend::Candle);
         let plain = classifier(&net);
-        assert!(worst(&format!("classifier, {precision:?}"), &fast, &plain) < tolerance);
+        assert!(worst(&format!("classifier, {precision:?}"), &fast, &plain, within) < 1.);
     }
     set_backend(Backend::Fast);
     set_precision(Precision::Fast);
