@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use fndm_data::SliceSet;
+use fndm_data::loading::Order;
 use fndm_solver::{NoiseSchedule, Prediction};
 use ndarray::{Array2, Array3, ArrayView3, Axis};
 use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
 
 use crate::loss_aware::TimeTable;
-use crate::order::Order;
 use crate::random::{Purpose, generator};
 use crate::slices::check_slices;
 use crate::{Augmentation, ClassifierTrainConfig, DiffusionConfig, LossWeight, Result};
@@ -88,7 +88,7 @@ impl DiffusionBatches {
     /// When the config or the slices are not as they should be.
     pub fn new(config: &DiffusionConfig, set: Arc<SliceSet>, seed: u64) -> Result<Self> {
         config.check()?;
-        check_slices(&set)?;
+        check_slices(&set, config.diseased_share)?;
         Self::unchecked(config, set, seed)
     }
 
@@ -259,7 +259,7 @@ impl ClassifierBatches {
     /// When the config or the slices are not as they should be.
     pub fn new(config: &ClassifierTrainConfig, set: Arc<SliceSet>, seed: u64) -> Result<Self> {
         config.check()?;
-        check_slices(&set)?;
+        check_slices(&set, config.diseased_share)?;
         Self::unchecked(config, set, seed)
     }
 

@@ -133,7 +133,7 @@ impl ClassifierTrainer {
     /// # Errors
     /// When the slices don't fit the network.
     pub fn validate(&self, set: &SliceSet, ranges: usize, seed: u64) -> Result<Vec<TimeRange>> {
-        check_slices(set)?;
+        check_slices(set, None)?;
         check_fits(&self.model, set)?;
         let network = self.ema_network()?;
         let schedule = self.config.schedule.build()?;

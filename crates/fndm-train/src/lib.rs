@@ -73,7 +73,6 @@ mod loss_aware;
 mod mpi_group;
 mod objective;
 mod optimizer;
-mod order;
 mod plot;
 mod prefetch;
 mod random;

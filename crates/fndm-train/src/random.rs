@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 #[derive(Debug, Clone, Copy)]
 #[repr(u64)]
 pub(crate) enum Purpose {
-    Order = 1,
+    // 1 and 16 are those of `fndm_data::loading`, which draws the order of the slices.
     Diffusion = 2,
     Classifier = 3,
     Validation = 4,

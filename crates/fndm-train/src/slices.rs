@@ -7,8 +7,9 @@ use fndm_data::SliceSet;
 use crate::checkpoint::Fingerprint;
 use crate::{Error, Result};
 
-/// Fails where the arrays don't belong together, a label isn't 0 or 1, or an intensity isn't finite.
-pub(crate) fn check_slices(set: &SliceSet) -> Result<()> {
+/// Fails where the arrays don't belong together, a label isn't 0 or 1, an intensity isn't finite, or a label is missing
+/// that `diseased_share` asks for.
+pub(crate) fn check_slices(set: &SliceSet, diseased_share: Option<f64>) -> Result<()> {
     let (n, c, h, w) = set.images.dim();
     let fail = |expected: String, got: String| Err(Error::Data { expected, got });
     if n == 0 || c == 0 || h == 0 || w == 0 {
@@ -40,6 +41,17 @@ pub(crate) fn check_slices(set: &SliceSet) -> Result<()> {
             "finite intensities".to_owned(),
             format!("{value} in slice {i}"),
         );
+    }
+    if let Some(share) = diseased_share {
+        let labels = [
+            (0, share < 1.0, "one healthy slice (label 0)"),
+            (1, share > 0.0, "one diseased slice (label 1)"),
+        ];
+        for (label, needed, name) in labels {
+            if needed && !set.labels.contains(&label) {
+                return fail(format!("at least {name}"), format!("none among {n} slices"));
+            }
+        }
     }
     Ok(())
 }

@@ -100,3 +100,41 @@ impl Order {
         chosen.permutation[(position % n) as usize]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_epoch_is_a_permutation() {
+        let mut order = Order::new(&[0, 1, 0, 0, 1, 0, 0], None, 5).unwrap();
+        for epoch in 0..4 {
+            let mut seen: Vec<usize> = (0..7).map(|i| order.at(epoch * 7 + i)).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6]);
+        }
+    }
+
+    #[test]
+    fn the_share_of_diseased_slices_is_exact() {
+        let labels: Vec<u8> = (0..50).map(|i| u8::from(i % 10 == 0)).collect();
+        for share in [0.0, 0.25, 0.5, 1.0] {
+            let mut order = Order::new(&labels, Some(share), 9).unwrap();
+            let diseased = (0..400).filter(|&g| labels[order.at(g)] == 1).count();
+            assert_eq!(diseased as f64, 400.0 * share);
+        }
+        assert!(Order::new(&[0, 0], Some(0.5), 1).is_err());
+        assert!(Order::new(&[], None, 1).is_err());
+    }
+
+    #[test]
+    fn a_draw_depends_on_its_number_alone() {
+        let labels = [0, 1, 1, 0, 1, 0, 0, 0];
+        let mut forward = Order::new(&labels, Some(0.5), 3).unwrap();
+        let there: Vec<usize> = (0..40).map(|g| forward.at(g)).collect();
+        let mut jump = Order::new(&labels, Some(0.5), 3).unwrap();
+        for g in [39, 2, 17, 18, 0] {
+            assert_eq!(jump.at(g), there[g as usize]);
+        }
+    }
+}
