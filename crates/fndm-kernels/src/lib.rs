@@ -61,6 +61,8 @@ mod attention;
 mod combination;
 mod config;
 mod conv;
+#[cfg(any(feature = "cuda", test))]
+mod cuda;
 mod elementwise;
 mod mapped;
 mod memory;

@@ -63,9 +63,7 @@ pub fn adam_step(param: &Var, m: &Var, v: &Var, grad: &Tensor, s: &AdamStep) -> 
     if param.id() == m.id() || param.id() == v.id() || m.id() == v.id() {
         candle_core::bail!("adam_step: the parameter and its moments must be three variables");
     }
-    let exponent = s.step.min(i32::MAX as u64) as i32;
-    let correction1 = 1. - s.beta1.powi(exponent);
-    let correction2 = 1. - s.beta2.powi(exponent);
+    let (correction1, correction2) = corrections(s);
     let all = [param.as_tensor(), m.as_tensor(), v.as_tensor(), grad];
     if !fast_path(&all) || !all[..3].iter().all(|t| t.is_contiguous()) {
         // With g detached nothing here joins a graph that outlives the step.
@@ -79,16 +77,7 @@ pub fn adam_step(param: &Var, m: &Var, v: &Var, grad: &Tensor, s: &AdamStep) -> 
         v.set(&v1)?;
         return param.set(&p);
     }
-    let c = AdamConstants {
-        beta1: s.beta1 as f32,
-        keep1: (1. - s.beta1) as f32,
-        beta2: s.beta2 as f32,
-        keep2: (1. - s.beta2) as f32,
-        shrink: (1. - s.lr * s.weight_decay) as f32,
-        rate: (s.lr / correction1) as f32,
-        root: (1. / correction2.sqrt()) as f32,
-        eps: s.eps as f32,
-    };
+    let c = constants(s, 1.);
     let grad = contiguous(grad)?;
     with_floats([&grad], |[g]| {
         with_mut(param, |p| {
@@ -117,15 +106,41 @@ pub fn adam_step(param: &Var, m: &Var, v: &Var, grad: &Tensor, s: &AdamStep) -> 
     })
 }
 
-struct AdamConstants {
-    beta1: f32,
-    keep1: f32,
-    beta2: f32,
-    keep2: f32,
-    shrink: f32,
-    rate: f32,
-    root: f32,
-    eps: f32,
+/// What the moments are divided by.
+fn corrections(s: &AdamStep) -> (f64, f64) {
+    let exponent = s.step.min(i32::MAX as u64) as i32;
+    (1. - s.beta1.powi(exponent), 1. - s.beta2.powi(exponent))
+}
+
+/// The constants of a step with gradients times `scale`.
+pub(crate) fn constants(s: &AdamStep, scale: f32) -> AdamConstants {
+    let (correction1, correction2) = corrections(s);
+    AdamConstants {
+        beta1: s.beta1 as f32,
+        keep1: (1. - s.beta1) as f32,
+        beta2: s.beta2 as f32,
+        keep2: (1. - s.beta2) as f32,
+        shrink: (1. - s.lr * s.weight_decay) as f32,
+        rate: (s.lr / correction1) as f32,
+        root: (1. / correction2.sqrt()) as f32,
+        eps: s.eps as f32,
+        scale,
+    }
+}
+
+/// A step as the kernels take it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AdamConstants {
+    pub(crate) beta1: f32,
+    pub(crate) keep1: f32,
+    pub(crate) beta2: f32,
+    pub(crate) keep2: f32,
+    pub(crate) shrink: f32,
+    pub(crate) rate: f32,
+    pub(crate) root: f32,
+    pub(crate) eps: f32,
+    /// Times the gradient.
+    pub(crate) scale: f32,
 }
 
 kernel! {
@@ -135,7 +150,7 @@ kernel! {
         let mut i = 0;
         while i < n {
             let k = (n - i).min(16);
-            let gv = S::load_first(g.add(i), k);
+            let gv = S::mul(S::splat(c.scale), S::load_first(g.add(i), k));
             let m1 = S::mul(S::splat(c.beta1), S::load_first(m.add(i), k));
             let m1 = S::fma(S::splat(c.keep1), gv, m1);
             let v1 = S::mul(S::splat(c.beta2), S::load_first(v.add(i), k));

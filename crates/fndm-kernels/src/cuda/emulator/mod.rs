@@ -1,0 +1,290 @@
+//! The kernels' text compiled by a C++ compiler, and run thread by thread: the programs without a GPU.
+
+mod tests;
+
+use super::machine::{Arg, Kind, Launch, Machine, Matrix, Product, View};
+use super::source::{SOURCES, prelude};
+use candle_core::Result;
+use half::bf16;
+use std::cell::{Cell, RefCell};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+/// The program, or why there is none.
+static PROGRAM: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+
+fn compile() -> std::result::Result<PathBuf, String> {
+    let folder = std::env::temp_dir().join(format!("fndm-cuda-emulator-{}", std::process::id()));
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.join(name), text).map_err(|e| format!("cannot write {name}: {e}"))
+    };
+    std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
+    write("shim.hpp", include_str!("shim.hpp"))?;
+    write("machine.cpp", include_str!("machine.cpp"))?;
+    let mut text = format!("{}\n", prelude());
+    for source in &SOURCES {
+        text += &format!("#line 1 \"{}.cu\"\n{}\n", source.name, source.own_text());
+    }
+    write("kernels.inc", &text)?;
+    let names = SOURCES.iter().flat_map(super::source::Source::names);
+    let table: Vec<String> = names.map(|n| format!("KERNEL({n})")).collect();
+    write("names.inc", &table.join("\n"))?;
+    let program = folder.join("machine");
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_string());
+    let output = Command::new(&compiler)
+        .current_dir(&folder)
+        .args([
+            "-std=c++17",
+            "-O2",
+            "-U_FORTIFY_SOURCE",
+            "-fno-strict-aliasing",
+        ])
+        .args([
+            "-fsanitize=undefined",
+            "-fno-sanitize=vptr",
+            "-fno-sanitize-recover=all",
+        ])
+        .args([
+            "-ffp-contract=off",
+            "-Wall",
+            "-Wno-unknown-pragmas",
+            "-o",
+            "machine",
+        ])
+        .arg("machine.cpp")
+        .output()
+        .map_err(|e| format!("no C++ compiler ({compiler}): {e}"))?;
+    assert!(
+        output.status.success(),
+        "the kernels don't compile:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(program)
+}
+
+struct Process {
+    child: Child,
+    input: BufWriter<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    next: u64,
+}
+
+impl Process {
+    fn numbers(&mut self, numbers: &[u64]) -> Result<()> {
+        for n in numbers {
+            self.input.write_all(&n.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, n: usize) -> Result<Vec<u8>> {
+        self.input.flush()?;
+        let mut bytes = vec![0; n];
+        self.output.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// An error where the other side has one.
+    fn done(&mut self) -> Result<()> {
+        let n = self.read(8)?;
+        let n = u64::from_le_bytes(n.try_into().unwrap_or_default());
+        let fault = self.read(n as usize)?;
+        if fault.is_empty() {
+            return Ok(());
+        }
+        candle_core::bail!("{}", String::from_utf8_lossy(&fault))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// An emulated GPU.
+pub(crate) struct Emulator {
+    process: Rc<RefCell<Process>>,
+    /// How threads and blocks take turns.
+    order: Cell<u64>,
+}
+
+/// A buffer of the emulated GPU.
+pub(crate) struct Buffer {
+    process: Rc<RefCell<Process>>,
+    id: u64,
+    kind: Kind,
+    len: usize,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        _ = self.process.borrow_mut().numbers(&[b'd'.into(), self.id]);
+    }
+}
+
+impl Emulator {
+    /// `None`, said out loud, where there is no C++ compiler.
+    pub(crate) fn start(order: u64) -> Option<Self> {
+        let program = match PROGRAM.get_or_init(compile) {
+            Ok(program) => program,
+            Err(why) => {
+                eprintln!("SKIPPED: the kernels for CUDA weren't run: {why}");
+                return None;
+            }
+        };
+        let mut child = Command::new(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the emulator starts");
+        let input = BufWriter::new(child.stdin.take().expect("an input"));
+        let output = BufReader::new(child.stdout.take().expect("an output"));
+        let process = Process {
+            child,
+            input,
+            output,
+            next: 1,
+        };
+        Some(Self {
+            process: Rc::new(RefCell::new(process)),
+            order: Cell::new(order),
+        })
+    }
+
+    fn write(&self, kind: Kind, len: usize, bytes: &[u8]) -> Result<Buffer> {
+        let buffer = self.alloc(kind, len)?;
+        let mut process = self.process.borrow_mut();
+        process.numbers(&[b'w'.into(), buffer.id, bytes.len() as u64])?;
+        process.input.write_all(bytes)?;
+        drop(process);
+        Ok(buffer)
+    }
+
+    /// Floats as values of this kind.
+    pub(crate) fn floats(&self, kind: Kind, values: &[f32]) -> Buffer {
+        let bytes: Vec<u8> = match kind {
+            Kind::Bf16 => values
+                .iter()
+                .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
+                .collect(),
+            _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        };
+        self.write(kind, values.len(), &bytes).expect("room")
+    }
+
+    /// What a buffer holds, as floats.
+    pub(crate) fn read(&self, buffer: &Buffer) -> Vec<f32> {
+        let bytes = self.bytes(buffer);
+        match buffer.kind {
+            Kind::Bf16 => bytes
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|b| bf16::from_le_bytes(*b).to_f32())
+                .collect(),
+            _ => bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect(),
+        }
+    }
+
+    pub(crate) fn bytes(&self, buffer: &Buffer) -> Vec<u8> {
+        let mut process = self.process.borrow_mut();
+        process
+            .numbers(&[b'r'.into(), buffer.id])
+            .expect("a process");
+        process
+            .read(buffer.len * buffer.kind.bytes())
+            .expect("the emulator answers")
+    }
+}
+
+impl Machine for Emulator {
+    type Memory = Buffer;
+
+    fn alloc(&self, kind: Kind, len: usize) -> Result<Buffer> {
+        let mut process = self.process.borrow_mut();
+        let id = process.next;
+        process.next += 1;
+        process.numbers(&[b'a'.into(), id, (len * kind.bytes()) as u64])?;
+        Ok(Buffer {
+            process: self.process.clone(),
+            id,
+            kind,
+            len,
+        })
+    }
+
+    fn upload(&self, values: &[u32]) -> Result<Buffer> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.write(Kind::U32, values.len(), &bytes)
+    }
+
+    fn addresses(&self, views: &[View]) -> Result<Buffer> {
+        let buffer = self.alloc(Kind::U64, views.len())?;
+        let mut process = self.process.borrow_mut();
+        process.numbers(&[b'p'.into(), buffer.id, views.len() as u64])?;
+        for view in views {
+            process.numbers(&[view.address])?;
+        }
+        drop(process);
+        Ok(buffer)
+    }
+
+    fn view(&self, memory: &Buffer) -> View {
+        View {
+            address: memory.id << 40,
+            kind: memory.kind,
+        }
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        let mut process = self.process.borrow_mut();
+        process.numbers(&[b'l'.into(), launch.kernel.len() as u64])?;
+        process.input.write_all(launch.kernel.as_bytes())?;
+        let (blocks, threads) = (launch.blocks.into(), launch.threads.into());
+        let count = launch.args.len() as u64;
+        process.numbers(&[blocks, threads, self.order.get(), count])?;
+        for arg in launch.args {
+            let (kind, bits) = match *arg {
+                Arg::View(v) => (b'p', v.address),
+                Arg::U32(v) => (b'u', v.into()),
+                Arg::U64(v) => (b'l', v),
+                Arg::F32(v) => (b'f', v.to_bits().into()),
+            };
+            process.numbers(&[kind.into(), bits])?;
+        }
+        process.done()
+    }
+
+    fn product(&self, p: &Product) -> Result<()> {
+        let mut process = self.process.borrow_mut();
+        let n = |n: usize| n as u64;
+        let narrow = |v: &Matrix| u64::from(v.at.kind == Kind::Bf16);
+        assert_eq!(p.a.at.kind, p.b.at.kind);
+        process.numbers(&[
+            b'g'.into(),
+            p.a.transposed.into(),
+            p.b.transposed.into(),
+            n(p.m),
+            n(p.n),
+            n(p.k),
+            n(p.batch),
+            narrow(&p.a),
+            narrow(&p.c),
+            p.alpha.to_bits().into(),
+        ])?;
+        for matrix in [&p.a, &p.b, &p.c] {
+            process.numbers(&[matrix.at.address, n(matrix.column), n(matrix.step)])?;
+        }
+        process.done()
+    }
+}

@@ -1,0 +1,18 @@
+//! The operations on CUDA devices.
+//!
+//! [`program`] has the operations as launches of kernels and matrix products on a [`machine`]: a GPU ([`device`]), or the emulator
+//! that the tests run the same programs and the same kernel text on.
+
+#![cfg_attr(not(feature = "cuda"), allow(dead_code))]
+
+pub(crate) mod machine;
+pub(crate) mod program;
+pub(crate) mod source;
+
+#[cfg(feature = "cuda")]
+mod device;
+#[cfg(test)]
+mod emulator;
+
+#[cfg(feature = "cuda")]
+pub(crate) use device::*;
