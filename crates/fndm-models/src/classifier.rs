@@ -18,9 +18,9 @@ use crate::{Error, Result, labels};
 #[derive(Clone, Debug)]
 pub struct Classifier {
     config: ClassifierConfig,
-    encoder: Encoder,
-    pool: PoolHead,
-    dtype: DType,
+    pub(crate) encoder: Encoder,
+    pub(crate) pool: PoolHead,
+    pub(crate) dtype: DType,
 }
 
 /// What a pass through the classifier gives on the way.
@@ -185,7 +185,7 @@ impl Classifier {
         Ok((x, gradients))
     }
 
-    fn check(&self, x: &Tensor, t: &Tensor) -> Result<()> {
+    pub(crate) fn check(&self, x: &Tensor, t: &Tensor) -> Result<()> {
         let options = (
             self.config.in_channels,
             self.config.encoder().down_sampling(),

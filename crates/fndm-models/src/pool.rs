@@ -90,6 +90,11 @@ impl PoolHead {
         })
     }
 
+    /// Whether the input blocks' outputs are looked at, and not the middle block's alone.
+    pub(crate) fn takes_blocks(&self) -> bool {
+        matches!(self, Self::Spatial { .. })
+    }
+
     /// `blocks` are the outputs of the input blocks, `middle` that of the middle block.
     pub(crate) fn forward(&self, blocks: &[Tensor], middle: &Tensor, pass: Pass) -> Result<Tensor> {
         let middle = &middle.to_dtype(wide(middle.dtype()))?;

@@ -1,4 +1,6 @@
 //! Gradient checkpointing: gradients in the memory of one block at a time.
+//!
+//! Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"; guided-diffusion's `use_checkpoint`.
 
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, TensorId, Var};
@@ -6,16 +8,16 @@ use fndm_kernels::Tape;
 
 use crate::blocks::Block;
 use crate::dropout::Pass;
+use crate::encoder::Encoder;
 use crate::layers::wide;
-use crate::{Result, UNet};
+use crate::{Classifier, Result, UNet};
 
-/// Where a block's input comes from.
-struct Step<'a> {
-    block: &'a Block,
-    /// The output of the step before, untracked.
-    input: Tensor,
-    /// For output blocks: the input block whose output is joined to the input.
-    skip: Option<usize>,
+/// A pass in which no weight is tracked.
+fn untracked(pass: Pass) -> Pass {
+    Pass {
+        constant_weights: true,
+        ..pass
+    }
 }
 
 impl UNet {
@@ -42,44 +44,16 @@ impl UNet {
             dropout,
             ..Pass::default()
         };
-        // The first time, nothing is tracked.
-        let first = Pass {
-            constant_weights: true,
-            ..pass
-        };
+        let first = untracked(pass);
         self.check(x, t)?;
         let silu = fndm_kernels::silu(&self.embedding(x.dim(0)?, t, y, first)?)?;
-
-        // Forward: of every block, the output alone is kept.
-        let inputs = self.encoder.input_blocks.len();
-        let mut steps: Vec<Step<'_>> = Vec::new();
-        let mut outputs: Vec<Tensor> = Vec::with_capacity(inputs);
-        let mut h = x.detach().to_dtype(self.dtype)?;
-        let blocks = self.encoder.input_blocks.iter();
-        for block in blocks.chain([&self.encoder.middle_block]) {
-            steps.push(Step {
-                block,
-                input: h.clone(),
-                skip: None,
-            });
-            h = block.forward(&h, &silu, first)?;
-            if outputs.len() < inputs {
-                outputs.push(h.clone());
-            }
-        }
+        let mut kept = Kept::forward(&self.encoder, x, &silu, pass, self.dtype)?;
+        let inputs = kept.outputs.len();
         for (j, block) in self.output_blocks.iter().enumerate() {
-            let skip = inputs - 1 - j;
-            steps.push(Step {
-                block,
-                input: h.clone(),
-                skip: Some(skip),
-            });
-            let joined = fndm_kernels::cat_channels(&h, &outputs[skip])?;
-            h = block.forward(&joined, &silu, first)?;
+            kept.step(block, Some(inputs - 1 - j), &silu)?;
         }
 
-        // Backward: the head, then every block again from its last to its first.
-        let last = leaf(&h)?;
+        let last = leaf(&kept.last)?;
         let tape = Tape::start()?;
         let head = self
             .out_norm
@@ -87,39 +61,8 @@ impl UNet {
         let output = self.out_conv.forward(&head, pass)?.to_dtype(x.dtype())?;
         let loss = loss(&output)?;
         let mut gradients = tape.backward(&loss)?;
-        let mut upstream = take(&mut gradients, &last);
-        let mut skips: Vec<Option<Tensor>> = vec![None; inputs];
-        let mut of_silu: Option<Tensor> = None;
-        while let Some(step) = steps.pop() {
-            let at = steps.len();
-            if at < inputs {
-                upstream = sum(upstream, skips[at].take())?;
-            }
-            let Some(gradient) = &upstream else {
-                // The loss doesn't depend on what this block gives.
-                continue;
-            };
-            let (input, silu) = (leaf(&step.input)?, leaf(&silu)?);
-            let skip = match step.skip {
-                Some(i) => Some((i, leaf(&outputs[i])?)),
-                None => None,
-            };
-            let tape = Tape::start()?;
-            let joined = match &skip {
-                Some((_, skip)) => fndm_kernels::cat_channels(&input, skip)?,
-                None => input.as_tensor().clone(),
-            };
-            let output = step.block.forward(&joined, &silu, pass)?;
-            let mut found = tape.backward(&(output * gradient)?.sum_all()?)?;
-            // Candle differentiates constants, too.
-            found.remove(gradient);
-            upstream = take(&mut found, &input);
-            of_silu = sum(of_silu, take(&mut found, &silu))?;
-            if let Some((i, skip)) = &skip {
-                skips[*i] = take(&mut found, skip);
-            }
-            keep(&mut gradients, found)?;
-        }
+        let upstream = take(&mut gradients, &last);
+        let of_silu = kept.backward(&silu, upstream, vec![None; inputs], &mut gradients)?;
         if let Some(gradient) = of_silu {
             let tape = Tape::start()?;
             let silu = fndm_kernels::silu(&self.embedding(x.dim(0)?, t, y, pass)?)?;
@@ -127,6 +70,154 @@ impl UNet {
             keep(&mut gradients, found)?;
         }
         Ok((loss.detach(), gradients))
+    }
+}
+
+impl Classifier {
+    /// The loss and the gradients of all parameters, with every block's inner activations computed again in the backward
+    /// pass, as [`UNet::loss_gradients`] does it. `loss` makes a scalar of the logits `(B, out_channels)`.
+    ///
+    /// # Errors
+    /// As [`Classifier::forward`]; when `loss` fails or doesn't give a scalar that depends on the logits; or when a
+    /// [`Tape`] records on this thread already.
+    pub fn loss_gradients(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        dropout: Option<u64>,
+        loss: impl FnOnce(&Tensor) -> candle_core::Result<Tensor>,
+    ) -> Result<(Tensor, GradStore)> {
+        let pass = Pass {
+            dropout,
+            ..Pass::default()
+        };
+        self.check(x, t)?;
+        let silu = fndm_kernels::silu(&self.encoder.time.forward(t, untracked(pass))?)?;
+        let kept = Kept::forward(&self.encoder, x, &silu, pass, self.dtype)?;
+
+        let last = leaf(&kept.last)?;
+        // What a pool takes from the blocks on the way reaches them beside the chain.
+        let blocks: Vec<Var> = match self.pool.takes_blocks() {
+            true => kept.outputs.iter().map(leaf).collect::<Result<_>>()?,
+            false => Vec::new(),
+        };
+        let tape = Tape::start()?;
+        let maps: Vec<Tensor> = blocks.iter().map(|b| b.as_tensor().clone()).collect();
+        let logits = self.pool.forward(&maps, &last, pass)?.to_dtype(x.dtype())?;
+        let loss = loss(&logits)?;
+        let mut gradients = tape.backward(&loss)?;
+        let upstream = take(&mut gradients, &last);
+        let mut beside = vec![None; kept.outputs.len()];
+        for (beside, block) in beside.iter_mut().zip(&blocks) {
+            *beside = take(&mut gradients, block);
+        }
+        let of_silu = kept.backward(&silu, upstream, beside, &mut gradients)?;
+        if let Some(gradient) = of_silu {
+            let tape = Tape::start()?;
+            let silu = fndm_kernels::silu(&self.encoder.time.forward(t, pass)?)?;
+            let found = tape.backward(&(silu * gradient)?.sum_all()?)?;
+            keep(&mut gradients, found)?;
+        }
+        Ok((loss.detach(), gradients))
+    }
+}
+
+/// A block, and where its input comes from.
+struct Step<'a> {
+    block: &'a Block,
+    /// The output of the step before, untracked.
+    input: Tensor,
+    /// For output blocks: the input block whose output is joined to the input.
+    skip: Option<usize>,
+}
+
+/// What is kept of a forward pass: of every block, its output alone.
+struct Kept<'a> {
+    steps: Vec<Step<'a>>,
+    /// Outputs of the input blocks, whose steps are the first.
+    outputs: Vec<Tensor>,
+    /// Output of the last step.
+    last: Tensor,
+    pass: Pass,
+}
+
+impl<'a> Kept<'a> {
+    /// Input blocks and middle block.
+    fn forward(
+        encoder: &'a Encoder,
+        x: &Tensor,
+        silu: &Tensor,
+        pass: Pass,
+        dtype: candle_core::DType,
+    ) -> Result<Self> {
+        let mut kept = Self {
+            steps: Vec::new(),
+            outputs: Vec::new(),
+            last: x.detach().to_dtype(dtype)?,
+            pass,
+        };
+        for block in &encoder.input_blocks {
+            kept.step(block, None, silu)?;
+            kept.outputs.push(kept.last.clone());
+        }
+        kept.step(&encoder.middle_block, None, silu)?;
+        Ok(kept)
+    }
+
+    /// One block more, to whose input the output of input block `skip` is joined.
+    fn step(&mut self, block: &'a Block, skip: Option<usize>, silu: &Tensor) -> Result<()> {
+        let input = self.last.clone();
+        let joined = match skip {
+            Some(i) => fndm_kernels::cat_channels(&input, &self.outputs[i])?,
+            None => input.clone(),
+        };
+        self.last = block.forward(&joined, silu, untracked(self.pass))?;
+        self.steps.push(Step { block, input, skip });
+        Ok(())
+    }
+
+    /// Every block again, from the last to the first. `upstream` is the gradient of the last output; `beside` has what
+    /// reaches the input blocks' outputs by another way than the block after them. Adds the parameters' gradients, and
+    /// gives that of `silu`, the embedding that all blocks see.
+    fn backward(
+        mut self,
+        silu: &Tensor,
+        mut upstream: Option<Tensor>,
+        mut beside: Vec<Option<Tensor>>,
+        gradients: &mut GradStore,
+    ) -> Result<Option<Tensor>> {
+        let mut of_silu: Option<Tensor> = None;
+        while let Some(step) = self.steps.pop() {
+            let at = self.steps.len();
+            if at < beside.len() {
+                upstream = sum(upstream, beside[at].take())?;
+            }
+            let Some(gradient) = &upstream else {
+                // The loss doesn't depend on what this block gives.
+                continue;
+            };
+            let (input, silu) = (leaf(&step.input)?, leaf(silu)?);
+            let skip = match step.skip {
+                Some(i) => Some((i, leaf(&self.outputs[i])?)),
+                None => None,
+            };
+            let tape = Tape::start()?;
+            let joined = match &skip {
+                Some((_, skip)) => fndm_kernels::cat_channels(&input, skip)?,
+                None => input.as_tensor().clone(),
+            };
+            let output = step.block.forward(&joined, &silu, self.pass)?;
+            let mut found = tape.backward(&(output * gradient)?.sum_all()?)?;
+            // Candle differentiates constants, too.
+            found.remove(gradient);
+            upstream = take(&mut found, &input);
+            of_silu = sum(of_silu, take(&mut found, &silu))?;
+            if let Some((i, skip)) = &skip {
+                beside[*i] = take(&mut found, skip);
+            }
+            keep(gradients, found)?;
+        }
+        Ok(of_silu)
     }
 }
 

@@ -288,6 +288,41 @@ fn recomputed_gradients_are_the_plain_ones() {
     }
 }
 
+#[test]
+fn recomputed_gradients_of_a_classifier_are_the_plain_ones() {
+    set_precision(Precision::Exact);
+    for (pool, dropout) in [
+        (Pool::Adaptive, 0.),
+        (Pool::Attention, 0.3),
+        (Pool::Spatial, 0.3),
+        (Pool::SpatialV2, 0.),
+    ] {
+        let config = ClassifierConfig {
+            pool,
+            dropout,
+            ..ClassifierConfig::small_64(3)
+        };
+        let parameters = common::parameters(1);
+        let net = Classifier::new(&config, parameters.builder()).unwrap();
+        wake(&parameters);
+        let x = random(2, &[2, 3, 64, 64]);
+        let t = Tensor::new(&[3.5f32, 800.], &Device::Cpu).unwrap();
+        let loss = |logits: &Tensor| logits.sqr()?.mean_all();
+        let plain = loss(&net.forward_train(&x, &t, 9).unwrap()).unwrap();
+        let expected = plain.backward().unwrap();
+        let (found, gradients) = net.loss_gradients(&x, &t, Some(9), loss).unwrap();
+        assert_eq!(common::max_diff(&plain, &found), 0.);
+        let largest = parameters.iter().fold(0f64, |m, (_, v)| {
+            m.max(common::max_abs(expected.get(&v).unwrap()))
+        });
+        for (name, var) in parameters.iter() {
+            let got = gradients.get(&var).unwrap_or_else(|| panic!("{name}"));
+            let error = common::max_diff(got, expected.get(&var).unwrap()) / largest;
+            assert!(error < 1e-6, "{pool:?} {name}: {error:.2e}");
+        }
+    }
+}
+
 /// All gradients of a UNet and the guidance of a classifier, both ways of computing convolutions.
 #[test]
 fn same_bits_on_one_thread_and_on_two() {

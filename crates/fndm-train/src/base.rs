@@ -104,6 +104,28 @@ pub(crate) fn differentiate(
     })
 }
 
+/// As [`differentiate`], where the network computes its gradients itself: `run` makes an answer of the network's output, and
+/// lets the network differentiate what its argument gives for it.
+pub(crate) fn recomputed(
+    passes: usize,
+    run: impl FnOnce(
+        &mut dyn FnMut(Answer) -> candle_core::Result<Tensor>,
+    ) -> Result<(Tensor, GradStore)>,
+) -> Result<Pass> {
+    let (mut plain, mut second) = (Vec::new(), Vec::new());
+    let (share, gradients) = run(&mut |answer| {
+        (plain, second) = (answer.plain, answer.second);
+        answer.loss.affine(1.0 / passes as f64, 0.0)
+    })?;
+    let loss = f64::from(share.to_scalar::<f32>()?);
+    Ok(Pass {
+        loss,
+        plain,
+        second,
+        gradients: loss.is_finite().then_some(gradients),
+    })
+}
+
 impl<B: Batch> Base<B> {
     pub(crate) fn new(
         settings: Settings,

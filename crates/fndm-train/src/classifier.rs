@@ -8,7 +8,7 @@ use fndm_data::SliceSet;
 use fndm_models::{Classifier, ClassifierConfig, Parameters, log_softmax};
 use ndarray::Axis;
 
-use crate::base::{Answer, Base, Settings, config_value, differentiate};
+use crate::base::{Answer, Base, Pass, Settings, config_value, differentiate, recomputed};
 use crate::batch::{ClassifierBatch, ClassifierBatches, tensor};
 use crate::checkpoint;
 use crate::loss_aware::first_of;
@@ -158,7 +158,8 @@ impl ClassifierTrainer {
             }
             let timesteps = batch.timesteps.clone();
             let smoothing = self.config.label_smoothing;
-            let answer = answer(&network, batch, smoothing, None, &self.base.device)?;
+            let batch = Prepared::new(batch, smoothing, &self.base.device)?;
+            let answer = batch.evaluate(&network, None)?;
             for ((&timestep, &loss), &right) in
                 timesteps.iter().zip(&answer.plain).zip(&answer.second)
             {
@@ -169,42 +170,77 @@ impl ClassifierTrainer {
     }
 }
 
-/// The mean smoothed cross entropy; that of each sample without smoothing; and 1 for each right answer, 0 for a wrong one.
-fn answer(
-    network: &Classifier,
-    batch: ClassifierBatch,
+/// A batch as tensors, and how its answers are judged.
+struct Prepared {
+    /// `(B, C, H, W)`.
+    x: Tensor,
+    /// `(B)`.
+    t: Tensor,
+    labels: Vec<u32>,
     smoothing: f64,
-    dropout: Option<u64>,
-    device: &Device,
-) -> Result<Answer> {
-    let [b, ..] = batch.shape;
-    let x = tensor(batch.state, &batch.shape, device)?;
-    let t = tensor(batch.model_times, &[b], device)?;
-    let logits = match dropout {
-        Some(seed) => network.forward_train(&x, &t, seed)?,
-        None => network.forward(&x, &t)?,
-    };
-    let log_probability = log_softmax(&logits)?;
-    let y = Tensor::from_slice(&batch.labels, (b, 1), device)?;
-    let wanted = log_probability.gather(&y, 1)?.squeeze(1)?;
-    let plain = wanted.detach().neg()?.to_vec1::<f32>()?;
-    let loss = if smoothing > 0.0 {
-        let spread = log_probability.mean(1)?.affine(-smoothing, 0.0)?;
-        (wanted.affine(smoothing - 1.0, 0.0)? + spread)?.mean_all()?
-    } else {
-        wanted.neg()?.mean_all()?
-    };
-    let answers = logits.detach().argmax(1)?.to_vec1::<u32>()?;
-    let right = answers
-        .iter()
-        .zip(&batch.labels)
-        .map(|(answer, label)| answer == label);
-    let second = right.map(|right| f32::from(u8::from(right))).collect();
-    Ok(Answer {
-        loss,
-        plain,
-        second,
-    })
+}
+
+impl Prepared {
+    fn new(batch: ClassifierBatch, smoothing: f64, device: &Device) -> Result<Self> {
+        let [b, ..] = batch.shape;
+        Ok(Self {
+            x: tensor(batch.state, &batch.shape, device)?,
+            t: tensor(batch.model_times, &[b], device)?,
+            labels: batch.labels,
+            smoothing,
+        })
+    }
+
+    /// Judged logits `(B, 2)`: the mean smoothed cross entropy; that of each sample without smoothing; and 1 for each right
+    /// answer, 0 for a wrong one.
+    fn judge(&self, logits: &Tensor) -> candle_core::Result<Answer> {
+        let log_probability = log_softmax(logits).map_err(candle_core::Error::wrap)?;
+        let y = Tensor::from_slice(&self.labels, (self.labels.len(), 1), logits.device())?;
+        let wanted = log_probability.gather(&y, 1)?.squeeze(1)?;
+        let plain = wanted.detach().neg()?.to_vec1::<f32>()?;
+        let smoothing = self.smoothing;
+        let loss = if smoothing > 0.0 {
+            let spread = log_probability.mean(1)?.affine(-smoothing, 0.0)?;
+            (wanted.affine(smoothing - 1.0, 0.0)? + spread)?.mean_all()?
+        } else {
+            wanted.neg()?.mean_all()?
+        };
+        let answers = logits.detach().argmax(1)?.to_vec1::<u32>()?;
+        let right = answers
+            .iter()
+            .zip(&self.labels)
+            .map(|(answer, label)| answer == label);
+        let second = right.map(|right| f32::from(u8::from(right))).collect();
+        Ok(Answer {
+            loss,
+            plain,
+            second,
+        })
+    }
+
+    fn evaluate(&self, network: &Classifier, dropout: Option<u64>) -> Result<Answer> {
+        let logits = match dropout {
+            Some(seed) => network.forward_train(&self.x, &self.t, seed)?,
+            None => network.forward(&self.x, &self.t)?,
+        };
+        Ok(self.judge(&logits)?)
+    }
+
+    fn differentiate(
+        &self,
+        network: &Classifier,
+        config: &ClassifierTrainConfig,
+        dropout: Option<u64>,
+    ) -> Result<Pass> {
+        if config.recompute {
+            recomputed(config.accumulation, |share| {
+                let loss = |logits: &Tensor| share(self.judge(logits)?);
+                Ok(network.loss_gradients(&self.x, &self.t, dropout, loss)?)
+            })
+        } else {
+            differentiate(config.accumulation, || self.evaluate(network, dropout))
+        }
+    }
 }
 
 impl Trainer for ClassifierTrainer {
@@ -213,20 +249,17 @@ impl Trainer for ClassifierTrainer {
         let parameters = self.base.parameters.clone();
         let network = &self.network;
         let (mut report, right) = self.base.step(|batch, dropout| {
-            differentiate(config.accumulation, || {
-                let smoothing = config.label_smoothing;
-                if config.compute == Compute::F32 {
-                    return answer(network, batch, smoothing, dropout, &device);
-                }
-                // Narrow copies of the weights, through which the gradients reach the weights themselves.
-                let builder = VarBuilder::from_backend(
-                    Box::new(parameters.clone()),
-                    config.compute.dtype(),
-                    device.clone(),
-                );
-                let network = Classifier::new(model, builder)?;
-                answer(&network, batch, smoothing, dropout, &device)
-            })
+            let batch = Prepared::new(batch, config.label_smoothing, &device)?;
+            if config.compute == Compute::F32 {
+                return batch.differentiate(network, config, dropout);
+            }
+            // Narrow copies of the weights, through which the gradients reach the weights themselves.
+            let builder = VarBuilder::from_backend(
+                Box::new(parameters.clone()),
+                config.compute.dtype(),
+                device.clone(),
+            );
+            batch.differentiate(&Classifier::new(model, builder)?, config, dropout)
         })?;
         let count = right.iter().filter(|&&right| right > 0.0).count();
         report.accuracy = Some(count as f64 / right.len() as f64);

@@ -237,6 +237,9 @@ pub struct ClassifierTrainConfig {
     pub augmentation: Augmentation,
     /// Share of diseased slices in what is drawn; none means that every slice comes equally often.
     pub diseased_share: Option<f64>,
+    /// Gradient checkpointing: activations inside a block are dropped and computed again in the backward pass. Memory of the
+    /// blocks' outputs instead of all activations, for more time.
+    pub recompute: bool,
     /// The arithmetic of forward and backward passes.
     pub compute: Compute,
     /// Batches prepared ahead.
@@ -270,6 +273,7 @@ impl Default for ClassifierTrainConfig {
                 ..Augmentation::default()
             },
             diseased_share: Some(0.5),
+            recompute: false,
             compute: Compute::F32,
             prefetch: 4,
         }

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use fndm_models::{Conditions, HybridInput, UNet, UNetConfig};
 
-use crate::base::{Answer, Pass, differentiate};
+use crate::base::{Answer, Pass, differentiate, recomputed};
 use crate::batch::{DiffusionBatch, tensor};
 use crate::{DiffusionConfig, Result};
 
@@ -30,13 +30,6 @@ struct Prepared {
     weights: Vec<f32>,
     /// What undoes the sampling of timesteps, `(B)`.
     correction: Vec<f32>,
-}
-
-/// The scalar loss, and `(B)` each: losses without and with the weights of pixels.
-struct Losses {
-    loss: Tensor,
-    plain: Tensor,
-    weighted: Tensor,
 }
 
 impl Objective {
@@ -83,29 +76,10 @@ impl Objective {
             return differentiate(passes, || self.evaluate(network, batch, dropout));
         }
         let batch = self.prepare(batch)?;
-        let mut parts = None;
-        let (share, gradients) = network.loss_gradients(
-            &batch.input,
-            &batch.t,
-            batch.y.as_ref(),
-            dropout,
-            |output| {
-                let losses = losses(output, &batch)?;
-                let share = losses.loss.affine(1.0 / passes as f64, 0.0)?;
-                parts = Some(losses);
-                Ok(share)
-            },
-        )?;
-        let loss = f64::from(share.to_scalar::<f32>()?);
-        let (plain, second) = match parts {
-            Some(losses) => numbers(&losses, &batch.weights)?,
-            None => (Vec::new(), Vec::new()),
-        };
-        Ok(Pass {
-            loss,
-            plain,
-            second,
-            gradients: loss.is_finite().then_some(gradients),
+        let (x, t, y) = (&batch.input, &batch.t, batch.y.as_ref());
+        recomputed(passes, |share| {
+            let loss = |output: &Tensor| share(answer(output, &batch)?);
+            Ok(network.loss_gradients(x, t, y, dropout, loss)?)
         })
     }
 
@@ -121,17 +95,12 @@ impl Objective {
             Some(seed) => network.forward_train(x, t, y, seed)?,
             None => network.forward(x, t, y)?,
         };
-        let losses = losses(&output, &batch)?;
-        let (plain, second) = numbers(&losses, &batch.weights)?;
-        Ok(Answer {
-            loss: losses.loss,
-            plain,
-            second,
-        })
+        Ok(answer(&output, &batch)?)
     }
 }
 
-fn losses(output: &Tensor, batch: &Prepared) -> candle_core::Result<Losses> {
+/// The scalar loss, and each sample's: plain, and with the weights of pixels and noise level.
+fn answer(output: &Tensor, batch: &Prepared) -> candle_core::Result<Answer> {
     let (b, c, _, _) = batch.target.dims4()?;
     // The other half of a network with learned variance isn't trained.
     let prediction = output.narrow(1, 0, c)?;
@@ -145,16 +114,11 @@ fn losses(output: &Tensor, batch: &Prepared) -> candle_core::Result<Losses> {
     let weights = batch.weights.iter().zip(&batch.correction);
     let weights: Vec<f32> = weights.map(|(w, c)| w * c).collect();
     let weights = Tensor::from_vec(weights, b, output.device())?;
-    Ok(Losses {
-        loss: (&weighted * weights)?.mean_all()?,
-        plain,
-        weighted: weighted.detach(),
+    let by_level = weighted.detach().to_vec1::<f32>()?;
+    let by_level = by_level.iter().zip(&batch.weights);
+    Ok(Answer {
+        loss: (weighted * weights)?.mean_all()?,
+        plain: plain.to_vec1::<f32>()?,
+        second: by_level.map(|(loss, weight)| loss * weight).collect(),
     })
-}
-
-/// Each sample's loss, without weights and with those of pixels and noise level.
-fn numbers(losses: &Losses, weights: &[f32]) -> Result<(Vec<f32>, Vec<f32>)> {
-    let weighted = losses.weighted.to_vec1::<f32>()?;
-    let weighted = weighted.iter().zip(weights).map(|(l, w)| l * w);
-    Ok((losses.plain.to_vec1::<f32>()?, weighted.collect()))
 }

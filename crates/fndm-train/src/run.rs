@@ -158,12 +158,14 @@ fn session<T: Trainer, E: From<Error>>(
         if any(group, stop.is_set())? {
             break Ended::Stopped;
         }
+        // Asked before: an iteration that failed may count as made or not.
+        let iteration = trainer.iteration() + 1;
         let report = match trainer.step() {
             Ok(report) => report,
             Err(error) => {
                 if let Some(logs) = &mut logs {
                     // The step's own error is the one to tell.
-                    let _ = logs.failed(trainer.iteration() + 1, &error);
+                    let _ = logs.failed(iteration, &error);
                 }
                 return Err(error.into());
             }

@@ -3,9 +3,12 @@
 mod common;
 
 use candle_core::Device;
-use common::{CHANNELS, classifier, classifier_config, diffusion_config, slices, slices_of, unet};
+use common::{
+    CHANNELS, classifier, classifier_config, diffusion_config, largest_difference, slices,
+    slices_of, unet,
+};
 use fndm_data::SliceSet;
-use fndm_models::UNetConfig;
+use fndm_models::{ClassifierConfig, UNetConfig};
 use fndm_train::{
     Augmentation, ClassifierTrainConfig, ClassifierTrainer, CoarseJitter, Compute, DiffusionConfig,
     DiffusionTrainer, EmaConfig, Error, NonFinite, OptimizerConfig, RateSchedule, RunConfig,
@@ -158,7 +161,9 @@ fn a_loss_that_is_not_finite_stops_or_skips() {
     })
     .unwrap_err();
     assert_eq!(skipped, 3);
-    assert!(matches!(error, Error::NonFinite { .. }));
+    let Error::NonFinite { iteration, .. } = error else {
+        panic!("{error}");
+    };
     // The log names every such batch, and the last line is the error.
     let text = std::fs::read_to_string(folder.path().join("log.jsonl")).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -171,6 +176,7 @@ fn a_loss_that_is_not_finite_stops_or_skips() {
         assert!(report.batch[0].contains(" z="), "{line}");
     }
     assert!(lines[3].contains("error") && lines[3].contains("patient-"));
+    assert!(lines[3].contains(&format!("\"iteration\":{iteration}")));
 
     // A run that goes on after the second of them may skip one more, as if it had never stopped.
     let second = fndm_train::list_checkpoints(folder.path()).unwrap()[0].clone();
@@ -333,6 +339,30 @@ fn recomputed_blocks_give_the_same_gradients() {
     assert!(close(recomputed.loss, plain.loss));
     assert!(close(recomputed.gradient_norm, plain.gradient_norm));
     assert_eq!(recomputed.losses.len(), 4);
+
+    let model = ClassifierConfig {
+        dropout: 0.1,
+        ..classifier()
+    };
+    let step = |recompute| {
+        let config = ClassifierTrainConfig {
+            accumulation: 2,
+            label_smoothing: 0.1,
+            recompute,
+            ..classifier_config()
+        };
+        let mut trainer =
+            ClassifierTrainer::new(&config, &model, slices(6), 3, &Device::Cpu).unwrap();
+        // The last layer starts at zero and lets no gradient through.
+        trainer.step().unwrap();
+        (trainer.step().unwrap(), trainer.weights().unwrap())
+    };
+    let ((plain, expected), (recomputed, weights)) = (step(false), step(true));
+    assert!(close(recomputed.loss, plain.loss));
+    assert!(close(recomputed.gradient_norm, plain.gradient_norm));
+    assert_eq!(recomputed.accuracy, plain.accuracy);
+    let worst = largest_difference(&weights, &expected);
+    assert!(worst < 1e-6, "{worst}");
 }
 
 #[test]
