@@ -9,7 +9,7 @@ use crate::simd::{Isa, Simd, kernel};
 use crate::tape::apply3;
 use crate::tensor::{contiguous, floats, from_floats, with_floats};
 use crate::tile::{clear, from_lanes, outer_rows, product_rows, to_lanes};
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
 
 /// Queries in a strip.
 const STRIP: usize = 64;
@@ -17,7 +17,7 @@ const STRIP: usize = 64;
 const PARTS: usize = 8;
 
 /// Attention of guided-diffusion: q, k, v are `(B, heads, C, T)`; q and k are each scaled by `C^(-1/4)`.
-/// Gives `(B, heads, C, T)`.
+/// Gives `(B, heads, C, T)`, of the type of q. Logits and softmax are f32 for narrower types.
 ///
 /// # Errors
 /// When the three shapes differ.
@@ -30,6 +30,14 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
             k.dims(),
             v.dims()
         );
+    }
+    #[cfg(feature = "cuda")]
+    if crate::cuda::takes(&[q, k, v]) {
+        return crate::cuda::attention(q, k, v);
+    }
+    if matches!(q.dtype(), DType::F16 | DType::BF16) {
+        let wide = |t: &Tensor| t.to_dtype(DType::F32);
+        return attention(&wide(q)?, &wide(k)?, &wide(v)?)?.to_dtype(q.dtype());
     }
     if !fast_path(&[q, k, v]) || q.elem_count() == 0 {
         return plain::attention(q, k, v);

@@ -21,7 +21,17 @@ pub enum Precision {
     Exact,
 }
 
+/// How products and convolutions of f32 are computed on CUDA devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatrixMath {
+    /// In f32 throughout.
+    Full,
+    /// On tensor cores, which read f32 as TF32: 10 bits of mantissa, about three digits; sums are f32.
+    Tf32,
+}
+
 const UNSET: u8 = 2;
+static TF32: AtomicU8 = AtomicU8::new(UNSET);
 static BACKEND: AtomicU8 = AtomicU8::new(UNSET);
 static PRECISION: AtomicU8 = AtomicU8::new(UNSET);
 
@@ -86,5 +96,40 @@ pub fn precision() -> Precision {
         Precision::Exact
     } else {
         Precision::Fast
+    }
+}
+
+/// Whether products of f32 may read it as TF32.
+pub(crate) fn tf32() -> bool {
+    read(&TF32, || {
+        let on = std::env::var("FNDM_TF32").is_ok_and(|v| v == "1");
+        tell_candle(on);
+        on
+    })
+}
+
+#[cfg(feature = "cuda")]
+fn tell_candle(tf32: bool) {
+    candle_core::cuda::set_gemm_reduced_precision_f32(tf32);
+}
+
+#[cfg(not(feature = "cuda"))]
+fn tell_candle(_: bool) {}
+
+/// Chooses how products and convolutions of f32 are computed on CUDA devices, candle's too, for the whole process. The start
+/// value is `Tf32` where the environment has `FNDM_TF32=1`, else `Full`. CPUs always compute in full f32.
+pub fn set_matrix_math(math: MatrixMath) {
+    let on = math == MatrixMath::Tf32;
+    tell_candle(on);
+    TF32.store(u8::from(on), Ordering::Relaxed);
+}
+
+/// How products and convolutions of f32 are computed on CUDA devices at present.
+#[must_use]
+pub fn matrix_math() -> MatrixMath {
+    if tf32() {
+        MatrixMath::Tf32
+    } else {
+        MatrixMath::Full
     }
 }

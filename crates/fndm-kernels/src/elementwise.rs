@@ -46,6 +46,10 @@ pub fn linear_combination(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
         }
     }
     let tensors: Vec<&Tensor> = terms.iter().map(|(_, t)| *t).collect();
+    #[cfg(feature = "cuda")]
+    if crate::cuda::takes(&tensors) {
+        return crate::cuda::combination(terms);
+    }
     if !fast_path(&tensors) {
         return combination::linear_combination(terms)
             .unwrap_or_else(|| plain::linear_combination(terms));
@@ -257,6 +261,10 @@ impl CustomOp3 for Combination<3> {
 /// When `x` hasn't four dimensions.
 pub fn upsample_nearest_2x(x: &Tensor) -> Result<Tensor> {
     x.dims4()?;
+    #[cfg(feature = "cuda")]
+    if crate::cuda::takes(&[x]) {
+        return crate::cuda::upsample(x);
+    }
     if fast_path(&[x]) {
         apply1(&contiguous(x)?, Upsample)
     } else {
@@ -272,6 +280,10 @@ pub fn avg_pool_2x(x: &Tensor) -> Result<Tensor> {
     let (_, _, h, w) = x.dims4()?;
     if h % 2 != 0 || w % 2 != 0 {
         candle_core::bail!("avg_pool_2x: expected an even height and width, got {h}x{w}");
+    }
+    #[cfg(feature = "cuda")]
+    if crate::cuda::takes(&[x]) {
+        return crate::cuda::avg_pool(x);
     }
     if fast_path(&[x]) {
         apply1(&contiguous(x)?, AvgPool)
@@ -422,6 +434,10 @@ pub fn cat_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
             b.dims(),
             b.dtype()
         );
+    }
+    #[cfg(feature = "cuda")]
+    if crate::cuda::takes(&[a, b]) {
+        return crate::cuda::cat(a, b);
     }
     if fast_path(&[a, b]) && a.elem_count() > 0 && b.elem_count() > 0 {
         apply2(&contiguous(a)?, &contiguous(b)?, Cat)

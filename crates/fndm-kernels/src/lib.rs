@@ -1,7 +1,8 @@
 //! Tensor operations that candle lacks or does slowly, forward and backward.
 //!
 //! Tensors are `(B, C, H, W)`. Every operation is differentiable. On the CPU, f32 tensors run on this crate's own threaded
-//! kernels; other devices and types run on candle. A gradient that nobody tracks is not computed, and results don't
+//! kernels; with the feature `cuda`, f32 and bf16 tensors on a GPU run on its kernels, and with `cudnn` its convolutions on
+//! cuDNN; other devices and types run on candle. A gradient that nobody tracks is not computed, and results don't
 //! depend on the number of threads.
 //!
 //! ```
@@ -37,6 +38,9 @@
 //! | [`attention`] | any number of tokens, a strip of weights at a time |
 //! | [`add`], [`cat_channels`], [`linear_combination`], [`upsample_nearest_2x`], [`avg_pool_2x`] | one threaded pass |
 //! | [`adam_step`], [`ema_update`] | in place on variables, one pass |
+//! | [`adam_step_all`], [`ema_update_all`] | the same for all parameters: on a GPU in one launch |
+//! | [`device`] | a device by its name |
+//! | [`nearest_rows`] | nearest neighbours on a GPU |
 //! | [`Tape`] | a backward pass without candle's bookkeeping |
 //! | [`panel_products`], [`pack_panel`] | rows times rows, a panel at a time |
 //! | [`CachingAlloc`] | a global allocator that keeps large blocks |
@@ -49,6 +53,8 @@
 //! | [`set_backend`] | `FNDM_KERNELS=candle` | everything on plain candle, the reference |
 //! | [`set_precision`] | `FNDM_EXACT=1` | no Winograd, for parity tests |
 //! | [`set_simd`] | `FNDM_SIMD=avx512`, `avx2`, `portable` | the instruction set |
+//! | [`set_matrix_math`] | `FNDM_TF32=1` | TF32 in products and convolutions of f32 on a GPU |
+//! | | `FNDM_CUDNN_SEARCH=1` | cuDNN measures its algorithms at the first use of a shape |
 //! | | `RAYON_NUM_THREADS` | the number of threads |
 
 // The one crate of the project with `unsafe`: SIMD intrinsics and threads that write disjoint parts of one output.
@@ -63,9 +69,11 @@ mod config;
 mod conv;
 #[cfg(any(feature = "cuda", test))]
 mod cuda;
+mod device;
 mod elementwise;
 mod mapped;
 mod memory;
+mod nearest;
 mod norm;
 mod optim;
 mod plain;
@@ -77,12 +85,17 @@ mod tile;
 
 pub use alloc::CachingAlloc;
 pub use attention::attention;
-pub use config::{Backend, Precision, backend, precision, set_backend, set_precision};
+pub use config::{
+    Backend, MatrixMath, Precision, backend, matrix_math, precision, set_backend, set_matrix_math,
+    set_precision,
+};
 pub use conv::{Algorithm, Conv2d};
 pub use elementwise::{add, avg_pool_2x, cat_channels, linear_combination, upsample_nearest_2x};
+pub use device::device;
 pub use mapped::MappedFile;
+pub use nearest::{NEAREST_ROWS, nearest_rows};
 pub use norm::{group_norm, group_norm_silu, silu};
-pub use optim::{AdamStep, adam_step, ema_update};
+pub use optim::{AdamStep, AdamTensor, adam_step, adam_step_all, ema_update, ema_update_all};
 pub use products::{PANEL_ROWS, pack_panel, panel_products};
 pub use simd::{Isa, set_simd};
 pub use tape::Tape;

@@ -16,6 +16,10 @@ const CHUNK: usize = 1 << 15;
 /// # Errors
 /// Those of candle.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if crate::cuda::takes(&[x]) {
+        return crate::cuda::silu(x);
+    }
     if fast_path(&[x]) {
         apply1(&contiguous(x)?, Silu)
     } else {
@@ -23,7 +27,8 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// Group normalisation of `(B, C, ...)`; `weight` and `bias` are `(C)`.
+/// Group normalisation of `(B, C, ...)`; `weight` and `bias` are `(C)`. The result has the type of `x`; with a wider weight it is
+/// computed in the weight's type.
 ///
 /// # Errors
 /// When `groups` doesn't divide C or a shape doesn't fit.
@@ -35,6 +40,14 @@ pub fn group_norm(
     eps: f64,
 ) -> Result<Tensor> {
     check(x, groups, weight, bias)?;
+    #[cfg(feature = "cuda")]
+    if crate::cuda::takes(&[x]) && crate::cuda::on_device(&[weight, bias]) {
+        return crate::cuda::group_norm(x, groups, weight, bias, eps, false);
+    }
+    if x.dtype() != weight.dtype() {
+        return group_norm(&x.to_dtype(weight.dtype())?, groups, weight, bias, eps)?
+            .to_dtype(x.dtype());
+    }
     if fast_path(&[x, weight, bias]) && x.elem_count() > 0 {
         fused(x, groups, weight, bias, eps, false)
     } else {
@@ -42,7 +55,7 @@ pub fn group_norm(
     }
 }
 
-/// `silu(group_norm(x) * (1 + scale) + shift)`; scale and shift are `(B, C)`, or absent.
+/// `silu(group_norm(x) * (1 + scale) + shift)`; scale and shift are `(B, C)`, or absent. Types are as in [`group_norm`].
 ///
 /// # Errors
 /// When `groups` doesn't divide C or a shape doesn't fit.
@@ -55,6 +68,30 @@ pub fn group_norm_silu(
     scale_shift: Option<(&Tensor, &Tensor)>,
 ) -> Result<Tensor> {
     let (b, c) = check(x, groups, weight, bias)?;
+    if let Some((scale, shift)) = scale_shift
+        && (scale.dims() != [b, c] || shift.dims() != [b, c])
+    {
+        candle_core::bail!(
+            "group_norm_silu: expected scale and shift of shape ({b}, {c}), got {:?} and {:?}",
+            scale.dims(),
+            shift.dims()
+        );
+    }
+    #[cfg(feature = "cuda")]
+    if crate::cuda::takes(&[x]) && crate::cuda::on_device(&[weight, bias]) {
+        match scale_shift {
+            None => return crate::cuda::group_norm(x, groups, weight, bias, eps, true),
+            Some((scale, shift)) if crate::cuda::on_device(&[scale, shift]) => {
+                let small = ((weight, bias), (scale, shift));
+                return crate::cuda::group_norm_scale_shift(x, groups, small.0, small.1, eps);
+            }
+            Some(_) => {}
+        }
+    }
+    if x.dtype() != weight.dtype() {
+        let wide = x.to_dtype(weight.dtype())?;
+        return group_norm_silu(&wide, groups, weight, bias, eps, scale_shift)?.to_dtype(x.dtype());
+    }
     let Some((scale, shift)) = scale_shift else {
         return if fast_path(&[x, weight, bias]) && x.elem_count() > 0 {
             fused(x, groups, weight, bias, eps, true)
@@ -62,13 +99,6 @@ pub fn group_norm_silu(
             plain::group_norm_silu(x, groups, weight, bias, eps, None)
         };
     };
-    if scale.dims() != [b, c] || shift.dims() != [b, c] {
-        candle_core::bail!(
-            "group_norm_silu: expected scale and shift of shape ({b}, {c}), got {:?} and {:?}",
-            scale.dims(),
-            shift.dims()
-        );
-    }
     if fast_path(&[x, weight, bias, scale, shift]) && x.elem_count() > 0 {
         // A candle operation takes three tracked inputs, so the four small ones become a factor and an offset.
         let scale = (scale + 1.)?;

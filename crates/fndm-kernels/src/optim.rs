@@ -46,64 +46,131 @@ impl Default for AdamStep {
 /// # Errors
 /// When shapes or types differ, `step` is 0, or two of the variables are one.
 pub fn adam_step(param: &Var, m: &Var, v: &Var, grad: &Tensor, s: &AdamStep) -> Result<()> {
-    for t in [m.as_tensor(), v.as_tensor(), grad] {
-        if t.dims() != param.dims() || t.dtype() != param.dtype() {
-            candle_core::bail!(
-                "adam_step: expected moments and a gradient like the parameter, {:?} {:?}, got {:?} {:?}",
-                param.dims(),
-                param.dtype(),
-                t.dims(),
-                t.dtype()
-            );
-        }
+    let tensor = AdamTensor { param, m, v, grad };
+    adam_step_all(&[tensor], s, 1.)
+}
+
+/// What [`adam_step_all`] updates, and by what.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamTensor<'a> {
+    /// The parameter.
+    pub param: &'a Var,
+    /// Its first moment.
+    pub m: &'a Var,
+    /// Its second moment.
+    pub v: &'a Var,
+    /// Its gradient.
+    pub grad: &'a Tensor,
+}
+
+/// [`adam_step`] of all parameters by their gradients times `scale`: on a GPU in one launch.
+///
+/// # Errors
+/// When shapes or types differ, `step` is 0, or two of a tensor's variables are one: then nothing is changed.
+pub fn adam_step_all(tensors: &[AdamTensor<'_>], s: &AdamStep, scale: f64) -> Result<()> {
+    for tensor in tensors {
+        tensor.check()?;
     }
     if s.step == 0 {
         candle_core::bail!("adam_step: steps count from 1, got 0");
     }
-    if param.id() == m.id() || param.id() == v.id() || m.id() == v.id() {
-        candle_core::bail!("adam_step: the parameter and its moments must be three variables");
+    #[cfg(feature = "cuda")]
+    if let Some(result) = on_gpu(tensors, s, scale) {
+        return result;
     }
-    let (correction1, correction2) = corrections(s);
-    let all = [param.as_tensor(), m.as_tensor(), v.as_tensor(), grad];
-    if !fast_path(&all) || !all[..3].iter().all(|t| t.is_contiguous()) {
-        // With g detached nothing here joins a graph that outlives the step.
-        let (p, g) = (param.as_tensor().detach(), grad.detach());
-        let m1 = ((m.as_tensor().detach() * s.beta1)? + (&g * (1. - s.beta1))?)?;
-        let v1 = ((v.as_tensor().detach() * s.beta2)? + (g.sqr()? * (1. - s.beta2))?)?;
-        let denominator = ((&v1 / correction2)?.sqrt()? + s.eps)?;
-        let change = ((&m1 / correction1)? / denominator)?;
-        let p = ((p * (1. - s.lr * s.weight_decay))? - (change * s.lr)?)?;
-        m.set(&m1)?;
-        v.set(&v1)?;
-        return param.set(&p);
+    tensors.iter().try_for_each(|t| t.step(s, scale))
+}
+
+/// The step where all tensors are f32 and contiguous on one CUDA device.
+#[cfg(feature = "cuda")]
+fn on_gpu(tensors: &[AdamTensor<'_>], s: &AdamStep, scale: f64) -> Option<Result<()>> {
+    let grads = tensors.iter().map(|t| contiguous(t.grad));
+    let grads = match grads.collect::<Result<Vec<_>>>() {
+        Ok(grads) => grads,
+        Err(e) => return Some(Err(e)),
+    };
+    let all: Vec<[&Tensor; 4]> = tensors
+        .iter()
+        .zip(&grads)
+        .map(|(t, g)| [t.param.as_tensor(), t.m.as_tensor(), t.v.as_tensor(), g])
+        .collect();
+    takes_all(all.as_flattened()).then(|| crate::cuda::adam(&all, &constants(s, scale as f32)))
+}
+
+/// Whether there are tensors, all f32 and contiguous on one CUDA device.
+#[cfg(feature = "cuda")]
+fn takes_all(tensors: &[&Tensor]) -> bool {
+    crate::cuda::takes(tensors)
+        && tensors
+            .iter()
+            .all(|t| t.dtype() == candle_core::DType::F32 && t.is_contiguous())
+}
+
+impl AdamTensor<'_> {
+    fn check(&self) -> Result<()> {
+        let Self { param, m, v, grad } = *self;
+        for t in [m.as_tensor(), v.as_tensor(), grad] {
+            if t.dims() != param.dims() || t.dtype() != param.dtype() {
+                candle_core::bail!(
+                    "adam_step: expected moments and a gradient like the parameter, {:?} {:?}, got {:?} {:?}",
+                    param.dims(),
+                    param.dtype(),
+                    t.dims(),
+                    t.dtype()
+                );
+            }
+        }
+        if param.id() == m.id() || param.id() == v.id() || m.id() == v.id() {
+            candle_core::bail!("adam_step: the parameter and its moments must be three variables");
+        }
+        Ok(())
     }
-    let c = constants(s, 1.);
-    let grad = contiguous(grad)?;
-    with_floats([&grad], |[g]| {
-        with_mut(param, |p| {
-            with_mut(m, |m| {
-                with_mut(v, |v| {
-                    let n = p.len();
-                    if m.len() != n || v.len() != n || g.len() != n {
-                        candle_core::bail!("adam_step: shapes don't fit");
-                    }
-                    let isa = Isa::current();
-                    let (p, m, v) = (Shared::new(p), Shared::new(m), Shared::new(v));
-                    let g = Input(g);
-                    parallel(n.div_ceil(CHUNK), |i| {
-                        let at = i * CHUNK;
-                        let len = CHUNK.min(n - at);
-                        // SAFETY: the chunks are disjoint and within the `n` floats of each.
-                        unsafe {
-                            let (p, m, v) = (p.at(at, len), m.at(at, len), v.at(at, len));
-                            adam_chunk(isa, &c, p, m, v, g.at(at, len), len);
+
+    fn step(&self, s: &AdamStep, scale: f64) -> Result<()> {
+        let Self { param, m, v, grad } = *self;
+        let all = [param.as_tensor(), m.as_tensor(), v.as_tensor(), grad];
+        if !fast_path(&all) || !all[..3].iter().all(|t| t.is_contiguous()) {
+            // With g detached nothing here joins a graph that outlives the step.
+            let (correction1, correction2) = corrections(s);
+            let (p, g) = (param.as_tensor().detach(), grad.detach());
+            let g = if scale == 1. { g } else { (g * scale)? };
+            let m1 = ((m.as_tensor().detach() * s.beta1)? + (&g * (1. - s.beta1))?)?;
+            let v1 = ((v.as_tensor().detach() * s.beta2)? + (g.sqr()? * (1. - s.beta2))?)?;
+            let denominator = ((&v1 / correction2)?.sqrt()? + s.eps)?;
+            let change = ((&m1 / correction1)? / denominator)?;
+            let p = ((p * (1. - s.lr * s.weight_decay))? - (change * s.lr)?)?;
+            m.set(&m1)?;
+            v.set(&v1)?;
+            return param.set(&p);
+        }
+        let c = constants(s, scale as f32);
+        let grad = contiguous(grad)?;
+        with_floats([&grad], |[g]| {
+            with_mut(param, |p| {
+                with_mut(m, |m| {
+                    with_mut(v, |v| {
+                        let n = p.len();
+                        if m.len() != n || v.len() != n || g.len() != n {
+                            candle_core::bail!("adam_step: shapes don't fit");
                         }
-                    });
-                    Ok(())
+                        let isa = Isa::current();
+                        let (p, m, v) = (Shared::new(p), Shared::new(m), Shared::new(v));
+                        let g = Input(g);
+                        parallel(n.div_ceil(CHUNK), |i| {
+                            let at = i * CHUNK;
+                            let len = CHUNK.min(n - at);
+                            // SAFETY: the chunks are disjoint and within the `n` floats of each.
+                            unsafe {
+                                let (p, m, v) = (p.at(at, len), m.at(at, len), v.at(at, len));
+                                adam_chunk(isa, &c, p, m, v, g.at(at, len), len);
+                            }
+                        });
+                        Ok(())
+                    })
                 })
             })
         })
-    })
+    }
 }
 
 /// What the moments are divided by.
@@ -171,6 +238,30 @@ kernel! {
 /// # Errors
 /// When shapes or types differ, or both are one variable.
 pub fn ema_update(ema: &Var, param: &Tensor, decay: f64) -> Result<()> {
+    ema_update_all(&[(ema, param)], decay)
+}
+
+/// [`ema_update`] of all averages by their parameters: on a GPU in one launch.
+///
+/// # Errors
+/// When shapes or types differ, or an average and its parameter are one variable: then nothing is changed.
+pub fn ema_update_all(pairs: &[(&Var, &Tensor)], decay: f64) -> Result<()> {
+    for (ema, param) in pairs {
+        check_average(ema, param)?;
+    }
+    #[cfg(feature = "cuda")]
+    {
+        let all: Vec<[&Tensor; 2]> = pairs.iter().map(|(e, p)| [e.as_tensor(), *p]).collect();
+        if takes_all(all.as_flattened()) {
+            return crate::cuda::ema(&all, decay);
+        }
+    }
+    pairs
+        .iter()
+        .try_for_each(|(ema, param)| average(ema, param, decay))
+}
+
+fn check_average(ema: &Var, param: &Tensor) -> Result<()> {
     if ema.dims() != param.dims() || ema.dtype() != param.dtype() {
         candle_core::bail!(
             "ema_update: expected a parameter of {:?} {:?}, got {:?} {:?}",
@@ -183,6 +274,10 @@ pub fn ema_update(ema: &Var, param: &Tensor, decay: f64) -> Result<()> {
     if ema.id() == param.id() {
         candle_core::bail!("ema_update: the average and the parameter must be two tensors");
     }
+    Ok(())
+}
+
+fn average(ema: &Var, param: &Tensor, decay: f64) -> Result<()> {
     if !fast_path(&[ema.as_tensor(), param]) || !ema.is_contiguous() {
         let e = ((ema.as_tensor().detach() * decay)? + (param.detach() * (1. - decay))?)?;
         return ema.set(&e);

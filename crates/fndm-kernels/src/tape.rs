@@ -1,10 +1,11 @@
 //! Operations applied to tensors, and a backward pass that spares candle's bookkeeping.
 
 use crate::config::fast_path;
-use crate::elementwise::untracked_combination;
+use crate::elementwise::{linear_combination, untracked_combination};
 use candle_core::backprop::GradStore;
+use candle_core::op::BackpropOp;
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, Var,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor,
 };
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -74,7 +75,7 @@ impl Tape {
                 let Some(dx) = dx else { continue };
                 if x.is_variable() {
                     let sum = match grads.remove(&x) {
-                        Some(other) => untracked_combination(&[(1., &other), (1., &dx)])?,
+                        Some(other) => joined(&other, &dx)?,
                         None => dx,
                     };
                     grads.insert(&x, sum);
@@ -106,7 +107,7 @@ impl Tape {
                 dy.dims()
             );
         }
-        let root = if fast_path(&[y, dy]) {
+        let root = if own(&[y, dy]) {
             y.apply_op1(Inject(dy.clone()))?
         } else {
             (y * dy)?.sum_all()?
@@ -166,9 +167,39 @@ impl CustomOp1 for Inject {
         Ok((CpuStorage::F32(vec![0.]), Shape::from(())))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        _: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        use candle_core::CudaStorage;
+        use candle_core::backend::BackendStorage;
+        let zero = x.device().alloc_zeros::<f32>(1)?;
+        let storage = CudaStorage::wrap_cuda_slice(zero, x.device().clone());
+        Ok((storage, Shape::from(())))
+    }
+
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(self.0.clone()))
     }
+}
+
+/// Whether this crate's kernels take these tensors, on whichever device.
+fn own(tensors: &[&Tensor]) -> bool {
+    #[cfg(feature = "cuda")]
+    if crate::cuda::takes(tensors) {
+        return true;
+    }
+    fast_path(tensors)
+}
+
+/// The sum of two gradients.
+fn joined(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if fast_path(&[a, b]) {
+        return untracked_combination(&[(1., a), (1., b)]);
+    }
+    linear_combination(&[(1., &a.detach()), (1., &b.detach())])
 }
 
 /// Whether an operation on these tensors goes on the tape.
@@ -177,43 +208,35 @@ fn recording(tensors: &[&Tensor]) -> bool {
 }
 
 /// The output as a leaf for candle, without a copy.
-fn leaf(
-    (storage, shape): (CpuStorage, Shape),
-    node: impl FnOnce(Tensor) -> Node,
-) -> Result<Tensor> {
-    let CpuStorage::F32(data) = storage else {
-        candle_core::bail!("expected an operation on f32")
-    };
-    let y = Var::from_vec(data, shape, &candle_core::Device::Cpu)?.into_inner();
+fn leaf((storage, shape): (Storage, Shape), node: impl FnOnce(Tensor) -> Node) -> Tensor {
+    let y = Tensor::from_storage(storage, shape, BackpropOp::none(), true);
     NODES.with_borrow_mut(|nodes| {
         if let Some(nodes) = nodes {
             nodes.push(node(y.clone()));
         }
     });
-    Ok(y)
+    y
 }
 
-/// The storage of a tensor on the CPU.
-macro_rules! cpu {
-    ($guard:ident) => {
-        match &*$guard.0 {
-            Storage::Cpu(s) => (s, $guard.1),
-            _ => candle_core::bail!("expected a tensor on the CPU"),
-        }
-    };
+/// What the CPU's or the GPU's pass gives.
+fn ran<S>((storage, shape): (S, Shape), wrap: impl FnOnce(S) -> Storage) -> (Storage, Shape) {
+    (wrap(storage), shape)
 }
 
-/// `op` on a tensor on the CPU.
+/// `op` on a tensor.
 pub(crate) fn apply1<C: 'static + CustomOp1 + Send + Sync>(x: &Tensor, op: C) -> Result<Tensor> {
     if !recording(&[x]) {
         return x.apply_op1(op);
     }
     let out = {
-        let a = x.storage_and_layout();
-        let (s, l) = cpu!(a);
-        op.cpu_fwd(s, l)?
+        let (a, al) = x.storage_and_layout();
+        match &*a {
+            Storage::Cpu(a) => ran(op.cpu_fwd(a, al)?, Storage::Cpu),
+            Storage::Cuda(a) => ran(op.cuda_fwd(a, al)?, Storage::Cuda),
+            Storage::Metal(_) => return x.apply_op1(op),
+        }
     };
-    leaf(out, |y| Node::One(Box::new(op), [x.clone()], y))
+    Ok(leaf(out, |y| Node::One(Box::new(op), [x.clone()], y)))
 }
 
 /// As [`apply1`] for two tensors.
@@ -226,13 +249,16 @@ pub(crate) fn apply2<C: 'static + CustomOp2 + Send + Sync>(
         return x.apply_op2(y, op);
     }
     let out = {
-        let (a, b) = (x.storage_and_layout(), y.storage_and_layout());
-        let ((s1, l1), (s2, l2)) = (cpu!(a), cpu!(b));
-        op.cpu_fwd(s1, l1, s2, l2)?
+        let ((a, al), (b, bl)) = (x.storage_and_layout(), y.storage_and_layout());
+        match (&*a, &*b) {
+            (Storage::Cpu(a), Storage::Cpu(b)) => ran(op.cpu_fwd(a, al, b, bl)?, Storage::Cpu),
+            (Storage::Cuda(a), Storage::Cuda(b)) => ran(op.cuda_fwd(a, al, b, bl)?, Storage::Cuda),
+            _ => candle_core::bail!("{}: expected tensors on one device", op.name()),
+        }
     };
-    leaf(out, |out| {
+    Ok(leaf(out, |out| {
         Node::Two(Box::new(op), [x.clone(), y.clone()], out)
-    })
+    }))
 }
 
 /// As [`apply1`] for three tensors.
@@ -246,14 +272,19 @@ pub(crate) fn apply3<C: 'static + CustomOp3 + Send + Sync>(
         return x.apply_op3(y, z, op);
     }
     let out = {
-        let (a, b, c) = (
-            x.storage_and_layout(),
-            y.storage_and_layout(),
-            z.storage_and_layout(),
-        );
-        let ((s1, l1), (s2, l2), (s3, l3)) = (cpu!(a), cpu!(b), cpu!(c));
-        op.cpu_fwd(s1, l1, s2, l2, s3, l3)?
+        let (a, al) = x.storage_and_layout();
+        let (b, bl) = y.storage_and_layout();
+        let (c, cl) = z.storage_and_layout();
+        match (&*a, &*b, &*c) {
+            (Storage::Cpu(a), Storage::Cpu(b), Storage::Cpu(c)) => {
+                ran(op.cpu_fwd(a, al, b, bl, c, cl)?, Storage::Cpu)
+            }
+            (Storage::Cuda(a), Storage::Cuda(b), Storage::Cuda(c)) => {
+                ran(op.cuda_fwd(a, al, b, bl, c, cl)?, Storage::Cuda)
+            }
+            _ => candle_core::bail!("{}: expected tensors on one device", op.name()),
+        }
     };
     let inputs = [x.clone(), y.clone(), z.clone()];
-    leaf(out, |out| Node::Three(Box::new(op), inputs, out))
+    Ok(leaf(out, |out| Node::Three(Box::new(op), inputs, out)))
 }

@@ -218,6 +218,10 @@ impl Conv2d {
         }
         let mut all = vec![x, &self.weight];
         all.extend(bias);
+        #[cfg(feature = "cuda")]
+        if crate::cuda::takes(&all) {
+            return crate::cuda::conv2d(x, &self.weight, bias, self.stride, up);
+        }
         if !fast_path(&all) || batch * h * w * ci * co == 0 {
             let x = if up {
                 upsample_nearest_2x(x)?
