@@ -12,12 +12,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused to read or write.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Io {
         /// File or folder.
         path: PathBuf,
-        /// The system's own error.
-        source: io::Error,
+        /// The system's own error. The message tells it, so it's no `source` that would be told again.
+        error: io::Error,
     },
     /// The file asks for more than [`Limits`](crate::Limits) allows.
     #[error("{}: {what} is {got}, above the limit of {limit}", path.display())]
@@ -62,7 +62,7 @@ pub enum Error {
         got: String,
     },
     /// The file ends before its data does.
-    #[error("{}: cut short: {what} needs {expected} bytes, the file has {got}", path.display())]
+    #[error("{}: cut short: expected {expected} bytes of {what}, got {got}", path.display())]
     Truncated {
         /// File.
         path: PathBuf,
@@ -70,16 +70,16 @@ pub enum Error {
         what: &'static str,
         /// Bytes needed.
         expected: u64,
-        /// Bytes there.
+        /// Bytes there. Of a packed file that is too short to hold what it claims, the most that it can hold.
         got: u64,
     },
     /// The gzip stream is broken, or ends in bytes that are not gzip.
-    #[error("{}: broken gzip stream: {source}", path.display())]
+    #[error("{}: broken gzip stream: {error}", path.display())]
     Gzip {
         /// File.
         path: PathBuf,
-        /// The unpacker's own error.
-        source: io::Error,
+        /// The unpacker's own error, told by the message.
+        error: io::Error,
     },
     /// A DICOM file cannot be parsed or decoded.
     #[error("{}: not a usable DICOM file: {reason}", path.display())]
@@ -283,9 +283,9 @@ impl Error {
 
     /// For `map_err` on an input or output of the system.
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        move |source| Self::Io {
+        move |error| Self::Io {
             path: path.to_path_buf(),
-            source,
+            error,
         }
     }
 }

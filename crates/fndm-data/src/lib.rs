@@ -58,6 +58,7 @@ pub mod layout;
 mod limits;
 pub mod loading;
 pub mod nifti;
+mod open;
 mod patient;
 pub mod phantom;
 pub mod preprocess;

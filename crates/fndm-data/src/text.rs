@@ -6,11 +6,11 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Limits, Result, nifti};
+use crate::{Error, Limits, Result, nifti, open};
 
 /// Reads a text file of at most `limits.text_bytes`.
 pub(crate) fn read(path: &Path, limits: &Limits) -> Result<String> {
-    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let (file, _) = open::open(path)?;
     let mut bytes = Vec::new();
     file.take(limits.text_bytes.saturating_add(1))
         .read_to_end(&mut bytes)

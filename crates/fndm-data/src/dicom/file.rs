@@ -8,7 +8,7 @@ use dicom_object::{DefaultDicomObject, OpenFileOptions};
 use dicom_pixeldata::{PixelDecoder, PixelRepresentation};
 
 use super::lengths;
-use crate::{Error, Limits, Result};
+use crate::{Error, Limits, Result, open};
 
 /// Transfer syntaxes that are read: implicit and explicit, little and big endian, RLE.
 const SYNTAXES: [&str; 4] = [
@@ -42,8 +42,7 @@ pub(super) struct Slice {
 /// The bytes of a file; `None` for one that is not DICOM.
 pub(super) fn bytes(path: &Path, limits: &Limits) -> Result<Option<Vec<u8>>> {
     use std::io::Read;
-    let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
-    let size = file.metadata().map_err(Error::io(path))?.len();
+    let (mut file, size) = open::open(path)?;
     let mut bytes = Vec::new();
     let mut read = |bytes: &mut Vec<u8>, most: u64| {
         let taken = (&mut file).take(most).read_to_end(bytes);

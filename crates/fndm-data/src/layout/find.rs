@@ -156,8 +156,8 @@ impl Files {
         check_sequences(sequences)?;
         if !folder.is_dir() {
             let kind = std::io::ErrorKind::NotFound;
-            let source = std::io::Error::new(kind, "the patient's folder does not exist");
-            return Err(Error::io(folder)(source));
+            let error = std::io::Error::new(kind, "the patient's folder does not exist");
+            return Err(Error::io(folder)(error));
         }
         let mut found = Vec::with_capacity(sequences.len());
         for sequence in sequences {

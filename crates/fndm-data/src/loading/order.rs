@@ -78,11 +78,11 @@ impl Order {
             Some(share) => {
                 // The diseased draws are those where g * share passes a whole number.
                 let before = (g as f64 * share).floor() as u64;
-                let after = ((g + 1) as f64 * share).floor() as u64;
+                let after = (g.saturating_add(1) as f64 * share).floor() as u64;
                 if after > before {
                     (1, before)
                 } else {
-                    (0, g - before)
+                    (0, g.saturating_sub(before))
                 }
             }
         };
@@ -90,7 +90,7 @@ impl Order {
         let n = chosen.slices.len() as u64;
         let epoch = position / n;
         if chosen.epoch != Some(epoch) {
-            let number = epoch * 2 + pool as u64;
+            let number = epoch.wrapping_mul(2).wrapping_add(pool as u64);
             chosen.permutation.clone_from(&chosen.slices);
             chosen
                 .permutation

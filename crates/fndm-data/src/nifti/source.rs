@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::gunzip::{Gunzip, MAGIC};
-use crate::{Error, Limits, Result};
+use crate::{Error, Limits, Result, open};
 
 /// Bytes that are skipped at a time.
 const PIECE: usize = 1 << 18;
@@ -34,19 +34,14 @@ impl std::fmt::Debug for Source<'_> {
 
 impl Source<'static> {
     pub(super) fn open(path: &Path, limits: &Limits) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        let meta = file.metadata().map_err(Error::io(path))?;
-        if meta.is_dir() {
-            let source = std::io::Error::from(std::io::ErrorKind::IsADirectory);
-            return Err(Error::io(path)(source));
-        }
+        let (file, size) = open::open(path)?;
         // Where this fails, the file is read from front to end.
         let same = if cfg!(unix) {
             file.try_clone().ok()
         } else {
             None
         };
-        let source = Self::new(file, meta.len(), path, limits)?;
+        let source = Self::new(file, size, path, limits)?;
         Ok(Self {
             file: same.filter(|_| !source.packed),
             ..source
@@ -148,14 +143,14 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn broken(&self, source: std::io::Error) -> Error {
+    fn broken(&self, error: std::io::Error) -> Error {
         if self.packed {
             Error::Gzip {
                 path: self.path.clone(),
-                source,
+                error,
             }
         } else {
-            Error::io(&self.path)(source)
+            Error::io(&self.path)(error)
         }
     }
 

@@ -3,13 +3,15 @@
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, Zip};
 use serde::{Deserialize, Serialize};
 
-use super::intensity::percentile;
+use super::background::Contrast;
 use crate::{Error, Result};
 
 /// The threshold between background and head, on the mean of the sequences, each
 /// scaled from its lowest value (0) to its 99th percentile (1).
 ///
-/// After thresholding, the largest connected part of the volume is kept and holes are
+/// Where a sequence's background is bright (the corners of its slices share one value, a
+/// tenth of the scale or more above the lowest), the distance from that value takes the
+/// value's place. After thresholding, the largest connected part of the volume is kept and holes are
 /// filled in each slice. Works with and without skull.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
@@ -67,26 +69,17 @@ impl HeadThreshold {
     }
 }
 
-/// The mean of the stacks, each scaled to 0 (lowest) and 1 (99th percentile of what is above the lowest).
+/// The mean of the stacks, each scaled from 0 (background) to 1 (what stands out most).
 fn mean_of(stacks: &[ArrayView3<'_, f32>]) -> Array3<f32> {
     let shape = stacks.first().map_or((0, 0, 0), ArrayView3::dim);
     let mut mean = Array3::<f32>::zeros(shape);
+    let share = 1.0 / stacks.len() as f32;
     for stack in stacks {
-        let low = stack.fold(f32::INFINITY, |low, v| low.min(*v));
-        let mut above: Vec<f32> = stack.fold(Vec::new(), |mut above, &v| {
-            if v > low {
-                above.push(v);
-            }
-            above
-        });
-        let high = percentile(&mut above, 99.0).unwrap_or(low);
-        let range = high - low;
-        if range.is_nan() || range <= 0.0 {
+        let Some(contrast) = Contrast::of(stack) else {
             continue;
-        }
-        let share = 1.0 / stacks.len() as f32;
+        };
         Zip::from(&mut mean).and(stack).for_each(|m, &v| {
-            *m += ((v - low) / range).min(1.0) * share;
+            *m += contrast.map(v) * share;
         });
     }
     mean

@@ -1,5 +1,6 @@
 //! From a patient's volumes to slices that a network can take, and back.
 
+mod background;
 mod head;
 mod histogram;
 mod intensity;
@@ -19,6 +20,11 @@ pub use resize::Resampler;
 pub use slices::{Geometry, PatientSlices};
 
 use resize::{Pad, majority};
+
+/// Largest side of a slice, in input pixels, after cropping and padding: a file may claim any shape.
+const MOST_SIDE: usize = 1 << 13;
+/// Most values of the slices of one patient: 4 GiB of them.
+const MOST_VALUES: usize = 1 << 30;
 
 /// Which way the volume is cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,9 +148,10 @@ impl Preprocess {
         }
         if self
             .pad_to
-            .is_some_and(|size| !(1..=65_536).contains(&size))
+            .is_some_and(|size| !(1..=MOST_SIDE).contains(&size))
         {
-            return bad("pad_to", "1 to 65536", format!("{:?}", self.pad_to));
+            let expected = format!("1 to {MOST_SIDE}");
+            return bad("pad_to", &expected, format!("{:?}", self.pad_to));
         }
         if self.crop_to == Some(0) {
             return bad("crop_to", "at least 1", "0".into());
@@ -161,8 +168,9 @@ impl Preprocess {
     /// Cuts a patient into slices.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`], every error of [`Patient::check`], and
-    /// [`Error::NoSlices`] when no slice is left.
+    /// [`Error::InvalidConfig`], every error of [`Patient::check`],
+    /// [`Error::NoSlices`] when no slice is left, and [`Error::Shape`] for slices of more than 8192
+    /// input pixels a side, or more than 2^30 values in all.
     pub fn apply(&self, patient: &Patient) -> Result<PatientSlices> {
         self.check()?;
         patient.check()?;
@@ -173,11 +181,26 @@ impl Preprocess {
             .iter()
             .map(|(_, volume)| reorder.view(volume.data.view()))
             .collect();
+        let size = self.image_size;
+        let (height, width) = stacks.first().map_or((0, 0), |s| (s.dim().1, s.dim().2));
+        let pad = Pad::square(height, width, self.crop_to, self.pad_to);
+        if pad.size > MOST_SIDE {
+            let what = format!("slices of patient {}", patient.id);
+            let expected = format!("at most {MOST_SIDE} pixels a side, after cropping");
+            return Err(Error::shape(what, expected, &[height, width]));
+        }
         let head = self.head.find(&stacks);
         let z = self.chosen(&patient.id, &head)?;
-        let (total, height, width) = head.dim();
-        let pad = Pad::square(height, width, self.crop_to, self.pad_to);
-        let size = self.image_size;
+        let total = head.dim().0;
+        if z.len() * stacks.len() > MOST_VALUES / (size * size) {
+            let what = format!("slices of patient {}, cut", patient.id);
+            let expected = format!("at most {MOST_VALUES} values in all");
+            return Err(Error::shape(
+                what,
+                expected,
+                &[z.len(), stacks.len(), size, size],
+            ));
+        }
         let resampler = Resampler::image(pad.size, size);
 
         let mut images = Array4::from_elem((z.len(), stacks.len(), size, size), -1.0f32);
