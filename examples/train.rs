@@ -349,6 +349,12 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
     match record {
         _ if !first => {}
         None => println!("stopped; run the same command again to go on"),
+        Some(record) if stop.is_set() => println!(
+            "stopped after {} iterations of the diffusion model, which {} has as it is so far; run the same command \
+             again to go on",
+            record.diffusion.iterations,
+            options.output.display(),
+        ),
         Some(record) => println!(
             "{}: {} patients, {} healthy and {} diseased slices; classifier {} iterations{}; \
              diffusion model {} iterations{}; memory bank {} rows",

@@ -19,14 +19,15 @@ SLICES = 256
 STEPS = 1000
 
 
-def case(name, config, batch, workers, repetitions):
-    spec = {"config": config, "batch": batch, "workers": workers}
+def case(name, config, batch, workers, repetitions, layout="contiguous_format"):
+    spec = {"config": config, "batch": batch, "workers": workers, "layout": layout}
     return Case(name, PEER, spec, repetitions=repetitions, tolerance=1e-3)
 
 
 CASES = [
     case("64 px, batch 8, loader in the loop", small_unet_config(7, 3), 8, 0, 15),
     case("64 px, batch 8, loader in a process", small_unet_config(7, 3), 8, 1, 15),
+    case("64 px, batch 8, channels last", small_unet_config(7, 3), 8, 0, 15, "channels_last"),
     case("64 px, batch 3, the paper's network", unet_config(64, 7, 3), 3, 0, 3),
 ]
 
@@ -146,9 +147,10 @@ def step(unet, adam, average, batch, decay):
 class Loop:
     def __init__(self, spec):
         self.config, self.batch = spec["config"], spec["batch"]
+        self.layout = getattr(torch, spec["layout"])
         channels, size = self.config["out_channels"], self.config["image_size"]
         torch.manual_seed(1)
-        self.unet = UNet(self.config).train()
+        self.unet = UNet(self.config).train().to(memory_format=self.layout)
         self.adam = torch.optim.Adam(self.unet.parameters(), lr=3e-4, fused=True)
         self.average = Average(self.unet.parameters())
         workers = spec["workers"]
@@ -164,20 +166,25 @@ class Loop:
         for group in self.adam.param_groups:
             group["lr"] = 3e-4 * min(1, (self.made + 1) / 100)
         decay = min(0.999, (1 + self.made) / (10 + self.made))
-        step(self.unet, self.adam, self.average, next(self.batches), decay)
+        batch = self.laid_out(next(self.batches))
+        step(self.unet, self.adam, self.average, batch, decay)
         self.made += 1
+
+    def laid_out(self, batch):
+        x, target, t, y = batch
+        return x.contiguous(memory_format=self.layout), target.contiguous(memory_format=self.layout), t, y
 
     def check(self):
         c, size = self.config, self.config["image_size"]
-        unet = fill(UNet(c)).train()
+        unet = fill(UNet(c)).train().to(memory_format=self.layout)
         adam = torch.optim.Adam(unet.parameters(), lr=1e-4, fused=True)
         average = Average(unet.parameters())
-        batch = (
+        batch = self.laid_out((
             tensor(1001, self.batch, c["in_channels"], size, size),
             tensor(1002, self.batch, c["out_channels"], size, size),
             500.0 - 37.0 * torch.arange(self.batch),
             torch.arange(self.batch) % 2,
-        )
+        ))
         values = []
         for _ in range(2):
             values += step(unet, adam, average, batch, 0.5)
