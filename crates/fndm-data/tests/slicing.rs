@@ -1,5 +1,6 @@
 //! Cutting, scaling and the way back, against closed forms and the input itself.
 
+use fndm_data::phantom::PhantomConfig;
 use fndm_data::preprocess::{HeadThreshold, HistogramReference, Resampler, erode};
 use fndm_data::{
     Error, Normalization, Patient, PatientSlices, Plane, Preprocess, SliceSet, Volume, affine,
@@ -626,4 +627,134 @@ fn sets_join_patients() {
     let larger = cut("b", |s| s.images = ndarray::Array4::zeros((9, 1, 9, 9)));
     let error = SliceSet::from_patients([cut("a", |_| ()), larger]).unwrap_err();
     assert!(matches!(error, Error::Shape { .. }), "{error}");
+}
+
+/// Scans whose background is not the lowest value: grey air in one sequence of three, in all, and a
+/// volume of mean 0 whose background is 0. The head is the same as with dark air, and so is the image.
+#[test]
+fn a_bright_background_is_no_head() {
+    let (tissue, _) = ball([32, 32, 20], [1.0; 3]);
+    let inside = tissue.data.mapv(|v| v > 0.0);
+    let with_air = |level: f32, scale: f32, shift: f32| {
+        let mut out = tissue.clone();
+        out.data
+            .mapv_inplace(|v| if v > 0.0 { v * scale + shift } else { level });
+        out
+    };
+    let cut = |volumes: Vec<Volume>| {
+        let named = volumes.into_iter().enumerate();
+        let patient = Patient {
+            id: "p".into(),
+            sequences: named.map(|(n, v)| (format!("s{n}"), v)).collect(),
+            mask: None,
+        };
+        let preprocess = Preprocess {
+            image_size: 32,
+            ..Preprocess::default()
+        };
+        preprocess.apply(&patient).unwrap()
+    };
+    let dark = || with_air(0.0, 1.0, 0.0);
+    // Grey air, and fluid in the middle that is darker than it.
+    let grey = || {
+        let mut out = with_air(120.0, 1.0, 0.0);
+        out.data.slice_mut(s![14..18, 14..18, 8..12]).fill(1.0);
+        out
+    };
+    let scored = || with_air(0.0, -1.0, 100.0);
+    let expected = cut(vec![dark(), dark(), dark()]);
+    assert_eq!(
+        expected.head.iter().filter(|b| **b).count(),
+        inside.iter().filter(|b| **b).count()
+    );
+    for volumes in [
+        vec![dark(), grey(), dark()],
+        vec![grey(), grey()],
+        vec![grey()],
+        vec![scored(), dark()],
+        vec![scored()],
+    ] {
+        let count = volumes.len();
+        let got = cut(volumes);
+        assert_eq!(got.head, expected.head, "{count} sequences");
+    }
+    // What the network sees of the other sequences is not touched.
+    let mixed = cut(vec![dark(), grey(), dark()]);
+    for channel in [0, 2] {
+        let (a, b) = (
+            expected.images.index_axis(Axis(1), channel),
+            mixed.images.index_axis(Axis(1), channel),
+        );
+        assert_eq!(a, b);
+    }
+}
+
+/// The same with noise and soft borders: the air of one sequence of a phantom made grey.
+#[test]
+fn grey_air_in_one_sequence_leaves_the_head_as_it_is() {
+    let preprocess = Preprocess::default();
+    for seed in 0..4 {
+        let mut patient = PhantomConfig::default().patient(seed).unwrap();
+        let before = preprocess.apply(&patient).unwrap();
+        let share =
+            |head: &Array3<bool>| head.iter().filter(|b| **b).count() as f64 / head.len() as f64;
+        let t1 = &mut patient.sequences[1].1.data;
+        let level = 0.6 * t1.iter().copied().fold(0.0, f32::max);
+        // Axes left, back, up; slices are up, back, left.
+        for ((i, j, k), value) in t1.indexed_iter_mut() {
+            if !before.head[(k, j, i)] {
+                *value += level;
+            }
+        }
+        let after = preprocess.apply(&patient).unwrap();
+        let changed = before
+            .head
+            .iter()
+            .zip(&after.head)
+            .filter(|(a, b)| a != b)
+            .count();
+        let changed = changed as f64 / before.head.len() as f64;
+        println!(
+            "{} to {} of the volume, {changed} changed",
+            share(&before.head),
+            share(&after.head)
+        );
+        assert!(
+            share(&before.head) < 0.7 && changed < 0.01,
+            "{seed}: {changed}"
+        );
+    }
+}
+
+/// Shapes that a small packed file may claim: refused before the memory is taken.
+#[test]
+fn extreme_shapes_are_refused() {
+    let cut = |shape: (usize, usize, usize), preprocess: &Preprocess| {
+        let mut data = Array3::zeros(shape);
+        data[(0, 0, 0)] = 1.0;
+        let patient = Patient {
+            id: "p".into(),
+            sequences: vec![("t1".into(), Volume::new(data, affine::diagonal([1.0; 3])))],
+            mask: None,
+        };
+        preprocess.apply(&patient)
+    };
+    let plain = Preprocess::default();
+    let error = cut((1 << 20, 1, 1), &plain).unwrap_err();
+    assert!(
+        matches!(&error, Error::Shape { got, .. } if *got == [1, 1 << 20]),
+        "{error}"
+    );
+    let error = cut((1, 1, 1 << 20), &plain).unwrap_err();
+    assert!(
+        matches!(&error, Error::Shape { got, .. } if *got == [1 << 20, 1, 64, 64]),
+        "{error}"
+    );
+    // Cropped, the first can be used; and one voxel is a volume.
+    let cropped = Preprocess {
+        crop_to: Some(64),
+        ..plain.clone()
+    };
+    assert_eq!(cut((1 << 16, 1, 1), &cropped).unwrap().len(), 1);
+    assert_eq!(cut((2, 1, 1), &plain).unwrap().len(), 1);
 }

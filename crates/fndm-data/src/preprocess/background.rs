@@ -11,6 +11,9 @@ const BRIGHT: f32 = 0.1;
 const SHARE: f64 = 0.8;
 /// ... lies within this part of the scale around their median: tissue never does.
 const FLAT: f32 = 0.05;
+/// Least share of the voxels that is not background: in a volume cut to the inside of the head,
+/// the value that all corners share is tissue.
+const LEAST_HEAD: f64 = 0.02;
 
 /// The scale of one sequence of one volume: 0 for the background, 1 for the 99th
 /// percentile of what stands out from it.
@@ -66,9 +69,14 @@ impl Contrast {
             }
         }
         let level = percentile(&mut corners, 50.0)?;
-        let flat = |v: &&f32| (**v - level).abs() <= FLAT * self.range;
-        let share = corners.iter().filter(flat).count() as f64 / corners.len() as f64;
-        (self.map(level) > BRIGHT && share >= SHARE).then_some(level)
+        let flat = |v: f32| (v - level).abs() <= FLAT * self.range;
+        let share = |flat: usize, of: usize| flat as f64 / of as f64;
+        let corner = share(corners.iter().filter(|v| flat(**v)).count(), corners.len());
+        if self.map(level) <= BRIGHT || corner < SHARE {
+            return None;
+        }
+        let all = stack.fold(0, |count, &v| count + usize::from(flat(v)));
+        (share(all, stack.len()) <= 1.0 - LEAST_HEAD).then_some(level)
     }
 
     fn distance(&self, value: f32) -> f32 {
