@@ -92,6 +92,9 @@ struct Options {
     /// Seed of all random choices
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Where the extractors run: cpu; cuda or cuda:N where built with the feature cudnn
+    #[arg(long, default_value = "cpu")]
+    device: String,
 }
 
 /// One training patient in this many calibrates the threshold and isn't seen otherwise.
@@ -104,18 +107,19 @@ struct Slices {
 }
 
 impl Slices {
-    fn new(images: &Array4<f32>, head: Array3<bool>) -> Result<Self> {
+    fn new(images: &Array4<f32>, head: Array3<bool>, device: &Device) -> Result<Self> {
         let values = images.iter().copied().collect();
         Ok(Self {
-            images: Tensor::from_vec::<_, f32>(values, images.dim(), &Device::Cpu)?,
+            images: Tensor::from_vec::<_, f32>(values, images.dim(), device)?,
             head,
         })
     }
 
-    fn pick(set: &SliceSet, indices: &[usize]) -> Result<Self> {
+    fn pick(set: &SliceSet, indices: &[usize], device: &Device) -> Result<Self> {
         Self::new(
             &set.images.select(Axis(0), indices),
             set.head.select(Axis(0), indices),
+            device,
         )
     }
 }
@@ -183,7 +187,10 @@ fn patients(options: &Options, side: Side) -> Result<Vec<PatientSlices>> {
     Ok(all)
 }
 
-fn extractors(options: &Options) -> Result<Vec<(String, Box<dyn FeatureExtractor>)>> {
+fn extractors(
+    options: &Options,
+    device: &Device,
+) -> Result<Vec<(String, Box<dyn FeatureExtractor>)>> {
     let mut all: Vec<(String, Box<dyn FeatureExtractor>)> = Vec::new();
     let limits = Limits::default();
     if let Some(path) = &options.classifier {
@@ -192,7 +199,7 @@ fn extractors(options: &Options) -> Result<Vec<(String, Box<dyn FeatureExtractor
             ..ClassifierConfig::small_64(options.sequences.len())
         };
         let state = StateDict::read(path, &limits)?;
-        let classifier = Classifier::from_state_dict(&config, &state, DType::F32, &Device::Cpu)?;
+        let classifier = Classifier::from_state_dict(&config, &state, DType::F32, device)?;
         let features = ClassifierFeatures {
             classifier,
             blocks: options.blocks.clone(),
@@ -203,7 +210,7 @@ fn extractors(options: &Options) -> Result<Vec<(String, Box<dyn FeatureExtractor
     }
     if let Some(path) = &options.backbone {
         let kind = BackboneKind::EfficientNetLite0;
-        let backbone = Backbone::load(path, kind, &limits, &Device::Cpu)?;
+        let backbone = Backbone::load(path, kind, &limits, device)?;
         for &size in &options.backbone_sizes {
             let features = BackboneFeatures::new(backbone.clone()).enlarged_to(size, size);
             all.push((
@@ -247,7 +254,8 @@ fn examine<M: HealthyModel>(
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let extractors = extractors(&options)?;
+    let device = common::device(&options.device)?;
+    let extractors = extractors(&options, &device)?;
     let train = patients(&options, Side::Train)?.into_iter().map(|mut p| {
         // Only the bit of each slice goes on from here.
         p.mask = None;
@@ -266,13 +274,16 @@ fn main() -> Result<()> {
         kept.len(),
         apart.len()
     );
-    let (kept, apart) = (Slices::pick(&set, &kept)?, Slices::pick(&set, &apart)?);
+    let (kept, apart) = (
+        Slices::pick(&set, &kept, &device)?,
+        Slices::pick(&set, &apart, &device)?,
+    );
 
     let val = patients(&options, Side::Val)?;
     let images: Vec<_> = val.iter().map(|p| p.images.view()).collect();
     let images = concatenate(Axis(0), &images)?;
     let truth = truth(&options, &val)?;
-    let test = Slices::new(&images, truth.head.clone())?;
+    let test = Slices::new(&images, truth.head.clone(), &device)?;
     println!(
         "{} patients of the validation split: {} slices, {} with a lesion\n",
         val.len(),

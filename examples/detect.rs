@@ -37,9 +37,8 @@ struct Options {
     /// Where a folder for each patient goes
     #[arg(long, value_name = "DIR", default_value = "out/detect")]
     output: PathBuf,
-    /// cpu, or cuda where built with that feature
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: common::DeviceOptions,
     #[command(flatten)]
     method: common::MethodOptions,
 }
@@ -124,8 +123,7 @@ fn inputs(options: &Options) -> Result<Vec<Input>> {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    let device = common::device(&options.device)?;
-    let detector = Detector::load(&options.model, &device)?;
+    let detector = options.device.load(&options.model)?;
     let mut config = detector.config().detect_config(Method::Fndm);
     options.method.apply(&mut config);
     config.check()?;

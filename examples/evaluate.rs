@@ -48,9 +48,8 @@ struct Options {
     /// Slices on the picture
     #[arg(long, value_name = "N", default_value_t = 16)]
     sheet_rows: usize,
-    /// cpu, or cuda where built with that feature
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: common::DeviceOptions,
     #[command(flatten)]
     method: common::MethodOptions,
 }
@@ -81,7 +80,6 @@ fn source(options: &Options, detector: &Detector) -> Result<Source> {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    let device = common::device(&options.device)?;
     let methods = options
         .methods
         .iter()
@@ -92,7 +90,7 @@ fn main() -> Result<ExitCode> {
             },
         )
         .collect::<Result<Vec<Method>>>()?;
-    let detector = Detector::load(&options.model, &device)?;
+    let detector = options.device.load(&options.model)?;
     let source = source(&options, &detector)?;
 
     let ids = source.ids();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use fndm::data::{Patient, PatientSlices, nifti};
-use fndm::{Detector, Method, Report, SliceMaps, Source, table, write_csv};
+use fndm::{Method, Report, SliceMaps, Source, table, write_csv};
 
 /// Activations are large and short-lived: keeping their blocks saves the page faults.
 #[global_allocator]
@@ -33,9 +33,8 @@ struct Options {
     /// How many test patients
     #[arg(long, value_name = "N", default_value_t = 5)]
     patients: u64,
-    /// cpu, or cuda where built with that feature
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: common::DeviceOptions,
     #[command(flatten)]
     method: common::MethodOptions,
 }
@@ -46,8 +45,7 @@ fn default_model() -> PathBuf {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let device = common::device(&options.device)?;
-    let detector = Detector::load(&options.model, &device)?;
+    let detector = options.device.load(&options.model)?;
     let Source::Phantom {
         config,
         first_seed,

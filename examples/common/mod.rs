@@ -5,10 +5,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
-use fndm::candle_core::Device;
+use fndm::candle_core::{DType, Device};
 use fndm::data::PatientSlices;
+use fndm::kernels::{MatrixMath, set_matrix_math};
 use fndm::{
     CoarseRule, DetectConfig, Detector, Evaluation, Level, Method, Sheet, SliceMaps,
     ThresholdScope, Tile, evaluate, examine_case, upper_end,
@@ -89,6 +90,44 @@ pub(crate) struct MethodOptions {
     /// Seed of the fresh noise
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+}
+
+/// Where the networks run, and how exactly.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DeviceOptions {
+    /// cpu; cuda or cuda:N where built with the feature cudnn
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// What the UNet computes in
+    #[arg(long, default_value = "f32")]
+    precision: Arithmetic,
+}
+
+/// What a network computes in.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Arithmetic {
+    /// Single precision throughout
+    F32,
+    /// On a GPU, convolutions and products on tensor cores, of about three digits
+    Tf32,
+    /// On a GPU, weights and activations of 16 bits; a CPU computes the same in f32
+    Bf16,
+}
+
+impl DeviceOptions {
+    /// Loads a model folder to the device.
+    pub(crate) fn load(&self, model: &Path) -> Result<Detector> {
+        let device = device(&self.device)?;
+        let dtype = match self.precision {
+            Arithmetic::F32 => DType::F32,
+            Arithmetic::Tf32 => {
+                set_matrix_math(MatrixMath::Tf32);
+                DType::F32
+            }
+            Arithmetic::Bf16 => DType::BF16,
+        };
+        Ok(Detector::load_in(model, &device, dtype)?)
+    }
 }
 
 /// The label of a slice.
@@ -178,14 +217,13 @@ impl Label {
     }
 }
 
-/// `cpu`, or `cuda` where the program was built with that feature.
+/// The device of `--device`: see [`fndm::kernels::device`].
 pub(crate) fn device(name: &str) -> Result<Device> {
-    match name {
-        "cpu" => Ok(Device::Cpu),
-        // The library was built without CUDA, or there is no driver: its error says which.
-        "cuda" => Device::new_cuda(0).context("--device cuda"),
-        other => bail!("--device: expected cpu or cuda, got {other}"),
-    }
+    // Without the backtrace that candle may put behind its message.
+    fndm::kernels::device(name).map_err(|e| {
+        let message = e.to_string();
+        anyhow!("--device {}", message.lines().next().unwrap_or_default())
+    })
 }
 
 /// A bar with a rate and the time left.

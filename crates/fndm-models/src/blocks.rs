@@ -1,6 +1,6 @@
 //! The blocks of guided-diffusion: residual, attention, and resampling.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::dropout::{Dropout, Pass};
@@ -159,17 +159,8 @@ pub(crate) fn qkv_attention(qkv: &Tensor, heads: usize, new_order: bool) -> Resu
     } else {
         (qkv.reshape((b, heads, 3, c, t))?, 2)
     };
-    let dtype = qkv.dtype();
-    let take = |i: usize| -> Result<Tensor> {
-        let part = parts.narrow(axis, i, 1)?.squeeze(axis)?;
-        match dtype {
-            DType::F16 | DType::BF16 => part.to_dtype(DType::F32),
-            _ => Ok(part),
-        }
-    };
-    fndm_kernels::attention(&take(0)?, &take(1)?, &take(2)?)?
-        .reshape((b, heads * c, t))?
-        .to_dtype(dtype)
+    let take = |i: usize| parts.narrow(axis, i, 1)?.squeeze(axis);
+    fndm_kernels::attention(&take(0)?, &take(1)?, &take(2)?)?.reshape((b, heads * c, t))
 }
 
 /// One layer of a block.

@@ -179,13 +179,12 @@ impl Norm {
 
     pub(crate) fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
         fndm_kernels::group_norm(
-            &x.to_dtype(self.weight.dtype())?,
+            x,
             GROUPS,
             &pass.weight(&self.weight),
             &pass.weight(&self.bias),
             EPS,
-        )?
-        .to_dtype(x.dtype())
+        )
     }
 
     /// The norm, then `* (1 + scale) + shift` where given, then SiLU.
@@ -196,14 +195,13 @@ impl Norm {
         pass: Pass,
     ) -> Result<Tensor> {
         fndm_kernels::group_norm_silu(
-            &x.to_dtype(self.weight.dtype())?,
+            x,
             GROUPS,
             &pass.weight(&self.weight),
             &pass.weight(&self.bias),
             EPS,
             scale_shift,
-        )?
-        .to_dtype(x.dtype())
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Tensor, Var};
-use fndm_kernels::{AdamStep, adam_step};
+use fndm_kernels::{AdamStep, AdamTensor, adam_step_all};
 
 use crate::{Error, OptimizerConfig, Result};
 
@@ -65,9 +65,6 @@ impl Adam {
         }
         self.steps += 1;
         for (name, parameter) in parameters {
-            let Some(gradient) = gradients.get(name) else {
-                continue;
-            };
             if !self.moments.contains_key(name) {
                 let moments = Moments {
                     first: Var::from_tensor(&parameter.as_detached_tensor().zeros_like()?)?,
@@ -75,22 +72,25 @@ impl Adam {
                 };
                 self.moments.insert(name.clone(), moments);
             }
-            let Some(moments) = self.moments.get(name) else {
-                continue;
-            };
-            let scaled = if scale == 1.0 {
-                gradient.clone()
-            } else {
-                gradient.affine(scale, 0.0)?
-            };
-            let step = AdamStep {
-                lr,
-                step: self.steps,
-                ..self.constants
-            };
-            adam_step(parameter, &moments.first, &moments.second, &scaled, &step)?;
         }
-        Ok(())
+        let tensors: Vec<AdamTensor<'_>> = parameters
+            .iter()
+            .filter_map(|(name, param)| {
+                let moments = self.moments.get(name)?;
+                Some(AdamTensor {
+                    param,
+                    m: &moments.first,
+                    v: &moments.second,
+                    grad: gradients.get(name)?,
+                })
+            })
+            .collect();
+        let step = AdamStep {
+            lr,
+            step: self.steps,
+            ..self.constants
+        };
+        Ok(adam_step_all(&tensors, &step, scale)?)
     }
 
     pub(crate) fn moments(&self) -> &BTreeMap<String, Moments> {

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Tensor, Var};
-use fndm_kernels::ema_update;
+use fndm_kernels::ema_update_all;
 
 use crate::{EmaConfig, Result};
 
@@ -50,12 +50,12 @@ impl Ema {
         parameters: &[(String, Var)],
     ) -> Result<()> {
         let decay = config.decay(self.decay, n);
-        for (name, var) in parameters {
-            if let Some(average) = self.averages.get(name) {
-                ema_update(average, &var.as_detached_tensor(), decay)?;
-            }
-        }
-        Ok(())
+        let pairs: Vec<(&Var, Tensor)> = parameters
+            .iter()
+            .filter_map(|(name, var)| Some((self.averages.get(name)?, var.as_detached_tensor())))
+            .collect();
+        let pairs: Vec<(&Var, &Tensor)> = pairs.iter().map(|(e, p)| (*e, p)).collect();
+        Ok(ema_update_all(&pairs, decay)?)
     }
 
     /// The averages by name, as plain tensors that share the averages' memory: they change with the next update.
