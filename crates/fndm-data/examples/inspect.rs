@@ -8,7 +8,7 @@
 //! from the lower to the upper end with the head's outline. Ends with 0 if all is well, 2 if something is
 //! wrong with some patients, 1 if nothing could be used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -76,6 +76,9 @@ struct Count {
     diseased: usize,
 }
 
+/// A head that covers more than this share of the slices leaves no background.
+const ALL_HEAD: f64 = 0.9;
+
 fn inspect() -> Result<ExitCode, Box<dyn Error>> {
     let mut arguments = arguments()?;
     let limits = Limits::default();
@@ -113,6 +116,8 @@ fn inspect() -> Result<ExitCode, Box<dyn Error>> {
         used += 1;
         let volume = patient.reference()?;
         let codes: String = volume.axis_codes().iter().collect();
+        let shares = cut.head_fractions();
+        let head = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
         let size = volume.shape().map(|n| n.to_string()).join("x");
         let spacing = volume.spacing().map(|s| format!("{s:.2}")).join(" x ");
         *grids.entry(format!("{codes}, {spacing} mm")).or_default() += 1;
@@ -129,12 +134,18 @@ fn inspect() -> Result<ExitCode, Box<dyn Error>> {
             None => "no mask".to_string(),
         };
         println!(
-            "{id:28} {size:>15}  {codes}   {spacing:>18}  {} of {} ({} to {}), {labels}",
+            "{id:28} {size:>15}  {codes}   {spacing:>18}  {} of {} ({} to {}), head {:.0} %, {labels}",
             cut.len(),
             cut.geometry.total_slices(),
             cut.z.first().copied().unwrap_or_default(),
             cut.z.last().copied().unwrap_or_default(),
+            100.0 * head,
         );
+        if head > ALL_HEAD {
+            let told =
+                "the head fills the slices: no background was found, or the volume is cut to it";
+            wrong.push((id, told.to_string()));
+        }
         let copies = find_identical_sequences(&patient);
         if !copies.is_empty() {
             let told = copies
@@ -162,7 +173,8 @@ fn inspect() -> Result<ExitCode, Box<dyn Error>> {
     if wrong.is_empty() {
         println!("nothing is wrong");
     } else {
-        println!("something is wrong with {}:", patients(wrong.len()));
+        let names: BTreeSet<&str> = wrong.iter().map(|(id, _)| *id).collect();
+        println!("something is wrong with {}:", patients(names.len()));
         for (id, reason) in &wrong {
             println!("  {id}: {reason}");
         }

@@ -186,7 +186,7 @@ impl Preprocess {
         let pad = Pad::square(height, width, self.crop_to, self.pad_to);
         if pad.size > MOST_SIDE {
             let what = format!("slices of patient {}", patient.id);
-            let expected = format!("at most {MOST_SIDE} pixels a side, after cropping");
+            let expected = format!("({MOST_SIDE}, {MOST_SIDE}) or smaller, after cropping");
             return Err(Error::shape(what, expected, &[height, width]));
         }
         let head = self.head.find(&stacks);
@@ -194,7 +194,7 @@ impl Preprocess {
         let total = head.dim().0;
         if z.len() * stacks.len() > MOST_VALUES / (size * size) {
             let what = format!("slices of patient {}, cut", patient.id);
-            let expected = format!("at most {MOST_VALUES} values in all");
+            let expected = format!("(N, C, H, W) of at most {MOST_VALUES} values");
             return Err(Error::shape(
                 what,
                 expected,
