@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 use std::path::Path;
+use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
@@ -54,9 +55,10 @@ pub(crate) struct MethodOptions {
     /// Show x_seg to the UNet while encoding too
     #[arg(long, value_name = "BOOL")]
     xseg_when_encoding: Option<bool>,
-    /// Replace the encoded state inside x_seg by fresh noise
-    #[arg(long, value_name = "BOOL")]
-    fresh_noise: Option<bool>,
+    /// Replace the encoded state inside x_seg by fresh noise of this deviation relative to sigma: 1 for one of the healthy tissues
+    /// that may lie there, 0 for the middle of them; "none" keeps the state
+    #[arg(long, value_name = "X")]
+    region_noise: Option<RegionNoise>,
     /// Blank the conditioning image inside x_seg
     #[arg(long, value_name = "BOOL")]
     blank_condition: Option<bool>,
@@ -72,9 +74,9 @@ pub(crate) struct MethodOptions {
     /// Deviation in pixels of the Gaussian that smooths the anomaly map
     #[arg(long, value_name = "PX")]
     smoothing: Option<f64>,
-    /// Power that the anomaly map is raised to, in (0, 1]: below 1, weak lesions count beside strong ones
+    /// The anomaly map is multiplied by the soft coarse map to this power, in [0, 4]; 0 is the paper's map
     #[arg(long, value_name = "P")]
-    compression: Option<f64>,
+    coarse_weight: Option<f64>,
     /// Largest difference of one sequence that counts, in (0, 2]
     #[arg(long, value_name = "X")]
     residual_limit: Option<f64>,
@@ -90,6 +92,24 @@ pub(crate) struct MethodOptions {
     /// Seed of the fresh noise
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+}
+
+/// A deviation, or none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RegionNoise(Option<f64>);
+
+impl FromStr for RegionNoise {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        match text.parse() {
+            Ok(deviation) => Ok(Self(Some(deviation))),
+            Err(_) => Err(format!("expected a number or \"none\", got {text:?}")),
+        }
+    }
 }
 
 /// Where the networks run, and how exactly.
@@ -183,7 +203,7 @@ impl MethodOptions {
         }
         set(&mut config.coarse_dilation, &self.xseg_dilation);
         set(&mut config.coarse_when_encoding, &self.xseg_when_encoding);
-        set(&mut config.fresh_noise, &self.fresh_noise);
+        set(&mut config.region_noise, &self.region_noise.map(|n| n.0));
         set(&mut config.keep_outside, &self.keep_outside);
         set(&mut config.blank_condition, &self.blank_condition);
         set(
@@ -195,7 +215,7 @@ impl MethodOptions {
             &self.sample_label.map(Label::index),
         );
         set(&mut config.smoothing, &self.smoothing);
-        set(&mut config.compression, &self.compression);
+        set(&mut config.coarse_weight, &self.coarse_weight);
         set(&mut config.residual_limit, &self.residual_limit);
         set(&mut config.head_erosion, &self.head_erosion);
         let scope = self.threshold.map(|scope| match scope {

@@ -10,9 +10,9 @@ use ndarray::{Array3, ArrayView3, ArrayView4, Axis, Zip};
 
 use crate::{DetectConfig, Error, Result, ThresholdScope};
 
-/// `|input - healthy|` summed over sequences, smoothed and compressed: `(N, C, H, W)` twice to `(N, H, W)`.
+/// `|input - healthy|` summed over sequences, and smoothed: `(N, C, H, W)` twice to `(N, H, W)`.
 ///
-/// The settings are `residual_limit`, `smoothing` and `compression` of `config`.
+/// The settings are `residual_limit` and `smoothing` of `config`.
 ///
 /// # Errors
 /// When the shapes differ.
@@ -35,11 +35,21 @@ pub fn anomaly_map(
     if config.smoothing > 0. {
         gaussian_blur(&mut map, config.smoothing, Edge::Symmetric)?;
     }
-    if config.compression < 1. {
-        let power = config.compression as f32;
-        map.mapv_inplace(|value| value.max(0.).powf(power));
-    }
     Ok(map)
+}
+
+/// Multiplies the map by the soft coarse map, relative to its threshold, to a power; both maps are `(N, H, W)`.
+pub(crate) fn weigh_by_coarse(
+    map: &mut Array3<f32>,
+    coarse: &Array3<f32>,
+    threshold: f32,
+    power: f64,
+) {
+    // A bank that calls nothing but itself healthy has a threshold of 0.
+    let unit = threshold.max(f32::MIN_POSITIVE);
+    map.zip_mut_with(coarse, |value, &score| {
+        *value *= (score.max(0.) / unit).powf(power as f32).min(f32::MAX);
+    });
 }
 
 /// Sets the map to 0 outside; both are `(N, H, W)`.
@@ -143,18 +153,29 @@ mod tests {
     }
 
     #[test]
-    fn strong_differences_are_limited_and_compressed() {
+    fn strong_differences_are_limited() {
         let input = Array4::from_shape_vec((1, 2, 1, 2), vec![0.5f32, 0., 0., 0.1]).unwrap();
         let healthy = Array4::zeros((1, 2, 1, 2));
         let config = DetectConfig {
             smoothing: 0.,
             residual_limit: 0.25,
-            compression: 0.5,
             ..DetectConfig::default()
         };
         let map = anomaly_map(input.view(), healthy.view(), &config).unwrap();
-        assert!((map[[0, 0, 0]] - 0.5).abs() < 1e-6);
-        assert!((map[[0, 0, 1]] - 0.1f32.sqrt()).abs() < 1e-6);
+        assert!((map[[0, 0, 0]] - 0.25).abs() < 1e-6);
+        assert!((map[[0, 0, 1]] - 0.1).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_coarse_map_has_its_say() {
+        let mut map = Array3::from_elem((1, 1, 3), 0.5f32);
+        let coarse = Array3::from_shape_vec((1, 1, 3), vec![8f32, 2., -1.]).unwrap();
+        weigh_by_coarse(&mut map, &coarse, 2., 0.5);
+        assert!((map[[0, 0, 0]] - 1.).abs() < 1e-6);
+        assert!((map[[0, 0, 1]] - 0.5).abs() < 1e-6);
+        assert!(map[[0, 0, 2]].abs() < 1e-6);
+        weigh_by_coarse(&mut map, &coarse, 0., 4.);
+        assert!(map.iter().all(|v| v.is_finite()));
     }
 
     #[test]

@@ -82,8 +82,10 @@ pub struct DetectConfig {
     pub coarse_threshold: Option<f32>,
     /// x_seg grows by this many pixels.
     pub coarse_dilation: usize,
-    /// Inside x_seg the encoded state is replaced by fresh noise.
-    pub fresh_noise: bool,
+    /// Inside x_seg the encoded state is replaced by fresh noise of this deviation relative to sigma: 1 for one of the
+    /// healthy tissues that may lie there, 0 for the middle of them. The lesion can then not come back through the state.
+    /// `None` keeps the encoded state.
+    pub region_noise: Option<f64>,
     /// Inside x_seg the conditioning image is blanked (-1).
     pub blank_condition: bool,
     /// Outside x_seg the reconstruction is the input itself: only what the coarse map marks can be an anomaly. It has no
@@ -93,9 +95,9 @@ pub struct DetectConfig {
     pub clip_x0: bool,
     /// Deviation in pixels of the Gaussian that smooths the anomaly map; 0 for none.
     pub smoothing: f64,
-    /// The anomaly map is raised to this power, in (0, 1]. Below 1 the strongest differences count less, and Otsu's
-    /// threshold then keeps weaker lesions beside a strong one; the order of the pixels doesn't change.
-    pub compression: f64,
+    /// The anomaly map is multiplied by the soft coarse map, relative to its threshold, to this power, in [0, 4]: both then have
+    /// a say. 0 is the paper's map. It has no effect without the memory bank.
+    pub coarse_weight: f64,
     /// No difference of one sequence counts more than this, before the sum over sequences; the images are in [-1, 1].
     pub residual_limit: f64,
     /// The outer pixels of the head that are left out of the anomaly map: scalp and skull differ for many reasons.
@@ -122,12 +124,12 @@ impl Default for DetectConfig {
             coarse_rule: CoarseRule::Slice,
             coarse_threshold: None,
             coarse_dilation: 1,
-            fresh_noise: false,
+            region_noise: None,
             blank_condition: false,
             keep_outside: false,
             clip_x0: true,
             smoothing: 1.,
-            compression: 1.,
+            coarse_weight: 0.,
             residual_limit: 2.,
             head_erosion: 3,
             threshold: ThresholdScope::Slice,
@@ -184,12 +186,13 @@ impl DetectConfig {
         if !(self.smoothing >= 0. && self.smoothing <= 64.) {
             return Err(Error::option("smoothing", "0 to 64 pixels", self.smoothing));
         }
-        if !(self.compression > 0. && self.compression <= 1.) {
-            return Err(Error::option(
-                "compression",
-                "above 0, up to 1",
-                self.compression,
-            ));
+        if let Some(deviation) = self.region_noise
+            && !(0. ..=4.).contains(&deviation)
+        {
+            return Err(Error::option("region noise", "0 to 4", deviation));
+        }
+        if !(0. ..=4.).contains(&self.coarse_weight) {
+            return Err(Error::option("coarse weight", "0 to 4", self.coarse_weight));
         }
         if !(self.residual_limit > 0. && self.residual_limit <= 2.) {
             return Err(Error::option(
@@ -256,11 +259,19 @@ mod tests {
                 ..ok.clone()
             },
             DetectConfig {
-                smoothing: f64::NAN,
+                region_noise: Some(-0.1),
                 ..ok.clone()
             },
             DetectConfig {
-                compression: 0.,
+                region_noise: Some(f64::NAN),
+                ..ok.clone()
+            },
+            DetectConfig {
+                coarse_weight: f64::NAN,
+                ..ok.clone()
+            },
+            DetectConfig {
+                smoothing: f64::NAN,
                 ..ok.clone()
             },
             DetectConfig {

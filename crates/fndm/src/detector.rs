@@ -248,6 +248,10 @@ impl Detector {
         let views: Vec<_> = healthy.iter().map(|batch| batch.view()).collect();
         let healthy = concatenate(Axis(0), &views).map_err(|e| shape_error(&slices.id, &e))?;
         let mut anomaly = anomaly::anomaly_map(slices.images.view(), healthy.view(), config)?;
+        if config.parts.memory_bank && config.coarse_weight > 0. {
+            let threshold = self.coarse_threshold(config)?;
+            anomaly::weigh_by_coarse(&mut anomaly, &coarse, threshold, config.coarse_weight);
+        }
         let inner_head = slices.eroded_head(config.head_erosion);
         anomaly::keep_inside(&mut anomaly, &inner_head);
         let found = anomaly::threshold(anomaly.view(), inner_head.view(), config.threshold)?;
@@ -265,6 +269,14 @@ impl Detector {
         })
     }
 
+    /// The threshold of the soft map: the settings' own, or the one calibrated on healthy slices.
+    fn coarse_threshold(&self, config: &DetectConfig) -> Result<f32> {
+        match config.coarse_threshold {
+            Some(threshold) => Ok(threshold),
+            None => Ok(self.bank.threshold()?),
+        }
+    }
+
     /// The memory bank's soft map and x_seg, `(N, H, W)`.
     pub(crate) fn coarse_map(
         &self,
@@ -274,10 +286,7 @@ impl Detector {
         let images = batch_tensor(&slices.images.view(), &self.device)?;
         let head = slices.head.view();
         let soft = self.bank.score_maps(&self.features, &images, Some(head))?;
-        let calibrated = match config.coarse_threshold {
-            Some(threshold) => threshold,
-            None => self.bank.threshold()?,
-        };
+        let calibrated = self.coarse_threshold(config)?;
         let settings = CoarseConfig {
             dilation: config.coarse_dilation,
             ..self.bank.coarse_config().clone()

@@ -100,10 +100,9 @@ impl<'a> RoundTrip<'a> {
             tick();
             Ok(output)
         })?;
-        let state = if config.fresh_noise {
-            self.refresh(&state, x_seg, first)?
-        } else {
-            state
+        let state = match config.region_noise {
+            Some(deviation) => self.refresh(&state, x_seg, first, deviation)?,
+            None => state,
         };
 
         let blanked = if config.blank_condition {
@@ -192,9 +191,15 @@ impl<'a> RoundTrip<'a> {
         Ok(x0)
     }
 
-    /// The state with fresh noise inside x_seg. The image's own part (alpha x0) is dropped there, so this is for noise
-    /// levels near 1.
-    fn refresh(&self, state: &Tensor, x_seg: &Tensor, first: usize) -> Result<Tensor> {
+    /// The state with fresh noise inside x_seg, of a deviation relative to sigma. The image's own part (alpha x0) is dropped
+    /// there, so this is for noise levels near 1.
+    fn refresh(
+        &self,
+        state: &Tensor,
+        x_seg: &Tensor,
+        first: usize,
+        deviation: f64,
+    ) -> Result<Tensor> {
         let (b, c, h, w) = state.dims4()?;
         let mut values = Vec::with_capacity(b * c * h * w);
         for i in first..first + b {
@@ -205,7 +210,8 @@ impl<'a> RoundTrip<'a> {
         let sigma = self
             .schedule
             .sigma(self.config.noise_level.min(self.schedule.t_max()));
-        let noise = (Tensor::from_vec(values, (b, c, h, w), state.device())? * sigma)?;
+        let noise =
+            (Tensor::from_vec(values, (b, c, h, w), state.device())? * (sigma * deviation))?;
         let keep = x_seg.affine(-1., 1.)?;
         Ok((state.broadcast_mul(&keep)? + noise.broadcast_mul(x_seg)?)?)
     }
