@@ -3,7 +3,8 @@
 //! Tokens are processed in strips of queries; the backward pass computes the weights again.
 
 use crate::config::fast_path;
-use crate::memory::{Input, Scratch, filled, parallel};
+use crate::memory::{Input, Scratch, filled};
+use crate::parallel::parallel;
 use crate::plain;
 use crate::simd::{Isa, Simd, kernel};
 use crate::tape::apply3;

@@ -2,7 +2,8 @@
 
 use crate::combination;
 use crate::config::fast_path;
-use crate::memory::{Input, Shared, filled, parallel};
+use crate::memory::{Input, Shared, filled};
+use crate::parallel::parallel;
 use crate::plain;
 use crate::simd::{Isa, kernel};
 use crate::tape::{apply1, apply2, apply3};

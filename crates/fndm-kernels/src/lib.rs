@@ -76,6 +76,7 @@ mod memory;
 mod nearest;
 mod norm;
 mod optim;
+mod parallel;
 mod plain;
 mod products;
 mod simd;

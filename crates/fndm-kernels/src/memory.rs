@@ -1,6 +1,5 @@
 //! Scratch memory that is used again, pointers that threads share, and outputs that aren't cleared first.
 
-use rayon::prelude::*;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -245,13 +244,4 @@ pub(crate) unsafe fn filled(len: usize, fill: impl FnOnce(Shared)) -> Vec<f32> {
     // SAFETY: capacity is `len`, and `fill` wrote every element.
     unsafe { v.set_len(len) };
     v
-}
-
-/// `task(i)` for each i, on rayon's threads.
-pub(crate) fn parallel(tasks: usize, task: impl Fn(usize) + Sync + Send) {
-    if tasks == 1 {
-        task(0);
-    } else {
-        (0..tasks).into_par_iter().for_each(task);
-    }
 }

@@ -1,7 +1,8 @@
 //! `SiLU`, and group normalisation fused with it.
 
 use crate::config::fast_path;
-use crate::memory::{Input, filled, parallel};
+use crate::memory::{Input, filled};
+use crate::parallel::parallel;
 use crate::plain;
 use crate::simd::{Isa, Simd, kernel};
 use crate::tape::{apply1, apply3};

@@ -1,7 +1,8 @@
 //! Updates of parameters in place, in one threaded pass.
 
 use crate::config::fast_path;
-use crate::memory::{Input, Shared, parallel};
+use crate::memory::{Input, Shared};
+use crate::parallel::parallel;
 use crate::simd::{Isa, kernel};
 use crate::tensor::{contiguous, with_floats};
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, Var};

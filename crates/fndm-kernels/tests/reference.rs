@@ -212,11 +212,12 @@ fn convolution() -> std::result::Result<(), String> {
 
 #[test]
 fn winograd_on_larger_maps() -> std::result::Result<(), String> {
+    // Few tiles are computed in another way than many: these are 32 to 882.
     let strategy = (
-        13..40usize,
-        13..40usize,
-        1..40usize,
-        1..40usize,
+        13..82usize,
+        13..82usize,
+        1..34usize,
+        1..34usize,
         any::<u64>(),
     );
     on_every_isa(12, &strategy, |(h, w, ci, co, seed)| {

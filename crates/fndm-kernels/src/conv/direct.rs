@@ -3,7 +3,8 @@
 //! Lanes are output channels. For a handful of pixels the sums over taps and input channels stay in registers.
 
 use super::Shape;
-use crate::memory::{Input, Scratch, filled, parallel};
+use crate::memory::{Input, Scratch, filled};
+use crate::parallel::parallel;
 use crate::simd::{Isa, Simd, kernel};
 use crate::tile::{clear, from_lanes, outer_rows, product_rows, to_lanes};
 

@@ -6,7 +6,8 @@ mod winograd;
 
 use crate::config::{exact, fast_path};
 use crate::elementwise::{expanded, reduced, upsample_nearest_2x};
-use crate::memory::{Input, filled, parallel};
+use crate::memory::{Input, filled};
+use crate::parallel::parallel;
 use crate::plain;
 use crate::simd::{Isa, kernel};
 use crate::tape::{apply2, apply3};
@@ -323,9 +324,13 @@ impl ConvOp {
             } else {
                 Resampling::None
             };
-            self.winograd_weights(isa, w, false, |u| {
-                winograd::forward(isa, s, x, u, bias, resampling)
-            })
+            if winograd::few(s) {
+                winograd::forward_few(isa, s, x, w, false, bias, resampling)
+            } else {
+                self.winograd_weights(isa, w, false, |u| {
+                    winograd::forward(isa, s, x, u, bias, resampling)
+                })
+            }
         } else if s.pointwise() {
             pointwise::forward(isa, s, x, w, bias)
         } else {
@@ -348,9 +353,13 @@ impl ConvOp {
             } else {
                 Resampling::None
             };
-            self.winograd_weights(isa, w, true, |u| {
-                winograd::forward(isa, &turned, dy, u, None, resampling)
-            })
+            if winograd::few(s) {
+                winograd::forward_few(isa, &turned, dy, w, true, None, resampling)
+            } else {
+                self.winograd_weights(isa, w, true, |u| {
+                    winograd::forward(isa, &turned, dy, u, None, resampling)
+                })
+            }
         } else if s.pointwise() {
             pointwise::input_gradient(isa, s, dy, w)
         } else {

@@ -3,7 +3,8 @@
 //! Lanes are pixels, so that nothing changes its layout.
 
 use super::Shape;
-use crate::memory::{Input, Scratch, filled, parallel};
+use crate::memory::{Input, Scratch, filled};
+use crate::parallel::parallel;
 use crate::simd::{Isa, kernel};
 use crate::tile::{product_rows, to_lanes};
 

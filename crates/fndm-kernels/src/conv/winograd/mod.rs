@@ -9,16 +9,19 @@
 //! pixels of a 4x4 block, and the points at -1 then see nothing. The same holds for its gradient, where the four
 //! pixels of one are summed.
 
+mod few;
 mod points;
 mod rows;
 mod weight;
 
 use super::Shape;
-use crate::memory::{Input, Scratch, filled, parallel};
+use crate::memory::{Input, Scratch, filled};
+use crate::parallel::parallel;
 use crate::simd::{Isa, Simd, kernel};
 use crate::tile::{clear, from_lanes, product_rows, to_lanes};
+pub(super) use few::{few, forward_few};
 use points::{KEPT, POINTS, kernel_points, output_from_points, summed_from_points};
-use rows::{input_row, upsampled_row};
+use rows::x_row;
 pub(super) use weight::weight_gradient;
 
 /// Tiles in a task, about: enough to keep the weights of a step in the nearest cache.
@@ -146,19 +149,43 @@ kernel! {
         let rows = (outputs - 16 * block).min(16);
         let plane = k * blocks * 16;
         let (width, place) = chunk_of(block, blocks, k);
+        let place = (u.add(place), plane, width);
+        pack_inputs::<S>(w, (co, ci), transposed, 16 * block, rows, (0, k), tmp, place);
+    }
+}
+
+/// Transforms the weights of inputs `first..last` for `rows` outputs from `o` on, to `u[point * plane + input * width]`.
+/// `tmp`: `9 * 16` floats for each input, and for 16 at least.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn pack_inputs<S: Simd>(
+    w: *const f32,
+    (co, ci): (usize, usize),
+    transposed: bool,
+    o: usize,
+    rows: usize,
+    (first, last): (usize, usize),
+    tmp: *mut f32,
+    (u, plane, width): (*mut f32, usize, usize),
+) {
+    debug_assert!(o + rows <= if transposed { ci } else { co });
+    debug_assert!(last <= if transposed { co } else { ci });
+    // SAFETY: the caller's contract.
+    unsafe {
         if !transposed {
-            to_lanes::<S>(w.add(block * 16 * ci * 9), ci * 9, rows, ci * 9, tmp, 16);
+            let n = last - first;
+            to_lanes::<S>(w.add((o * ci + first) * 9), ci * 9, rows, n * 9, tmp, 16);
         }
-        for c in 0..k {
+        for c in first..last {
             let mut g = [S::zero(); 9];
             if transposed {
-                to_lanes::<S>(w.add((c * ci + block * 16) * 9), 9, rows, 9, tmp, 16);
+                to_lanes::<S>(w.add((c * ci + o) * 9), 9, rows, 9, tmp, 16);
                 for i in 0..9 {
                     g[i] = S::load(tmp.add(16 * (8 - i)));
                 }
             } else {
                 for i in 0..9 {
-                    g[i] = S::load(tmp.add(16 * (9 * c + i)));
+                    g[i] = S::load(tmp.add(16 * (9 * (c - first) + i)));
                 }
             }
             let mut t = [[S::zero(); 3]; 6];
@@ -168,10 +195,11 @@ kernel! {
                     t[i][j] = r[i];
                 }
             }
+            let dst = u.add((c - first) * width);
             for i in 0..6 {
                 let r = kernel_points::<S>(t[i]);
                 for j in 0..6 {
-                    S::store(u.add((6 * i + j) * plane + place + c * width), r[j]);
+                    S::store(dst.add((6 * i + j) * plane), r[j]);
                 }
             }
         }
@@ -232,6 +260,80 @@ unsafe fn summed_tile<S: Simd>(src: *const f32, plane: usize, dst: *mut f32, lin
     }
 }
 
+/// Clears the products that [`Tiles::points`] leaves out, for a chunk of `m`.
+#[inline(always)]
+unsafe fn clear_unused<S: Simd>(s: &Tiles, m: *mut f32, tiles: usize) {
+    let plane = tiles * 32 + 16;
+    if s.up {
+        for i in 0..6 {
+            // SAFETY: `m` holds 36 planes.
+            unsafe {
+                clear::<S>(m.add((12 + i) * plane), tiles * 2);
+                clear::<S>(m.add((6 * i + 2) * plane), tiles * 2);
+            }
+        }
+    }
+}
+
+/// Tile rows `first..first + rows` of output channels `o..o + width` from their products `m`,
+/// `[36][tiles][32]`; `buf`: `4 * 4 tw * 16` floats.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn output_rows<S: Simd>(
+    s: &Tiles,
+    first: usize,
+    rows: usize,
+    (o, width): (usize, usize),
+    m: *const f32,
+    bias: *const f32,
+    bias_step: usize,
+    buf: *mut f32,
+    out: *mut f32,
+) {
+    let mplane = rows * s.tw * 32 + 16;
+    let pixels = s.pixels().1;
+    // Stored rows and columns of a tile.
+    let (n, rows_out, cols_out) = if s.down {
+        (2, s.h / 2, s.w / 2)
+    } else {
+        (4, s.h, s.w)
+    };
+    let line = n * s.tw * 16;
+    for sub in 0..width / 16 {
+        let c0 = o + 16 * sub;
+        if c0 >= s.co {
+            continue;
+        }
+        let lanes = (s.co - c0).min(16);
+        for row in 0..rows {
+            let (b, ty) = ((first + row) / s.th, (first + row) % s.th);
+            debug_assert!(b < s.batch && rows_out * cols_out == pixels);
+            // SAFETY: image `b` is one of the batch and `lanes` channels from `c0` on are its own; the rest is the
+            // caller's contract.
+            unsafe {
+                let bv = if bias.is_null() {
+                    S::zero()
+                } else {
+                    S::load_first(bias.add(b * bias_step + c0), lanes)
+                };
+                for tx in 0..s.tw {
+                    let src = m.add((row * s.tw + tx) * 32 + 16 * sub);
+                    let dst = buf.add(n * tx * 16);
+                    if s.down {
+                        summed_tile::<S>(src, mplane, dst, line);
+                    } else {
+                        output_tile::<S>(src, mplane, bv, dst, line);
+                    }
+                }
+                for i in 0..(rows_out - n * ty).min(n) {
+                    let dst = out.add((b * s.co + c0) * pixels + (n * ty + i) * cols_out);
+                    from_lanes::<S>(buf.add(i * line), 16, dst, pixels, lanes, cols_out);
+                }
+            }
+        }
+    }
+}
+
 kernel! {
     /// Output rows of one task, for output channels `o..last`. `v`: `36 * (tiles * cip + 16)`, `m`: `36 * (tiles * 32 + 16)`,
     /// `buf`: `6 * (4 tw + 2) * 16` floats.
@@ -246,25 +348,10 @@ kernel! {
         let vplane = tiles * s.cip + 16;
         let mplane = tiles * 32 + 16;
         let uplane = s.ci * s.cop;
-        let (pixels_in, pixels) = s.pixels();
         for row in 0..rows {
-            let (b, ty) = ((first + row) / s.th, (first + row) % s.th);
-            debug_assert!(b < s.batch && ty < s.th);
-            let image = x.add(b * s.ci * pixels_in);
-            let dst = v.add(row * s.tw * s.cip);
-            let size = (s.ci, s.cip, s.h, s.w);
-            if s.up {
-                upsampled_row::<S>(image, size, ty, s.tw, buf, dst, vplane);
-            } else {
-                input_row::<S>(image, size, ty, s.tw, buf, dst, vplane);
-            }
+            x_row::<S>(x, &s, first + row, buf, v.add(row * s.tw * s.cip), vplane);
         }
-        if s.up {
-            for i in 0..6 {
-                clear::<S>(m.add((12 + i) * mplane), tiles * 2);
-                clear::<S>(m.add((6 * i + 2) * mplane), tiles * 2);
-            }
-        }
+        clear_unused::<S>(&s, m, tiles);
         let mut o = o;
         while o < last {
             let width = (s.cop - o).min(32);
@@ -275,34 +362,7 @@ kernel! {
                     u.add(p * uplane + o * s.ci), width, |r| mp.add(r * 32), false,
                 );
             }
-            for sub in 0..width / 16 {
-                let c0 = o + 16 * sub;
-                if c0 >= s.co {
-                    continue;
-                }
-                let lanes = (s.co - c0).min(16);
-                for row in 0..rows {
-                    let (b, ty) = ((first + row) / s.th, (first + row) % s.th);
-                    let bv = if bias.is_null() { S::zero() } else { S::load_first(bias.add(b * bias_step + c0), lanes) };
-                    // Stored rows and columns of a tile.
-                    let (n, rows_out, cols_out) = if s.down { (2, s.h / 2, s.w / 2) } else { (4, s.h, s.w) };
-                    let line = n * s.tw * 16;
-                    for tx in 0..s.tw {
-                        let src = m.add((row * s.tw + tx) * 32 + 16 * sub);
-                        let dst = buf.add(n * tx * 16);
-                        if s.down {
-                            summed_tile::<S>(src, mplane, dst, line);
-                        } else {
-                            output_tile::<S>(src, mplane, bv, dst, line);
-                        }
-                    }
-                    debug_assert!(b < s.batch && c0 + lanes <= s.co && rows_out * cols_out == pixels);
-                    for i in 0..(rows_out - n * ty).min(n) {
-                        let dst = out.add((b * s.co + c0) * pixels + (n * ty + i) * cols_out);
-                        from_lanes::<S>(buf.add(i * line), 16, dst, pixels, lanes, cols_out);
-                    }
-                }
-            }
+            output_rows::<S>(&s, first, rows, (o, width), m, bias, bias_step, buf, out);
             o += width;
         }
     }
@@ -318,6 +378,26 @@ pub(crate) enum Resampling {
     SumAfter,
 }
 
+/// The sizes in tiles, and the step between images' biases, of arguments that fit together.
+fn checked(
+    shape: &Shape,
+    x: &[f32],
+    bias: Option<&[f32]>,
+    resampling: Resampling,
+) -> (Tiles, usize) {
+    let s = Tiles {
+        up: resampling == Resampling::UpBefore,
+        down: resampling == Resampling::SumAfter,
+        ..Tiles::new(shape)
+    };
+    assert!(resampling == Resampling::None || s.h.is_multiple_of(2) && s.w.is_multiple_of(2));
+    assert!(!s.down || bias.is_none());
+    assert_eq!(x.len(), s.batch * s.ci * s.pixels().0);
+    assert!(bias.is_none_or(|b| b.len() == s.co || b.len() == s.batch * s.co));
+    let per_image = bias.is_some_and(|b| b.len() > s.co);
+    (s, if per_image { s.co } else { 0 })
+}
+
 /// `(B, O, H, W)` from `(B, I, H, W)`, where H and W are those of `shape`; half of them on the small side of a
 /// resampling.
 pub(crate) fn forward(
@@ -328,22 +408,8 @@ pub(crate) fn forward(
     bias: Option<&[f32]>,
     resampling: Resampling,
 ) -> Vec<f32> {
-    let s = Tiles {
-        up: resampling == Resampling::UpBefore,
-        down: resampling == Resampling::SumAfter,
-        ..Tiles::new(shape)
-    };
-    assert!(resampling == Resampling::None || s.h.is_multiple_of(2) && s.w.is_multiple_of(2));
-    assert!(!s.down || bias.is_none());
-    let (pixels_in, pixels_out) = s.pixels();
-    assert_eq!(x.len(), s.batch * s.ci * pixels_in);
+    let (s, bias_step) = checked(shape, x, bias, resampling);
     assert_eq!((weights.inputs, weights.outputs), (s.ci, s.co));
-    assert!(bias.is_none_or(|b| b.len() == s.co || b.len() == s.batch * s.co));
-    let bias_step = if bias.is_some_and(|b| b.len() > s.co) {
-        s.co
-    } else {
-        0
-    };
     // Few tasks: the output channels are split as well, and each part transforms the input for itself. No sum depends
     // on it.
     let chunks = s.cop.div_ceil(32);
@@ -357,16 +423,14 @@ pub(crate) fn forward(
     // SAFETY: the tasks cover every tile row once, a task writes the pixels of its rows for every channel, and the
     // scratch is of the sizes that the kernel states.
     unsafe {
-        filled(s.batch * s.co * pixels_out, |out| {
+        filled(s.batch * s.co * s.pixels().1, |out| {
             parallel(s.tasks() * groups, |i| {
                 let (task, o) = (i / groups, i % groups * per_group);
                 let tiles = s.rows * s.tw;
                 let v = Scratch::new(POINTS * (tiles * s.cip + 16));
                 let m = Scratch::new(POINTS * (tiles * 32 + 16));
                 let buf = Scratch::new(6 * (4 * s.tw + 2) * 16);
-                let bias = bias
-                    .as_ref()
-                    .map_or(std::ptr::null(), super::super::memory::Input::all);
+                let bias = bias.as_ref().map_or(std::ptr::null(), Input::all);
                 forward_task(
                     isa,
                     x.all(),

@@ -4,9 +4,10 @@
 //! transformed once, and the sums of a handful of weights at a time stay in the nearest cache until they are done.
 
 use super::points::{POINTS, kernel_from_points};
-use super::rows::{gradient_row, input_row, upsampled_row};
+use super::rows::{dy_row, x_row};
 use super::{Shape, Tiles};
-use crate::memory::{Input, Scratch, filled, parallel};
+use crate::memory::{Input, Scratch, filled};
+use crate::parallel::parallel;
 use crate::simd::{Isa, Simd, kernel};
 use crate::tile::{clear, from_lanes, outer_rows};
 
@@ -14,50 +15,6 @@ use crate::tile::{clear, from_lanes, outer_rows};
 const FEW: usize = 128;
 /// Floats of the transformed tiles of a block, at most.
 const BLOCK: usize = 2 << 20;
-
-/// Row `row` of all tile rows, transformed.
-#[inline(always)]
-unsafe fn x_row<S: Simd>(
-    x: *const f32,
-    s: &Tiles,
-    row: usize,
-    buf: *mut f32,
-    v: *mut f32,
-    plane: usize,
-) {
-    let (b, ty) = (row / s.th, row % s.th);
-    debug_assert!(b < s.batch);
-    let size = (s.ci, s.cip, s.h, s.w);
-    // SAFETY: image `b` is one of the batch; the rest is the caller's contract.
-    unsafe {
-        let image = x.add(b * s.ci * s.pixels().0);
-        if s.up {
-            upsampled_row::<S>(image, size, ty, s.tw, buf, v, plane);
-        } else {
-            input_row::<S>(image, size, ty, s.tw, buf, v, plane);
-        }
-    }
-}
-
-/// As [`x_row`] for the gradient of output channels `o..o + co`; `cop` is `co` in whole vectors.
-#[inline(always)]
-unsafe fn dy_row<S: Simd>(
-    dy: *const f32,
-    s: &Tiles,
-    row: usize,
-    (o, co, cop): (usize, usize, usize),
-    buf: *mut f32,
-    m: *mut f32,
-    plane: usize,
-) {
-    let (b, ty) = (row / s.th, row % s.th);
-    debug_assert!(b < s.batch && o + co <= s.co);
-    // SAFETY: as for `x_row`.
-    unsafe {
-        let image = dy.add((b * s.co + o) * s.h * s.w);
-        gradient_row::<S>(image, (co, cop, s.h, s.w), ty, s.tw, buf, m, plane);
-    }
-}
 
 /// The 3x3 gradients of one output channel and `lanes` (up to 16) input channels from their 36 sums, `plane` floats
 /// apart; each is the total of `parts` sums, `part` floats apart.
