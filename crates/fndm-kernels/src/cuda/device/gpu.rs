@@ -28,8 +28,11 @@ const ARCHITECTURES: [(i32, &str); 10] = [
     (120, "compute_120"),
 ];
 
-/// Compiled kernels by file and architecture. Compiling takes seconds, so it is done once a process.
-static COMPILED: Mutex<Option<HashMap<(&str, &str), Arc<str>>>> = Mutex::new(None);
+/// Compiled kernels by file and architecture.
+type Compiled = HashMap<(&'static str, &'static str), Arc<str>>;
+
+/// Compiling takes seconds, so it is done once a process.
+static COMPILED: Mutex<Option<Compiled>> = Mutex::new(None);
 
 pub(crate) struct Gpu<'a>(pub(crate) &'a CudaDevice);
 

@@ -39,7 +39,7 @@ pub(crate) fn group_norm(
     apply3(&contiguous(x)?, &small(factor)?, &small(offset)?, op)
 }
 
-/// [`group_norm`] with SiLU, and scale and shift `(B, C)` beside weight and bias `(C)`.
+/// [`group_norm`] with `SiLU`, and scale and shift `(B, C)` beside weight and bias `(C)`.
 pub(crate) fn group_norm_scale_shift(
     x: &Tensor,
     groups: usize,

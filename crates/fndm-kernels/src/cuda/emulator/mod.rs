@@ -7,54 +7,64 @@ use super::source::{SOURCES, prelude};
 use candle_core::Result;
 use half::bf16;
 use std::cell::{Cell, RefCell};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 use std::sync::OnceLock;
 
+/// Undefined behaviour ends the emulator; sums are those that the text says.
+const FLAGS: [&str; 10] = [
+    "-std=c++17",
+    "-O2",
+    "-U_FORTIFY_SOURCE",
+    "-fno-strict-aliasing",
+    "-fsanitize=undefined",
+    "-fno-sanitize=vptr",
+    "-fno-sanitize-recover=all",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wno-unknown-pragmas",
+];
+
 /// The program, or why there is none.
 static PROGRAM: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
 
+/// Compiles the emulator, unless an earlier run has compiled the same text.
 fn compile() -> std::result::Result<PathBuf, String> {
-    let folder = std::env::temp_dir().join(format!("fndm-cuda-emulator-{}", std::process::id()));
-    let write = |name: &str, text: &str| {
-        std::fs::write(folder.join(name), text).map_err(|e| format!("cannot write {name}: {e}"))
-    };
-    std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
-    write("shim.hpp", include_str!("shim.hpp"))?;
-    write("machine.cpp", include_str!("machine.cpp"))?;
-    let mut text = format!("{}\n", prelude());
+    let mut kernels = format!("{}\n", prelude());
     for source in &SOURCES {
-        text += &format!("#line 1 \"{}.cu\"\n{}\n", source.name, source.own_text());
+        let (name, text) = (source.name, source.own_text());
+        kernels += &format!("#line 1 \"{name}.cu\"\n{text}\n");
     }
-    write("kernels.inc", &text)?;
     let names = SOURCES.iter().flat_map(super::source::Source::names);
-    let table: Vec<String> = names.map(|n| format!("KERNEL({n})")).collect();
-    write("names.inc", &table.join("\n"))?;
-    let program = folder.join("machine");
+    let names: Vec<String> = names.map(|n| format!("KERNEL({n})")).collect();
+    let files = [
+        ("shim.hpp", include_str!("shim.hpp").to_string()),
+        ("machine.cpp", include_str!("machine.cpp").to_string()),
+        ("kernels.inc", kernels),
+        ("names.inc", names.join("\n")),
+    ];
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_string());
+    let mut hasher = DefaultHasher::new();
+    (&files, &compiler, FLAGS).hash(&mut hasher);
+    let name = format!("fndm-cuda-emulator-{:016x}", hasher.finish());
+    let folder = std::env::temp_dir().join(name);
+    let program = folder.join("machine");
+    if program.is_file() {
+        return Ok(program);
+    }
+    std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
+    for (name, text) in files {
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    let temporary = format!("machine.{}", std::process::id());
     let output = Command::new(&compiler)
         .current_dir(&folder)
-        .args([
-            "-std=c++17",
-            "-O2",
-            "-U_FORTIFY_SOURCE",
-            "-fno-strict-aliasing",
-        ])
-        .args([
-            "-fsanitize=undefined",
-            "-fno-sanitize=vptr",
-            "-fno-sanitize-recover=all",
-        ])
-        .args([
-            "-ffp-contract=off",
-            "-Wall",
-            "-Wno-unknown-pragmas",
-            "-o",
-            "machine",
-        ])
-        .arg("machine.cpp")
+        .args(FLAGS)
+        .args(["-o", &temporary, "machine.cpp"])
         .output()
         .map_err(|e| format!("no C++ compiler ({compiler}): {e}"))?;
     assert!(
@@ -62,6 +72,7 @@ fn compile() -> std::result::Result<PathBuf, String> {
         "the kernels don't compile:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    std::fs::rename(folder.join(temporary), &program).map_err(|e| e.to_string())?;
     Ok(program)
 }
 

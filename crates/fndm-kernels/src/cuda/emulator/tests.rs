@@ -10,8 +10,8 @@ use candle_core::{Device, Result, Tensor, Var};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Forwards, backwards, and two mixed.
-const ORDERS: [u64; 4] = [0, 1, 2, 3];
+/// Forwards, backwards, and mixed.
+const ORDERS: [u64; 3] = [0, 1, 2];
 
 const KINDS: [(Kind, f32); 2] = [(Kind::F32, 1e-4), (Kind::Bf16, 3e-2)];
 
@@ -108,7 +108,10 @@ fn normalisation() -> Result<()> {
     ];
     for (b, c, h, w, groups) in shapes {
         for (kind, tolerance) in KINDS {
-            for (activate, per_image) in [(true, true), (true, false), (false, false)] {
+            // A large one takes long.
+            let large = b * c * h * w > 10_000;
+            let ways = [(true, true), (true, false), (false, false)];
+            for (activate, per_image) in ways.into_iter().take(if large { 1 } else { 3 }) {
                 let n = b * c * h * w;
                 let small = if per_image { b * c } else { c };
                 // Far from zero, so that a variance by the mean of squares would fail.
