@@ -96,7 +96,6 @@ pub(crate) fn save_as(path: &Path, checkpoint: &Checkpoint) -> Result<()> {
     let json = serde_json::to_string_pretty(&checkpoint.state)
         .map_err(|e| Error::checkpoint(path, e.to_string()))?;
     let metadata = HashMap::from([(METADATA_KEY.to_owned(), json.clone())]);
-    write_whole(&path.with_extension("json"), json.as_bytes())?;
     replace(path, |temporary| {
         // Tensor by tensor: no second copy of all of them in memory.
         safetensors::serialize_to_file(&checkpoint.tensors, Some(metadata), temporary).map_err(
@@ -105,7 +104,8 @@ pub(crate) fn save_as(path: &Path, checkpoint: &Checkpoint) -> Result<()> {
                 other => std::io::Error::other(other),
             },
         )
-    })
+    })?;
+    write_whole(&path.with_extension("json"), json.as_bytes())
 }
 
 /// Writes a file so that its name shows the old content or the new, whatever happens in between.
@@ -125,7 +125,10 @@ fn replace(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Res
         .unwrap_or_default();
     let temporary = folder.join(format!(".{name}.tmp"));
     let written = (|| {
+        // Readable by whom the system's settings say, whatever `write` makes of it.
+        let permissions = File::create(&temporary)?.metadata()?.permissions();
         write(&temporary)?;
+        fs::set_permissions(&temporary, permissions)?;
         // Synced through a handle for writing, which some systems need.
         File::options().write(true).open(&temporary)?.sync_all()?;
         fs::rename(&temporary, path)?;

@@ -353,6 +353,23 @@ fn a_bad_checkpoint_is_an_error_and_changes_nothing() {
     assert_eq!(bits(&trainer.weights().unwrap()), before);
 }
 
+/// A group's other members can read a checkpoint where they can read any new file.
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_has_the_permissions_of_a_new_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = diffusion(&diffusion_config())
+        .checkpoint(folder.path(), 1)
+        .unwrap();
+    let plain = folder.path().join("plain");
+    std::fs::write(&plain, "").unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+    for path in [path.clone(), path.with_extension("json")] {
+        assert_eq!(mode(&path), mode(&plain), "{}", path.display());
+    }
+}
+
 #[test]
 fn the_newest_checkpoints_are_kept() {
     let folder = tempfile::tempdir().unwrap();
