@@ -61,7 +61,7 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     classifier: Option<PathBuf>,
     /// Input blocks of the classifier whose outputs are the maps, the finer first
-    #[arg(long, value_delimiter = ',', value_name = "N,N", default_value = "3,4")]
+    #[arg(long, value_delimiter = ',', value_name = "N,N", default_value = "2,3,4")]
     blocks: Vec<usize>,
     /// Weights of EfficientNet-Lite0
     #[arg(long, value_name = "FILE")]
@@ -78,7 +78,7 @@ struct Options {
     #[arg(long, value_name = "BYTES", default_value_t = 2 << 20)]
     memory_bytes: u64,
     /// Weight of a patch's place in the memory bank, beside its features; 0 for none
-    #[arg(long, value_name = "W", default_value_t = 0.)]
+    #[arg(long, value_name = "W", default_value_t = 2.)]
     position_weight: f64,
     /// Channels that the Gaussians per position see
     #[arg(long, value_name = "N", default_value_t = 100)]

@@ -31,7 +31,7 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     first_seed: u64,
     /// How many test patients
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 8)]
     patients: u64,
     #[command(flatten)]
     device: common::DeviceOptions,

@@ -52,7 +52,7 @@ pub struct FeatureConfig {
 impl Default for FeatureConfig {
     fn default() -> Self {
         Self {
-            blocks: vec![3, 4],
+            blocks: vec![2, 3, 4],
             model_time: 0.,
         }
     }
