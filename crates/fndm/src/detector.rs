@@ -330,7 +330,7 @@ fn file_in(folder: &Path, file: &'static str) -> Result<PathBuf> {
 fn model_file(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::ModelFile {
         path: path.to_path_buf(),
-        source: Box::new(source),
+        error: Box::new(source),
     }
 }
 

@@ -5,22 +5,22 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder couldn't be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// A JSON file doesn't hold what it should.
-    #[error("{}: not a valid {what}: {source}", path.display())]
+    #[error("{}: not a valid {what}: {error}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// What the file should hold.
         what: &'static str,
         /// What the parser said.
-        source: serde_json::Error,
+        error: serde_json::Error,
     },
     /// A model folder lacks a file.
     #[error("model folder {}: expected the file {file}, found none", folder.display())]
@@ -31,12 +31,12 @@ pub enum Error {
         file: &'static str,
     },
     /// A file of a model folder doesn't fit the folder's config.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     ModelFile {
         /// The file.
         path: PathBuf,
         /// What doesn't fit.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        error: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A model folder was written by a newer version of this library.
     #[error("{}: format version {found}, this library reads up to {supported}", path.display())]
@@ -69,12 +69,12 @@ pub enum Error {
         got: String,
     },
     /// A picture couldn't be encoded.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Png {
         /// The picture.
         path: PathBuf,
         /// What the encoder said.
-        source: png::EncodingError,
+        error: png::EncodingError,
     },
     /// From fndm-data.
     #[error(transparent)]
@@ -105,7 +105,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self::Io { path, source }
+        move |error| Self::Io { path, error }
     }
 
     pub(crate) fn option(
@@ -118,5 +118,26 @@ impl Error {
             expected: expected.into(),
             got: got.to_string(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program that prints the whole chain of causes tells each of them once.
+    #[test]
+    fn a_cause_is_told_once() {
+        let path = Path::new("x/model.json");
+        let refused = Error::io(path)(std::io::Error::other("disk on fire"));
+        assert_eq!(refused.to_string(), "x/model.json: disk on fire");
+        assert!(std::error::Error::source(&refused).is_none());
+        let json = Error::Json {
+            path: path.into(),
+            what: "model config",
+            error: serde_json::from_str::<u8>("{").unwrap_err(),
+        };
+        assert!(json.to_string().contains("not a valid model config: "));
+        assert!(std::error::Error::source(&json).is_none());
     }
 }

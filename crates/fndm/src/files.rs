@@ -29,10 +29,10 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 pub(crate) fn write_json(path: &Path, what: &'static str, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|source| Error::Json {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| Error::Json {
         path: path.to_path_buf(),
         what,
-        source,
+        error,
     })?;
     text.push('\n');
     write_atomic(path, text.as_bytes())
@@ -43,9 +43,9 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     what: &'static str,
 ) -> Result<T> {
     let text = fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text).map_err(|source| Error::Json {
+    serde_json::from_str(&text).map_err(|error| Error::Json {
         path: path.to_path_buf(),
         what,
-        source,
+        error,
     })
 }

@@ -75,10 +75,10 @@ impl ModelConfig {
                 supported: FORMAT,
             });
         }
-        let config: Self = serde_json::from_value(value).map_err(|source| Error::Json {
+        let config: Self = serde_json::from_value(value).map_err(|error| Error::Json {
             path: path.to_path_buf(),
             what: "model config",
-            source,
+            error,
         })?;
         config.check()?;
         Ok(config)

@@ -178,9 +178,9 @@ impl Sheet {
         encoder
             .write_header()
             .and_then(|mut writer| writer.write_image_data(&self.pixels))
-            .map_err(|source| Error::Png {
+            .map_err(|error| Error::Png {
                 path: path.to_path_buf(),
-                source,
+                error,
             })?;
         files::write_atomic(path, &bytes)
     }

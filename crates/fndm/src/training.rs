@@ -505,7 +505,7 @@ fn save_weights(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let bytes = safetensors::serialize(half, None).map_err(|e| Error::ModelFile {
         path: path.to_path_buf(),
-        source: Box::new(e),
+        error: Box::new(e),
     })?;
     files::write_atomic(path, &bytes)
 }
