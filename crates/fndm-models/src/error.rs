@@ -27,12 +27,12 @@ pub enum Error {
     Tensor(#[from] candle_core::Error),
 
     /// A file can't be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Io {
         /// Which file.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        error: std::io::Error,
     },
 
     /// A file isn't a checkpoint, or a broken one.
@@ -150,6 +150,6 @@ impl Error {
     /// For `map_err` on a file's operations.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| Self::Io { path, source }
+        move |error| Self::Io { path, error }
     }
 }

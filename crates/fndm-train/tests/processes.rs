@@ -217,10 +217,10 @@ fn child_on_a_full_disk() {
     let folder: &Path = folder.as_ref();
     let error = run(&mut trainer(9), &place(folder), &StopFlag::new(), |_, _| {}).unwrap_err();
     println!("error: {error}");
-    let Error::Io { path, source } = &error else {
+    let Error::Io { path, error: cause } = &error else {
         panic!("{error}");
     };
-    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(cause.kind(), std::io::ErrorKind::StorageFull);
     assert!(
         path.ends_with("step-00000002.safetensors"),
         "{}",
