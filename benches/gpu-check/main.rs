@@ -39,7 +39,13 @@ struct Options {
     /// Images of a batch that is timed
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
-    /// Slices of the volume whose detection is timed, with 50 evaluations in each direction
+    /// How often a pass or a step is timed
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    repetitions: usize,
+    /// Evaluations of the UNet in each direction of the detection that is timed
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    evaluations: usize,
+    /// Slices of the volume whose detection is timed
     #[arg(long, value_name = "N", default_value_t = 100)]
     slices: usize,
     /// Where every figure goes, one JSON object a line

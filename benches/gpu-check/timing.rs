@@ -18,7 +18,6 @@ use crate::{Options, has_bf16};
 
 /// Runs before the clock starts: kernels are compiled, algorithms chosen, memory taken.
 const WARM_UP: usize = 3;
-const REPETITIONS: usize = 20;
 
 fn repeat(device: &Device, n: usize, mut f: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
     for _ in 0..WARM_UP.min(n) {
@@ -114,7 +113,7 @@ fn forward(
         .map(|(name, var)| Ok((name, var.as_detached_tensor().to_dtype(dtype)?)))
         .collect::<Result<_>>()?;
     let unet = UNet::new(&config, VarBuilder::from_tensors(tensors, dtype, device))?;
-    let mut times = repeat(device, REPETITIONS, || {
+    let mut times = repeat(device, options.repetitions, || {
         unet.forward(&batch.x, &batch.t, Some(&batch.y))?;
         Ok(())
     })?;
@@ -139,7 +138,7 @@ fn training_step(
         .map(|(_, var)| Ok((zeros(var)?, zeros(var)?)))
         .collect::<Result<Vec<_>>>()?;
     let mut step = 0;
-    let mut times = repeat(device, REPETITIONS, || {
+    let mut times = repeat(device, options.repetitions, || {
         let tape = Tape::start()?;
         // Narrow copies of the weights, through which the gradients reach the weights themselves.
         let unet = UNet::new(&config, builder(&parameters, dtype, device))?;
@@ -168,7 +167,7 @@ fn training_step(
     report.timing(&case, setting, &mut times)
 }
 
-/// The round trip of a volume with random weights: 50 evaluations in each direction, guided by the classifier. The memory bank
+/// The round trip of a volume with random weights, guided by the classifier. The memory bank
 /// is left out, since it would need a trained classifier of this size.
 fn detection(
     device: &Device,
@@ -206,18 +205,18 @@ fn detection(
     )?;
     let parameters = Parameters::new(2, DType::F32, device);
     let classifier = Classifier::new(&config.classifier, parameters.builder())?;
-    let bank = MemoryBank::load(&options.model.join("memory.safetensors"))?;
+    let bank = MemoryBank::load(options.model.join("memory.safetensors"))?;
     let phantom = PhantomConfig {
         size: options.size,
         slices: options.slices,
-        slice_spacing: 60. / options.slices as f64,
+        slice_spacing: (60. / options.slices as f64).clamp(0.2, 2.5),
         samples: 1,
         ..PhantomConfig::default()
     };
     let patient = phantom.patient(1)?;
     let mut settings = config.detect_config(Method::Fndm);
     settings.parts.memory_bank = false;
-    settings.steps = 50;
+    settings.steps = options.evaluations;
     settings.batch = options.batch;
     let detector = Detector::from_parts(config, unet, classifier, bank, device)?;
     let slices = detector.slices(&patient)?;
@@ -226,6 +225,7 @@ fn detection(
         detector.examine(&slices, &settings, &mut |_| {})?;
         Ok(())
     })?;
-    let case = format!("round trip of {n} slices, {} px, 50 + 50", options.size);
+    let (size, steps) = (options.size, options.evaluations);
+    let case = format!("round trip of {n} slices, {size} px, {steps} + {steps}");
     report.timing(&case, setting, &mut times)
 }

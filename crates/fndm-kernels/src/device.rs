@@ -23,7 +23,7 @@ pub fn device(name: &str) -> Result<Device> {
     };
     match number {
         Some(number) => cuda(number),
-        None => candle_core::bail!("device: expected cpu, cuda or cuda:N, got {name:?}"),
+        None => candle_core::bail!("{name:?} is no device: expected cpu, cuda or cuda:N"),
     }
 }
 

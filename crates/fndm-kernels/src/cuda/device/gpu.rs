@@ -7,7 +7,7 @@ use candle_core::cuda::cudarc::cublas::{result, sys};
 use candle_core::cuda::cudarc::driver::{
     CudaSlice, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
 };
-use candle_core::cuda::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
+use candle_core::cuda::cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
 use candle_core::cuda::{CudaStorage, WrapErr};
 use candle_core::{CudaDevice, Error, Result};
 use half::bf16;
@@ -99,16 +99,26 @@ impl Gpu<'_> {
         if let Some(text) = all.get(&(source.name, arch)) {
             return Ok(text.clone());
         }
-        let options = CompileOptions {
-            arch: Some(arch),
-            name: Some(format!("{}.cu", source.name)),
-            ..CompileOptions::default()
-        };
-        let ptx = compile_ptx_with_opts(source.text(), options).map_err(Error::wrap)?;
-        let text: Arc<str> = ptx.to_src().into();
+        let text: Arc<str> = compile(source.name, source.text(), arch)
+            .map_err(Error::wrap)?
+            .into();
         all.insert((source.name, arch), text.clone());
         Ok(text)
     }
+}
+
+/// PTX of a file of kernels.
+fn compile(
+    name: &str,
+    text: String,
+    arch: &'static str,
+) -> std::result::Result<String, CompileError> {
+    let options = CompileOptions {
+        arch: Some(arch),
+        name: Some(format!("{name}.cu")),
+        ..CompileOptions::default()
+    };
+    Ok(compile_ptx_with_opts(text, options)?.to_src())
 }
 
 impl Machine for Gpu<'_> {
@@ -235,5 +245,32 @@ impl Machine for Gpu<'_> {
             )
         }
         .map_err(Error::wrap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::source::SOURCES;
+    use super::{ARCHITECTURES, compile};
+
+    /// NVRTC needs no GPU: where it is the real one, it compiles what the GPU machine will.
+    #[test]
+    fn nvrtc_compiles_every_kernel() {
+        let nothing = "extern \"C\" __global__ void nothing() {}".to_string();
+        if let Err(e) = compile("nothing", nothing, "compute_75") {
+            eprintln!("SKIPPED: the kernels weren't compiled by NVRTC: {e:?}");
+            return;
+        }
+        for source in &SOURCES {
+            for (_, arch) in ARCHITECTURES {
+                let ptx = compile(source.name, source.text(), arch)
+                    .unwrap_or_else(|e| panic!("{} for {arch}: {e:?}", source.name));
+                for name in source.names() {
+                    let entry = format!(".entry {name}(");
+                    assert!(ptx.contains(&entry), "{} has no kernel {name}", source.name);
+                }
+                println!("{} {arch}: {} bytes", source.name, ptx.len());
+            }
+        }
     }
 }
