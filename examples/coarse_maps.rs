@@ -61,7 +61,12 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     classifier: Option<PathBuf>,
     /// Input blocks of the classifier whose outputs are the maps, the finer first
-    #[arg(long, value_delimiter = ',', value_name = "N,N", default_value = "2,3,4")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "N,N",
+        default_value = "2,3,4"
+    )]
     blocks: Vec<usize>,
     /// Weights of EfficientNet-Lite0
     #[arg(long, value_name = "FILE")]

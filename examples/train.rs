@@ -89,7 +89,12 @@ struct Options {
     #[arg(long, value_name = "C", default_value_t = 32)]
     width: usize,
     /// Input blocks of the classifier whose outputs the memory bank holds, the finer first
-    #[arg(long, value_delimiter = ',', value_name = "N,N", default_value = "2,3,4")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "N,N",
+        default_value = "2,3,4"
+    )]
     feature_blocks: Vec<usize>,
     /// Weight of a patch's place in the memory bank, beside its features; 0 for none
     #[arg(long, value_name = "W", default_value_t = 2.)]
