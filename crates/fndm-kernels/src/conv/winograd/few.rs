@@ -33,7 +33,7 @@ kernel! {
 /// What a task works in.
 #[derive(Clone, Copy)]
 struct Work {
-    /// Transformed weights, `[36][INPUTS][32]`.
+    /// Transformed weights, `[36][INPUTS][32]`, with 16 floats between the planes.
     u: *mut f32,
     /// Weights with outputs as lanes, `[INPUTS][9][16]`.
     tmp: *mut f32,
@@ -54,7 +54,8 @@ kernel! {
         let mplane = tiles * 32 + 16;
         // As the weights are stored.
         let size = if transposed { (s.ci, s.co) } else { (s.co, s.ci) };
-        let uplane = INPUTS * width;
+        // Not a multiple of 4 KB: the 36 places of a weight would share one set of the nearest cache.
+        let uplane = INPUTS * width + 16;
         clear_unused::<S>(&s, work.m, tiles);
         let mut c = 0;
         while c < s.ci {
@@ -114,7 +115,7 @@ pub(in crate::conv) fn forward_few(
             parallel(chunks * groups, |i| {
                 let (o, first) = (i / groups * 32, i % groups * per_group);
                 let rows = per_group.min(s.all_rows() - first);
-                let u = Scratch::new(POINTS * INPUTS * 32);
+                let u = Scratch::new(POINTS * (INPUTS * 32 + 16));
                 let tmp = Scratch::new(INPUTS * 9 * 16);
                 let m = Scratch::new(POINTS * (rows * s.tw * 32 + 16));
                 let buf = Scratch::new(4 * 4 * s.tw * 16);
