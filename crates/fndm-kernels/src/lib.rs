@@ -91,8 +91,8 @@ pub use config::{
     set_precision,
 };
 pub use conv::{Algorithm, Conv2d};
-pub use elementwise::{add, avg_pool_2x, cat_channels, linear_combination, upsample_nearest_2x};
 pub use device::device;
+pub use elementwise::{add, avg_pool_2x, cat_channels, linear_combination, upsample_nearest_2x};
 pub use mapped::MappedFile;
 pub use nearest::{NEAREST_ROWS, nearest_rows};
 pub use norm::{group_norm, group_norm_silu, silu};
