@@ -18,7 +18,7 @@ use fndm::candle_core::{DType, Device, Tensor};
 use fndm::data::{PatientSlices, Preprocess, Side, SliceSet};
 use fndm::memory::{
     BackboneFeatures, ClassifierFeatures, CoarseMap, FeatureExtractor, HealthyModel, MemoryBank,
-    MemoryConfig, Padim, PadimConfig, Progress, Score,
+    Padim, PadimConfig, Progress,
 };
 use fndm::metrics::{Aggregate, Ranking, dice};
 use fndm::models::{Backbone, BackboneKind, Classifier, ClassifierConfig, Limits, StateDict};
@@ -61,12 +61,7 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     classifier: Option<PathBuf>,
     /// Input blocks of the classifier whose outputs are the maps, the finer first
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "N,N",
-        default_value = "2,3,4"
-    )]
+    #[arg(long, value_delimiter = ',', value_name = "N,N", default_value = common::BLOCKS)]
     blocks: Vec<usize>,
     /// Weights of EfficientNet-Lite0
     #[arg(long, value_name = "FILE")]
@@ -83,7 +78,7 @@ struct Options {
     #[arg(long, value_name = "BYTES", default_value_t = 2 << 20)]
     memory_bytes: u64,
     /// Weight of a patch's place in the memory bank, beside its features; 0 for none
-    #[arg(long, value_name = "W", default_value_t = 2.)]
+    #[arg(long, value_name = "W", default_value_t = common::POSITION_WEIGHT)]
     position_weight: f64,
     /// Channels that the Gaussians per position see
     #[arg(long, value_name = "N", default_value_t = 100)]
@@ -319,13 +314,8 @@ fn main() -> Result<()> {
             });
             Ok(())
         };
-        let config = MemoryConfig {
-            budget_bytes: options.memory_bytes,
-            position_weight: options.position_weight,
-            score: Score::Euclidean,
-            seed: options.seed,
-            ..MemoryConfig::default()
-        };
+        let config =
+            common::memory_config(options.memory_bytes, options.position_weight, options.seed);
         let (bank, found) = examine(
             |p| MemoryBank::build(&config, extractor, &kept.images, Some(kept.head.view()), p),
             extractor,

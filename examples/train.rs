@@ -14,7 +14,6 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, Side};
-use fndm::memory::{MemoryConfig, Score};
 use fndm::models::{ClassifierConfig, UNetConfig};
 use fndm::train::{
     Alone, ClassifierTrainConfig, DiffusionConfig, Group, RateSchedule, StepReport, StopFlag,
@@ -89,15 +88,10 @@ struct Options {
     #[arg(long, value_name = "C", default_value_t = 32)]
     width: usize,
     /// Input blocks of the classifier whose outputs the memory bank holds, the finer first
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "N,N",
-        default_value = "2,3,4"
-    )]
+    #[arg(long, value_delimiter = ',', value_name = "N,N", default_value = common::BLOCKS)]
     feature_blocks: Vec<usize>,
     /// Weight of a patch's place in the memory bank, beside its features; 0 for none
-    #[arg(long, value_name = "W", default_value_t = 2.)]
+    #[arg(long, value_name = "W", default_value_t = common::POSITION_WEIGHT)]
     position_weight: f64,
     /// Most bytes that the memory bank's rows may take
     #[arg(long, value_name = "BYTES", default_value_t = 2 << 20)]
@@ -231,14 +225,7 @@ fn plan(options: &Options) -> Result<TrainPlan> {
             blocks: options.feature_blocks.clone(),
             ..FeatureConfig::default()
         },
-        memory: MemoryConfig {
-            budget_bytes: options.memory_bytes,
-            position_weight: options.position_weight,
-            // Squared distances have a few huge values, and Otsu's threshold then keeps only the middle of a lesion.
-            score: Score::Euclidean,
-            seed: options.seed,
-            ..MemoryConfig::default()
-        },
+        memory: common::memory_config(options.memory_bytes, options.position_weight, options.seed),
         unet,
         diffusion_training,
         detect,

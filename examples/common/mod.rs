@@ -11,12 +11,30 @@ use clap::{Args, ValueEnum};
 use fndm::candle_core::{DType, Device};
 use fndm::data::PatientSlices;
 use fndm::kernels::{MatrixMath, set_matrix_math};
+use fndm::memory::{MemoryConfig, Score};
 use fndm::{
     CoarseRule, DetectConfig, Detector, Evaluation, Level, Method, Sheet, SliceMaps,
     ThresholdScope, Tile, evaluate, examine_case, upper_end,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array2, Axis, s};
+
+/// Blocks of the classifier that the memory bank sees, and the weight of a patch's place beside them: see docs/coarse-maps.md.
+pub(crate) const BLOCKS: &str = "2,3,4";
+/// See [`BLOCKS`].
+pub(crate) const POSITION_WEIGHT: f64 = 2.;
+
+/// The settings of a memory bank whose rows take at most `budget_bytes`.
+pub(crate) fn memory_config(budget_bytes: u64, position_weight: f64, seed: u64) -> MemoryConfig {
+    MemoryConfig {
+        budget_bytes,
+        position_weight,
+        // Squared distances have a few huge values, and Otsu's threshold then keeps only the middle of a lesion.
+        score: Score::Euclidean,
+        seed,
+        ..MemoryConfig::default()
+    }
+}
 
 /// Options of the method; what isn't given is taken from the model folder.
 #[derive(Debug, Clone, Default, Args)]

@@ -67,6 +67,15 @@ pub(crate) fn fast_path(tensors: &[&Tensor]) -> bool {
             .all(|t| t.dtype() == DType::F32 && t.device().is_cpu())
 }
 
+/// Whether this crate's kernels take these tensors, on whichever device.
+pub(crate) fn own(tensors: &[&Tensor]) -> bool {
+    #[cfg(feature = "cuda")]
+    if crate::cuda::takes(tensors) {
+        return true;
+    }
+    fast_path(tensors)
+}
+
 /// Chooses the implementation for the whole process. The start value is `Candle` where the environment has
 /// `FNDM_KERNELS=candle`, else `Fast`.
 pub fn set_backend(backend: Backend) {

@@ -1,13 +1,15 @@
 //! Operations that only move memory, in one threaded pass each.
 
 use crate::combination;
-use crate::config::fast_path;
+use crate::config::{fast_path, own};
 use crate::memory::{Input, Shared, filled};
 use crate::parallel::parallel;
 use crate::plain;
 use crate::simd::{Isa, kernel};
 use crate::tape::{apply1, apply2, apply3};
 use crate::tensor::{contiguous, floats, from_floats, with_floats};
+#[cfg(feature = "cuda")]
+use candle_core::cuda::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
 /// Floats in a task.
@@ -47,11 +49,7 @@ pub fn linear_combination(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
         }
     }
     let tensors: Vec<&Tensor> = terms.iter().map(|(_, t)| *t).collect();
-    #[cfg(feature = "cuda")]
-    if crate::cuda::takes(&tensors) {
-        return crate::cuda::combination(terms);
-    }
-    if !fast_path(&tensors) {
+    if !own(&tensors) {
         return combination::linear_combination(terms)
             .unwrap_or_else(|| plain::linear_combination(terms));
     }
@@ -145,11 +143,17 @@ fn combine(terms: &[(f32, &[f32])]) -> Vec<f32> {
     }
 }
 
+/// [`linear_combination`] of terms that were checked, without a gradient.
 pub(crate) fn untracked_combination(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
     let tensors = terms
         .iter()
         .map(|t| contiguous(t.1))
         .collect::<Result<Vec<_>>>()?;
+    #[cfg(feature = "cuda")]
+    if tensors[0].device().is_cuda() {
+        let coefficients: Vec<f32> = terms.iter().map(|t| t.0 as f32).collect();
+        return crate::cuda::combination(&coefficients, &tensors);
+    }
     let guards: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
     let mut slices = Vec::with_capacity(terms.len());
     for ((storage, layout), (c, _)) in guards.iter().zip(terms) {
@@ -186,6 +190,11 @@ impl CustomOp1 for Combination<1> {
         Ok((CpuStorage::F32(y), l.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
+        crate::cuda::combine(self.0, [(x, l)])
+    }
+
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         self.gradient(0, x, dy)
     }
@@ -205,6 +214,17 @@ impl CustomOp2 for Combination<2> {
     ) -> Result<(CpuStorage, Shape)> {
         let y = combine(&[(self.0[0], floats(a, al)?), (self.0[1], floats(b, bl)?)]);
         Ok((CpuStorage::F32(y), al.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        al: &Layout,
+        b: &CudaStorage,
+        bl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        crate::cuda::combine(self.0, [(a, al), (b, bl)])
     }
 
     fn bwd(
@@ -238,6 +258,19 @@ impl CustomOp3 for Combination<3> {
             (self.0[2], floats(c, cl)?),
         ]);
         Ok((CpuStorage::F32(y), al.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        al: &Layout,
+        b: &CudaStorage,
+        bl: &Layout,
+        c: &CudaStorage,
+        cl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        crate::cuda::combine(self.0, [(a, al), (b, bl), (c, cl)])
     }
 
     fn bwd(

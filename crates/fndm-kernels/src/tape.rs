@@ -1,6 +1,6 @@
 //! Operations applied to tensors, and a backward pass that spares candle's bookkeeping.
 
-use crate::config::fast_path;
+use crate::config::own;
 use crate::elementwise::{linear_combination, untracked_combination};
 use candle_core::backprop::GradStore;
 use candle_core::op::BackpropOp;
@@ -185,18 +185,9 @@ impl CustomOp1 for Inject {
     }
 }
 
-/// Whether this crate's kernels take these tensors, on whichever device.
-fn own(tensors: &[&Tensor]) -> bool {
-    #[cfg(feature = "cuda")]
-    if crate::cuda::takes(tensors) {
-        return true;
-    }
-    fast_path(tensors)
-}
-
 /// The sum of two gradients.
 fn joined(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if fast_path(&[a, b]) {
+    if own(&[a, b]) {
         return untracked_combination(&[(1., a), (1., b)]);
     }
     linear_combination(&[(1., &a.detach()), (1., &b.detach())])

@@ -18,7 +18,7 @@ use candle_core::{DType, Device, Result, Tensor};
 pub(crate) use attention::attention;
 pub(crate) use cat::cat;
 pub(crate) use conv::conv2d;
-pub(crate) use elementwise::{avg_pool, combination, silu, upsample};
+pub(crate) use elementwise::{avg_pool, combination, combine, silu, upsample};
 pub(crate) use nearest::nearest;
 pub(crate) use norm::{group_norm, group_norm_scale_shift};
 pub(crate) use optim::{adam, ema};
