@@ -34,13 +34,29 @@ fn repeat(device: &Device, n: usize, mut f: impl FnMut() -> Result<()>) -> Resul
         .collect()
 }
 
-fn network(options: &Options) -> UNetConfig {
-    // DiffANO's configuration: four sequences, learned variance.
+fn network(options: &Options, inputs: usize, outputs: usize) -> UNetConfig {
     match options.size {
-        256 => UNetConfig::paper_256(4, 8),
-        128 => UNetConfig::paper_128(4, 8),
-        _ => UNetConfig::paper_64(4, 8),
+        256 => UNetConfig::paper_256(inputs, outputs),
+        128 => UNetConfig::paper_128(inputs, outputs),
+        _ => UNetConfig::paper_64(inputs, outputs),
     }
+}
+
+/// DiffANO's configuration: four sequences, learned variance.
+fn diffano(options: &Options) -> UNetConfig {
+    network(options, 4, 8)
+}
+
+/// A network of random weights.
+fn random_unet(config: &UNetConfig, dtype: DType, device: &Device) -> Result<UNet> {
+    let parameters = Parameters::new(1, DType::F32, device);
+    let _registered = UNet::new(config, parameters.builder())?;
+    let tensors = parameters
+        .iter()
+        .map(|(name, var)| Ok((name, var.as_detached_tensor().to_dtype(dtype)?)))
+        .collect::<Result<_>>()?;
+    let builder = VarBuilder::from_tensors(tensors, dtype, device);
+    Ok(UNet::new(config, builder)?)
 }
 
 struct Batch {
@@ -104,15 +120,9 @@ fn forward(
     (setting, dtype): (&str, DType),
     report: &mut Report,
 ) -> Result<()> {
-    let config = network(options);
+    let config = diffano(options);
     let batch = Batch::new(options, &config, device)?;
-    let parameters = Parameters::new(1, DType::F32, device);
-    let _registered = UNet::new(&config, parameters.builder())?;
-    let tensors = parameters
-        .iter()
-        .map(|(name, var)| Ok((name, var.as_detached_tensor().to_dtype(dtype)?)))
-        .collect::<Result<_>>()?;
-    let unet = UNet::new(&config, VarBuilder::from_tensors(tensors, dtype, device))?;
+    let unet = random_unet(&config, dtype, device)?;
     let mut times = repeat(device, options.repetitions, || {
         unet.forward(&batch.x, &batch.t, Some(&batch.y))?;
         Ok(())
@@ -127,7 +137,7 @@ fn training_step(
     (setting, dtype): (&str, DType),
     report: &mut Report,
 ) -> Result<()> {
-    let config = network(options);
+    let config = diffano(options);
     let batch = Batch::new(options, &config, device)?;
     let parameters = Parameters::new(1, DType::F32, device);
     let _registered = UNet::new(&config, parameters.builder())?;
@@ -178,31 +188,13 @@ fn detection(
     let mut config = ModelConfig::read(&options.model.join("model.json"))?;
     let channels = config.sequences.len();
     config.preprocess.image_size = options.size;
-    let inputs = 2 * channels + 1;
-    (config.unet, config.classifier) = match options.size {
-        256 => (
-            UNetConfig::paper_256(inputs, channels),
-            ClassifierConfig::paper_256(channels),
-        ),
-        128 => (
-            UNetConfig::paper_128(inputs, channels),
-            ClassifierConfig::paper_128(channels),
-        ),
-        _ => (
-            UNetConfig::paper_64(inputs, channels),
-            ClassifierConfig::paper_64(channels),
-        ),
+    config.unet = network(options, 2 * channels + 1, channels);
+    config.classifier = match options.size {
+        256 => ClassifierConfig::paper_256(channels),
+        128 => ClassifierConfig::paper_128(channels),
+        _ => ClassifierConfig::paper_64(channels),
     };
-    let parameters = Parameters::new(1, DType::F32, device);
-    let _registered = UNet::new(&config.unet, parameters.builder())?;
-    let tensors = parameters
-        .iter()
-        .map(|(name, var)| Ok((name, var.as_detached_tensor().to_dtype(dtype)?)))
-        .collect::<Result<_>>()?;
-    let unet = UNet::new(
-        &config.unet,
-        VarBuilder::from_tensors(tensors, dtype, device),
-    )?;
+    let unet = random_unet(&config.unet, dtype, device)?;
     let parameters = Parameters::new(2, DType::F32, device);
     let classifier = Classifier::new(&config.classifier, parameters.builder())?;
     let bank = MemoryBank::load(options.model.join("memory.safetensors"))?;
