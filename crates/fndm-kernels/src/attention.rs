@@ -4,13 +4,13 @@
 
 use crate::config::fast_path;
 use crate::memory::{Input, Scratch, filled};
-use crate::parallel::parallel;
 use crate::plain;
 use crate::simd::{Isa, Simd, kernel};
 use crate::tape::apply3;
 use crate::tensor::{contiguous, floats, from_floats, with_floats};
 use crate::tile::{clear, from_lanes, outer_rows, product_rows, to_lanes};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use fndm_runtime::parallel;
 
 /// Queries in a strip.
 const STRIP: usize = 64;

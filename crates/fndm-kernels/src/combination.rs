@@ -1,9 +1,9 @@
 //! Linear combinations of f64, f16 and bf16 tensors on the CPU, in one threaded pass each.
 
 use crate::config::{Backend, backend};
-use crate::parallel::parallel;
 use crate::tensor::contiguous;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, WithDType};
+use fndm_runtime::parallel;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::mem::MaybeUninit;

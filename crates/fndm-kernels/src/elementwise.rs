@@ -3,7 +3,6 @@
 use crate::combination;
 use crate::config::{fast_path, own};
 use crate::memory::{Input, Shared, filled};
-use crate::parallel::parallel;
 use crate::plain;
 use crate::simd::{Isa, kernel};
 use crate::tape::{apply1, apply2, apply3};
@@ -11,6 +10,7 @@ use crate::tensor::{contiguous, floats, from_floats, with_floats};
 #[cfg(feature = "cuda")]
 use candle_core::cuda::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use fndm_runtime::parallel;
 
 /// Floats in a task.
 const CHUNK: usize = 1 << 15;

@@ -62,7 +62,6 @@
 // Kernels index several arrays by one counter.
 #![allow(clippy::needless_range_loop)]
 
-mod alloc;
 mod attention;
 mod combination;
 mod config;
@@ -76,7 +75,6 @@ mod memory;
 mod nearest;
 mod norm;
 mod optim;
-mod parallel;
 mod plain;
 mod products;
 mod simd;
@@ -84,7 +82,6 @@ mod tape;
 mod tensor;
 mod tile;
 
-pub use alloc::CachingAlloc;
 pub use attention::attention;
 pub use config::{
     Backend, MatrixMath, Precision, backend, matrix_math, precision, set_backend, set_matrix_math,
@@ -93,6 +90,7 @@ pub use config::{
 pub use conv::{Algorithm, Conv2d};
 pub use device::device;
 pub use elementwise::{add, avg_pool_2x, cat_channels, linear_combination, upsample_nearest_2x};
+pub use fndm_runtime::CachingAlloc;
 pub use mapped::MappedFile;
 pub use nearest::{NEAREST_ROWS, nearest_rows};
 pub use norm::{group_norm, group_norm_silu, silu};

@@ -2,12 +2,12 @@
 
 use crate::config::fast_path;
 use crate::memory::{Input, filled};
-use crate::parallel::parallel;
 use crate::plain;
 use crate::simd::{Isa, Simd, kernel};
 use crate::tape::{apply1, apply3};
 use crate::tensor::{contiguous, floats, from_floats, with_floats};
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
+use fndm_runtime::parallel;
 
 /// Floats in a task of an elementwise operation.
 const CHUNK: usize = 1 << 15;

@@ -2,10 +2,10 @@
 
 use crate::config::fast_path;
 use crate::memory::{Input, Shared};
-use crate::parallel::parallel;
 use crate::simd::{Isa, kernel};
 use crate::tensor::{contiguous, with_floats};
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, Var};
+use fndm_runtime::parallel;
 use std::cell::Cell;
 
 /// Floats in a task.

@@ -9,16 +9,33 @@ impl Element for f32 {}
 impl Element for f64 {}
 
 mod private {
+    use super::DataType;
+
     /// Conversions to the two element types. Those from types of up to 24 bits are exact.
-    pub trait Sealed: From<u8> + From<i8> + From<u16> + From<i16> + From<f32> {
+    pub trait Sealed:
+        bytemuck::Pod
+        + fndm_runtime::Number
+        + From<u8>
+        + From<i8>
+        + From<u16>
+        + From<i16>
+        + From<f32>
+    {
+        /// How a file has these values.
+        const STORED: DataType;
+
         fn of(value: f64) -> Self;
     }
     impl Sealed for f32 {
+        const STORED: DataType = DataType::F32;
+
         fn of(value: f64) -> Self {
             value as f32
         }
     }
     impl Sealed for f64 {
+        const STORED: DataType = DataType::F64;
+
         fn of(value: f64) -> Self {
             value
         }
@@ -65,6 +82,13 @@ impl Convert {
             big_endian: header.big_endian,
             scaling: header.scaling().filter(|s| *s != (1.0, 0.0)),
         }
+    }
+
+    /// Whether the stored bytes are those of the values in memory.
+    pub(super) fn changes_nothing<T: Element>(&self) -> bool {
+        self.datatype == T::STORED
+            && self.scaling.is_none()
+            && self.big_endian == cfg!(target_endian = "big")
     }
 
     /// Converts whole voxels.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use rayon::prelude::*;
+use fndm_runtime::{ask_for_huge_pages, streamed};
 
 use super::convert::{Convert, Element};
 use super::header::Header;
@@ -14,11 +14,8 @@ use crate::{Error, Result};
 /// Bytes that are unpacked at a time, while the piece before is converted. A multiple of every voxel size.
 const PIECE: usize = 1 << 18;
 
-/// Voxels that are converted at a time: few enough to be made where they are to stay.
-const BLOCK: usize = 64;
-
-/// Bytes that a thread reads of a plain file at a time. They fit a near cache.
-const WINDOW: usize = 1 << 17;
+/// Voxels of a plain file that a thread reads and converts at a time: bytes and values fit a near cache.
+const BLOCK: usize = 1 << 15;
 
 /// Fewer bytes than this are not worth waking other threads for.
 const SMALL: u64 = 1 << 20;
@@ -55,14 +52,6 @@ fn too_large(path: &Path, voxels: u64) -> Error {
     }
 }
 
-/// The stored bytes of some blocks in a row.
-#[derive(Default)]
-struct Window {
-    bytes: Vec<u8>,
-    first: usize,
-    blocks: usize,
-}
-
 /// A plain file: every thread reads from wherever it is in the file.
 fn read_blocks<T: Element>(
     file: &File,
@@ -71,43 +60,25 @@ fn read_blocks<T: Element>(
     count: usize,
 ) -> Result<Vec<T>> {
     let convert = Convert::new(header);
-    let stride = BLOCK * header.datatype.size();
-    let whole = count / BLOCK;
-    let ahead = WINDOW / stride;
+    let width = header.datatype.size();
     let failed = OnceLock::new();
-    let fetch = |bytes: &mut [u8], block: usize| {
-        let offset = header.vox_offset + (block * stride) as u64;
+    let fetch = |bytes: &mut [u8], first: usize| {
+        let offset = header.vox_offset + (first * width) as u64;
         if let Err(error) = read_at(file, bytes, offset) {
-            // The first error is told; the values of these blocks are of no use then.
+            // The first error is told; the values are of no use then.
             let _ = failed.set(error);
         }
     };
-    let mut blocks: Vec<[T; BLOCK]> = Vec::new();
-    blocks
-        .try_reserve_exact(count.div_ceil(BLOCK))
-        .map_err(|_| too_large(path, count as u64))?;
-    (0..whole)
-        .into_par_iter()
-        .with_min_len(2 * ahead)
-        .map_init(Window::default, |window, block| {
-            if !(window.first..window.first + window.blocks).contains(&block) {
-                window.first = block;
-                window.blocks = ahead.min(whole - block);
-                window.bytes.resize(window.blocks * stride, 0);
-                fetch(&mut window.bytes, block);
-            }
-            let start = (block - window.first) * stride;
-            let mut values = [T::default(); BLOCK];
-            convert.run(&window.bytes[start..start + stride], values.as_mut_slice());
-            values
-        })
-        .collect_into_vec(&mut blocks);
-    let mut values = blocks.into_flattened();
-    let mut rest = vec![0u8; (count % BLOCK) * header.datatype.size()];
-    if !rest.is_empty() {
-        fetch(&mut rest, whole);
-    }
-    convert.run(&rest, &mut values);
+    let block = |bytes: &mut Vec<u8>, first: usize, values: &mut [T]| {
+        if convert.changes_nothing::<T>() {
+            return fetch(bytemuck::cast_slice_mut(values), first);
+        }
+        bytes.resize(values.len() * width, 0);
+        fetch(bytes, first);
+        convert.run(bytes, values);
+    };
+    let values =
+        streamed(count, BLOCK, Vec::new, block).map_err(|_| too_large(path, count as u64))?;
     match failed.into_inner() {
         Some(error) => Err(Error::io(path)(error)),
         None => Ok(values),
@@ -133,6 +104,7 @@ fn read_pieces<T: Element>(
     values
         .try_reserve_exact(first)
         .map_err(|_| too_large(source.path(), count as u64))?;
+    ask_for_huge_pages(values.spare_capacity_mut());
     let (mut next, mut ready) = (vec![0u8; PIECE], vec![0u8; PIECE]);
     let mut filled = 0;
     let mut left = bytes;
@@ -142,6 +114,7 @@ fn read_pieces<T: Element>(
             values
                 .try_reserve_exact(count - values.len())
                 .map_err(|_| too_large(source.path(), count as u64))?;
+            ask_for_huge_pages(values.spare_capacity_mut());
         }
         let mut fill = || source.fill(&mut next[..take], bytes, bytes - left, "the voxels");
         let mut put = || convert.run(&ready[..filled], &mut values);

@@ -4,9 +4,9 @@
 
 use super::Shape;
 use crate::memory::{Input, Scratch, filled};
-use crate::parallel::parallel;
 use crate::simd::{Isa, Simd, kernel};
 use crate::tile::{clear, from_lanes, outer_rows, product_rows, to_lanes};
+use fndm_runtime::parallel;
 
 /// Floats of a channel-last strip, about: half of a second-level cache.
 const STRIP: usize = 256 << 10;

@@ -4,9 +4,9 @@
 
 use super::Shape;
 use crate::memory::{Input, Scratch, filled};
-use crate::parallel::parallel;
 use crate::simd::{Isa, kernel};
 use crate::tile::{product_rows, to_lanes};
+use fndm_runtime::parallel;
 
 /// Floats of a panel of pixels, about: half of a first-level cache.
 const PANEL: usize = 6 << 10;

@@ -8,9 +8,9 @@ use super::points::POINTS;
 use super::rows::x_row;
 use super::{Resampling, Shape, Tiles, checked, clear_unused, output_rows, pack_inputs};
 use crate::memory::{Input, Scratch, filled};
-use crate::parallel::parallel;
 use crate::simd::{Isa, kernel};
 use crate::tile::product_rows;
+use fndm_runtime::parallel;
 
 /// Tiles up to which this is the faster way.
 const FEW: usize = 256;

@@ -16,10 +16,10 @@ mod weight;
 
 use super::Shape;
 use crate::memory::{Input, Scratch, filled};
-use crate::parallel::parallel;
 use crate::simd::{Isa, Simd, kernel};
 use crate::tile::{clear, from_lanes, product_rows, to_lanes};
 pub(super) use few::{few, forward_few};
+use fndm_runtime::parallel;
 use points::{KEPT, POINTS, kernel_points, output_from_points, summed_from_points};
 use rows::x_row;
 pub(super) use weight::weight_gradient;

@@ -7,9 +7,9 @@ use super::points::{POINTS, kernel_from_points};
 use super::rows::{dy_row, x_row};
 use super::{Shape, Tiles};
 use crate::memory::{Input, Scratch, filled};
-use crate::parallel::parallel;
 use crate::simd::{Isa, Simd, kernel};
 use crate::tile::{clear, from_lanes, outer_rows};
+use fndm_runtime::parallel;
 
 /// Tiles up to which all of them are transformed first.
 const FEW: usize = 128;

@@ -9,8 +9,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// `task(i)` for each i below `tasks`, in any order.
-pub(crate) fn parallel(tasks: usize, task: impl Fn(usize) + Sync + Send) {
+/// `task(i)` for each i below `tasks`, in any order, on rayon's threads and the caller's own.
+///
+/// # Panics
+/// When a task does, once all threads are done.
+///
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// let sum = AtomicUsize::new(0);
+/// fndm_runtime::parallel(10, |i| _ = sum.fetch_add(i, Ordering::Relaxed));
+/// assert_eq!(sum.into_inner(), 45);
+/// ```
+pub fn parallel(tasks: usize, task: impl Fn(usize) + Sync + Send) {
     let threads = rayon::current_num_threads().min(tasks);
     if threads <= 1 {
         (0..tasks).for_each(task);

@@ -4,6 +4,7 @@
 //! faults cost as much as the arithmetic: 9 ms for 32 MB. Large blocks also ask Linux for huge pages: fewer faults, and
 //! fewer addresses to look up.
 
+use crate::huge::{HUGE, HUGE_FROM, advise};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,9 +15,6 @@ const SMALLEST: usize = 64 << 10;
 const CLASSES: usize = 4 * 32;
 /// What the blocks are aligned to.
 const ALIGN: usize = 64;
-/// The size of a huge page, and of the blocks from which on they are asked for.
-const HUGE: usize = 2 << 20;
-const HUGE_FROM: usize = 2 * HUGE;
 /// The default for [`CachingAlloc::new`].
 const KEEP: usize = 4 << 30;
 
@@ -27,7 +25,7 @@ const KEEP: usize = 4 << 30;
 ///
 /// ```
 /// #[global_allocator]
-/// static ALLOCATOR: fndm_kernels::CachingAlloc = fndm_kernels::CachingAlloc::new();
+/// static ALLOCATOR: fndm_runtime::CachingAlloc = fndm_runtime::CachingAlloc::new();
 /// # fn main() {
 /// let first = vec![1f32; 1 << 20];
 /// drop(first);
@@ -90,12 +88,9 @@ impl CachingAlloc {
     unsafe fn fresh(rounded: Layout) -> *mut u8 {
         // SAFETY: the layout isn't empty.
         let p = unsafe { System.alloc(rounded) };
-        #[cfg(all(target_os = "linux", not(miri)))]
         if !p.is_null() && rounded.size() >= HUGE_FROM {
-            let whole = rounded.size() / HUGE * HUGE;
-            // SAFETY: the block is aligned to huge pages and holds this many bytes. Where the system refuses, its pages
-            // stay small.
-            unsafe { libc::madvise(p.cast(), whole, libc::MADV_HUGEPAGE) };
+            // SAFETY: the block is aligned to huge pages and holds this many bytes.
+            unsafe { advise(p, rounded.size() / HUGE * HUGE) };
         }
         p
     }

@@ -1,0 +1,22 @@
+//! What readers and tensor kernels stand on: tasks on all threads, large vectors, and an allocator that keeps its blocks.
+//!
+//! | | |
+//! | --- | --- |
+//! | [`streamed`] | a large vector, made by all threads a chunk at a time and written past the caches |
+//! | [`ask_for_huge_pages`] | fewer page faults in memory that is about to be filled |
+//! | [`parallel`] | tasks on rayon's threads and the caller's own |
+//! | [`CachingAlloc`] | a global allocator that keeps large blocks for the next call |
+//!
+//! The interface is safe. `unsafe` is inside: raw memory that threads fill in turns, and stores past the caches.
+
+#![allow(unsafe_code)]
+
+mod alloc;
+mod huge;
+mod parallel;
+mod stream;
+
+pub use alloc::CachingAlloc;
+pub use huge::ask_for_huge_pages;
+pub use parallel::parallel;
+pub use stream::{Number, streamed};
