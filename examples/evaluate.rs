@@ -10,8 +10,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use fndm::data::{PatientSlices, Side};
-use fndm::{Detector, LeftOut, Method, Report, Source, copies, table, write_csv};
+use common::Cohort;
+use fndm::data::PatientSlices;
+use fndm::{Detector, Method, Report, Source, table, write_csv};
 
 /// Activations are large and short-lived: keeping their blocks saves the page faults.
 #[global_allocator]
@@ -39,7 +40,7 @@ struct Options {
     /// JSON file with the lists train, val, test; default: splits.json in the data folder
     #[arg(long, value_name = "FILE")]
     split_file: Option<PathBuf>,
-    /// Rows of the table: fndm, cg_nm, cg, flair, memory (the coarse map alone)
+    /// Rows of the table: fndm, cg_nm, cg, diffano, flair, memory (the coarse map alone)
     #[arg(long, value_delimiter = ',', default_value = "fndm,cg_nm,cg,flair")]
     methods: Vec<String>,
     /// Where report.json, report.csv, cases.json and sheet.png go
@@ -56,16 +57,7 @@ struct Options {
 
 fn source(options: &Options, detector: &Detector) -> Result<Source> {
     match (&options.data, options.phantom) {
-        (Some(path), None) => {
-            let side = match options.split.as_str() {
-                "all" => None,
-                name => match Side::ALL.into_iter().find(|side| side.name() == name) {
-                    Some(side) => Some(side),
-                    None => bail!("--split: expected train, val, test or all, got {name}"),
-                },
-            };
-            Ok(Source::folder(path, side, options.split_file.as_deref())?)
-        }
+        (Some(path), None) => common::folder(path, &options.split, options.split_file.as_deref()),
         (None, Some(patients)) => match &detector.config().training.plan.source {
             Source::Phantom { config, .. } => Ok(Source::Phantom {
                 config: config.clone(),
@@ -86,61 +78,20 @@ fn main() -> Result<ExitCode> {
         .map(
             |key| match Method::ALL.into_iter().find(|m| m.key() == key) {
                 Some(method) => Ok(method),
-                None => bail!("--methods: expected fndm, cg_nm, cg, flair, memory, got {key}"),
+                None => {
+                    bail!("--methods: expected fndm, cg_nm, cg, diffano, flair, memory, got {key}")
+                }
             },
         )
         .collect::<Result<Vec<Method>>>()?;
     let detector = options.device.load(&options.model)?;
     let source = source(&options, &detector)?;
 
-    let ids = source.ids();
-    let bar = common::bar(ids.len() as u64, "patients");
-    let mut cohort: Vec<PatientSlices> = Vec::new();
-    let mut left_out: Vec<LeftOut> = Vec::new();
-    let mut failed = 0;
-    for (index, id) in ids.iter().enumerate() {
-        let slices = source
-            .patient(index, &detector.config().sequences)
-            .and_then(|patient| match copies(&patient) {
-                Some(reason) => Ok(Err(reason)),
-                None if patient.mask.is_none() => Ok(Err("no lesion mask".to_string())),
-                None => detector.slices(&patient).map(Ok),
-            });
-        let reason = match slices {
-            Ok(Ok(slices)) => {
-                cohort.push(slices);
-                None
-            }
-            Ok(Err(reason)) => Some(reason),
-            Err(error) => {
-                failed += 1;
-                Some(error.to_string())
-            }
-        };
-        if let Some(reason) = reason {
-            left_out.push(LeftOut {
-                patient: id.clone(),
-                reason,
-            });
-        }
-        bar.inc(1);
-    }
-    bar.finish();
-    if cohort.is_empty() {
-        for LeftOut { patient, reason } in &left_out {
-            eprintln!("left out {patient}: {reason}");
-        }
-        bail!("none of {} patients can be evaluated", ids.len());
-    }
-    let lesions: usize = cohort.iter().map(common::diseased).sum();
-    let slices: usize = cohort.iter().map(PatientSlices::len).sum();
-    let words = format!(
-        "{} patients, {slices} slices, {lesions} with a lesion",
-        cohort.len()
-    );
+    let cohort = Cohort::read(&detector, &source)?;
+    let (words, lesions) = (cohort.words(), cohort.lesions());
     println!("{words}");
 
-    let all: Vec<&PatientSlices> = cohort.iter().collect();
+    let all: Vec<&PatientSlices> = cohort.patients.iter().collect();
     let found = common::compare(&detector, &all, &methods, &options.method)?;
     std::fs::create_dir_all(&options.output)
         .with_context(|| format!("cannot create {}", options.output.display()))?;
@@ -149,13 +100,17 @@ fn main() -> Result<ExitCode> {
         &words,
         &found.evaluations,
         found.settings,
-        left_out,
+        cohort.left_out.clone(),
     );
     println!(
         "\nPer slice with a lesion ({lesions}):\n{}",
         table(&report.rows)
     );
-    println!("Per volume ({}):\n{}", cohort.len(), table(&report.volumes));
+    println!(
+        "Per volume ({}):\n{}",
+        cohort.patients.len(),
+        table(&report.volumes)
+    );
     report.write(&options.output.join("report.json"))?;
     let rows = [report.rows.clone(), report.volumes.clone()].concat();
     write_csv(&rows, &options.output.join("report.csv"))?;
@@ -168,10 +123,8 @@ fn main() -> Result<ExitCode> {
         "wrote report.json, report.csv, cases.json and sheet.png to {}",
         options.output.display()
     );
-    for LeftOut { patient, reason } in &report.left_out {
-        eprintln!("left out {patient}: {reason}");
-    }
-    Ok(if failed == 0 {
+    cohort.tell_left_out();
+    Ok(if cohort.failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(2)

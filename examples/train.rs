@@ -14,14 +14,15 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, Side};
+use fndm::memory::ContrastConfig;
 use fndm::models::{ClassifierConfig, UNetConfig};
 use fndm::train::{
-    Alone, ClassifierTrainConfig, DiffusionConfig, Group, RateSchedule, StepReport, StopFlag,
-    TimeSampling,
+    Alone, ClassifierTrainConfig, ConditionDropout, DiffusionConfig, Group, RateSchedule,
+    StepReport, StopFlag, TimeSampling,
 };
 use fndm::{
-    DetectConfig, FeatureConfig, Method, PHANTOM_SEQUENCES, Source, TrainEvent, TrainPlan,
-    ValidationPlan, train_model_in,
+    DetectConfig, FeatureConfig, Method, PHANTOM_SEQUENCES, SeparatePlan, Source, TrainEvent,
+    TrainPlan, ValidationPlan, train_model_in,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
@@ -93,6 +94,12 @@ struct Options {
     /// Weight of a patch's place in the memory bank, beside its features; 0 for none
     #[arg(long, value_name = "W", default_value_t = common::POSITION_WEIGHT)]
     position_weight: f64,
+    /// Learn Gaussians of healthy and of diseased slices too, for --coarse-source contrast
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    contrast: bool,
+    /// Train networks of their own for the rows CG + NM and CG of the ablation too, each as long as the first
+    #[arg(long)]
+    separate: bool,
     /// Most bytes that the memory bank's rows may take
     #[arg(long, value_name = "BYTES", default_value_t = 2 << 20)]
     memory_bytes: u64,
@@ -106,6 +113,9 @@ struct Options {
     /// Seed of the weights, the order of the slices and all noise
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Any values of the training plan, as JSON that is laid over it; its keys are those of training.plan in model.json
+    #[arg(long, value_name = "JSON")]
+    plan: Option<String>,
     /// Train in all processes that mpirun or srun has started
     #[cfg(feature = "mpi")]
     #[arg(long)]
@@ -202,13 +212,37 @@ fn plan(options: &Options) -> Result<TrainPlan> {
         }),
         None => None,
     };
+    let mut separate = BTreeMap::new();
+    if options.separate {
+        // Each is always shown all that it takes; labels are withheld from the last one at times, for DiffANO has none.
+        diffusion_training.condition_dropout = ConditionDropout::NONE;
+        for (method, inputs, label_dropout) in [(Method::CgNm, 2, 0.), (Method::Cg, 1, 0.2)] {
+            let unet = UNetConfig {
+                in_channels: inputs * channels,
+                num_classes: Some(if label_dropout > 0. { 3 } else { 2 }),
+                ..unet.clone()
+            };
+            let training = DiffusionConfig {
+                label_dropout,
+                ..diffusion_training.clone()
+            };
+            separate.insert(method, SeparatePlan { unet, training });
+        }
+    }
     let mut detect = BTreeMap::new();
     for method in Method::ALL {
         if let Some(parts) = method.parts() {
             let mut config = DetectConfig::default();
             options.method.apply(&mut config);
             config.parts = parts;
-            detect.insert(method, config);
+            if method == Method::Diffano {
+                config.order = 1;
+                config.label_condition = false;
+            }
+            // Without a network that knows no labels there is no such row.
+            if method != Method::Diffano || options.separate {
+                detect.insert(method, config);
+            }
         }
     }
     Ok(TrainPlan {
@@ -226,8 +260,10 @@ fn plan(options: &Options) -> Result<TrainPlan> {
             ..FeatureConfig::default()
         },
         memory: common::memory_config(options.memory_bytes, options.position_weight, options.seed),
+        contrast: options.contrast.then(ContrastConfig::default),
         unet,
         diffusion_training,
+        separate,
         detect,
         validation,
         seed: options.seed,
@@ -271,7 +307,10 @@ fn main() -> Result<()> {
 fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
     let first = group.rank() == 0;
     let device = common::device(&options.device)?;
-    let plan = plan(options)?;
+    let mut plan = plan(options)?;
+    if let Some(text) = &options.plan {
+        plan = common::overlay(&plan, text).context("--plan")?;
+    }
     let stop = StopFlag::new();
     let flag = stop.clone();
     ctrlc::set_handler(move || {
@@ -319,6 +358,12 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
                 show(&diffusion, report, share);
                 if first {
                     line(&diffusion, &mut last_line, "diffusion model", report);
+                }
+            }
+            TrainEvent::Separate(method, report, share) => {
+                show(&diffusion, report, share);
+                if first {
+                    line(&diffusion, &mut last_line, method.title(), report);
                 }
             }
             TrainEvent::Validation(iteration, found) => {

@@ -6,18 +6,20 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use fndm::candle_core::{DType, Device};
-use fndm::data::PatientSlices;
+use fndm::data::{PatientSlices, Side};
 use fndm::kernels::{MatrixMath, set_matrix_math};
 use fndm::memory::{MemoryConfig, Score};
 use fndm::{
-    CoarseRule, DetectConfig, Detector, Evaluation, Level, Method, Sheet, SliceMaps,
-    ThresholdScope, Tile, evaluate, examine_case, upper_end,
+    CoarseRule, CoarseSource, DetectConfig, Detector, Evaluation, LeftOut, Level, Method, Sheet,
+    SliceMaps, Source, ThresholdScope, Tile, copies, evaluate, examine_case, upper_end,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array2, Axis, s};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Blocks of the classifier that the memory bank sees, and the weight of a patch's place beside them: see docs/coarse-maps.md.
 pub(crate) const BLOCKS: &str = "2,3,4";
@@ -61,6 +63,10 @@ pub(crate) struct MethodOptions {
     /// MB: show the memory bank's coarse map x_seg to the UNet
     #[arg(long, value_name = "BOOL")]
     mb: Option<bool>,
+    /// Which model the coarse map comes from: the memory bank of healthy features, or the Gaussians of healthy and of diseased
+    /// slices that `train --contrast true` adds
+    #[arg(long)]
+    coarse_source: Option<CoarseModel>,
     /// How the soft coarse map becomes x_seg: above the calibrated threshold, and above Otsu's of the slice or volume
     #[arg(long)]
     xseg_rule: Option<Rule>,
@@ -95,6 +101,9 @@ pub(crate) struct MethodOptions {
     /// The anomaly map is multiplied by the soft coarse map to this power, in [0, 4]; 0 is the paper's map
     #[arg(long, value_name = "P")]
     coarse_weight: Option<f64>,
+    /// The anomaly map is raised to this power before Otsu's threshold, in (0, 4]; 1 is the paper's map
+    #[arg(long, value_name = "P")]
+    map_power: Option<f64>,
     /// Largest difference of one sequence that counts, in (0, 2]
     #[arg(long, value_name = "X")]
     residual_limit: Option<f64>,
@@ -175,6 +184,13 @@ pub(crate) enum Label {
     Diseased,
 }
 
+/// Which model the coarse map comes from.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum CoarseModel {
+    Bank,
+    Contrast,
+}
+
 /// How the soft coarse map becomes x_seg.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Rule {
@@ -216,6 +232,11 @@ impl MethodOptions {
             Rule::Volume => CoarseRule::Volume,
         });
         set(&mut config.coarse_rule, &rule);
+        let source = self.coarse_source.map(|source| match source {
+            CoarseModel::Bank => CoarseSource::Bank,
+            CoarseModel::Contrast => CoarseSource::Contrast,
+        });
+        set(&mut config.coarse_source, &source);
         if self.xseg_threshold.is_some() {
             config.coarse_threshold = self.xseg_threshold;
         }
@@ -234,6 +255,7 @@ impl MethodOptions {
         );
         set(&mut config.smoothing, &self.smoothing);
         set(&mut config.coarse_weight, &self.coarse_weight);
+        set(&mut config.map_power, &self.map_power);
         set(&mut config.residual_limit, &self.residual_limit);
         set(&mut config.head_erosion, &self.head_erosion);
         let scope = self.threshold.map(|scope| match scope {
@@ -295,6 +317,96 @@ pub(crate) fn command(example: &str) -> String {
     )
     .trim_end_matches([' ', '-'])
     .to_string()
+}
+
+/// The patients of an evaluation.
+pub(crate) struct Cohort {
+    /// Their slices, with masks.
+    pub(crate) patients: Vec<PatientSlices>,
+    /// Those that weren't used, and why.
+    pub(crate) left_out: Vec<LeftOut>,
+    /// How many of these couldn't be read.
+    pub(crate) failed: usize,
+}
+
+impl Cohort {
+    /// Reads the patients as the model takes them, with a bar.
+    pub(crate) fn read(detector: &Detector, source: &Source) -> Result<Self> {
+        let ids = source.ids();
+        let bar = bar(ids.len() as u64, "patients");
+        let mut cohort = Self {
+            patients: Vec::new(),
+            left_out: Vec::new(),
+            failed: 0,
+        };
+        for (index, id) in ids.iter().enumerate() {
+            let slices = source
+                .patient(index, &detector.config().sequences)
+                .and_then(|patient| match copies(&patient) {
+                    Some(reason) => Ok(Err(reason)),
+                    None if patient.mask.is_none() => Ok(Err("no lesion mask".to_string())),
+                    None => detector.slices(&patient).map(Ok),
+                });
+            let reason = match slices {
+                Ok(Ok(slices)) => {
+                    cohort.patients.push(slices);
+                    None
+                }
+                Ok(Err(reason)) => Some(reason),
+                Err(error) => {
+                    cohort.failed += 1;
+                    Some(error.to_string())
+                }
+            };
+            if let Some(reason) = reason {
+                cohort.left_out.push(LeftOut {
+                    patient: id.clone(),
+                    reason,
+                });
+            }
+            bar.inc(1);
+        }
+        bar.finish();
+        if cohort.patients.is_empty() {
+            cohort.tell_left_out();
+            bail!("none of {} patients can be evaluated", ids.len());
+        }
+        Ok(cohort)
+    }
+
+    /// Says who isn't counted.
+    pub(crate) fn tell_left_out(&self) {
+        for LeftOut { patient, reason } in &self.left_out {
+            eprintln!("left out {patient}: {reason}");
+        }
+    }
+
+    /// Slices with a lesion.
+    pub(crate) fn lesions(&self) -> usize {
+        self.patients.iter().map(diseased).sum()
+    }
+
+    /// "9 patients, 160 slices, 89 with a lesion".
+    pub(crate) fn words(&self) -> String {
+        let slices: usize = self.patients.iter().map(PatientSlices::len).sum();
+        format!(
+            "{} patients, {slices} slices, {} with a lesion",
+            self.patients.len(),
+            self.lesions()
+        )
+    }
+}
+
+/// The patients of one side of a split, or all: `train`, `val`, `test`, `all`.
+pub(crate) fn folder(path: &Path, split: &str, file: Option<&Path>) -> Result<Source> {
+    let side = match split {
+        "all" => None,
+        name => match Side::ALL.into_iter().find(|side| side.name() == name) {
+            Some(side) => Some(side),
+            None => bail!("--split: expected train, val, test or all, got {name}"),
+        },
+    };
+    Ok(Source::folder(path, side, file)?)
 }
 
 /// What several methods say of one cohort.
@@ -381,15 +493,76 @@ pub(crate) fn save_sheet<'a>(
             }
         }
     }
-    let Some((first, _, _)) = all.first() else {
-        return Ok(());
-    };
-    let (_, _, h, w) = first.images.dim();
-    let titles = ["input", "coarse map", "healthy", "anomaly", "mask", "truth"];
-    let mut sheet = Sheet::new(&titles, (h, w));
     let count = rows.min(all.len());
-    for row in 0..count {
-        let (slices, maps, i) = all[row * all.len() / count];
+    let chosen = (0..count).map(|row| all[row * all.len() / count]);
+    draw_sheet(chosen, path)
+}
+
+/// A sheet of chosen slices, each by the number of its patient and its own.
+pub(crate) fn save_slices(
+    patients: &[PatientSlices],
+    maps: &[SliceMaps],
+    chosen: &[(usize, usize)],
+    path: &Path,
+) -> Result<()> {
+    let rows = chosen.iter().map(|&(p, i)| (&patients[p], &maps[p], i));
+    draw_sheet(rows, path)
+}
+
+/// Slices good and bad by rule: sorted by their Dice, evenly spread from the best to the worst.
+pub(crate) fn examples(
+    patients: &[PatientSlices],
+    evaluation: &Evaluation,
+    count: usize,
+) -> Vec<(usize, usize)> {
+    let mut all: Vec<(f64, usize, usize)> = Vec::new();
+    for case in &evaluation.cases {
+        let patient = patients.iter().position(|slices| slices.id == case.patient);
+        let place = patient.and_then(|p| {
+            let z = case.z?;
+            Some((p, patients[p].z.iter().position(|&at| at == z)?))
+        });
+        if let (Some(dice), Some((p, i))) = (case.dice_otsu.value(), place) {
+            all.push((dice, p, i));
+        }
+    }
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let count = count.min(all.len());
+    let last = all.len().saturating_sub(1);
+    let chosen = (0..count).map(|k| all[k * last / (count - 1).max(1)]);
+    chosen.map(|(_, p, i)| (p, i)).collect()
+}
+
+/// A table in Markdown, the first row its header.
+pub(crate) fn markdown(cells: &[Vec<String>]) -> String {
+    let columns = cells.first().map_or(0, Vec::len);
+    let width = |column: usize| cells.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for (i, row) in cells.iter().enumerate() {
+        for (cell, &width) in row.iter().zip(&widths) {
+            text.push_str(&format!("| {cell:<width$} "));
+        }
+        text.push_str("|\n");
+        if i == 0 {
+            for &width in &widths {
+                text.push_str(&format!("|{}", "-".repeat(width + 2)));
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
+fn draw_sheet<'a>(
+    rows: impl Iterator<Item = (&'a PatientSlices, &'a SliceMaps, usize)>,
+    path: &Path,
+) -> Result<()> {
+    let titles = ["input", "coarse map", "healthy", "anomaly", "mask", "truth"];
+    let mut sheet: Option<Sheet> = None;
+    for (slices, maps, i) in rows {
+        let (_, _, h, w) = slices.images.dim();
+        let sheet = sheet.get_or_insert_with(|| Sheet::new(&titles, (h, w)));
         // FLAIR shows most lesions best; without it, the first sequence.
         let channel = slices
             .sequences
@@ -437,12 +610,31 @@ pub(crate) fn save_sheet<'a>(
             },
         ])?;
     }
-    sheet.save(path)?;
+    if let Some(sheet) = sheet {
+        sheet.save(path)?;
+    }
     Ok(())
 }
 
+/// A value with some of its fields changed by a JSON text that is laid over it (as a merge patch of RFC 7396, but null is a value).
+pub(crate) fn overlay<T: Serialize + DeserializeOwned>(value: &T, patch: &str) -> Result<T> {
+    fn merge(target: &mut serde_json::Value, patch: serde_json::Value) {
+        match (target, patch) {
+            (serde_json::Value::Object(target), serde_json::Value::Object(patch)) => {
+                for (key, value) in patch {
+                    merge(target.entry(key).or_insert(serde_json::Value::Null), value);
+                }
+            }
+            (target, patch) => *target = patch,
+        }
+    }
+    let mut whole = serde_json::to_value(value)?;
+    merge(&mut whole, serde_json::from_str(patch)?);
+    Ok(serde_json::from_value(whole)?)
+}
+
 /// Writes a value as JSON, under a temporary name first.
-pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');

@@ -45,6 +45,7 @@
 //! - [`MemoryBank`], [`MemoryConfig`], [`BankBuilder`]: all of these together, with `save` and `load`.
 //! - [`HealthyModel`]: score maps, calibration and [`CoarseMap`]s; [`CoarseConfig`], [`Calibration`].
 //! - [`Padim`], [`PadimConfig`], [`PadimBuilder`]: a Gaussian per position instead of a bank, behind the same trait.
+//! - [`Contrast`], [`ContrastConfig`], [`ContrastBuilder`]: a Gaussian of healthy and one of diseased slices per position.
 //! - [`upsample_bilinear`], [`gaussian_blur`]: the two steps from patch scores to a map.
 
 #![allow(
@@ -61,6 +62,7 @@ mod cholesky;
 mod classifier;
 mod coarse;
 mod config;
+mod contrast;
 mod coreset;
 mod distance;
 mod error;
@@ -89,6 +91,7 @@ pub use calibration::Calibration;
 pub use classifier::ClassifierFeatures;
 pub use coarse::{CoarseConfig, CoarseMap, HealthyModel};
 pub use config::{ImageScore, MemoryConfig, Score};
+pub use contrast::{Contrast, ContrastBuilder, ContrastConfig, intensities};
 pub use coreset::{Coreset, CoresetMethod, CoresetSize, greedy, greedy_from};
 pub use error::{Error, Result};
 pub use extractor::FeatureExtractor;

@@ -78,7 +78,7 @@ impl PadimConfig {
 
 /// The chosen channels of all maps, on the first map's grid.
 #[derive(Debug, Clone, PartialEq)]
-struct Layout {
+pub(crate) struct Layout {
     /// Channels, height and width of each map.
     shapes: Vec<(usize, usize, usize)>,
     /// Map and channel within it.
@@ -87,6 +87,27 @@ struct Layout {
 }
 
 impl Layout {
+    /// Every channel of maps of these shapes.
+    pub(crate) fn all(shapes: Vec<(usize, usize, usize)>) -> Result<Self> {
+        let config = PadimConfig {
+            random_channels: usize::MAX,
+            ..PadimConfig::default()
+        };
+        Self::new(&config, shapes)
+    }
+
+    pub(crate) fn grid(&self) -> (usize, usize) {
+        self.grid
+    }
+
+    pub(crate) fn channels(&self) -> usize {
+        self.chosen.len()
+    }
+
+    pub(crate) fn shapes(&self) -> &[(usize, usize, usize)] {
+        &self.shapes
+    }
+
     fn new(config: &PadimConfig, shapes: Vec<(usize, usize, usize)>) -> Result<Self> {
         let all: Vec<(usize, usize)> = shapes
             .iter()
@@ -140,12 +161,12 @@ impl Layout {
         Ok(layout)
     }
 
-    fn positions(&self) -> usize {
+    pub(crate) fn positions(&self) -> usize {
         self.grid.0 * self.grid.1
     }
 
     /// Features `(B * positions, C)` of maps, deeper maps resized by nearest neighbour.
-    fn embed(&self, maps: &[Tensor], images: usize) -> Result<Vec<f32>> {
+    pub(crate) fn embed(&self, maps: &[Tensor], images: usize) -> Result<Vec<f32>> {
         let (count, shapes) = map_shapes(maps)?;
         if count != images || shapes != self.shapes {
             return Err(Error::shape(

@@ -45,8 +45,8 @@ pub(crate) fn weigh_by_coarse(
     threshold: f32,
     power: f64,
 ) {
-    // A bank that calls nothing but itself healthy has a threshold of 0.
-    let unit = threshold.max(f32::MIN_POSITIVE);
+    // A threshold of 0 says nothing of the scale; Otsu's method doesn't mind.
+    let unit = if threshold > 0. { threshold } else { 1. };
     map.zip_mut_with(coarse, |value, &score| {
         *value *= (score.max(0.) / unit).powf(power as f32).min(f32::MAX);
     });

@@ -55,6 +55,16 @@ pub enum CoarseRule {
     Volume,
 }
 
+/// Which model the coarse map comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CoarseSource {
+    /// The memory bank of healthy features, as in the paper.
+    Bank,
+    /// The Gaussians of healthy and of diseased slices ([`fndm_memory::Contrast`]).
+    Contrast,
+}
+
 /// How a slice is examined: the constants of §2 and §3 of the paper, and the ones that it leaves open.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -69,6 +79,8 @@ pub struct DetectConfig {
     pub noise_level: f64,
     /// The factor of the classifier's gradient in equation (8).
     pub guidance_scale: f64,
+    /// Whether the UNet is given labels at all. Without them it must have been trained with labels withheld, as `DiffANO`'s is.
+    pub label_condition: bool,
     /// Label given to the UNet while encoding: 0 healthy, 1 diseased.
     pub encode_label: u32,
     /// Label given to the UNet and to the classifier while sampling.
@@ -76,6 +88,8 @@ pub struct DetectConfig {
     /// Whether the coarse map is shown to the UNet while encoding too. What differs between the two directions is what
     /// disappears, so the default is no.
     pub coarse_when_encoding: bool,
+    /// Which model the coarse map comes from.
+    pub coarse_source: CoarseSource,
     /// How the soft coarse map becomes x_seg.
     pub coarse_rule: CoarseRule,
     /// Takes the place of the threshold that was calibrated on healthy slices.
@@ -98,6 +112,9 @@ pub struct DetectConfig {
     /// The anomaly map is multiplied by the soft coarse map, relative to its threshold, to this power, in [0, 4]: both then have
     /// a say. 0 is the paper's map. It has no effect without the memory bank.
     pub coarse_weight: f64,
+    /// The anomaly map is raised to this power before Otsu's threshold, in (0, 4]. It changes no pixel's rank: below 1 a few very
+    /// large values count less. 1 is the paper's map.
+    pub map_power: f64,
     /// No difference of one sequence counts more than this, before the sum over sequences; the images are in [-1, 1].
     pub residual_limit: f64,
     /// The outer pixels of the head that are left out of the anomaly map: scalp and skull differ for many reasons.
@@ -118,9 +135,11 @@ impl Default for DetectConfig {
             order: 2,
             noise_level: 0.6,
             guidance_scale: 1.,
+            label_condition: true,
             encode_label: 1,
             sample_label: 0,
             coarse_when_encoding: false,
+            coarse_source: CoarseSource::Bank,
             coarse_rule: CoarseRule::Slice,
             coarse_threshold: None,
             coarse_dilation: 1,
@@ -130,6 +149,7 @@ impl Default for DetectConfig {
             clip_x0: true,
             smoothing: 1.,
             coarse_weight: 0.,
+            map_power: 1.,
             residual_limit: 2.,
             head_erosion: 3,
             threshold: ThresholdScope::Slice,
@@ -194,6 +214,13 @@ impl DetectConfig {
         if !(0. ..=4.).contains(&self.coarse_weight) {
             return Err(Error::option("coarse weight", "0 to 4", self.coarse_weight));
         }
+        if !(self.map_power > 0. && self.map_power <= 4.) {
+            return Err(Error::option(
+                "map power",
+                "above 0, up to 4",
+                self.map_power,
+            ));
+        }
         if !(self.residual_limit > 0. && self.residual_limit <= 2.) {
             return Err(Error::option(
                 "residual limit",
@@ -256,6 +283,14 @@ mod tests {
             },
             DetectConfig {
                 coarse_threshold: Some(f32::NAN),
+                ..ok.clone()
+            },
+            DetectConfig {
+                map_power: 0.,
+                ..ok.clone()
+            },
+            DetectConfig {
+                map_power: f64::NAN,
                 ..ok.clone()
             },
             DetectConfig {

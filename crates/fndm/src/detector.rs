@@ -1,16 +1,20 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use fndm_data::{Patient, PatientSlices, Volume};
-use fndm_memory::{ClassifierFeatures, CoarseConfig, HealthyModel, MemoryBank};
+use fndm_memory::{
+    ClassifierFeatures, CoarseConfig, Contrast, HealthyModel, MemoryBank, intensities,
+};
 use fndm_models::{Classifier, UNet};
 use fndm_solver::NoiseSchedule;
 use ndarray::{Array3, Array4, Axis, concatenate, s};
 
 use crate::{
-    CoarseRule, DetectConfig, Error, Method, ModelConfig, Result, ThresholdScope, anomaly,
+    CoarseRule, CoarseSource, DetectConfig, Error, Method, ModelConfig, Result, ThresholdScope,
+    anomaly,
     round_trip::{RoundTrip, batch_tensor},
 };
 
@@ -20,18 +24,28 @@ pub(crate) mod file_names {
     pub(crate) const UNET: &str = "unet.safetensors";
     pub(crate) const CLASSIFIER: &str = "classifier.safetensors";
     pub(crate) const MEMORY: &str = "memory.safetensors";
+    pub(crate) const CONTRAST: &str = "contrast.safetensors";
+
+    /// The network of one row of the ablation.
+    pub(crate) fn separate(method: crate::Method) -> String {
+        format!("unet_{}.safetensors", method.key())
+    }
 }
 
 /// A trained model, ready to examine patients.
 ///
-/// It is a folder with four files: `model.json`, `unet.safetensors`, `classifier.safetensors`, `memory.safetensors`.
+/// It is a folder of files: `model.json`, `unet.safetensors`, `classifier.safetensors`, `memory.safetensors`; where the training
+/// was asked for them, `contrast.safetensors` and networks of the ablation's rows, `unet_cg_nm.safetensors` and
+/// `unet_cg.safetensors`.
 #[derive(Debug)]
 pub struct Detector {
     config: ModelConfig,
     schedule: NoiseSchedule,
     unet: UNet,
+    separate: BTreeMap<Method, UNet>,
     features: ClassifierFeatures,
     bank: MemoryBank,
+    contrast: Option<Contrast>,
     device: Device,
 }
 
@@ -98,7 +112,42 @@ impl Detector {
         })?;
         let path = file_in(folder, file_names::MEMORY)?;
         let bank = MemoryBank::load(&path).map_err(|e| model_file(&path, e))?;
-        Self::from_parts(config, unet, classifier, bank, device)
+        let mut separate = BTreeMap::new();
+        for (&method, model) in &config.separate {
+            let file = file_names::separate(method);
+            let network = load_network(folder, &file, (dtype, device), |vb| {
+                UNet::new(&model.unet, vb)
+            })?;
+            separate.insert(method, network);
+        }
+        let path = folder.join(file_names::CONTRAST);
+        let contrast = match path.is_file() {
+            true => Some(Contrast::load(&path).map_err(|e| model_file(&path, e))?),
+            false => None,
+        };
+        let detector = Self::from_parts(config, unet, classifier, bank, device)?;
+        Ok(Self {
+            separate,
+            contrast,
+            ..detector
+        })
+    }
+
+    /// The detector with this model beside its memory bank, for [`CoarseSource::Contrast`].
+    #[must_use]
+    pub fn with_contrast(self, contrast: Option<Contrast>) -> Self {
+        Self { contrast, ..self }
+    }
+
+    /// The network for these settings: that of the row, where it has one of its own.
+    fn unet(&self, config: &DetectConfig) -> &UNet {
+        let row = match config.parts {
+            parts if parts.memory_bank => None,
+            parts if parts.image_condition => Some(Method::CgNm),
+            _ => Some(Method::Cg),
+        };
+        row.and_then(|row| self.separate.get(&row))
+            .unwrap_or(&self.unet)
     }
 
     /// A detector from networks that are already there.
@@ -123,8 +172,10 @@ impl Detector {
             config,
             schedule,
             unet,
+            separate: BTreeMap::new(),
             features,
             bank,
+            contrast: None,
             device: device.clone(),
         })
     }
@@ -210,7 +261,7 @@ impl Detector {
         }
         let start = Instant::now();
         let trip = RoundTrip::new(
-            &self.unet,
+            self.unet(config),
             &self.features.classifier,
             &self.schedule,
             self.config.prediction,
@@ -252,6 +303,10 @@ impl Detector {
             let threshold = self.coarse_threshold(config)?;
             anomaly::weigh_by_coarse(&mut anomaly, &coarse, threshold, config.coarse_weight);
         }
+        if config.map_power != 1. {
+            // Rounding may leave what was smoothed just below 0.
+            anomaly.mapv_inplace(|v| v.max(0.).powf(config.map_power as f32));
+        }
         let inner_head = slices.eroded_head(config.head_erosion);
         anomaly::keep_inside(&mut anomaly, &inner_head);
         let found = anomaly::threshold(anomaly.view(), inner_head.view(), config.threshold)?;
@@ -269,11 +324,24 @@ impl Detector {
         })
     }
 
+    /// The model that the coarse map comes from.
+    fn coarse_model(&self, config: &DetectConfig) -> Result<&dyn HealthyModel> {
+        match (config.coarse_source, &self.contrast) {
+            (CoarseSource::Bank, _) => Ok(&self.bank),
+            (CoarseSource::Contrast, Some(contrast)) => Ok(contrast),
+            (CoarseSource::Contrast, None) => Err(Error::option(
+                "coarse source",
+                "bank, for a model folder without contrast.safetensors",
+                "contrast",
+            )),
+        }
+    }
+
     /// The threshold of the soft map: the settings' own, or the one calibrated on healthy slices.
     fn coarse_threshold(&self, config: &DetectConfig) -> Result<f32> {
         match config.coarse_threshold {
             Some(threshold) => Ok(threshold),
-            None => Ok(self.bank.threshold()?),
+            None => Ok(self.coarse_model(config)?.threshold()?),
         }
     }
 
@@ -285,11 +353,15 @@ impl Detector {
     ) -> Result<(Array3<f32>, Array3<bool>)> {
         let images = batch_tensor(&slices.images.view(), &self.device)?;
         let head = slices.head.view();
-        let soft = self.bank.score_maps(&self.features, &images, Some(head))?;
+        let model = self.coarse_model(config)?;
+        let soft = match config.coarse_source {
+            CoarseSource::Bank => model.score_maps(&self.features, &images, Some(head))?,
+            CoarseSource::Contrast => model.score_maps(&intensities, &images, Some(head))?,
+        };
         let calibrated = self.coarse_threshold(config)?;
         let settings = CoarseConfig {
             dilation: config.coarse_dilation,
-            ..self.bank.coarse_config().clone()
+            ..model.coarse_config().clone()
         };
         let scope = match config.coarse_rule {
             CoarseRule::Calibrated => {
@@ -316,12 +388,12 @@ impl Detector {
     }
 }
 
-fn file_in(folder: &Path, file: &'static str) -> Result<PathBuf> {
+fn file_in(folder: &Path, file: &str) -> Result<PathBuf> {
     let path = folder.join(file);
     if !path.is_file() {
         return Err(Error::MissingModelFile {
             folder: folder.to_path_buf(),
-            file,
+            file: file.to_string(),
         });
     }
     Ok(path)
@@ -336,7 +408,7 @@ fn model_file(path: &Path, source: impl std::error::Error + Send + Sync + 'stati
 
 fn load_network<T>(
     folder: &Path,
-    file: &'static str,
+    file: &str,
     (dtype, device): (DType, &Device),
     build: impl FnOnce(VarBuilder<'static>) -> fndm_models::Result<T>,
 ) -> Result<T> {

@@ -28,7 +28,7 @@ pub enum Error {
         /// The model folder.
         folder: PathBuf,
         /// The missing file.
-        file: &'static str,
+        file: String,
     },
     /// A file of a model folder doesn't fit the folder's config.
     #[error("{}: {error}", path.display())]

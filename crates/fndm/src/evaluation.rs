@@ -1,6 +1,9 @@
 //! Figures of a method against the truth, per slice and per volume.
 
-use fndm_metrics::{Aggregate, Confusion, Definition, Score, percentile_hausdorff};
+use fndm_metrics::{
+    Aggregate, BootstrapConfig, Confusion, Definition, Ranking, Score, bootstrap_mean,
+    percentile_hausdorff,
+};
 use ndarray::{Array3, ArrayView, Axis, Dimension};
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +58,12 @@ pub struct Row {
     pub volumetric_similarity: Option<f64>,
     /// Area under the ROC curve of the anomaly map over the head's pixels of all slices, healthy ones included.
     pub auroc: Option<f64>,
+    /// Average precision over the same pixels.
+    #[serde(default)]
+    pub average_precision: Option<f64>,
+    /// 95 % interval of the Dice at Otsu's threshold, by bootstrap over patients (2000 resamples).
+    #[serde(default)]
+    pub dice_interval: Option<[f64; 2]>,
     /// Evaluations of the UNet per slice.
     pub evaluations: usize,
     /// Gradients of the classifier per slice.
@@ -116,6 +125,12 @@ pub fn evaluate(
     let aggregate = |pick: fn(&CaseScore) -> Score| Aggregate::of(scores.iter().map(pick));
     let hd95 = aggregate(|s| s.hd95);
     let slices: usize = cases.iter().map(|c| c.z.len()).sum();
+    let interval = bootstrap_mean(
+        scores.iter().map(|s| (s.patient.as_str(), s.dice_otsu)),
+        &BootstrapConfig::default(),
+    )
+    .ok();
+    let ranking = ranking(cases)?;
     let milliseconds: f64 = cases.iter().map(|c| c.milliseconds).sum();
     let row = Row {
         method: method.to_string(),
@@ -124,7 +139,9 @@ pub fn evaluate(
         dice_ceiling: aggregate(|s| s.dice_ceiling).mean,
         hd95: hd95.mean,
         volumetric_similarity: aggregate(|s| s.volumetric_similarity).mean,
-        auroc: pooled_auroc(cases)?,
+        auroc: ranking.auroc().value(),
+        average_precision: ranking.average_precision().value(),
+        dice_interval: interval.map(|interval| [interval.low, interval.high]),
         evaluations,
         gradient_evaluations,
         ms_per_slice: milliseconds / slices.max(1) as f64,
@@ -134,7 +151,8 @@ pub fn evaluate(
     Ok(Evaluation { row, cases: scores })
 }
 
-fn pooled_auroc(cases: &[Case]) -> Result<Option<f64>> {
+/// The head's pixels of all slices, healthy ones included.
+fn ranking(cases: &[Case]) -> Result<Ranking<f32>> {
     let (mut values, mut labels) = (Vec::new(), Vec::new());
     for case in cases {
         for ((&value, &label), &inside) in case.anomaly.iter().zip(&case.truth).zip(&case.head) {
@@ -144,7 +162,7 @@ fn pooled_auroc(cases: &[Case]) -> Result<Option<f64>> {
             }
         }
     }
-    Ok(fndm_metrics::auroc(&values, &labels)?.value())
+    Ok(Ranking::of(&values, &labels)?)
 }
 
 fn score_slices(case: &Case, scores: &mut Vec<CaseScore>) -> Result<()> {

@@ -27,7 +27,7 @@ pub fn examine_case(
         });
     };
     let (anomaly, inner_head, milliseconds, maps) = match method {
-        Method::Fndm | Method::CgNm | Method::Cg => {
+        Method::Fndm | Method::CgNm | Method::Cg | Method::Diffano => {
             let maps = detector.examine(slices, config, progress)?;
             (
                 maps.anomaly.clone(),
@@ -37,7 +37,8 @@ pub fn examine_case(
             )
         }
         Method::Flair => {
-            let (map, inner, milliseconds) = flair_map(slices, config.head_erosion, 0.)?;
+            let (map, inner, milliseconds) =
+                flair_map(slices, config.head_erosion, config.smoothing)?;
             (map, inner, milliseconds, None)
         }
         Method::Memory => {

@@ -9,6 +9,36 @@ use ndarray::{Array3, s};
 use crate::anomaly::keep_inside;
 use crate::{Error, Result};
 
+/// The brightest pixels of FLAIR inside the inner head, slice by slice: 1 above this quantile of the slice, 0 elsewhere, `(N, H, W)`.
+/// Returns that, the inner head, and the time it took in milliseconds.
+///
+/// # Errors
+/// When the slices have no FLAIR, or the quantile isn't within [0, 1].
+pub fn flair_quantile(
+    slices: &PatientSlices,
+    head_erosion: usize,
+    quantile: f64,
+) -> Result<(Array3<f32>, Array3<bool>, f64)> {
+    if !(0. ..=1.).contains(&quantile) {
+        return Err(Error::option("quantile", "0 to 1", quantile));
+    }
+    let (mut map, inner, milliseconds) = flair_map(slices, head_erosion, 0.)?;
+    let start = Instant::now();
+    for (mut map, inner) in map.outer_iter_mut().zip(inner.outer_iter()) {
+        let values = map.iter().zip(inner).filter(|&(_, &inside)| inside);
+        let mut values: Vec<f32> = values.map(|(&v, _)| v).collect();
+        values.sort_unstable_by(f32::total_cmp);
+        let at = ((quantile * values.len() as f64) as usize).min(values.len().saturating_sub(1));
+        let threshold = values.get(at).copied().unwrap_or(f32::INFINITY);
+        map.mapv_inplace(|v| f32::from(u8::from(v > threshold)));
+    }
+    Ok((
+        map,
+        inner,
+        milliseconds + start.elapsed().as_secs_f64() * 1e3,
+    ))
+}
+
 /// FLAIR's intensity as an anomaly map, `(N, H, W)`: from 0 (background) to 2, 0 outside the inner head. Returns the
 /// map, the inner head, and the time it took in milliseconds.
 ///

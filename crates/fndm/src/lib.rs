@@ -47,20 +47,21 @@ mod validation;
 
 pub use anomaly::{Thresholded, anomaly_map, threshold};
 pub use cohort::{PHANTOM_SEQUENCES, Source, copies};
-pub use detect_config::{CoarseRule, DetectConfig, Parts, ThresholdScope};
+pub use detect_config::{CoarseRule, CoarseSource, DetectConfig, Parts, ThresholdScope};
 pub use detector::{Detection, Detector, SliceMaps};
 pub use error::{Error, Result};
 pub use evaluation::{Case, CaseScore, Evaluation, Level, Row, evaluate};
 pub use examine::examine_case;
-pub use flair::flair_map;
+pub use flair::{flair_map, flair_quantile};
 pub use method::Method;
-pub use model_config::{FeatureConfig, ModelConfig};
+pub use model_config::{FeatureConfig, ModelConfig, SeparateModel};
 pub use report::{Report, table, write_csv};
 pub use sheet::{Sheet, Tile, upper_end};
 pub use training::{
-    LeftOut, StageRecord, TrainEvent, TrainPlan, TrainingRecord, train_model, train_model_in,
+    LeftOut, SeparatePlan, StageRecord, TrainEvent, TrainPlan, TrainingRecord, train_model,
+    train_model_in,
 };
-pub use validation::{ValidationPlan, ValidationRecord};
+pub use validation::{ValidationPlan, ValidationRecord, select_slices};
 
 pub use candle_core;
 pub use fndm_data as data;

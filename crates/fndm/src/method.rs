@@ -12,6 +12,8 @@ pub enum Method {
     CgNm,
     /// The classifier gradient alone, by the same solver.
     Cg,
+    /// The classifier gradient alone as `DiffANO` (Wolleb et al. 2022) has it: DDIM, many steps, a UNet without labels.
+    Diffano,
     /// Plain FLAIR intensity inside the head, no network.
     Flair,
     /// The memory bank's coarse map alone, no diffusion.
@@ -20,7 +22,14 @@ pub enum Method {
 
 impl Method {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Fndm, Self::CgNm, Self::Cg, Self::Flair, Self::Memory];
+    pub const ALL: [Self; 6] = [
+        Self::Fndm,
+        Self::CgNm,
+        Self::Cg,
+        Self::Diffano,
+        Self::Flair,
+        Self::Memory,
+    ];
 
     /// The rows of the usual table, in its order.
     pub const TABLE: [Self; 4] = [Self::Fndm, Self::CgNm, Self::Cg, Self::Flair];
@@ -32,6 +41,7 @@ impl Method {
             Self::Fndm => "fndm",
             Self::CgNm => "cg_nm",
             Self::Cg => "cg",
+            Self::Diffano => "diffano",
             Self::Flair => "flair",
             Self::Memory => "memory",
         }
@@ -44,6 +54,7 @@ impl Method {
             Self::Fndm => "FNDM (CG + NM + MB)",
             Self::CgNm => "CG + NM",
             Self::Cg => "CG",
+            Self::Diffano => "DiffANO",
             Self::Flair => "FLAIR threshold",
             Self::Memory => "coarse map alone",
         }
@@ -55,7 +66,7 @@ impl Method {
         match self {
             Self::Fndm => Some(Parts::FNDM),
             Self::CgNm => Some(Parts::CG_NM),
-            Self::Cg => Some(Parts::CG),
+            Self::Cg | Self::Diffano => Some(Parts::CG),
             Self::Flair | Self::Memory => None,
         }
     }

@@ -6,7 +6,7 @@ use fndm_models::{ClassifierConfig, UNetConfig};
 use fndm_solver::{Prediction, ScheduleConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{DetectConfig, Error, Method, Result, TrainingRecord, files};
+use crate::{DetectConfig, Error, Method, Result, StageRecord, TrainingRecord, files};
 
 /// The version of the model folder's layout that this library writes.
 pub(crate) const FORMAT: u32 = 1;
@@ -35,8 +35,30 @@ pub struct ModelConfig {
     pub features: FeatureConfig,
     /// How each row of the ablation is run by default.
     pub detect: BTreeMap<Method, DetectConfig>,
+    /// The rows of the ablation that have a noise-prediction network of their own, trained apart.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub separate: BTreeMap<Method, SeparateModel>,
     /// What it was trained on and how.
     pub training: TrainingRecord,
+}
+
+/// A noise-prediction network of one row of the ablation, in `unet_<row>.safetensors`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeparateModel {
+    /// The network. Its input channels are the state's, and the image's where the row shows it.
+    pub unet: UNetConfig,
+    /// Its training.
+    pub training: StageRecord,
+}
+
+/// Input channels of a network that serves one row alone.
+pub(crate) fn separate_channels(method: Method, channels: usize) -> Result<usize> {
+    match method {
+        Method::CgNm => Ok(2 * channels),
+        Method::Cg => Ok(channels),
+        other => Err(Error::option("separate", "rows cg_nm and cg", other.key())),
+    }
 }
 
 /// Which features of the classifier the memory bank sees.
@@ -101,6 +123,13 @@ impl ModelConfig {
             .or_else(|| self.detect.get(&Method::Fndm))
             .cloned()
             .unwrap_or_default();
+        if method == Method::Flair && !self.detect.contains_key(&method) {
+            config.smoothing = 0.;
+        }
+        if method == Method::Diffano && !self.detect.contains_key(&method) {
+            config.order = 1;
+            config.label_condition = false;
+        }
         if let Some(parts) = method.parts() {
             config.parts = parts;
         }
@@ -140,6 +169,23 @@ impl ModelConfig {
         }
         self.unet.check()?;
         self.classifier.check()?;
+        for (method, model) in &self.separate {
+            let conditions = separate_channels(*method, channels)?;
+            if model.unet.in_channels != conditions
+                || model.unet.image_size != size
+                || ![channels, 2 * channels].contains(&model.unet.out_channels)
+            {
+                return Err(Error::option(
+                    "separate.unet",
+                    format!("{conditions} channels in, {channels} out, at {size} px"),
+                    format!(
+                        "{} in, {} out, at {} px",
+                        model.unet.in_channels, model.unet.out_channels, model.unet.image_size
+                    ),
+                ));
+            }
+            model.unet.check()?;
+        }
         self.detect.values().try_for_each(DetectConfig::check)
     }
 }

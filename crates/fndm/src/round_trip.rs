@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::{DetectConfig, Result};
+use crate::{DetectConfig, Error, Result};
 
 /// A round trip through noise, with each direction's own conditions.
 pub(crate) struct RoundTrip<'a> {
@@ -19,13 +19,68 @@ pub(crate) struct RoundTrip<'a> {
     config: &'a DetectConfig,
     encode: Solver,
     sample: Solver,
+    inputs: Inputs,
+}
+
+/// What a UNet takes beside the state.
+#[derive(Debug, Clone, Copy)]
+struct Inputs {
+    image: bool,
+    coarse: bool,
+    labels: Labels,
+}
+
+/// Which labels a UNet is given.
+#[derive(Debug, Clone, Copy)]
+enum Labels {
+    /// It takes none.
+    None,
+    /// The one that stands for no label.
+    Null(u32),
+    /// Those of the settings.
+    Given,
+}
+
+impl Inputs {
+    fn of(unet: &UNet, classifier: &Classifier, config: &DetectConfig) -> Result<Self> {
+        let (network, channels) = (unet.config(), classifier.config().in_channels);
+        let image = network.in_channels >= 2 * channels;
+        let coarse = network.in_channels == 2 * channels + 1;
+        for (name, wanted, taken) in [
+            ("image_condition", config.parts.image_condition, image),
+            ("memory_bank", config.parts.memory_bank, coarse),
+        ] {
+            if wanted && !taken {
+                let expected = format!("false for a UNet of {} channels", network.in_channels);
+                return Err(Error::option(name, expected, wanted));
+            }
+        }
+        let labels = match (network.num_classes, config.label_condition) {
+            (None, _) => Labels::None,
+            (Some(_), true) => Labels::Given,
+            (Some(classes), false) if classes > 2 => Labels::Null(2),
+            (Some(classes), false) => {
+                let expected =
+                    format!("true for a UNet of {classes} classes, none of them for no label");
+                return Err(Error::option("label_condition", expected, false));
+            }
+        };
+        Ok(Self {
+            image,
+            coarse,
+            labels,
+        })
+    }
 }
 
 /// What the UNet is shown in one direction.
 struct Conditions {
     image: Tensor,
     coarse: Tensor,
+    /// The classifier's.
     labels: Tensor,
+    /// The UNet's, if it takes any.
+    unet_labels: Option<Tensor>,
 }
 
 impl<'a> RoundTrip<'a> {
@@ -40,6 +95,7 @@ impl<'a> RoundTrip<'a> {
             prediction,
             ..SolverConfig::dpm_solver_pp(config.order, config.steps)
         };
+        let inputs = Inputs::of(unet, classifier, config)?;
         let span = schedule.t_min()..=schedule.t_max().min(config.noise_level);
         Ok(Self {
             encode: solver.encode(schedule, span.clone())?,
@@ -53,6 +109,7 @@ impl<'a> RoundTrip<'a> {
             schedule,
             prediction,
             config,
+            inputs,
         })
     }
 
@@ -138,7 +195,13 @@ impl<'a> RoundTrip<'a> {
                 condition.zeros_like()
             }
         };
+        let unet_labels = match self.inputs.labels {
+            Labels::None => None,
+            Labels::Null(label) => Some(Tensor::full(label, image.dim(0)?, image.device())?),
+            Labels::Given => Some(labels.clone()),
+        };
         Ok(Conditions {
+            unet_labels,
             image: given(parts.image_condition, image)?,
             coarse: given(parts.memory_bank, coarse)?,
             labels,
@@ -154,13 +217,16 @@ impl<'a> RoundTrip<'a> {
         let (b, c, _, _) = x.dims4()?;
         let input = HybridInput {
             state: x.clone(),
-            image: Some(conditions.image.clone()),
-            coarse: Some(conditions.coarse.clone()),
+            image: self.inputs.image.then(|| conditions.image.clone()),
+            coarse: self.inputs.coarse.then(|| conditions.coarse.clone()),
         };
         let t = Tensor::full(model_time as f32, b, x.device())?;
         let output = input
             .concat()
-            .and_then(|input| self.unet.forward(&input, &t, Some(&conditions.labels)))
+            .and_then(|input| {
+                self.unet
+                    .forward(&input, &t, conditions.unet_labels.as_ref())
+            })
             .map_err(candle_core::Error::wrap)?;
         // A network with learned sigma has twice the channels; the variance isn't used.
         output.narrow(1, 0, c)

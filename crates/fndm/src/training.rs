@@ -8,17 +8,20 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use fndm_data::{PatientSlices, Preprocess, SliceSet};
-use fndm_memory::{ClassifierFeatures, HealthyModel, MemoryBank, MemoryConfig};
+use fndm_memory::{
+    ClassifierFeatures, Contrast, ContrastConfig, HealthyModel, MemoryBank, MemoryConfig,
+    intensities,
+};
 use fndm_models::{Classifier, ClassifierConfig, UNetConfig};
 use fndm_train::{
     Alone, ClassifierTrainConfig, ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended,
     Group, RunConfig, StepReport, StopFlag, Trainer, Validation,
 };
-use ndarray::Axis;
+use ndarray::{Array3, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::detector::file_names;
-use crate::model_config::FORMAT;
+use crate::model_config::{FORMAT, SeparateModel};
 use crate::round_trip::batch_tensor;
 use crate::validation::{ValidationPlan, ValidationRecord, Validator};
 use crate::{
@@ -53,10 +56,16 @@ pub struct TrainPlan {
     pub features: FeatureConfig,
     /// The memory bank.
     pub memory: MemoryConfig,
+    /// The Gaussians of healthy and diseased slices beside the bank; none to leave them out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contrast: Option<ContrastConfig>,
     /// The noise-prediction network.
     pub unet: UNetConfig,
     /// Its training.
     pub diffusion_training: DiffusionConfig,
+    /// Rows of the ablation that get a noise-prediction network of their own, trained after the first one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub separate: BTreeMap<Method, SeparatePlan>,
     /// How each row of the ablation is run by default.
     pub detect: BTreeMap<Method, DetectConfig>,
     /// Validation while the diffusion model trains; none to write the last state.
@@ -64,6 +73,16 @@ pub struct TrainPlan {
     pub validation: Option<ValidationPlan>,
     /// Seed of the weights, the order of the slices, and all noise.
     pub seed: u64,
+}
+
+/// A noise-prediction network for one row of the ablation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeparatePlan {
+    /// The network. Its input channels say what it is shown: C (nothing), 2C (the image).
+    pub unet: UNetConfig,
+    /// Its training, which has the first network's schedule and prediction.
+    pub training: DiffusionConfig,
 }
 
 /// What came of one network's training.
@@ -126,6 +145,8 @@ pub enum TrainEvent<'a> {
     Memory(fndm_memory::Progress),
     /// An iteration of the diffusion model's training, and the share of its budget that is used.
     Diffusion(&'a StepReport, f64),
+    /// An iteration of the training of a network that serves one row alone, and the share of its budget that is used.
+    Separate(Method, &'a StepReport, f64),
     /// A validation of the diffusion model, after so many iterations.
     Validation(u64, &'a Validation),
 }
@@ -153,6 +174,10 @@ pub fn train_model(
 ///
 /// # Errors
 /// As [`train_model`], or when the processes don't agree.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "a group belongs to its training, and every network's trainer shares it"
+)]
 pub fn train_model_in(
     group: Arc<dyn Group>,
     plan: &TrainPlan,
@@ -234,31 +259,44 @@ pub fn train_model_in(
     if writes {
         bank.save(folder.join(file_names::MEMORY))?;
     }
+    let contrast = match &plan.contrast {
+        Some(config) => Some(build_contrast(config, &set, device)?),
+        None => None,
+    };
+    if writes && let Some(contrast) = &contrast {
+        contrast.save(folder.join(file_names::CONTRAST))?;
+    }
 
-    let mut trainer =
-        DiffusionTrainer::new(&plan.diffusion_training, &plan.unet, set, plan.seed, device)?
-            .in_group(group)?;
+    let mut trainer = DiffusionTrainer::new(
+        &plan.diffusion_training,
+        &plan.unet,
+        set.clone(),
+        plan.seed,
+        device,
+    )?
+    .in_group(group.clone())?;
     // Both hooks of the run below tell the caller.
     let on_event = RefCell::new(on_event);
     let mut validate = |trainer: &DiffusionTrainer| -> Result<Validation> {
         let Some(validator) = &validator else {
             return Ok(Validation::default());
         };
-        let config = model_config(plan, record.clone());
+        let config = model_config(plan, record.clone(), BTreeMap::new());
         let detector = Detector::from_parts(
             config,
             trainer.ema_network()?,
             classifier.clone(),
             bank.clone(),
             device,
-        )?;
+        )?
+        .with_contrast(contrast.clone());
         let found = validator.score(trainer, &detector)?;
         let event = TrainEvent::Validation(trainer.iteration(), &found);
         (on_event.borrow_mut())(event);
         Ok(found)
     };
     let validate: &mut dyn FnMut(&DiffusionTrainer) -> Result<Validation> = &mut validate;
-    let (_, stage) = run_stage(
+    let (ended, stage) = run_stage(
         &mut trainer,
         &runs.join("diffusion"),
         stop,
@@ -275,7 +313,8 @@ pub fn train_model_in(
                     diffusion: so_far,
                     ..record.clone()
                 };
-                write_model(folder, plan, record, &trainer.ema_tensors()?)?;
+                let weights = trainer.ema_tensors()?;
+                write_model(folder, plan, record, BTreeMap::new(), &weights)?;
             }
             Ok(())
         },
@@ -293,13 +332,47 @@ pub fn train_model_in(
         }
         _ => trainer.ema_tensors()?,
     };
+    drop(trainer);
+    let on_event = on_event.into_inner();
+    let mut separate = BTreeMap::new();
     if writes {
-        write_model(folder, plan, record.clone(), &weights)?;
+        write_model(folder, plan, record.clone(), separate.clone(), &weights)?;
+    }
+    if ended == Ended::Stopped {
+        return Ok(Some(record));
+    }
+    for (&method, own) in &plan.separate {
+        let mut trainer =
+            DiffusionTrainer::new(&own.training, &own.unet, set.clone(), plan.seed, device)?
+                .in_group(group.clone())?;
+        let folder_of_run = runs.join(format!("diffusion_{}", method.key()));
+        let mut tell = |_: &DiffusionTrainer, report: &StepReport, share| {
+            on_event(TrainEvent::Separate(method, report, share));
+            Ok(())
+        };
+        let (ended, stage) = run_stage(&mut trainer, &folder_of_run, stop, &mut tell, None)?;
+        if ended == Ended::Stopped {
+            break;
+        }
+        let model = SeparateModel {
+            unet: own.unet.clone(),
+            training: stage,
+        };
+        separate.insert(method, model);
+        if writes {
+            let path = folder.join(file_names::separate(method));
+            save_weights(&path, &trainer.ema_tensors()?)?;
+            write_model(folder, plan, record.clone(), separate.clone(), &weights)?;
+        }
     }
     Ok(Some(record))
 }
 
-fn model_config(plan: &TrainPlan, record: TrainingRecord) -> ModelConfig {
+fn model_config(
+    plan: &TrainPlan,
+    record: TrainingRecord,
+    separate: BTreeMap<Method, SeparateModel>,
+) -> ModelConfig {
     ModelConfig {
         format: FORMAT,
         fndm_version: env!("CARGO_PKG_VERSION").to_string(),
@@ -311,6 +384,7 @@ fn model_config(plan: &TrainPlan, record: TrainingRecord) -> ModelConfig {
         classifier: plan.classifier.clone(),
         features: plan.features.clone(),
         detect: plan.detect.clone(),
+        separate,
         training: record,
     }
 }
@@ -319,10 +393,11 @@ fn write_model(
     folder: &Path,
     plan: &TrainPlan,
     record: TrainingRecord,
+    separate: BTreeMap<Method, SeparateModel>,
     unet: &BTreeMap<String, Tensor>,
 ) -> Result<()> {
     save_weights(&folder.join(file_names::UNET), unet)?;
-    let config = model_config(plan, record);
+    let config = model_config(plan, record, separate);
     config.check()?;
     // Last, so that a folder with this file has all the others.
     config.write(&folder.join(file_names::CONFIG))
@@ -449,23 +524,7 @@ fn build_bank(
         blocks: plan.features.blocks.clone(),
         t: plan.features.model_time,
     };
-    let healthy: Vec<usize> = (0..set.labels.len())
-        .filter(|&i| set.labels[i] == 0)
-        .collect();
-    let (apart, kept): (Vec<usize>, Vec<usize>) = healthy
-        .iter()
-        .partition(|&&i| set.patient[i] % CALIBRATION_SHARE == CALIBRATION_SHARE - 1);
-    // A handful of patients can't spare one: then the bank's own slices calibrate it.
-    let apart = if apart.is_empty() {
-        kept.clone()
-    } else {
-        apart
-    };
-    let pick = |indices: &[usize]| -> Result<_> {
-        let images = set.images.select(Axis(0), indices);
-        let head = set.head.select(Axis(0), indices);
-        Ok((batch_tensor(&images.view(), device)?, head))
-    };
+    let Shares { kept, apart, .. } = Shares::of(set);
     let mut on_progress = |progress| {
         on_event(TrainEvent::Memory(progress));
         if stop.is_set() {
@@ -474,7 +533,7 @@ fn build_bank(
             ControlFlow::Continue(())
         }
     };
-    let (images, head) = pick(&kept)?;
+    let (images, head) = pick(set, &kept, device)?;
     let built = MemoryBank::build(
         &plan.memory,
         &features,
@@ -483,7 +542,7 @@ fn build_bank(
         &mut on_progress,
     )
     .and_then(|mut bank| {
-        let (images, head) = pick(&apart).map_err(|e| match e {
+        let (images, head) = pick(set, &apart, device).map_err(|e| match e {
             Error::Candle(e) => e.into(),
             other => fndm_memory::Error::from(candle_core::Error::wrap(other)),
         })?;
@@ -495,6 +554,55 @@ fn build_bank(
         Err(fndm_memory::Error::Cancelled { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Which slices make a model of healthy tissue, and which calibrate it.
+struct Shares {
+    /// Healthy slices that are learned.
+    kept: Vec<usize>,
+    /// Healthy slices of other patients.
+    apart: Vec<usize>,
+    /// All slices of the patients that are learned from.
+    learned: Vec<usize>,
+}
+
+impl Shares {
+    fn of(set: &SliceSet) -> Self {
+        let (apart, learned): (Vec<usize>, Vec<usize>) = (0..set.labels.len())
+            .partition(|&i| set.patient[i] % CALIBRATION_SHARE == CALIBRATION_SHARE - 1);
+        let healthy = |indices: &[usize]| -> Vec<usize> {
+            let healthy = indices.iter().filter(|&&i| set.labels[i] == 0);
+            healthy.copied().collect()
+        };
+        let (kept, apart) = (healthy(&learned), healthy(&apart));
+        Self {
+            // A handful of patients can't spare one: then the learned slices calibrate.
+            apart: if apart.is_empty() {
+                kept.clone()
+            } else {
+                apart
+            },
+            kept,
+            learned,
+        }
+    }
+}
+
+fn pick(set: &SliceSet, indices: &[usize], device: &Device) -> Result<(Tensor, Array3<bool>)> {
+    let images = set.images.select(Axis(0), indices);
+    let head = set.head.select(Axis(0), indices);
+    Ok((batch_tensor(&images.view(), device)?, head))
+}
+
+fn build_contrast(config: &ContrastConfig, set: &SliceSet, device: &Device) -> Result<Contrast> {
+    let shares = Shares::of(set);
+    let labels: Vec<u8> = shares.learned.iter().map(|&i| set.labels[i]).collect();
+    let (images, _) = pick(set, &shares.learned, device)?;
+    let mut on_progress = fndm_memory::silent;
+    let mut contrast = Contrast::build(config, &intensities, &images, &labels, &mut on_progress)?;
+    let (images, head) = pick(set, &shares.apart, device)?;
+    contrast.calibrate(&intensities, &images, head.view(), &mut on_progress)?;
+    Ok(contrast)
 }
 
 /// Weights in half precision, which is exact enough for inference and half the size.

@@ -83,7 +83,7 @@ impl Validator {
             .filter_map(|(p, slices)| {
                 let of = chosen.iter().filter(|c| c.0 == p);
                 let indices: Vec<usize> = of.map(|c| c.1).collect();
-                (!indices.is_empty()).then(|| select(slices, &indices))
+                (!indices.is_empty()).then(|| select_slices(slices, &indices))
             })
             .collect();
         patients.iter_mut().for_each(|slices| slices.mask = None);
@@ -111,7 +111,12 @@ impl Validator {
     }
 }
 
-fn select(slices: &PatientSlices, indices: &[usize]) -> PatientSlices {
+/// Some slices of a patient, by their indices.
+///
+/// # Panics
+/// When an index is not below the number of slices.
+#[must_use]
+pub fn select_slices(slices: &PatientSlices, indices: &[usize]) -> PatientSlices {
     PatientSlices {
         id: slices.id.clone(),
         sequences: slices.sequences.clone(),

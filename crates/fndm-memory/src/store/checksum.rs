@@ -1,7 +1,7 @@
 use safetensors::tensor::TensorView;
 
 /// FNV-1a (64 bits) of the description, then of every tensor in the order of names.
-pub(super) fn checksum<S: AsRef<str>>(bank: &str, tensors: &[(S, TensorView<'_>)]) -> String {
+pub(crate) fn checksum<S: AsRef<str>>(bank: &str, tensors: &[(S, TensorView<'_>)]) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut add = |bytes: &[u8]| {
         for &byte in bytes {

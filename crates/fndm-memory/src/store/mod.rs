@@ -4,6 +4,9 @@ mod checksum;
 mod read;
 mod write;
 
+pub(crate) use checksum::checksum;
+pub(crate) use write::write_file;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::MemoryConfig;

@@ -86,30 +86,33 @@ impl MemoryBank {
     /// # Errors
     /// When the file can't be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let bytes = self.to_bytes()?;
-        let temporary = temporary_name(path);
-        let io = |source| Error::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&temporary)
-            .and_then(|mut file| {
-                file.write_all(&bytes)?;
-                file.sync_all()
-            })
-            .and_then(|()| fs::rename(&temporary, path));
-        written.map_err(|e| {
-            // A file that was there before isn't ours to remove.
-            if e.kind() != std::io::ErrorKind::AlreadyExists {
-                let _ = fs::remove_file(&temporary);
-            }
-            io(e)
-        })
+        write_file(path.as_ref(), &self.to_bytes()?)
     }
+}
+
+/// Writes a file under a temporary name in the same folder, then renames it.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = temporary_name(path);
+    let io = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&temporary)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|e| {
+        // A file that was there before isn't ours to remove.
+        if e.kind() != std::io::ErrorKind::AlreadyExists {
+            let _ = fs::remove_file(&temporary);
+        }
+        io(e)
+    })
 }
 
 impl Part {
