@@ -12,13 +12,13 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use fndm::candle_core::{DType, Device, Tensor};
 use fndm::data::{PatientSlices, Preprocess, Side, SliceSet};
 use fndm::memory::{
-    BackboneFeatures, ClassifierFeatures, CoarseMap, FeatureExtractor, HealthyModel, MemoryBank,
-    Padim, PadimConfig, Progress,
+    BackboneFeatures, ClassifierFeatures, CoarseMap, Contrast, ContrastConfig, FeatureExtractor,
+    HealthyModel, MemoryBank, Padim, PadimConfig, Progress, intensities,
 };
 use fndm::metrics::{Aggregate, Ranking, dice};
 use fndm::models::{Backbone, BackboneKind, Classifier, ClassifierConfig, Limits, StateDict};
@@ -191,7 +191,8 @@ fn extractors(
     options: &Options,
     device: &Device,
 ) -> Result<Vec<(String, Box<dyn FeatureExtractor>)>> {
-    let mut all: Vec<(String, Box<dyn FeatureExtractor>)> = Vec::new();
+    let mut all: Vec<(String, Box<dyn FeatureExtractor>)> =
+        vec![("intensities".into(), Box::new(intensities))];
     let limits = Limits::default();
     if let Some(path) = &options.classifier {
         let config = ClassifierConfig {
@@ -218,9 +219,6 @@ fn extractors(
                 Box::new(features),
             ));
         }
-    }
-    if all.is_empty() {
-        bail!("expected --classifier FILE or --backbone FILE, or both");
     }
     Ok(all)
 }
@@ -274,6 +272,12 @@ fn main() -> Result<()> {
         kept.len(),
         apart.len()
     );
+    // The contrast of healthy and diseased slices learns from all slices of the same patients.
+    let learned: Vec<usize> = (0..set.labels.len())
+        .filter(|&i| set.patient[i] % APART != APART - 1)
+        .collect();
+    let labels: Vec<u8> = learned.iter().map(|&i| set.labels[i]).collect();
+    let learned = Slices::pick(&set, &learned, &device)?;
     let (kept, apart) = (
         Slices::pick(&set, &kept, &device)?,
         Slices::pick(&set, &apart, &device)?,
@@ -344,6 +348,18 @@ fn main() -> Result<()> {
         let (h, w) = padim.grid();
         let channels = padim.mean()?.ncols();
         add("PaDiM", format!("{h} x {w} Gaussians of {channels}"), found)?;
+        let (contrast, found) = examine(
+            |p| {
+                let config = ContrastConfig::default();
+                Contrast::build(&config, extractor, &learned.images, &labels, p)
+            },
+            extractor,
+            &apart,
+            &test,
+            &bar,
+        )?;
+        let (h, w) = contrast.grid();
+        add("contrast", format!("{h} x {w} pairs of Gaussians"), found)?;
     }
     bar.finish_and_clear();
     save_sheet(&options, &images, &truth, &all)

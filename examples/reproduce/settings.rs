@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use fndm::metrics::{Aggregate, Confusion};
-use fndm::{Case, Level, Method, ThresholdScope, evaluate, examine_case, threshold};
+use fndm::{Case, Level, Method, ThresholdScope, anomaly_map, evaluate, examine_case, threshold};
 
 use crate::Where;
 use crate::common;
@@ -63,6 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "settings",
         "Dice (Otsu)",
         "ceiling",
+        "residual alone",
         "one threshold a volume",
         "Dice per volume",
         "AUROC",
@@ -73,23 +74,33 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let figure = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.3}"));
     for (name, config) in configs {
         let bar = common::bar(cohort.patients.len() as u64, &name);
-        let mut cases = Vec::new();
+        let (mut cases, mut residuals) = (Vec::new(), Vec::new());
         let mut counts = (0, 0);
         for slices in &cohort.patients {
             let (case, maps) = examine_case(&detector, method, &config, slices, &mut |_| {})?;
             if let Some(maps) = maps {
                 counts = (maps.evaluations, maps.gradient_evaluations);
+                let plain = anomaly_map(slices.images.view(), maps.healthy.view(), &config)?;
+                residuals.push(Case {
+                    anomaly: plain,
+                    ..case.clone()
+                });
             }
             cases.push(case);
             bar.inc(1);
         }
         bar.finish_and_clear();
         let slice = evaluate(method.key(), Level::Slice, &cases, counts.0, counts.1)?.row;
+        let residual = match residuals.is_empty() {
+            true => None,
+            false => evaluate("", Level::Slice, &residuals, 0, 0)?.row.dice_otsu,
+        };
         let volume = evaluate(method.key(), Level::Volume, &cases, counts.0, counts.1)?.row;
         cells.push(vec![
             name,
             figure(slice.dice_otsu),
             figure(slice.dice_ceiling),
+            figure(residual),
             figure(by_volume(&cases)?),
             figure(volume.dice_otsu),
             figure(slice.auroc),
