@@ -1,0 +1,206 @@
+//! Networks for each row of the ablation, and the contrast of healthy and diseased slices, from training to detection.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fndm::candle_core::Device;
+use fndm::data::Preprocess;
+use fndm::data::phantom::PhantomConfig;
+use fndm::memory::{ContrastConfig, MemoryConfig};
+use fndm::models::{ClassifierConfig, UNetConfig};
+use fndm::train::{ClassifierTrainConfig, ConditionDropout, DiffusionConfig, StopFlag};
+use fndm::{
+    CoarseSource, DetectConfig, Detector, FeatureConfig, Method, SeparatePlan, Source, TrainPlan,
+    examine_case, train_model,
+};
+
+const SIZE: usize = 32;
+
+fn plan() -> TrainPlan {
+    let sequences = ["flair", "t1"].map(String::from).to_vec();
+    let channels = sequences.len();
+    let unet = |inputs: usize, classes: usize| UNetConfig {
+        image_size: SIZE,
+        channel_mult: vec![1., 1.],
+        attention_resolutions: vec![2],
+        num_classes: Some(classes),
+        ..UNetConfig::small_64(inputs, channels)
+    };
+    let training = |label_dropout: f64| DiffusionConfig {
+        batch: 2,
+        iterations: Some(3),
+        time_budget_s: None,
+        condition_dropout: ConditionDropout::NONE,
+        label_dropout,
+        ..DiffusionConfig::default()
+    };
+    let separate = |inputs, classes, dropout| SeparatePlan {
+        unet: unet(inputs, classes),
+        training: training(dropout),
+    };
+    TrainPlan {
+        source: Source::Phantom {
+            config: PhantomConfig {
+                slices: 12,
+                ..PhantomConfig::default()
+            },
+            first_seed: 0,
+            patients: 3,
+        },
+        sequences,
+        preprocess: Preprocess {
+            image_size: SIZE,
+            ..Preprocess::default()
+        },
+        classifier: ClassifierConfig {
+            image_size: SIZE,
+            channel_mult: vec![1., 1.],
+            attention_resolutions: vec![2],
+            ..ClassifierConfig::small_64(channels)
+        },
+        classifier_training: ClassifierTrainConfig {
+            batch: 2,
+            iterations: Some(3),
+            time_budget_s: None,
+            ..ClassifierTrainConfig::default()
+        },
+        features: FeatureConfig {
+            blocks: vec![1, 2],
+            ..FeatureConfig::default()
+        },
+        memory: MemoryConfig {
+            budget_bytes: 1 << 17,
+            ..MemoryConfig::default()
+        },
+        contrast: Some(ContrastConfig::default()),
+        unet: unet(2 * channels + 1, 2),
+        diffusion_training: training(0.),
+        separate: BTreeMap::from([
+            (Method::CgNm, separate(2 * channels, 2, 0.)),
+            (Method::Cg, separate(channels, 3, 0.5)),
+        ]),
+        detect: BTreeMap::from([(
+            Method::Fndm,
+            DetectConfig {
+                steps: 2,
+                ..DetectConfig::default()
+            },
+        )]),
+        validation: None,
+        seed: 1,
+    }
+}
+
+fn train(plan: &TrainPlan, folder: &Path) {
+    let stop = StopFlag::new();
+    let record = train_model(plan, folder, "test", &Device::Cpu, &stop, &mut |_| {});
+    assert!(record.unwrap().is_some());
+}
+
+#[test]
+fn every_row_runs_on_its_own_network_and_on_either_coarse_map() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan();
+    train(&plan, folder.path());
+    let detector = Detector::load(folder.path(), &Device::Cpu).unwrap();
+    let config = detector.config();
+    assert_eq!(config.separate.len(), 2);
+    assert_eq!(config.separate[&Method::Cg].training.iterations, 3);
+
+    let patient = plan.source.patient(0, &plan.sequences).unwrap();
+    let slices = detector.slices(&patient).unwrap();
+    let healthy = |detector: &Detector, method: Method, config: &DetectConfig| {
+        let (_, maps) = examine_case(detector, method, config, &slices, &mut |_| {}).unwrap();
+        maps.unwrap().healthy
+    };
+    for method in [Method::Fndm, Method::CgNm, Method::Cg, Method::Diffano] {
+        let settings = config.detect_config(method);
+        assert_eq!(settings.label_condition, method != Method::Diffano);
+        assert_eq!(settings.order == 1, method == Method::Diffano);
+        let image = healthy(&detector, method, &settings);
+        assert!(image.iter().all(|v| v.is_finite()), "{method:?}");
+    }
+
+    // A folder that lacks the network of a row is refused, with the file named.
+    let file = folder.path().join("unet_cg_nm.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let error = Detector::load(folder.path(), &Device::Cpu).unwrap_err();
+    assert!(
+        error.to_string().contains("unet_cg_nm.safetensors"),
+        "{error}"
+    );
+    std::fs::write(&file, bytes).unwrap();
+
+    // x_seg comes from the model that was asked for, and a folder without it says so.
+    let mut settings = config.detect_config(Method::Fndm);
+    let bank = detector.examine(&slices, &settings, &mut |_| {}).unwrap();
+    settings.coarse_source = CoarseSource::Contrast;
+    let contrast = detector.examine(&slices, &settings, &mut |_| {}).unwrap();
+    assert_ne!(bank.coarse, contrast.coarse);
+    let without = detector.with_contrast(None);
+    let error = without
+        .examine(&slices, &settings, &mut |_| {})
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("contrast.safetensors"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_network_is_not_asked_for_what_it_never_saw() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = TrainPlan {
+        separate: BTreeMap::new(),
+        contrast: None,
+        ..plan()
+    };
+    train(&plan, folder.path());
+    let detector = Detector::load(folder.path(), &Device::Cpu).unwrap();
+    let patient = plan.source.patient(0, &plan.sequences).unwrap();
+    let slices = detector.slices(&patient).unwrap();
+    // Its labels were never withheld.
+    let settings = detector.config().detect_config(Method::Diffano);
+    let error = detector
+        .examine(&slices, &settings, &mut |_| {})
+        .unwrap_err();
+    assert!(error.to_string().contains("label_condition"), "{error}");
+
+    let mut config = detector.config().clone();
+    config.separate = BTreeMap::from([(
+        Method::Cg,
+        fndm::SeparateModel {
+            unet: config.unet.clone(),
+            training: config.training.diffusion.clone(),
+        },
+    )]);
+    let error = config.check().unwrap_err();
+    assert!(error.to_string().contains("separate.unet"), "{error}");
+    let model = config.separate.remove(&Method::Cg).unwrap();
+    config.separate.insert(Method::Flair, model);
+    assert!(config.check().is_err());
+}
+
+#[test]
+fn a_power_keeps_every_rank() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = TrainPlan {
+        separate: BTreeMap::new(),
+        ..plan()
+    };
+    train(&plan, folder.path());
+    let detector = Detector::load(folder.path(), &Device::Cpu).unwrap();
+    let patient = plan.source.patient(1, &plan.sequences).unwrap();
+    let slices = detector.slices(&patient).unwrap();
+    let plain = detector.config().detect_config(Method::Fndm);
+    let rooted = DetectConfig {
+        map_power: 0.5,
+        ..plain.clone()
+    };
+    let a = detector.examine(&slices, &plain, &mut |_| {}).unwrap();
+    let b = detector.examine(&slices, &rooted, &mut |_| {}).unwrap();
+    for (a, b) in a.anomaly.iter().zip(&b.anomaly) {
+        assert!((a.sqrt() - b).abs() <= 1e-5 * a.sqrt().max(1.));
+    }
+}
