@@ -3,13 +3,13 @@
 //! Tokens are processed in strips of queries; the backward pass computes the weights again.
 
 use crate::config::fast_path;
-use crate::memory::{Input, Scratch, filled};
+use crate::memory::{Input, Scratch, Shared, filled};
 use crate::plain;
 use crate::simd::{Isa, Simd, kernel};
-use crate::tape::apply3;
+use crate::tape::{apply1, apply3};
 use crate::tensor::{contiguous, floats, from_floats, with_floats};
 use crate::tile::{clear, from_lanes, outer_rows, product_rows, to_lanes};
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor};
 use fndm_runtime::parallel;
 
 /// Queries in a strip.
@@ -44,13 +44,10 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
         return plain::attention(q, k, v);
     }
     let op = Attention {
-        heads: b * heads,
-        s: Sizes {
-            c,
-            t,
-            cp: c.next_multiple_of(16),
-            tp: t.next_multiple_of(16),
-        },
+        batch: b,
+        heads,
+        joint: None,
+        s: Sizes::new(c, t),
     };
     apply3(&contiguous(q)?, &contiguous(k)?, &contiguous(v)?, op)
 }
@@ -64,9 +61,65 @@ struct Sizes {
     tp: usize,
 }
 
+impl Sizes {
+    fn new(c: usize, t: usize) -> Self {
+        Self {
+            c,
+            t,
+            cp: c.next_multiple_of(16),
+            tp: t.next_multiple_of(16),
+        }
+    }
+}
+
+/// How the channels of queries, keys and values lie in one tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkvOrder {
+    /// Heads, then q, k and v of each: guided-diffusion's old order.
+    HeadsFirst,
+    /// q, k and v, then the heads of each: its new order.
+    PartsFirst,
+}
+
+/// [`attention`] of queries, keys and values in one tensor, `(B, 3 heads C, ...)`, where tokens are what comes behind the
+/// channels. Gives `(B, heads C, ...)`.
+///
+/// # Errors
+/// When the second axis isn't three times a multiple of `heads`.
+pub fn attention_qkv(qkv: &Tensor, heads: usize, order: QkvOrder) -> Result<Tensor> {
+    let (b, width) = match qkv.dims() {
+        [b, width, ..] if heads > 0 && width % (3 * heads) == 0 => (*b, *width),
+        d => candle_core::bail!("attention: expected (B, 3 * {heads} * C, ...), got {d:?}"),
+    };
+    let c = width / (3 * heads);
+    let mut shape = qkv.dims().to_vec();
+    shape[1] = width / 3;
+    if fast_path(&[qkv]) && qkv.elem_count() > 0 {
+        let t = qkv.elem_count() / (b * width);
+        let op = Attention {
+            batch: b,
+            heads,
+            joint: Some(order),
+            s: Sizes::new(c, t),
+        };
+        return apply1(&contiguous(qkv)?, op);
+    }
+    let t = qkv.dims()[2..].iter().product::<usize>();
+    let (parts, axis) = match order {
+        QkvOrder::HeadsFirst => (qkv.reshape((b, heads, 3, c, t))?, 2),
+        QkvOrder::PartsFirst => (qkv.reshape((b, 3, heads, c, t))?, 1),
+    };
+    let part = |i: usize| parts.narrow(axis, i, 1)?.squeeze(axis);
+    attention(&part(0)?, &part(1)?, &part(2)?)?.reshape(shape)
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Attention {
+    batch: usize,
+    /// Of one image.
     heads: usize,
+    /// Queries, keys and values are parts of one tensor.
+    joint: Option<QkvOrder>,
     s: Sizes,
 }
 
@@ -283,24 +336,43 @@ kernel! {
 }
 
 impl Attention {
-    fn check(&self, all: &[&[f32]]) -> Result<()> {
-        let n = self.heads * self.s.c * self.s.t;
-        if all.iter().any(|a| a.len() != n) {
+    /// Floats of the output.
+    fn len(&self) -> usize {
+        self.batch * self.heads * self.s.c * self.s.t
+    }
+
+    /// Where part `which` of a head (counted over all images) starts in the tensor that holds it.
+    fn place(&self, which: usize, head: usize) -> usize {
+        let at = match self.joint {
+            None => head,
+            Some(QkvOrder::HeadsFirst) => 3 * head + which,
+            Some(QkvOrder::PartsFirst) => {
+                let (image, head) = (head / self.heads, head % self.heads);
+                (3 * image + which) * self.heads + head
+            }
+        };
+        at * self.s.c * self.s.t
+    }
+
+    fn check(&self, parts: [&[f32]; 3]) -> Result<()> {
+        let n = self.len() * if self.joint.is_some() { 3 } else { 1 };
+        if parts.iter().any(|a| a.len() != n) {
             candle_core::bail!("attention: shapes don't fit");
         }
         Ok(())
     }
 
-    fn forward(&self, q: &[f32], k: &[f32], v: &[f32]) -> Result<Vec<f32>> {
-        self.check(&[q, k, v])?;
+    fn forward(&self, parts: [&[f32]; 3]) -> Result<Vec<f32>> {
+        self.check(parts)?;
         let (isa, s) = (Isa::current(), self.s);
-        let (q, k, v) = (Input(q), Input(k), Input(v));
+        let parts = parts.map(Input);
         let strips = s.t.div_ceil(STRIP);
         // SAFETY: head and strip name a range of the output that one task writes; scratch as the kernel asks.
         Ok(unsafe {
-            filled(q.0.len(), |out| {
-                parallel(self.heads * strips, |task| {
-                    let (at, n) = (task / strips * s.c * s.t, s.c * s.t);
+            filled(self.len(), |out| {
+                parallel(self.batch * self.heads * strips, |task| {
+                    let (head, n) = (task / strips, s.c * s.t);
+                    let part = |which: usize| parts[which].at(self.place(which, head), n);
                     let first = task % strips * STRIP;
                     let kp = Scratch::new(s.c * s.tp);
                     let vt = Scratch::new(s.t * s.cp);
@@ -308,9 +380,9 @@ impl Attention {
                     let p = Scratch::new(STRIP * s.tp);
                     forward_strip(
                         isa,
-                        q.at(at, n),
-                        k.at(at, n),
-                        v.at(at, n),
+                        part(0),
+                        part(1),
+                        part(2),
                         s,
                         first,
                         STRIP.min(s.t - first),
@@ -319,80 +391,101 @@ impl Attention {
                         strip.ptr(),
                         strip.shared().at(STRIP * s.cp, STRIP * s.cp),
                         p.ptr(),
-                        out.at(at, n),
+                        out.at(head * n, n),
                     );
                 });
             })
         })
     }
 
-    fn backward(&self, q: &[f32], k: &[f32], v: &[f32], dy: &[f32]) -> Result<[Vec<f32>; 3]> {
-        self.check(&[q, k, v, dy])?;
-        let (isa, s) = (Isa::current(), self.s);
-        let n = q.len();
-        let (q, k, v, dy) = (Input(q), Input(k), Input(v), Input(dy));
+    /// Fills the gradients of the three parts, which are one and the same memory where the parts are joint.
+    ///
+    /// # Safety
+    /// Each of `grads` is as large as its part.
+    unsafe fn backward(&self, parts: [&[f32]; 3], dy: &[f32], grads: [Shared; 3]) {
+        assert_eq!(dy.len(), self.len());
+        let (isa, s, heads) = (Isa::current(), self.s, self.batch * self.heads);
+        let n = s.c * s.t;
+        let (inputs, dy) = (parts.map(Input), Input(dy));
         let (big, small, wide) = (s.cp * s.tp, STRIP * s.cp, STRIP * s.tp);
         // Few heads: the queries are split as well, and each part sums the gradients of all keys and values. The
         // parts depend on the shape alone.
         let strips = s.t.div_ceil(STRIP);
-        let per_part = strips.div_ceil(PARTS.div_ceil(self.heads).min(strips));
+        let per_part = strips.div_ceil(PARTS.div_ceil(heads).min(strips));
         let parts = strips.div_ceil(per_part);
-        let sums = Scratch::new(2 * self.heads * parts * big);
+        let sums = Scratch::new(2 * heads * parts * big);
         let sum_of = |task: usize, which: usize| {
             // SAFETY: `which` is 0 or 1, and there are heads * parts tasks.
             unsafe { sums.shared().at((2 * task + which) * big, big) }
         };
-        // SAFETY: each task writes its queries of one head, and its own sums; scratch as `Work` says.
-        let gq = unsafe {
-            filled(n, |gq| {
-                parallel(self.heads * parts, |task| {
-                    let (head, part) = (task / parts, task % parts);
-                    let (at, n) = (head * s.c * s.t, s.c * s.t);
-                    let first = part * per_part * STRIP;
-                    let last = (first + per_part * STRIP).min(s.t);
-                    let all = Scratch::new(3 * big + 3 * small + 2 * wide);
-                    let part = |i: usize, n: usize| all.shared().at(i, n);
-                    let behind = 3 * big + 3 * small;
-                    let work = Work {
-                        kp: part(0, big),
-                        vp: part(big, big),
-                        kt: part(2 * big, big),
-                        dk: sum_of(task, 0),
-                        dv: sum_of(task, 1),
-                        qt: part(3 * big, small),
-                        ot: part(3 * big + small, small),
-                        gt: part(3 * big + 2 * small, small),
-                        p: part(behind, wide),
-                        dp: part(behind + wide, wide),
-                    };
-                    backward_part(
-                        isa,
-                        q.at(at, n),
-                        k.at(at, n),
-                        v.at(at, n),
-                        dy.at(at, n),
-                        s,
-                        first,
-                        last,
-                        &work,
-                        gq.at(at, n),
-                    );
-                });
-            })
-        };
-        let totals = |which: usize| {
-            // SAFETY: each task writes one head.
+        parallel(heads * parts, |task| {
+            let (head, part) = (task / parts, task % parts);
+            let input = |which: usize| inputs[which].at(self.place(which, head), n);
+            let first = part * per_part * STRIP;
+            let last = (first + per_part * STRIP).min(s.t);
+            let all = Scratch::new(3 * big + 3 * small + 2 * wide);
+            // SAFETY: the parts are those that the scratch was sized for.
+            let part = |i: usize, n: usize| unsafe { all.shared().at(i, n) };
+            let behind = 3 * big + 3 * small;
+            let work = Work {
+                kp: part(0, big),
+                vp: part(big, big),
+                kt: part(2 * big, big),
+                dk: sum_of(task, 0),
+                dv: sum_of(task, 1),
+                qt: part(3 * big, small),
+                ot: part(3 * big + small, small),
+                gt: part(3 * big + 2 * small, small),
+                p: part(behind, wide),
+                dp: part(behind + wide, wide),
+            };
+            // SAFETY: each task writes its queries of one head, and its own sums; scratch as `Work` says.
             unsafe {
-                filled(n, |out| {
-                    parallel(self.heads, |head| {
-                        let out = out.at(head * s.c * s.t, s.c * s.t);
-                        total(isa, sum_of(head * parts, which), parts, 2 * big, s, out);
-                    });
-                })
+                backward_part(
+                    isa,
+                    input(0),
+                    input(1),
+                    input(2),
+                    dy.at(head * n, n),
+                    s,
+                    first,
+                    last,
+                    &work,
+                    grads[0].at(self.place(0, head), n),
+                );
             }
-        };
-        let (gk, gv) = (totals(0), totals(1));
-        Ok([gq, gk, gv])
+        });
+        parallel(2 * heads, |task| {
+            let (head, which) = (task / 2, task % 2);
+            // SAFETY: each task writes keys or values of one head.
+            unsafe {
+                let out = grads[1 + which].at(self.place(1 + which, head), n);
+                total(isa, sum_of(head * parts, which), parts, 2 * big, s, out);
+            }
+        });
+    }
+}
+
+impl CustomOp1 for Attention {
+    fn name(&self) -> &'static str {
+        "fndm-attention-qkv"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = floats(x, l)?;
+        let mut shape = l.dims().to_vec();
+        shape[1] /= 3;
+        Ok((CpuStorage::F32(self.forward([x; 3])?), shape.into()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        let dy = contiguous(dy)?;
+        let dx = with_floats([x, &dy], |[x, dy]| {
+            self.check([x; 3])?;
+            // SAFETY: every part of every head is written.
+            Ok(unsafe { filled(x.len(), |dx| self.backward([x; 3], dy, [dx; 3])) })
+        })?;
+        from_floats(dx, x.shape()).map(Some)
     }
 }
 
@@ -410,7 +503,7 @@ impl CustomOp3 for Attention {
         v: &CpuStorage,
         vl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let y = self.forward(floats(q, ql)?, floats(k, kl)?, floats(v, vl)?)?;
+        let y = self.forward([floats(q, ql)?, floats(k, kl)?, floats(v, vl)?])?;
         Ok((CpuStorage::F32(y), ql.shape().clone()))
     }
 
@@ -423,7 +516,20 @@ impl CustomOp3 for Attention {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let dy = contiguous(dy)?;
-        let [gq, gk, gv] = with_floats([q, k, v, &dy], |[q, k, v, dy]| self.backward(q, k, v, dy))?;
+        let [gq, gk, gv] = with_floats([q, k, v, &dy], |[q, k, v, dy]| {
+            self.check([q, k, v])?;
+            let (mut gk, mut gv) = (Vec::new(), Vec::new());
+            let n = self.len();
+            // SAFETY: each of the three is written in full.
+            let gq = unsafe {
+                filled(n, |gq| {
+                    gk = filled(n, |gk| {
+                        gv = filled(n, |gv| self.backward([q, k, v], dy, [gq, gk, gv]));
+                    });
+                })
+            };
+            Ok([gq, gk, gv])
+        })?;
         let tracked =
             |t: &Tensor, g: Vec<f32>| t.track_op().then(|| from_floats(g, t.shape())).transpose();
         Ok((tracked(q, gq)?, tracked(k, gk)?, tracked(v, gv)?))

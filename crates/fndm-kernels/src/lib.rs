@@ -35,7 +35,8 @@
 //! | --- | --- |
 //! | [`Conv2d`], [`Algorithm`] | 3x3 and 1x1, stride 1 and 2, also fused with upsampling: Winograd F(4x4, 3x3), direct, or a product, by shape |
 //! | [`group_norm`], [`group_norm_silu`], [`silu`] | fused, with scale and shift |
-//! | [`attention`] | any number of tokens, a strip of weights at a time |
+//! | [`linear`] | a few rows by a matrix of weights |
+//! | [`attention`], [`attention_qkv`] | any number of tokens, a strip of weights at a time |
 //! | [`add`], [`cat_channels`], [`linear_combination`], [`upsample_nearest_2x`], [`avg_pool_2x`] | one threaded pass |
 //! | [`adam_step`], [`ema_update`] | in place on variables, one pass |
 //! | [`adam_step_all`], [`ema_update_all`] | the same for all parameters: on a GPU in one launch |
@@ -70,6 +71,7 @@ mod conv;
 mod cuda;
 mod device;
 mod elementwise;
+mod linear;
 mod mapped;
 mod memory;
 mod nearest;
@@ -82,7 +84,7 @@ mod tape;
 mod tensor;
 mod tile;
 
-pub use attention::attention;
+pub use attention::{QkvOrder, attention, attention_qkv};
 pub use config::{
     Backend, MatrixMath, Precision, backend, matrix_math, precision, set_backend, set_matrix_math,
     set_precision,
@@ -91,6 +93,7 @@ pub use conv::{Algorithm, Conv2d};
 pub use device::device;
 pub use elementwise::{add, avg_pool_2x, cat_channels, linear_combination, upsample_nearest_2x};
 pub use fndm_runtime::CachingAlloc;
+pub use linear::linear;
 pub use mapped::MappedFile;
 pub use nearest::{NEAREST_ROWS, nearest_rows};
 pub use norm::{group_norm, group_norm_silu, silu};

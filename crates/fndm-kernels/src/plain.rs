@@ -16,6 +16,11 @@ pub(crate) fn conv2d(
     }
 }
 
+/// `x W^T + b` on `(B, I)`.
+pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    x.matmul(&weight.t()?)?.broadcast_add(bias)
+}
+
 /// x * sigmoid(x), elementwise.
 pub(crate) fn silu(x: &Tensor) -> Result<Tensor> {
     candle_nn::ops::silu(x)

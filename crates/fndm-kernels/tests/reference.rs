@@ -388,6 +388,22 @@ fn group_norm() -> std::result::Result<(), String> {
 }
 
 #[test]
+fn linear() -> std::result::Result<(), String> {
+    let strategy = (1..5usize, 1..300usize, 1..200usize, any::<u64>());
+    on_every_isa(24, &strategy, |(b, i, o, seed)| {
+        let rng = &mut ChaCha8Rng::seed_from_u64(seed);
+        let inputs = [
+            (draw(rng, b * i), vec![b, i]),
+            (draw(rng, o * i), vec![o, i]),
+            (draw(rng, o), vec![o]),
+        ];
+        against_f64(&inputs, rng, DIRECT, |t| {
+            fndm_kernels::linear(&t[0], &t[1], &t[2])
+        })
+    })
+}
+
+#[test]
 fn silu() -> std::result::Result<(), String> {
     on_every_isa(16, &(1..3000usize, any::<u64>()), |(n, seed)| {
         let rng = &mut ChaCha8Rng::seed_from_u64(seed);
@@ -425,6 +441,25 @@ fn attention() -> std::result::Result<(), String> {
         against_f64(&inputs, rng, 1e-5, |t| {
             fndm_kernels::attention(&t[0], &t[1], &t[2])
         })
+    })
+}
+
+#[test]
+fn attention_of_one_tensor() -> std::result::Result<(), String> {
+    use fndm_kernels::QkvOrder::{HeadsFirst, PartsFirst};
+    let strategy = (1..3usize, 1..4usize, 1..40usize, 1..12usize, any::<u64>());
+    on_every_isa(16, &strategy, |(b, heads, c, side, seed)| {
+        let rng = &mut ChaCha8Rng::seed_from_u64(seed);
+        let shape = vec![b, 3 * heads * c, side, side];
+        let n = shape.iter().product();
+        let qkv = draw(rng, n).iter().map(|x| x * 3.).collect();
+        let inputs = [(qkv, shape)];
+        for order in [HeadsFirst, PartsFirst] {
+            against_f64(&inputs, rng, 1e-5, |t| {
+                fndm_kernels::attention_qkv(&t[0], heads, order)
+            })?;
+        }
+        Ok(())
     })
 }
 

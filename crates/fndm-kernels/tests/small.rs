@@ -172,6 +172,17 @@ fn attention_over_equal_values_returns_them() -> Result<()> {
 }
 
 #[test]
+fn a_matrix_of_weights() -> Result<()> {
+    let shapes: [&[usize]; 3] = [&[2, 83], &[3, 83], &[3]];
+    let f = |t: &[Tensor]| fndm_kernels::linear(&t[0], &t[1], &t[2]);
+    let plain = |t: &[Tensor]| t[0].matmul(&t[1].t()?)?.broadcast_add(&t[2]);
+    for (a, b) in results(&shapes, f)?.iter().zip(&results(&shapes, plain)?) {
+        close("linear", a, b, 1e-5)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn updates_in_place() -> Result<()> {
     let n: &[usize] = &[37];
     let (p, m, v) = (

@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
+use fndm_kernels::QkvOrder;
 
 use crate::dropout::{Dropout, Pass};
 use crate::layers::{Conv, Linear, Norm, Start, wide};
@@ -142,25 +143,21 @@ impl AttentionBlock {
     }
 
     fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
-        let (b, c, h, w) = x.dims4()?;
         let qkv = self.qkv.forward(&self.norm.forward(x, pass)?, pass)?;
-        let a = qkv_attention(&qkv.reshape((b, 3 * c, h * w))?, self.heads, self.new_order)?;
-        fndm_kernels::add(x, &self.out.forward(&a.reshape((b, c, h, w))?, pass)?)
+        let a = qkv_attention(&qkv, self.heads, self.new_order)?;
+        fndm_kernels::add(x, &self.out.forward(&a, pass)?)
     }
 }
 
-/// Attention on `(B, 3 C, T)`. In the old order the channels are split into heads first, then each head into q,
+/// Attention on `(B, 3 C, ...)`. In the old order the channels are split into heads first, then each head into q,
 /// k and v; in the new order into q, k and v first.
 pub(crate) fn qkv_attention(qkv: &Tensor, heads: usize, new_order: bool) -> Result<Tensor> {
-    let (b, width, t) = qkv.dims3()?;
-    let c = width / (3 * heads);
-    let (parts, axis) = if new_order {
-        (qkv.reshape((b, 3, heads, c, t))?, 1)
+    let order = if new_order {
+        QkvOrder::PartsFirst
     } else {
-        (qkv.reshape((b, heads, 3, c, t))?, 2)
+        QkvOrder::HeadsFirst
     };
-    let take = |i: usize| parts.narrow(axis, i, 1)?.squeeze(axis);
-    fndm_kernels::attention(&take(0)?, &take(1)?, &take(2)?)?.reshape((b, heads * c, t))
+    fndm_kernels::attention_qkv(qkv, heads, order)
 }
 
 /// One layer of a block.

@@ -78,11 +78,8 @@ impl Conv {
             vb.clone()
         };
         let fan_in = shape[1..].iter().product();
-        let mut weight = vb.get_with_hints(shape, "weight", start.hint(fan_in))?;
+        let weight = vb.get_with_hints(shape, "weight", start.hint(fan_in))?;
         let bias = vb.get_with_hints(shape[0], "bias", start.hint(fan_in))?;
-        while weight.rank() < 4 {
-            weight = weight.unsqueeze(weight.rank())?;
-        }
         let ready = if weight.track_op() && !weight.is_variable() {
             None
         } else {
@@ -156,8 +153,7 @@ impl Linear {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
-        x.matmul(&pass.weight(&self.weight).t()?)?
-            .broadcast_add(&pass.weight(&self.bias))
+        fndm_kernels::linear(x, &pass.weight(&self.weight), &pass.weight(&self.bias))
     }
 }
 

@@ -14,6 +14,7 @@
 mod alloc;
 mod huge;
 mod parallel;
+mod placement;
 mod stream;
 
 pub use alloc::CachingAlloc;

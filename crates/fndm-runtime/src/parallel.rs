@@ -2,12 +2,18 @@
 //!
 //! Rayon has a caller from outside its pool sleep until the pool is done. That is two wake-ups a call, a third of the time
 //! of a pass over a few megabytes. Here the caller works too, and threads that come when all is done are not waited for.
+//!
+//! A network is hundreds of short calls in a row. Rayon's threads fall asleep within about 20 us of the last task, and
+//! waking one takes as long again, or, where the system puts it on the caller's processor, longer than the call. So a thread
+//! that has helped stays awake for a moment, and does rayon's other work meanwhile.
 
+use crate::placement::{apart, enter};
 use rayon::prelude::*;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// `task(i)` for each i below `tasks`, in any order, on rayon's threads and the caller's own.
 ///
@@ -35,6 +41,15 @@ pub fn parallel(tasks: usize, task: impl Fn(usize) + Sync + Send) {
 const CLOSED: usize = 1 << (usize::BITS - 1);
 /// Looks at a helper's last task before the caller lets other threads have the processor.
 const SPINS: usize = 2000;
+/// How long a helper stays awake without work.
+const STAY: Duration = Duration::from_micros(500);
+
+/// The jobs that callers are at work on.
+static JOBS: Mutex<Vec<Arc<Job>>> = Mutex::new(Vec::new());
+/// How many these are, for a look without the lock.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+/// Threads that stay, or are on their way.
+static AWAKE: AtomicUsize = AtomicUsize::new(0);
 
 /// Tasks of one thread, until others take some of them.
 #[repr(align(128))]
@@ -130,16 +145,66 @@ fn with_helpers(tasks: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
         inside: AtomicUsize::new(0),
         panic: Mutex::new(None),
     });
-    for _ in 1..threads {
-        let job = job.clone();
-        rayon::spawn(move || job.help());
-    }
+    publish(&job, threads - 1);
     // SAFETY: the task is borrowed for this call.
     unsafe { job.work() };
+    withdraw(&job);
     job.close();
     let panic = job.panic.lock().map(|mut panic| panic.take());
     if let Ok(Some(payload)) = panic {
         resume_unwind(payload);
+    }
+}
+
+/// Shows a job to the threads that are awake, and calls others until there are `helpers`.
+fn publish(job: &Arc<Job>, helpers: usize) {
+    if let Ok(mut jobs) = JOBS.lock() {
+        jobs.push(job.clone());
+        OPEN.store(jobs.len(), Ordering::SeqCst);
+    }
+    while AWAKE.load(Ordering::SeqCst) < helpers {
+        AWAKE.fetch_add(1, Ordering::SeqCst);
+        apart(|| rayon::spawn(stay));
+    }
+}
+
+fn withdraw(job: &Arc<Job>) {
+    if let Ok(mut jobs) = JOBS.lock() {
+        jobs.retain(|other| !Arc::ptr_eq(other, job));
+        OPEN.store(jobs.len(), Ordering::SeqCst);
+    }
+}
+
+/// The newest job that still has a share without a thread.
+fn find() -> Option<Arc<Job>> {
+    if OPEN.load(Ordering::SeqCst) == 0 {
+        return None;
+    }
+    let jobs = JOBS.lock().ok()?;
+    let open = |job: &&Arc<Job>| job.joined.load(Ordering::Relaxed) < job.shares.len();
+    jobs.iter().rev().find(open).cloned()
+}
+
+/// A helper's stay in one of rayon's threads: it works on jobs, and on rayon's other tasks, until there were none for a while.
+fn stay() {
+    enter();
+    let mut last = Instant::now();
+    loop {
+        if let Some(job) = find() {
+            job.help();
+            last = Instant::now();
+        } else if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            last = Instant::now();
+        } else if last.elapsed() < STAY {
+            (0..20).for_each(|_| std::hint::spin_loop());
+        } else {
+            AWAKE.fetch_sub(1, Ordering::SeqCst);
+            // A caller that counted on this thread has published its job by now.
+            if find().is_none() {
+                return;
+            }
+            AWAKE.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 

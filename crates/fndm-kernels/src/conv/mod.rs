@@ -49,7 +49,7 @@ impl Shape {
         let tiles = self.batch * self.h.div_ceil(4) * self.w.div_ceil(4);
         self.k == 3
             && self.stride == 1
-            && tiles >= 16
+            && tiles >= 4
             && tiles * 16 <= 2 * self.batch * self.h * self.w
     }
 }
@@ -105,12 +105,12 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// `weight` is `(O, I, k, k)` with k of 1 or 3, `bias` is `(O)`.
+    /// `weight` is `(O, I, k, k)` with k of 1 or 3, or `(O, I, 1)` or `(O, I)`; `bias` is `(O)`.
     ///
     /// # Errors
     /// When the shapes don't fit, k is neither 1 nor 3, or the stride is neither 1 nor 2.
     pub fn new(weight: Tensor, bias: Option<Tensor>, stride: usize) -> Result<Self> {
-        let (o, _, kh, kw) = weight.dims4()?;
+        let (o, _, kh, kw) = sizes(&weight)?;
         if kh != kw || !(kh == 1 || kh == 3) || !(stride == 1 || stride == 2) {
             candle_core::bail!(
                 "conv2d: expected a 1x1 or 3x3 kernel and stride 1 or 2, got {kh}x{kw} and {stride}"
@@ -135,7 +135,7 @@ impl Conv2d {
     /// # Errors
     /// When the kernel or the stride has no such algorithm.
     pub fn with_algorithm(mut self, algorithm: Algorithm) -> Result<Self> {
-        let k = self.weight.dim(2)?;
+        let (_, _, k, _) = sizes(&self.weight)?;
         if algorithm == Algorithm::Winograd && (k != 3 || self.stride != 1) {
             candle_core::bail!(
                 "conv2d: expected a 3x3 kernel at stride 1 for Winograd, got {k}x{k} and {}",
@@ -146,7 +146,7 @@ impl Conv2d {
         Ok(self)
     }
 
-    /// The weight, `(O, I, k, k)`.
+    /// The weight, in the shape that it came in.
     #[must_use]
     pub fn weight(&self) -> &Tensor {
         &self.weight
@@ -201,7 +201,7 @@ impl Conv2d {
     /// # }
     /// ```
     pub fn forward_upsampled(&self, x: &Tensor) -> Result<Tensor> {
-        let fused = self.stride == 1 && self.weight.dim(2)? == 3;
+        let fused = self.stride == 1 && sizes(&self.weight)?.2 == 3;
         if fused {
             self.run(x, self.bias.as_ref(), true)
         } else {
@@ -213,7 +213,7 @@ impl Conv2d {
     fn run(&self, x: &Tensor, bias: Option<&Tensor>, up: bool) -> Result<Tensor> {
         let (batch, c, h, w) = x.dims4()?;
         let (h, w) = if up { (2 * h, 2 * w) } else { (h, w) };
-        let (co, ci, k, _) = self.weight.dims4()?;
+        let (co, ci, k, _) = sizes(&self.weight)?;
         if c != ci {
             candle_core::bail!("conv2d: expected {ci} input channels, got {:?}", x.dims());
         }
@@ -221,7 +221,8 @@ impl Conv2d {
         all.extend(bias);
         #[cfg(feature = "cuda")]
         if crate::cuda::takes(&all) {
-            return crate::cuda::conv2d(x, &self.weight, bias, self.stride, up);
+            let weight = self.weight.reshape((co, ci, k, k))?;
+            return crate::cuda::conv2d(x, &weight, bias, self.stride, up);
         }
         if !fast_path(&all) || batch * h * w * ci * co == 0 {
             let x = if up {
@@ -229,7 +230,8 @@ impl Conv2d {
             } else {
                 x.clone()
             };
-            return plain::conv2d(&x, &self.weight, bias, self.stride);
+            let weight = self.weight.reshape((co, ci, k, k))?;
+            return plain::conv2d(&x, &weight, bias, self.stride);
         }
         let shape = Shape {
             batch,
@@ -256,6 +258,17 @@ impl Conv2d {
             Some(b) => apply3(&x, &weight, &contiguous(b)?, op),
             None => apply2(&x, &weight, op),
         }
+    }
+}
+
+/// The four sizes of a weight; those that it lacks are 1.
+fn sizes(weight: &Tensor) -> Result<(usize, usize, usize, usize)> {
+    match *weight.dims() {
+        [o, i] | [o, i, 1] => Ok((o, i, 1, 1)),
+        [o, i, kh, kw] => Ok((o, i, kh, kw)),
+        ref d => candle_core::bail!(
+            "conv2d: expected a weight of shape (O, I, k, k), (O, I, 1) or (O, I), got {d:?}"
+        ),
     }
 }
 

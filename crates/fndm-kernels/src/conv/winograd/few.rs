@@ -14,8 +14,14 @@ use fndm_runtime::parallel;
 
 /// Tiles up to which this is the faster way.
 const FEW: usize = 256;
-/// Inputs whose weights are transformed at a time: 36 * 128 * 32 floats are half of a second-level cache.
+/// Inputs whose weights are transformed at a time, at most: 36 * 128 * 32 floats are half of a second-level cache.
 const INPUTS: usize = 128;
+
+/// Inputs whose weights are transformed at a time: with a handful of tiles as many as fit the nearest cache beside the products,
+/// since each transformed weight is used a handful of times.
+fn inputs(tiles: usize) -> usize {
+    if tiles <= 8 { 8 } else { INPUTS }
+}
 
 /// Whether a convolution has few tiles.
 pub(in crate::conv) fn few(shape: &Shape) -> bool {
@@ -55,11 +61,11 @@ kernel! {
         // As the weights are stored.
         let size = if transposed { (s.ci, s.co) } else { (s.co, s.ci) };
         // Not a multiple of 4 KB: the 36 places of a weight would share one set of the nearest cache.
-        let uplane = INPUTS * width + 16;
+        let uplane = inputs(tiles) * width + 16;
         clear_unused::<S>(&s, work.m, tiles);
         let mut c = 0;
         while c < s.ci {
-            let n = (s.ci - c).min(INPUTS);
+            let n = (s.ci - c).min(inputs(tiles));
             for sub in 0..width / 16 {
                 let o = o + 16 * sub;
                 let lanes = s.co.saturating_sub(o).min(16);
