@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Args;
 use fndm::data::PatientSlices;
-use fndm::{Level, Method, evaluate, examine_case, select_slices};
+use fndm::{CoarseRule, Level, Method, evaluate, examine_case, select_slices};
 use serde::Serialize;
 
 use crate::Where;
@@ -38,8 +38,14 @@ struct Point {
     ms_per_slice: f64,
 }
 
+/// Some slices of a patient, and the patient.
+struct Chosen<'a> {
+    whole: &'a PatientSlices,
+    slices: PatientSlices,
+}
+
 /// Slices with a lesion, spread evenly over those of all patients.
-fn chosen(patients: &[PatientSlices], most: usize) -> Vec<PatientSlices> {
+fn chosen(patients: &[PatientSlices], most: usize) -> Vec<Chosen<'_>> {
     let all: Vec<(usize, usize)> = patients
         .iter()
         .enumerate()
@@ -64,14 +70,17 @@ fn chosen(patients: &[PatientSlices], most: usize) -> Vec<PatientSlices> {
         .enumerate()
         .map(|(p, slices)| (slices, of(p)))
         .filter(|(_, indices)| !indices.is_empty())
-        .map(|(slices, indices)| select_slices(slices, &indices))
+        .map(|(whole, indices)| Chosen {
+            whole,
+            slices: select_slices(whole, &indices),
+        })
         .collect()
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let (detector, cohort) = options.place.open()?;
     let patients = chosen(&cohort.patients, options.slices);
-    let count: usize = patients.iter().map(PatientSlices::len).sum();
+    let count: usize = patients.iter().map(|chosen| chosen.slices.len()).sum();
     println!(
         "{count} slices with a lesion, of {} patients",
         patients.len()
@@ -85,7 +94,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             let title = format!("{}, {steps} steps", method.title());
             let bar = common::bar(patients.len() as u64, &title);
             let (mut cases, mut counts) = (Vec::new(), (0, 0));
-            for slices in &patients {
+            for Chosen { whole, slices } in &patients {
+                let mut config = config.clone();
+                if config.parts.memory_bank && config.coarse_rule == CoarseRule::Volume {
+                    // x_seg as the whole volume has it, though some slices of it are examined.
+                    let thresholds = detector.coarse_map(whole, &config)?.thresholds;
+                    config.coarse_threshold = thresholds.first().copied();
+                    config.coarse_rule = CoarseRule::Calibrated;
+                }
                 let (case, maps) = examine_case(&detector, method, &config, slices, &mut |_| {})?;
                 if let Some(maps) = maps {
                     counts = (maps.evaluations, maps.gradient_evaluations);

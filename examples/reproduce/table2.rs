@@ -8,7 +8,7 @@ use fndm::data::PatientSlices;
 use fndm::metrics::{BootstrapConfig, Score, paired_comparison};
 use fndm::{
     Case, CaseScore, CoarseSource, DetectConfig, Detector, Evaluation, Level, Method, Report,
-    SliceMaps, evaluate, examine_case, flair_quantile, write_csv,
+    SliceMaps, ThresholdScope, evaluate, examine_case, flair_quantile, write_csv,
 };
 
 use crate::common::{self, Cohort};
@@ -40,7 +40,11 @@ fn entries(detector: &Detector) -> Vec<Entry> {
         key,
         title,
         method,
-        config: detector.config().detect_config(method),
+        // The figures have thresholds of their own; this one is the picture's.
+        config: DetectConfig {
+            threshold: ThresholdScope::Slice,
+            ..detector.config().detect_config(method)
+        },
     };
     let mut rows = vec![
         row("cg", "CG", Method::Cg),

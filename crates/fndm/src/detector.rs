@@ -74,6 +74,17 @@ pub struct SliceMaps {
     pub milliseconds: f64,
 }
 
+/// The coarse map of the slices of one patient.
+#[derive(Debug, Clone)]
+pub struct CoarseMaps {
+    /// The soft map, `(N, H, W)`, 0 and up.
+    pub soft: Array3<f32>,
+    /// The coarse segmentation x_seg, `(N, H, W)`.
+    pub x_seg: Array3<bool>,
+    /// The threshold of each slice; infinite for one with no head.
+    pub thresholds: Vec<f32>,
+}
+
 /// What the method says of one patient, on the grid of the patient's volumes.
 #[derive(Debug, Clone)]
 pub struct Detection {
@@ -268,7 +279,8 @@ impl Detector {
             config,
         )?;
         let (coarse, x_seg) = if config.parts.memory_bank {
-            self.coarse_map(slices, config)?
+            let found = self.coarse_map(slices, config)?;
+            (found.soft, found.x_seg)
         } else {
             (
                 Array3::zeros((n, h, w)),
@@ -345,12 +357,12 @@ impl Detector {
         }
     }
 
-    /// The memory bank's soft map and x_seg, `(N, H, W)`.
-    pub(crate) fn coarse_map(
-        &self,
-        slices: &PatientSlices,
-        config: &DetectConfig,
-    ) -> Result<(Array3<f32>, Array3<bool>)> {
+    /// The soft map of the settings' source, and x_seg, without any diffusion.
+    ///
+    /// # Errors
+    /// As [`Detector::examine`].
+    pub fn coarse_map(&self, slices: &PatientSlices, config: &DetectConfig) -> Result<CoarseMaps> {
+        config.check()?;
         let images = batch_tensor(&slices.images.view(), &self.device)?;
         let head = slices.head.view();
         let model = self.coarse_model(config)?;
@@ -366,7 +378,11 @@ impl Detector {
         let scope = match config.coarse_rule {
             CoarseRule::Calibrated => {
                 let x_seg = settings.binarise(soft.view(), head, calibrated)?;
-                return Ok((soft, x_seg));
+                return Ok(CoarseMaps {
+                    thresholds: vec![calibrated; x_seg.len_of(Axis(0))],
+                    soft,
+                    x_seg,
+                });
             }
             CoarseRule::Slice => ThresholdScope::Slice,
             CoarseRule::Volume => ThresholdScope::Volume,
@@ -374,17 +390,18 @@ impl Detector {
         let inner = slices.eroded_head(settings.head_erosion);
         let otsu = anomaly::threshold(soft.view(), inner.view(), scope)?;
         let mut x_seg = Array3::from_elem(soft.dim(), false);
-        for (i, threshold) in otsu.thresholds.into_iter().enumerate() {
+        let thresholds = otsu.thresholds.iter().map(|t| t.max(calibrated));
+        let thresholds: Vec<f32> = thresholds.collect();
+        for (i, &threshold) in thresholds.iter().enumerate() {
             let one = s![i..i + 1, .., ..];
-            // An infinite threshold stands for a slice with no head.
-            let mask = settings.binarise(
-                soft.slice(one),
-                slices.head.slice(one),
-                threshold.max(calibrated),
-            )?;
+            let mask = settings.binarise(soft.slice(one), slices.head.slice(one), threshold)?;
             x_seg.slice_mut(one).assign(&mask);
         }
-        Ok((soft, x_seg))
+        Ok(CoarseMaps {
+            soft,
+            x_seg,
+            thresholds,
+        })
     }
 }
 

@@ -43,7 +43,7 @@ pub fn examine_case(
         }
         Method::Memory => {
             let start = Instant::now();
-            let (mut map, _) = detector.coarse_map(slices, config)?;
+            let mut map = detector.coarse_map(slices, config)?.soft;
             let inner = slices.eroded_head(config.head_erosion);
             keep_inside(&mut map, &inner);
             (map, inner, start.elapsed().as_secs_f64() * 1e3, None)

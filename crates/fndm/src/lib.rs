@@ -48,7 +48,7 @@ mod validation;
 pub use anomaly::{Thresholded, anomaly_map, threshold};
 pub use cohort::{PHANTOM_SEQUENCES, Source, copies};
 pub use detect_config::{CoarseRule, CoarseSource, DetectConfig, Parts, ThresholdScope};
-pub use detector::{Detection, Detector, SliceMaps};
+pub use detector::{CoarseMaps, Detection, Detector, SliceMaps};
 pub use error::{Error, Result};
 pub use evaluation::{Case, CaseScore, Evaluation, Level, Row, evaluate};
 pub use examine::examine_case;
