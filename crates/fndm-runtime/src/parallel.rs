@@ -40,7 +40,7 @@ pub fn parallel(tasks: usize, task: impl Fn(usize) + Sync + Send) {
 /// Set in [`Job::inside`] once the caller is about to return.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 /// Looks at a helper's last task before the caller lets other threads have the processor.
-const SPINS: usize = 2000;
+const SPINS: usize = 10_000;
 /// How long a helper stays awake without work.
 const STAY: Duration = Duration::from_micros(500);
 

@@ -17,10 +17,10 @@ const FEW: usize = 256;
 /// Inputs whose weights are transformed at a time, at most: 36 * 128 * 32 floats are half of a second-level cache.
 const INPUTS: usize = 128;
 
-/// Inputs whose weights are transformed at a time: with a handful of tiles as many as fit the nearest cache beside the products,
-/// since each transformed weight is used a handful of times.
+/// Inputs whose weights are transformed at a time. With a handful of tiles each transformed weight is used a handful of times, and
+/// must be near: 16 inputs take 80 KB; fewer would load and store the products too often.
 fn inputs(tiles: usize) -> usize {
-    if tiles <= 8 { 8 } else { INPUTS }
+    if tiles <= 8 { 16 } else { INPUTS }
 }
 
 /// Whether a convolution has few tiles.
