@@ -310,7 +310,17 @@ pub(crate) fn share_bar(what: &str) -> ProgressBar {
 
 /// The command line as a user would type it.
 pub(crate) fn command(example: &str) -> String {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+".contains(c);
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .map(
+            |argument| match !argument.is_empty() && argument.chars().all(plain) {
+                true => argument,
+                // As a shell takes it for one argument.
+                false => format!("'{}'", argument.replace('\'', "'\\''")),
+            },
+        )
+        .collect();
     format!(
         "cargo run --release --example {example} -- {}",
         arguments.join(" ")
