@@ -24,7 +24,7 @@ pub(crate) struct Options {
     )]
     steps: Vec<usize>,
     /// At most this many slices with a lesion, spread evenly over all of them; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 48)]
+    #[arg(long, value_name = "N", default_value_t = 32)]
     slices: usize,
 }
 
