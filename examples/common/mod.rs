@@ -543,27 +543,6 @@ pub(crate) fn examples(
     chosen.map(|(_, p, i)| (p, i)).collect()
 }
 
-/// A table in Markdown, the first row its header.
-pub(crate) fn markdown(cells: &[Vec<String>]) -> String {
-    let columns = cells.first().map_or(0, Vec::len);
-    let width = |column: usize| cells.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for (i, row) in cells.iter().enumerate() {
-        for (cell, &width) in row.iter().zip(&widths) {
-            text.push_str(&format!("| {cell:<width$} "));
-        }
-        text.push_str("|\n");
-        if i == 0 {
-            for &width in &widths {
-                text.push_str(&format!("|{}", "-".repeat(width + 2)));
-            }
-            text.push_str("|\n");
-        }
-    }
-    text
-}
-
 fn draw_sheet<'a>(
     rows: impl Iterator<Item = (&'a PatientSlices, &'a SliceMaps, usize)>,
     path: &Path,

@@ -108,7 +108,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             format!("{:.1}", slice.ms_per_slice),
         ]);
     }
-    println!("\n{}", common::markdown(&cells));
+    println!("\n{}", fndm::markdown(&cells));
     cohort.tell_left_out();
     Ok(ExitCode::SUCCESS)
 }

@@ -2,8 +2,6 @@
 
 use fndm::{Evaluation, Level};
 
-use crate::common;
-
 /// Upper ends of the classes in pixels of the model's grid; the last class has none.
 const CLASSES: [usize; 3] = [20, 80, 200];
 
@@ -36,5 +34,5 @@ pub(crate) fn table(rows: &[(&'static str, &Evaluation)]) -> String {
         }));
         cells.push(row);
     }
-    common::markdown(&cells)
+    fndm::markdown(&cells)
 }

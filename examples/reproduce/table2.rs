@@ -148,7 +148,7 @@ fn table(rows: &[(&Entry, &Evaluation)]) -> String {
             format!("{:.1}", row.ms_per_slice),
         ]);
     }
-    common::markdown(&cells)
+    fndm::markdown(&cells)
 }
 
 /// Mean differences of Dice to FNDM, with intervals by patient.
@@ -174,7 +174,7 @@ fn differences(rows: &[(&Entry, &Evaluation)]) -> Result<String> {
             format!("{} / {}", paired.first_higher, paired.second_higher),
         ]);
     }
-    Ok(common::markdown(&cells))
+    Ok(fndm::markdown(&cells))
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {

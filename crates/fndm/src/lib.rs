@@ -55,7 +55,7 @@ pub use examine::examine_case;
 pub use flair::{flair_map, flair_quantile};
 pub use method::Method;
 pub use model_config::{FeatureConfig, ModelConfig, SeparateModel};
-pub use report::{Report, table, write_csv};
+pub use report::{Report, markdown, table, write_csv};
 pub use sheet::{Sheet, Tile, upper_end};
 pub use training::{
     LeftOut, SeparatePlan, StageRecord, TrainEvent, TrainPlan, TrainingRecord, train_model,

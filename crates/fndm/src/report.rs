@@ -76,6 +76,30 @@ fn figure(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".into(), |v| format!("{v:.digits$}"))
 }
 
+/// A table in Markdown, the first row its header.
+#[must_use]
+pub fn markdown(cells: &[Vec<String>]) -> String {
+    let columns = cells.first().map_or(0, Vec::len);
+    let length = |row: &Vec<String>, column: usize| row.get(column).map_or(0, String::len);
+    let width = |column: usize| cells.iter().map(|row| length(row, column)).max();
+    let widths: Vec<usize> = (0..columns).map(|c| width(c).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for (i, row) in cells.iter().enumerate() {
+        for (cell, &width) in row.iter().zip(&widths) {
+            // Writing to a string can't fail.
+            let _ = write!(text, "| {cell:<width$} ");
+        }
+        text.push_str("|\n");
+        if i == 0 {
+            for &width in &widths {
+                let _ = write!(text, "|{}", "-".repeat(width + 2));
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
 /// The table that the programs print, in Markdown.
 #[must_use]
 pub fn table(rows: &[Row]) -> String {
@@ -107,22 +131,7 @@ pub fn table(rows: &[Row]) -> String {
             format!("{:.1}", row.ms_per_slice),
         ]);
     }
-    let width = |column: usize| cells.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    let mut text = String::new();
-    for (i, row) in cells.iter().enumerate() {
-        for (cell, &width) in row.iter().zip(&widths) {
-            // Writing to a string can't fail.
-            let _ = write!(text, "| {cell:<width$} ");
-        }
-        text.push_str("|\n");
-        if i == 0 {
-            for &width in &widths {
-                let _ = write!(text, "|{}", "-".repeat(width + 2));
-            }
-            text.push_str("|\n");
-        }
-    }
+    let mut text = markdown(&cells);
     for row in rows.iter().filter(|row| !row.hd95_skipped.is_empty()) {
         let _ = writeln!(text, "HD95 of {} without: {}", row.method, row.hd95_skipped);
     }
