@@ -48,11 +48,16 @@ fn tensor(data: &[f32], shape: &[usize]) -> Result<Tensor> {
 
 /// Fails when `got` is further from `want` than `tolerance` times the largest of `want`.
 fn close(what: &str, got: &Tensor, want: &[f64], tolerance: f64) -> Result<()> {
+    close_in(what, got, want, 1e-3, tolerance)
+}
+
+/// As [`close`], where what comes out may be much smaller than what was summed: no number is judged by less than `scale`.
+fn close_in(what: &str, got: &Tensor, want: &[f64], scale: f64, tolerance: f64) -> Result<()> {
     let got = got.flatten_all()?.to_vec1::<f32>()?;
     if got.len() != want.len() {
         candle_core::bail!("{what}: {} values for {}", got.len(), want.len());
     }
-    let top = want.iter().fold(1e-3f64, |a, b| a.max(b.abs()));
+    let top = want.iter().fold(scale, |a, b| a.max(b.abs()));
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         let e = (f64::from(*g) - w).abs() / top;
         if e.is_nan() || e > tolerance {
@@ -60,6 +65,12 @@ fn close(what: &str, got: &Tensor, want: &[f64], tolerance: f64) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a bias gradient usually comes to: it sums thousands of values of both signs, which may nearly cancel.
+fn usual_sum(c: &ConvCase, dy: &[f32]) -> f64 {
+    let squares: f64 = dy.iter().map(|v| f64::from(*v).powi(2)).sum();
+    (squares / c.co as f64).sqrt().max(1e-3)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -143,7 +154,7 @@ fn check_conv(c: &ConvCase, tolerance: f64) -> Result<()> {
     close("input gradient", &grad(&xv)?, &dx, tolerance)?;
     close("weight gradient", &grad(&wv)?, &dw, tolerance)?;
     if c.bias {
-        close("bias gradient", &grad(&bv)?, &db, DIRECT)?;
+        close_in("bias gradient", &grad(&bv)?, &db, usual_sum(c, &dy), DIRECT)?;
     }
     // Every algorithm that the shape has.
     for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
@@ -220,7 +231,7 @@ fn winograd_on_larger_maps() -> std::result::Result<(), String> {
         1..34usize,
         any::<u64>(),
     );
-    on_every_isa(12, &strategy, |(h, w, ci, co, seed)| {
+    let check = |(h, w, ci, co, seed)| {
         let case = ConvCase {
             b: 2,
             ci,
@@ -233,7 +244,10 @@ fn winograd_on_larger_maps() -> std::result::Result<(), String> {
             seed,
         };
         check_conv(&case, WINOGRAD)
-    })
+    };
+    on_every_isa(12, &strategy, check)?;
+    // A bias gradient of 0.18 whose summands come to 50 as a rule.
+    on_every_isa(1, &Just((54, 73, 24, 1, 1_671_583_485_878_163_605)), check)
 }
 
 /// The convolution of an upsampled image, fused, against upsampling first.
@@ -270,13 +284,13 @@ fn check_upsampled(small: &ConvCase, tolerance: f64) -> Result<()> {
     let out = Conv2d::new(wv.as_tensor().clone(), b, 1)?.forward_upsampled(&xv)?;
     close("output", &out, &y, tolerance)?;
     let grads = (&out * &dyt)?.sum_all()?.backward()?;
-    for (what, v, want) in [
-        ("input gradient", &xv, &dx),
-        ("weight gradient", &wv, &dw),
-        ("bias gradient", &bv, &db),
+    for (what, v, want, scale) in [
+        ("input gradient", &xv, &dx, 1e-3),
+        ("weight gradient", &wv, &dw, 1e-3),
+        ("bias gradient", &bv, &db, usual_sum(c, &dy)),
     ] {
         match grads.get(v) {
-            Some(g) => close(what, g, want, tolerance)?,
+            Some(g) => close_in(what, g, want, scale, tolerance)?,
             None if what == "bias gradient" && !c.bias => {}
             None => candle_core::bail!("no {what}"),
         }
