@@ -67,6 +67,7 @@ mod coreset;
 mod distance;
 mod error;
 mod extractor;
+mod gaussians;
 mod greedy;
 mod grow;
 mod image_score;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::calibration::Calibration;
 use crate::cholesky::inverse_factor;
 use crate::coarse::{CoarseConfig, HealthyModel, head_patches};
+use crate::gaussians::Gaussians;
 use crate::patch::map_shapes;
 use crate::progress::{OnProgress, report};
 use crate::tensor::{batch_of, check_images, to_cpu, with_slice};
@@ -203,6 +204,45 @@ impl Layout {
             })
         }
     }
+
+    /// The score of each patch of images `(B, C, H, W)` by its position and feature: `(B, h, w)`, 0 for patches with no pixel of the head.
+    pub(crate) fn scores(
+        &self,
+        extractor: &dyn FeatureExtractor,
+        images: &Tensor,
+        head: Option<ArrayView3<'_, bool>>,
+        batch: usize,
+        score: impl Fn(usize, &[f32]) -> f32 + Sync,
+    ) -> Result<Array3<f32>> {
+        let (n, _, _) = check_images(images, head)?;
+        let (h, w) = self.grid;
+        let c = self.channels();
+        let mut all = Vec::with_capacity(n * h * w);
+        for start in (0..n).step_by(batch) {
+            let count = batch.min(n - start);
+            let maps = extractor.maps(&images.narrow(0, start, count)?)?;
+            let features = self.embed(&maps, count)?;
+            let scores: Vec<f32> = features
+                .par_chunks(c)
+                .enumerate()
+                .map(|(i, x)| score(i % (h * w), x))
+                .collect();
+            match head {
+                Some(head) => {
+                    let inside = head_patches(batch_of(head, start, count), (h, w));
+                    all.extend(
+                        scores
+                            .iter()
+                            .zip(&inside)
+                            .map(|(v, on)| if *on { *v } else { 0.0 }),
+                    );
+                }
+                None => all.extend(scores),
+            }
+        }
+        Array3::from_shape_vec((n, h, w), all)
+            .map_err(|e| Error::shape("patch scores", "one per patch", e))
+    }
 }
 
 /// Estimates a [`Padim`] from healthy images that come batch by batch.
@@ -311,8 +351,10 @@ impl PadimBuilder {
         Ok(Padim {
             config: self.config,
             layout,
-            mean: self.mean.iter().map(|v| *v as f32).collect(),
-            whitening: whitening.iter().map(|v| *v as f32).collect(),
+            gaussians: Gaussians {
+                mean: self.mean.iter().map(|v| *v as f32).collect(),
+                whitening: whitening.iter().map(|v| *v as f32).collect(),
+            },
             calibration: None,
         })
     }
@@ -325,9 +367,7 @@ impl PadimBuilder {
 pub struct Padim {
     config: PadimConfig,
     layout: Layout,
-    mean: Vec<f32>,
-    /// `(positions, C, C)`, lower triangular: W^T W is the inverse covariance.
-    whitening: Vec<f32>,
+    gaussians: Gaussians,
     calibration: Option<Calibration>,
 }
 
@@ -371,7 +411,7 @@ impl Padim {
     /// When memory runs out.
     pub fn mean(&self) -> Result<Array2<f32>> {
         let shape = (self.layout.positions(), self.layout.chosen.len());
-        Array2::from_shape_vec(shape, self.mean.clone())
+        Array2::from_shape_vec(shape, self.gaussians.mean.clone())
             .map_err(|e| Error::shape("means", "one per position", e))
     }
 
@@ -380,25 +420,12 @@ impl Padim {
     pub fn inverse_covariance(&self) -> Array3<f32> {
         let c = self.layout.chosen.len();
         Array3::from_shape_fn((self.layout.positions(), c, c), |(p, i, j)| {
-            let w = &self.whitening[p * c * c..][..c * c];
+            let w = &self.gaussians.whitening[p * c * c..][..c * c];
             let value = |k: usize, i: usize| f64::from(w[k * c + i]);
             (i.max(j)..c)
                 .map(|k| value(k, i) * value(k, j))
                 .sum::<f64>() as f32
         })
-    }
-
-    /// The Mahalanobis distance of a feature at a position.
-    fn distance(&self, position: usize, x: &[f32]) -> f32 {
-        let c = x.len();
-        let mean = &self.mean[position * c..][..c];
-        let delta: Vec<f32> = x.iter().zip(mean).map(|(x, m)| x - m).collect();
-        let w = &self.whitening[position * c * c..][..c * c];
-        let squares = w.chunks_exact(c).enumerate().map(|(i, row)| {
-            let y: f32 = row[..=i].iter().zip(&delta).map(|(w, d)| w * d).sum();
-            f64::from(y) * f64::from(y)
-        });
-        squares.sum::<f64>().sqrt() as f32
     }
 }
 
@@ -409,34 +436,9 @@ impl HealthyModel for Padim {
         images: &Tensor,
         head: Option<ArrayView3<'_, bool>>,
     ) -> Result<Array3<f32>> {
-        let (n, _, _) = check_images(images, head)?;
-        let (h, w) = self.layout.grid;
-        let c = self.layout.chosen.len();
-        let mut all = Vec::with_capacity(n * h * w);
-        for start in (0..n).step_by(self.config.batch_size) {
-            let count = self.config.batch_size.min(n - start);
-            let maps = extractor.maps(&images.narrow(0, start, count)?)?;
-            let features = self.layout.embed(&maps, count)?;
-            let scores: Vec<f32> = features
-                .par_chunks(c)
-                .enumerate()
-                .map(|(i, x)| self.distance(i % (h * w), x))
-                .collect();
-            match head {
-                Some(head) => {
-                    let inside = head_patches(batch_of(head, start, count), (h, w));
-                    all.extend(
-                        scores
-                            .iter()
-                            .zip(&inside)
-                            .map(|(v, on)| if *on { *v } else { 0.0 }),
-                    );
-                }
-                None => all.extend(scores),
-            }
-        }
-        Array3::from_shape_vec((n, h, w), all)
-            .map_err(|e| Error::shape("patch scores", "one per patch", e))
+        let score = |position: usize, x: &[f32]| self.gaussians.distance(position, x).sqrt() as f32;
+        let batch = self.config.batch_size;
+        self.layout.scores(extractor, images, head, batch, score)
     }
 
     fn coarse_config(&self) -> &CoarseConfig {

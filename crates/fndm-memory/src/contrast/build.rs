@@ -2,8 +2,9 @@ use candle_core::Tensor;
 use ndarray::Array3;
 use rayon::prelude::*;
 
-use super::{Contrast, ContrastConfig, Gaussians};
+use super::{Contrast, ContrastConfig};
 use crate::cholesky::inverse_factor;
+use crate::gaussians::Gaussians;
 use crate::padim::Layout;
 use crate::patch::map_shapes;
 use crate::progress::{OnProgress, report};

@@ -5,16 +5,15 @@ mod store;
 
 use candle_core::Tensor;
 use ndarray::{Array3, ArrayView3};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use build::ContrastBuilder;
 
 use crate::calibration::Calibration;
-use crate::coarse::{CoarseConfig, HealthyModel, head_patches};
+use crate::coarse::{CoarseConfig, HealthyModel};
+use crate::gaussians::Gaussians;
 use crate::padim::Layout;
 use crate::smooth::Smoothing;
-use crate::tensor::check_images;
 use crate::{Error, FeatureExtractor, Result};
 
 /// Everything that makes a [`Contrast`].
@@ -76,30 +75,6 @@ pub fn intensities(images: &Tensor) -> candle_core::Result<Vec<Tensor>> {
     Ok(vec![images.clone()])
 }
 
-/// A Gaussian at every position.
-#[derive(Debug, Clone, PartialEq)]
-struct Gaussians {
-    /// `(positions, C)`.
-    mean: Vec<f32>,
-    /// `(positions, C, C)`, lower triangular: W^T W is the inverse covariance.
-    whitening: Vec<f32>,
-}
-
-impl Gaussians {
-    /// The squared Mahalanobis distance of a feature at a position.
-    fn distance(&self, position: usize, x: &[f32]) -> f64 {
-        let c = x.len();
-        let mean = &self.mean[position * c..][..c];
-        let w = &self.whitening[position * c * c..][..c * c];
-        let squares = w.chunks_exact(c).enumerate().map(|(i, row)| {
-            let terms = row[..=i].iter().zip(x).zip(mean);
-            let y: f32 = terms.map(|((w, x), m)| w * (x - m)).sum();
-            f64::from(y) * f64::from(y)
-        });
-        squares.sum()
-    }
-}
-
 /// How much better the features of diseased slices explain a patch than those of healthy ones.
 ///
 /// At every position stand two Gaussians, of all healthy and of all diseased slices, whose moments are averaged over the
@@ -143,32 +118,9 @@ impl HealthyModel for Contrast {
         images: &Tensor,
         head: Option<ArrayView3<'_, bool>>,
     ) -> Result<Array3<f32>> {
-        let (n, _, _) = check_images(images, head)?;
-        let (h, w) = self.layout.grid();
-        let c = self.layout.channels();
-        let mut all = Vec::with_capacity(n * h * w);
-        for start in (0..n).step_by(self.config.batch_size) {
-            let count = self.config.batch_size.min(n - start);
-            let maps = extractor.maps(&images.narrow(0, start, count)?)?;
-            let features = self.layout.embed(&maps, count)?;
-            let scores: Vec<f32> = features
-                .par_chunks(c)
-                .enumerate()
-                .map(|(i, x)| self.score(i % (h * w), x))
-                .collect();
-            all.extend(scores);
-        }
-        let mut scores = Array3::from_shape_vec((n, h, w), all)
-            .map_err(|e| Error::shape("scores", "one per position", e))?;
-        if let Some(head) = head {
-            let inside = head_patches(head, (h, w));
-            scores.zip_mut_with(&inside, |score, inside| {
-                if !inside {
-                    *score = 0.0;
-                }
-            });
-        }
-        Ok(scores)
+        let score = |position: usize, x: &[f32]| self.score(position, x);
+        let batch = self.config.batch_size;
+        self.layout.scores(extractor, images, head, batch, score)
     }
 
     fn coarse_config(&self) -> &CoarseConfig {

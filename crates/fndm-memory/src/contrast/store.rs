@@ -7,8 +7,9 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::{Contrast, ContrastConfig, Gaussians};
+use super::{Contrast, ContrastConfig};
 use crate::calibration::Calibration;
+use crate::gaussians::Gaussians;
 use crate::padim::Layout;
 use crate::store::{checksum, write_file};
 use crate::{Error, Result};
