@@ -16,7 +16,7 @@ use fndm_runtime::parallel;
 const CHUNK: usize = 1 << 15;
 
 /// Bytes of all terms and the sum from which the sum is written past the caches, which it would not stay in.
-const PAST_CACHES: usize = 32 << 20;
+pub(crate) const PAST_CACHES: usize = 32 << 20;
 
 /// The sum of `coefficient * tensor` over all terms; at least one term, all of one shape and type.
 ///
