@@ -17,10 +17,10 @@ const FEW: usize = 256;
 /// Inputs whose weights are transformed at a time, at most: 36 * 128 * 32 floats are half of a second-level cache.
 const INPUTS: usize = 128;
 
-/// Inputs whose weights are transformed at a time. With a handful of tiles each transformed weight is used a handful of times, and
-/// must be near: 16 inputs take 80 KB; fewer would load and store the products too often.
+/// Inputs whose weights are transformed at a time. The more, the less often sums are loaded and stored; the fewer tiles, the fewer times
+/// a transformed weight is used, and the nearer it should be.
 fn inputs(tiles: usize) -> usize {
-    if tiles <= 8 { 16 } else { INPUTS }
+    if tiles < 64 { INPUTS / 2 } else { INPUTS }
 }
 
 /// Whether a convolution has few tiles.
@@ -41,7 +41,7 @@ kernel! {
 struct Work {
     /// Transformed weights, `[36][INPUTS][32]`, with 16 floats between the planes.
     u: *mut f32,
-    /// Weights with outputs as lanes, `[INPUTS][9][16]`.
+    /// Weights with outputs as lanes, `[16][9][16]`.
     tmp: *mut f32,
     /// Products, `36 * (tiles * 32 + 16)`.
     m: *mut f32,
@@ -66,12 +66,9 @@ kernel! {
         let mut c = 0;
         while c < s.ci {
             let n = (s.ci - c).min(inputs(tiles));
-            for sub in 0..width / 16 {
-                let o = o + 16 * sub;
-                let lanes = s.co.saturating_sub(o).min(16);
-                let place = (work.u.add(16 * sub), uplane, width);
-                pack_inputs::<S>(w, size, transposed, o, lanes, (c, c + n), work.tmp, place);
-            }
+            let place = (work.u, uplane, width);
+            let end = (o + width).min(s.co);
+            pack_inputs::<S>(w, size, transposed, (o, end), (c, c + n), work.tmp, place);
             for p in s.points() {
                 let (vp, mp) = (v.add(p * vplane + c), work.m.add(p * mplane));
                 product_rows::<S>(
@@ -122,7 +119,7 @@ pub(in crate::conv) fn forward_few(
                 let (o, first) = (i / groups * 32, i % groups * per_group);
                 let rows = per_group.min(s.all_rows() - first);
                 let u = Scratch::new(POINTS * (INPUTS * 32 + 16));
-                let tmp = Scratch::new(INPUTS * 9 * 16);
+                let tmp = Scratch::new(16 * 9 * 16);
                 let m = Scratch::new(POINTS * (rows * s.tw * 32 + 16));
                 let buf = Scratch::new(4 * 4 * s.tw * 16);
                 let work = Work {

@@ -118,7 +118,7 @@ impl Weights {
         };
         let (u, w) = (data.shared(), Input(w));
         parallel(blocks, |block| {
-            let tmp = Scratch::new(ci.max(2) * 9 * 16);
+            let tmp = Scratch::new(16 * 9 * 16);
             // SAFETY: each block writes its own 16 lanes of `u`, which holds every block.
             unsafe {
                 pack_block(isa, w.all(), co, ci, transposed, block, tmp.ptr(), u.all());
@@ -150,56 +150,102 @@ kernel! {
         let plane = k * blocks * 16;
         let (width, place) = chunk_of(block, blocks, k);
         let place = (u.add(place), plane, width);
-        pack_inputs::<S>(w, (co, ci), transposed, 16 * block, rows, (0, k), tmp, place);
+        let outputs = (16 * block, 16 * block + rows);
+        pack_inputs::<S>(w, (co, ci), transposed, outputs, (0, k), tmp, place);
     }
 }
 
-/// Transforms the weights of inputs `first..last` for `rows` outputs from `o` on, to `u[point * plane + input * width]`.
-/// `tmp`: `9 * 16` floats for each input, and for 16 at least.
+/// The nine weights of up to 16 neighbours, which lie one behind the other, as lanes.
+#[inline(always)]
+unsafe fn neighbours<S: Simd>(w: *const f32, rows: usize) -> [S::V; 9] {
+    // SAFETY: the caller has `9 * rows` floats at `w`.
+    unsafe {
+        let mut m = [S::zero(); 16];
+        if rows == 16 {
+            // Whole vectors, which end among the last one's weights.
+            for (r, m) in m.iter_mut().enumerate().take(15) {
+                *m = S::load(w.add(9 * r));
+            }
+            m[15] = S::load_first(w.add(9 * 15), 9);
+        } else {
+            for (r, m) in m.iter_mut().enumerate().take(rows) {
+                *m = S::load_first(w.add(9 * r), 9);
+            }
+        }
+        S::transpose(&mut m);
+        [m[0], m[1], m[2], m[3], m[4], m[5], m[6], m[7], m[8]]
+    }
+}
+
+/// The 36 points of a kernel, `plane` floats apart.
+#[inline(always)]
+unsafe fn store_points<S: Simd>(g: &[S::V; 9], dst: *mut f32, plane: usize) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut t = [[S::zero(); 3]; 6];
+        for j in 0..3 {
+            let r = kernel_points::<S>([g[j], g[3 + j], g[6 + j]]);
+            for i in 0..6 {
+                t[i][j] = r[i];
+            }
+        }
+        for i in 0..6 {
+            let r = kernel_points::<S>(t[i]);
+            for j in 0..6 {
+                S::store(dst.add((6 * i + j) * plane), r[j]);
+            }
+        }
+    }
+}
+
+/// Inputs by which turned weights are asked for ahead.
+const AHEAD: usize = 8;
+
+/// Transforms the weights of inputs `first..last` for the outputs of `o..end`, up to 32 from a multiple of 16 on, to
+/// `u[point * plane + input * width + output]`; lanes past `end` get zeros. `tmp`: `16 * 9 * 16` floats.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn pack_inputs<S: Simd>(
     w: *const f32,
     (co, ci): (usize, usize),
     transposed: bool,
-    o: usize,
-    rows: usize,
+    (o, end): (usize, usize),
     (first, last): (usize, usize),
     tmp: *mut f32,
     (u, plane, width): (*mut f32, usize, usize),
 ) {
-    debug_assert!(o + rows <= if transposed { ci } else { co });
+    debug_assert!(o < end && end <= if transposed { ci } else { co });
     debug_assert!(last <= if transposed { co } else { ci });
     // SAFETY: the caller's contract.
     unsafe {
-        if !transposed {
-            let n = last - first;
-            to_lanes::<S>(w.add((o * ci + first) * 9), ci * 9, rows, n * 9, tmp, 16);
+        if transposed {
+            for c in first..last {
+                // Each input's weights lie far from the last one's.
+                let next = w.wrapping_add(((c + AHEAD) * ci + o) * 9);
+                for i in 0..(end - o) * 9 / 16 {
+                    S::prefetch(next.wrapping_add(16 * i));
+                }
+                let dst = u.add((c - first) * width);
+                for at in (o..end).step_by(16) {
+                    let mut g = neighbours::<S>(w.add((c * ci + at) * 9), (end - at).min(16));
+                    g.reverse();
+                    store_points::<S>(&g, dst.add(at - o), plane);
+                }
+            }
+            return;
         }
-        for c in first..last {
-            let mut g = [S::zero(); 9];
-            if transposed {
-                to_lanes::<S>(w.add((c * ci + o) * 9), 9, rows, 9, tmp, 16);
-                for i in 0..9 {
-                    g[i] = S::load(tmp.add(16 * (8 - i)));
-                }
-            } else {
-                for i in 0..9 {
-                    g[i] = S::load(tmp.add(16 * (9 * (c - first) + i)));
-                }
-            }
-            let mut t = [[S::zero(); 3]; 6];
-            for j in 0..3 {
-                let r = kernel_points::<S>([g[j], g[3 + j], g[6 + j]]);
-                for i in 0..6 {
-                    t[i][j] = r[i];
-                }
-            }
-            let dst = u.add((c - first) * width);
-            for i in 0..6 {
-                let r = kernel_points::<S>(t[i]);
-                for j in 0..6 {
-                    S::store(dst.add((6 * i + j) * plane), r[j]);
+        for at in (o..end).step_by(16) {
+            let rows = (end - at).min(16);
+            for c in (first..last).step_by(16) {
+                let n = (last - c).min(16);
+                to_lanes::<S>(w.add((at * ci + c) * 9), ci * 9, rows, n * 9, tmp, 16);
+                for i in 0..n {
+                    let mut g = [S::zero(); 9];
+                    for (j, g) in g.iter_mut().enumerate() {
+                        *g = S::load(tmp.add(16 * (9 * i + j)));
+                    }
+                    let dst = u.add((c + i - first) * width + at - o);
+                    store_points::<S>(&g, dst, plane);
                 }
             }
         }
