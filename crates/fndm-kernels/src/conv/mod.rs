@@ -337,7 +337,7 @@ impl ConvOp {
             } else {
                 Resampling::None
             };
-            if winograd::few(s) {
+            if winograd::few(s, self.packed.is_some()) {
                 winograd::forward_few(isa, s, x, w, false, bias, resampling)
             } else {
                 self.winograd_weights(isa, w, false, |u| {
@@ -366,7 +366,7 @@ impl ConvOp {
             } else {
                 Resampling::None
             };
-            if winograd::few(s) {
+            if winograd::few(s, self.packed.is_some()) {
                 winograd::forward_few(isa, &turned, dy, w, true, None, resampling)
             } else {
                 self.winograd_weights(isa, w, true, |u| {
