@@ -304,8 +304,8 @@ kernel! {
                 }
             }
             // dV[c][key] = sum over queries of dy P; dK likewise of q dS.
-            outer_rows::<S>(s.c, s.tp, (1, n), w.ot, (0, s.cp), w.p, (0, s.tp), w.dv, s.tp);
-            outer_rows::<S>(s.c, s.tp, (1, n), w.qt, (0, s.cp), w.dp, (0, s.tp), w.dk, s.tp);
+            outer_rows::<S>(s.c, s.tp, (1, n), w.ot, (0, s.cp), w.p, (0, s.tp), w.dv, s.tp, true);
+            outer_rows::<S>(s.c, s.tp, (1, n), w.qt, (0, s.cp), w.dp, (0, s.tp), w.dk, s.tp, true);
             matmul::<S>(w.dp, s.tp, n, s.t, w.kt, s.cp, w.gt);
             let mut c = 0;
             while c < s.c {

@@ -110,7 +110,8 @@ pub(crate) unsafe fn product_rows<S: Simd>(
     }
 }
 
-/// `out[r * ldo ..][0..16 NV] += sum over i < outer, j < inner of a[i * a.0 + j * a.1 + r] * b[i * b.0 + j * b.1 ..]`.
+/// `out[r * ldo ..][0..16 NV] = sum over i < outer, j < inner of a[i * a.0 + j * a.1 + r] * b[i * b.0 + j * b.1 ..]`, plus
+/// what is in `out` already when `add`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn outer_product<S: Simd, const MR: usize, const NV: usize>(
@@ -121,11 +122,14 @@ unsafe fn outer_product<S: Simd, const MR: usize, const NV: usize>(
     sb: (usize, usize),
     out: *mut f32,
     ldo: usize,
+    add: bool,
 ) {
     let mut acc = [[S::zero(); NV]; MR];
-    for r in 0..MR {
-        for n in 0..NV {
-            acc[r][n] = S::load(out.add(r * ldo + 16 * n));
+    if add {
+        for r in 0..MR {
+            for n in 0..NV {
+                acc[r][n] = S::load(out.add(r * ldo + 16 * n));
+            }
         }
     }
     for i in 0..outer {
@@ -166,6 +170,7 @@ pub(crate) unsafe fn outer_rows<S: Simd>(
     sb: (usize, usize),
     out: *mut f32,
     ldo: usize,
+    add: bool,
 ) {
     let mut l = 0;
     while l < lanes {
@@ -175,9 +180,9 @@ pub(crate) unsafe fn outer_rows<S: Simd>(
             ($mr:literal) => {{
                 let o = out.add(r * ldo + l);
                 if two {
-                    outer_product::<S, $mr, 2>(counts, a.add(r), sa, b.add(l), sb, o, ldo);
+                    outer_product::<S, $mr, 2>(counts, a.add(r), sa, b.add(l), sb, o, ldo, add);
                 } else {
-                    outer_product::<S, $mr, 1>(counts, a.add(r), sa, b.add(l), sb, o, ldo);
+                    outer_product::<S, $mr, 1>(counts, a.add(r), sa, b.add(l), sb, o, ldo, add);
                 }
                 r += $mr;
             }};

@@ -362,9 +362,6 @@ kernel! {
         let (cip, co) = (s.ci.next_multiple_of(16), last_o - o);
         let cop = co.next_multiple_of(16);
         let (oh, ow) = (s.oh(), s.ow());
-        for tap in 0..s.k * s.k {
-            clear::<S>(dw.add((tap * s.co + o) * cip), co * cip / 16);
-        }
         let line = (s.w + 2) * cip;
         let d = 1 - s.k / 2;
         debug_assert!(last <= s.batch && last_o <= s.co);
@@ -382,7 +379,7 @@ kernel! {
                         outer_rows::<S>(
                             co, cip, (rows, ow), yb, (ow * cop, cop),
                             xb.add((ky + d) * line + (kx + d) * cip), (s.stride * line, s.stride * cip),
-                            dw.add(((ky * s.k + kx) * s.co + o) * cip), cip,
+                            dw.add(((ky * s.k + kx) * s.co + o) * cip), cip, image > first || y0 > 0,
                         );
                     }
                 }
@@ -409,7 +406,12 @@ kernel! {
                 S::store(tmp.as_mut_ptr().add(16 * t), sum);
             }
             let lanes = (s.ci - 16 * block).min(16);
-            from_lanes::<S>(tmp.as_ptr(), 16, dw.add((o * s.ci + 16 * block) * taps), taps, lanes, taps);
+            let dw = dw.add((o * s.ci + 16 * block) * taps);
+            if taps == 1 {
+                S::store_first(dw, S::load(tmp.as_ptr()), lanes);
+            } else {
+                from_lanes::<S>(tmp.as_ptr(), 16, dw, taps, lanes, taps);
+            }
         }
     }
 }

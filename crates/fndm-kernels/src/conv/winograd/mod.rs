@@ -81,6 +81,12 @@ impl Tiles {
         (0..POINTS).filter(move |p| all || (p / 6 != 2 && p % 6 != 2))
     }
 
+    /// The points that [`points`](Self::points) leaves out.
+    fn unused(&self) -> impl Iterator<Item = usize> + use<> {
+        let some = self.up || self.down;
+        (0..POINTS).filter(move |p| some && (p / 6 == 2 || p % 6 == 2))
+    }
+
     fn all_rows(&self) -> usize {
         self.batch * self.th
     }

@@ -8,7 +8,7 @@ use super::rows::{dy_row, x_row};
 use super::{Shape, Tiles};
 use crate::memory::{Input, Scratch, filled};
 use crate::simd::{Isa, Simd, kernel};
-use crate::tile::{clear, from_lanes, outer_rows};
+use crate::tile::{clear, outer_rows};
 use fndm_runtime::parallel;
 
 /// Tiles up to which all of them are transformed first.
@@ -26,8 +26,7 @@ unsafe fn finish<S: Simd>(
     dw: *mut f32,
     lanes: usize,
 ) {
-    let mut tmp = [0f32; 16 * 16];
-    // SAFETY: `tmp` holds 9 vectors, and `dw` the gradients of `lanes` input channels.
+    // SAFETY: the caller's contract.
     unsafe {
         let mut t = [[S::zero(); 6]; 3];
         for j in 0..6 {
@@ -44,13 +43,20 @@ unsafe fn finish<S: Simd>(
                 t[i][j] = r[i];
             }
         }
+        let mut g = [S::zero(); 16];
         for i in 0..3 {
             let r = kernel_from_points::<S>(t[i]);
-            for j in 0..3 {
-                S::store(tmp.as_mut_ptr().add(16 * (3 * i + j)), r[j]);
+            g[3 * i..3 * i + 3].copy_from_slice(&r);
+        }
+        S::transpose(&mut g);
+        for (r, g) in g.iter().enumerate().take(lanes) {
+            if r + 2 <= lanes {
+                // Whole vectors, whose ends the next ones overwrite.
+                S::store(dw.add(9 * r), *g);
+            } else {
+                S::store_first(dw.add(9 * r), *g, 9);
             }
         }
-        from_lanes::<S>(tmp.as_ptr(), 16, dw, 9, lanes, 9);
     }
 }
 
@@ -63,7 +69,7 @@ kernel! {
         let s = *s;
         let duplane = s.co * s.cip;
         let (co, cop) = (last_o - o, (last_o - o).next_multiple_of(16));
-        for p in 0..POINTS {
+        for p in s.unused() {
             clear::<S>(du.add(p * duplane + o * s.cip), co * s.cip / 16);
         }
         let mut at = first;
@@ -79,7 +85,7 @@ kernel! {
             for p in s.points() {
                 outer_rows::<S>(
                     co, s.cip, (1, tiles), m.add(p * mplane), (0, cop), v.add(p * vplane), (0, s.cip),
-                    du.add(p * duplane + o * s.cip), s.cip,
+                    du.add(p * duplane + o * s.cip), s.cip, at > first,
                 );
             }
             at += rows;
@@ -207,14 +213,16 @@ kernel! {
         let width = (s.cip - i).min(32);
         let tiles = s.all_rows() * s.tw;
         debug_assert!(last_o <= s.co && tiles * s.cip + 16 == vplane && tiles * s.cop + 16 == mplane);
+        for p in s.unused() {
+            clear::<S>(du.add(p * HELD * 32), HELD * 2);
+        }
         let mut o = o;
         while o < last_o {
             let n = (last_o - o).min(HELD);
-            clear::<S>(du, POINTS * HELD * 2);
             for p in s.points() {
                 outer_rows::<S>(
                     n, width, (1, tiles), m.add(p * mplane + o), (0, s.cop), v.add(p * vplane + i), (0, s.cip),
-                    du.add(p * HELD * 32), 32,
+                    du.add(p * HELD * 32), 32, false,
                 );
             }
             for r in 0..n {
