@@ -48,6 +48,9 @@ pub(crate) struct Plan {
 /// A past evaluation nearer than this part of a step isn't extrapolated from: its rounding errors would be blown up.
 const NEAREST: f64 = 1e-3;
 
+/// Units of lambda that the repeated start of an encoding may span.
+const LONGEST: f64 = 1.0;
+
 impl Plan {
     pub(crate) fn new(
         config: &SolverConfig,
@@ -184,6 +187,7 @@ impl Builder<'_> {
             };
             let correct = if i > 0 && (uni_pc || (start == Start::Corrected && i == 1)) {
                 self.correction(&nodes[..=i], previous_order)
+                    .map(|c| self.start_of_encoding(&nodes[..=i]).unwrap_or(c))
             } else {
                 None
             };
@@ -220,8 +224,10 @@ impl Builder<'_> {
         if nodes.len() < 4 || self.order_of_step(3, steps) < 3 {
             return Start::Plain;
         }
+        // The repeated start integrates x0 over two steps at once: see `start_of_encoding`.
+        let long = nodes[0].lambda - nodes[2].lambda > LONGEST;
         let middle = (nodes[1].lambda - nodes[0].lambda) / (nodes[2].lambda - nodes[0].lambda);
-        if middle > NEAREST && middle < 1.0 - NEAREST {
+        if !long && middle > NEAREST && middle < 1.0 - NEAREST {
             Start::Repeated(middle)
         } else {
             Start::Plain
@@ -300,6 +306,25 @@ impl Builder<'_> {
         Some(Update {
             anchor: segment.base(),
             history: segment.weights(&points),
+        })
+    }
+
+    /// The correction of the first step of an encoding that integrates x0, by way of the noise; nothing for other
+    /// steps. Both are of the same order. But a run that starts next to no noise has a first step of some units of
+    /// lambda, and an error of x0 at its end would be blown up by its exponential; one of the noise isn't.
+    fn start_of_encoding(&self, nodes: &[Node]) -> Option<Update> {
+        let &[from, to] = nodes else { return None };
+        let segment = self.segment(from, to);
+        if self.integrand != Integrand::X0 || segment.h >= 0.0 {
+            return None;
+        }
+        let noise = Segment::new(Integrand::Noise, from, to);
+        let weights = noise.weights(&[1.0, 0.0]);
+        // The noise is (x - alpha x0) / sigma, with the anchor at one end, and at the other what the first step made of it.
+        let (end, start) = (weights[0] / to.sigma, weights[1] / from.sigma);
+        Some(Update {
+            anchor: noise.base() + end * segment.base() + start,
+            history: vec![-end * to.alpha, end * segment.first() - start * from.alpha],
         })
     }
 

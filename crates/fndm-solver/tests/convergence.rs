@@ -253,3 +253,48 @@ fn a_gaussian_is_followed_to_its_closed_form() -> AnyResult {
     assert!(failures.is_empty(), "{failures:#?}");
     Ok(())
 }
+
+/// A round trip asks for ten steps or so from next to no noise on, and the first of them is three units of lambda
+/// long. What makes up for a missing history must not spoil it there.
+#[test]
+fn short_encodings_are_no_worse_for_a_higher_order() -> AnyResult {
+    let mut problem = Problem::new()?;
+    (problem.low, problem.high) = (problem.schedule.t_min(), 0.9);
+    let mut failures = Vec::new();
+    let truth = array(&problem.run(&problem.fine(true)?, &problem.data)?);
+    for steps in [5, 10, 20, 50] {
+        let error = |config: SolverConfig| -> fndm_solver::Result<f64> {
+            let config = SolverConfig {
+                steps,
+                grid: Grid::UniformTime,
+                ..config
+            };
+            let end = problem.run(&problem.solver(&config, true)?, &problem.data)?;
+            Ok(distance(&end, &truth))
+        };
+        let first = error(SolverConfig::dpm_solver_pp(1, steps))?;
+        for (name, _, config) in methods() {
+            let x0 = config.algorithm == Algorithm::DpmSolverPlusPlus;
+            if x0 && config.method != Method::Multistep {
+                // By their definition they extrapolate x0 within the long step.
+                continue;
+            }
+            let error = error(config.clone())?;
+            println!("{name}, {steps} steps: {error:.2e}, order 1 {first:.2e}");
+            // UniPC corrects, and singlestep methods span, steps that are too long for either.
+            let multistep = config.method == Method::Multistep;
+            let limit = match config.algorithm {
+                Algorithm::UniPc if steps <= 10 => 1.5,
+                Algorithm::DpmSolver if !multistep && steps <= 10 => 1.5,
+                _ => 1.0 + 1e-9,
+            };
+            if error > limit * first {
+                failures.push(format!(
+                    "{name}, {steps} steps: {error:.2e}, order 1 {first:.2e}"
+                ));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+    Ok(())
+}
