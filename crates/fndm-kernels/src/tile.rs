@@ -221,30 +221,30 @@ pub(crate) unsafe fn to_lanes<S: Simd>(
     ldd: usize,
 ) {
     let mut c = 0;
+    // Whole blocks on their own: their vectors never leave the registers for an array in memory.
+    while rows == 16 && c + 16 <= cols {
+        let mut m = [S::zero(); 16];
+        for r in 0..16 {
+            let p = src.add(r * lds + c);
+            m[r] = S::load(p);
+            // The same columns of the next row of pixels come next.
+            S::prefetch(p.wrapping_add(cols));
+        }
+        S::transpose(&mut m);
+        for j in 0..16 {
+            S::store(dst.add((c + j) * ldd), m[j]);
+        }
+        c += 16;
+    }
     while c < cols {
         let n = (cols - c).min(16);
         let mut m = [S::zero(); 16];
-        if n == 16 && rows == 16 {
-            for r in 0..16 {
-                let p = src.add(r * lds + c);
-                m[r] = S::load(p);
-                // The same columns of the next row of pixels come next.
-                S::prefetch(p.wrapping_add(cols));
-            }
-        } else {
-            for r in 0..rows {
-                m[r] = S::load_first(src.add(r * lds + c), n);
-            }
+        for r in 0..rows {
+            m[r] = S::load_first(src.add(r * lds + c), n);
         }
         S::transpose(&mut m);
-        if n == 16 {
-            for j in 0..16 {
-                S::store(dst.add((c + j) * ldd), m[j]);
-            }
-        } else {
-            for j in 0..n {
-                S::store(dst.add((c + j) * ldd), m[j]);
-            }
+        for j in 0..n {
+            S::store(dst.add((c + j) * ldd), m[j]);
         }
         c += 16;
     }
@@ -260,7 +260,37 @@ pub(crate) unsafe fn from_lanes<S: Simd>(
     rows: usize,
     cols: usize,
 ) {
+    from_lanes_onto::<S>(src, lds, std::ptr::null(), dst, ldd, rows, cols);
+}
+
+/// As [`from_lanes`], plus what lies at the same places of `base` unless it is null.
+#[inline(always)]
+pub(crate) unsafe fn from_lanes_onto<S: Simd>(
+    src: *const f32,
+    lds: usize,
+    base: *const f32,
+    dst: *mut f32,
+    ldd: usize,
+    rows: usize,
+    cols: usize,
+) {
     let mut c = 0;
+    // Whole blocks on their own: their vectors never leave the registers for an array in memory.
+    while rows == 16 && c + 16 <= cols {
+        let mut m = [S::zero(); 16];
+        for j in 0..16 {
+            m[j] = S::load(src.add((c + j) * lds));
+        }
+        S::transpose(&mut m);
+        for r in 0..16 {
+            let mut v = m[r];
+            if !base.is_null() {
+                v = S::add(S::load(base.add(r * ldd + c)), v);
+            }
+            S::store(dst.add(r * ldd + c), v);
+        }
+        c += 16;
+    }
     while c < cols {
         let n = (cols - c).min(16);
         let mut m = [S::zero(); 16];
@@ -268,14 +298,12 @@ pub(crate) unsafe fn from_lanes<S: Simd>(
             m[j] = S::load(src.add((c + j) * lds));
         }
         S::transpose(&mut m);
-        if n == 16 && rows == 16 {
-            for r in 0..16 {
-                S::store(dst.add(r * ldd + c), m[r]);
+        for r in 0..rows {
+            let mut v = m[r];
+            if !base.is_null() {
+                v = S::add(S::load_first(base.add(r * ldd + c), n), v);
             }
-        } else {
-            for r in 0..rows {
-                S::store_first(dst.add(r * ldd + c), m[r], n);
-            }
+            S::store_first(dst.add(r * ldd + c), v, n);
         }
         c += 16;
     }

@@ -103,6 +103,24 @@ fn convolution() -> Result<()> {
         compare(&format!("{name}, upsampled"), &inputs, 3e-5, |t| {
             Conv2d::new(t[1].clone(), Some(t[2].clone()), stride)?.forward_upsampled(&t[0])
         })?;
+        let (oh, ow) = (h.div_ceil(stride), w.div_ceil(stride));
+        let base = random(&mut rng, &[b, co, oh, ow])?;
+        let bias = random(&mut rng, &[co])?;
+        let inputs = [x.clone(), weight.clone(), bias.clone(), base.clone()];
+        compare(&format!("{name}, onto"), &inputs, 3e-5, |t| {
+            Conv2d::new(t[1].clone(), Some(t[2].clone()), stride)?.forward_onto(&t[0], &t[3])
+        })?;
+        // Without a gradient it is one pass over memory, and the same bits.
+        let conv = Conv2d::new(weight.clone(), Some(bias), stride)?;
+        let sum = fndm_kernels::add(&base, &conv.forward(&x)?)?;
+        let got = conv.forward_onto(&x, &base)?;
+        let bits = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+        assert_eq!(bits(&got)?, bits(&sum)?, "{name}, onto");
+        let wrong = base.narrow(1, 0, 1)?.narrow(2, 0, 1)?.narrow(3, 0, 1)?;
+        assert_eq!(
+            conv.forward_onto(&x, &wrong).is_ok(),
+            base.dims() == wrong.dims()
+        );
         compare(&format!("{name}, no bias"), &[x, weight], 3e-5, |t| {
             Conv2d::new(t[1].clone(), None, stride)?.forward(&t[0])
         })?;

@@ -106,12 +106,12 @@ impl ResBlock {
             let h = self.in_conv.forward_shifted(&h, &time, pass)?;
             self.out_norm.forward_silu(&h, None, pass)?
         };
-        let h = self
-            .out_conv
-            .forward(&self.dropout.forward(&h, pass)?, pass)?;
+        let h = self.dropout.forward(&h, pass)?;
         match &self.skip {
-            Some(skip) => fndm_kernels::add(&skip.forward(&x, pass)?, &h),
-            None => fndm_kernels::add(&x, &h),
+            Some(skip) => self
+                .out_conv
+                .forward_onto(&h, &skip.forward(&x, pass)?, pass),
+            None => self.out_conv.forward_onto(&h, &x, pass),
         }
     }
 }
@@ -145,7 +145,7 @@ impl AttentionBlock {
     fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.norm.forward(x, pass)?, pass)?;
         let a = qkv_attention(&qkv, self.heads, self.new_order)?;
-        fndm_kernels::add(x, &self.out.forward(&a, pass)?)
+        self.out.forward_onto(&a, x, pass)
     }
 }
 

@@ -109,6 +109,12 @@ impl Conv {
         self.run(x, pass, |conv, x| conv.forward_shifted(x, &shift))
     }
 
+    /// [`Conv::forward`] plus `base`, a tensor of the result's shape.
+    pub(crate) fn forward_onto(&self, x: &Tensor, base: &Tensor, pass: Pass) -> Result<Tensor> {
+        let base = base.to_dtype(self.weight.dtype())?;
+        self.run(x, pass, |conv, x| conv.forward_onto(x, &base))
+    }
+
     fn run(
         &self,
         x: &Tensor,

@@ -5,7 +5,7 @@ mod pointwise;
 mod winograd;
 
 use crate::config::{exact, fast_path};
-use crate::elementwise::{expanded, reduced, upsample_nearest_2x};
+use crate::elementwise::{add, expanded, reduced, upsample_nearest_2x};
 use crate::memory::{Input, filled};
 use crate::plain;
 use crate::simd::{Isa, kernel};
@@ -15,7 +15,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Tensor};
 use fndm_runtime::parallel;
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
-use winograd::Resampling;
+use winograd::{Added, Resampling};
 
 /// The sizes of one convolution with same padding.
 #[derive(Debug, Clone, Copy)]
@@ -163,7 +163,25 @@ impl Conv2d {
     /// # Errors
     /// When the channels of `x` aren't the weight's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.run(x, self.bias.as_ref(), false)
+        self.run(x, self.bias.as_ref(), false, None)
+    }
+
+    /// As [`forward`](Self::forward), plus `base`, a tensor of the result's shape: the sum that ends a residual block, in the same
+    /// pass over memory where no gradient is asked for.
+    ///
+    /// # Errors
+    /// When the channels of `x` aren't the weight's, or `base` is not of the result's shape.
+    pub fn forward_onto(&self, x: &Tensor, base: &Tensor) -> Result<Tensor> {
+        let (b, _, h, w) = x.dims4()?;
+        let (o, s) = (self.weight.dim(0)?, self.stride);
+        let expected = [b, o, h.div_ceil(s), w.div_ceil(s)];
+        if base.dims() != expected {
+            candle_core::bail!(
+                "conv2d: expected a base of shape {expected:?}, got {:?}",
+                base.dims()
+            );
+        }
+        self.run(x, self.bias.as_ref(), false, Some(base))
     }
 
     /// As [`forward`](Self::forward), plus `shift` `(B, O)` on every pixel, at no cost: a time embedding, for one.
@@ -179,8 +197,8 @@ impl Conv2d {
             );
         }
         match &self.bias {
-            Some(bias) => self.run(x, Some(&shift.broadcast_add(bias)?), false),
-            None => self.run(x, Some(shift), false),
+            Some(bias) => self.run(x, Some(&shift.broadcast_add(bias)?), false, None),
+            None => self.run(x, Some(shift), false, None),
         }
     }
 
@@ -203,14 +221,20 @@ impl Conv2d {
     pub fn forward_upsampled(&self, x: &Tensor) -> Result<Tensor> {
         let fused = self.stride == 1 && sizes(&self.weight)?.2 == 3;
         if fused {
-            self.run(x, self.bias.as_ref(), true)
+            self.run(x, self.bias.as_ref(), true, None)
         } else {
             self.forward(&upsample_nearest_2x(x)?)
         }
     }
 
-    /// `bias` is `(O)` or `(B, O)`; with `up`, `x` is upsampled first.
-    fn run(&self, x: &Tensor, bias: Option<&Tensor>, up: bool) -> Result<Tensor> {
+    /// `bias` is `(O)` or `(B, O)`; with `up`, `x` is upsampled first; `base` is added to the result.
+    fn run(
+        &self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        up: bool,
+        base: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let (batch, c, h, w) = x.dims4()?;
         let (h, w) = if up { (2 * h, 2 * w) } else { (h, w) };
         let (co, ci, k, _) = sizes(&self.weight)?;
@@ -222,7 +246,8 @@ impl Conv2d {
         #[cfg(feature = "cuda")]
         if crate::cuda::takes(&all) {
             let weight = self.weight.reshape((co, ci, k, k))?;
-            return crate::cuda::conv2d(x, &weight, bias, self.stride, up);
+            let y = crate::cuda::conv2d(x, &weight, bias, self.stride, up)?;
+            return onto(base, y);
         }
         if !fast_path(&all) || batch * h * w * ci * co == 0 {
             let x = if up {
@@ -231,7 +256,7 @@ impl Conv2d {
                 x.clone()
             };
             let weight = self.weight.reshape((co, ci, k, k))?;
-            return plain::conv2d(&x, &weight, bias, self.stride);
+            return onto(base, plain::conv2d(&x, &weight, bias, self.stride)?);
         }
         let shape = Shape {
             batch,
@@ -254,10 +279,30 @@ impl Conv2d {
             packed: (!self.weight.track_op()).then(|| self.packed.clone()),
         };
         let (x, weight) = (contiguous(x)?, contiguous(&self.weight)?);
-        match bias {
+        if let (true, Some(base), Some(bias)) = (op.winograd, base, bias)
+            && fast_path(&[base])
+            && ![&x, &weight, bias, base].iter().any(|t| t.track_op())
+        {
+            let (bias, base) = (contiguous(bias)?, contiguous(base)?);
+            let to = base.shape();
+            return with_floats([&x, &weight, &bias, &base], |[x, w, bias, base]| {
+                let (bias, base) = (Some(bias), Some(base));
+                from_floats(op.by_winograd(x, w, Added { bias, base }), to)
+            });
+        }
+        let y = match bias {
             Some(b) => apply3(&x, &weight, &contiguous(b)?, op),
             None => apply2(&x, &weight, op),
-        }
+        }?;
+        onto(base, y)
+    }
+}
+
+/// `base + y`
+fn onto(base: Option<&Tensor>, y: Tensor) -> Result<Tensor> {
+    match base {
+        Some(base) => add(base, &y),
+        None => Ok(y),
     }
 }
 
@@ -332,18 +377,7 @@ impl ConvOp {
     ) -> (CpuStorage, candle_core::Shape) {
         let (isa, s) = (Isa::current(), &self.shape);
         let y = if self.winograd {
-            let resampling = if self.up {
-                Resampling::UpBefore
-            } else {
-                Resampling::None
-            };
-            if winograd::few(s, self.packed.is_some()) {
-                winograd::forward_few(isa, s, x, w, false, bias, resampling)
-            } else {
-                self.winograd_weights(isa, w, false, |u| {
-                    winograd::forward(isa, s, x, u, bias, resampling)
-                })
-            }
+            self.by_winograd(x, w, Added { bias, base: None })
         } else if s.pointwise() {
             pointwise::forward(isa, s, x, w, bias)
         } else {
@@ -351,6 +385,23 @@ impl ConvOp {
             self.direct_weights(isa, w, false, |u| direct::forward(isa, s, &x, u, bias))
         };
         (CpuStorage::F32(y), (s.batch, s.co, s.oh(), s.ow()).into())
+    }
+
+    /// The forward pass by Winograd's algorithm.
+    fn by_winograd(&self, x: &[f32], w: &[f32], added: Added) -> Vec<f32> {
+        let (isa, s) = (Isa::current(), &self.shape);
+        let resampling = if self.up {
+            Resampling::UpBefore
+        } else {
+            Resampling::None
+        };
+        if winograd::few(s, self.packed.is_some()) {
+            winograd::forward_few(isa, s, x, w, false, added, resampling)
+        } else {
+            self.winograd_weights(isa, w, false, |u| {
+                winograd::forward(isa, s, x, u, added, resampling)
+            })
+        }
     }
 
     fn input_gradient(&self, w: &[f32], dy: &[f32]) -> Vec<f32> {
@@ -367,10 +418,10 @@ impl ConvOp {
                 Resampling::None
             };
             if winograd::few(s, self.packed.is_some()) {
-                winograd::forward_few(isa, &turned, dy, w, true, None, resampling)
+                winograd::forward_few(isa, &turned, dy, w, true, Added::default(), resampling)
             } else {
                 self.winograd_weights(isa, w, true, |u| {
-                    winograd::forward(isa, &turned, dy, u, None, resampling)
+                    winograd::forward(isa, &turned, dy, u, Added::default(), resampling)
                 })
             }
         } else if s.pointwise() {

@@ -6,7 +6,7 @@
 
 use super::points::POINTS;
 use super::rows::x_row;
-use super::{Resampling, Shape, Tiles, checked, clear_unused, output_rows, pack_inputs};
+use super::{Added, Resampling, Shape, Tiles, checked, clear_unused, output_rows, pack_inputs};
 use crate::memory::{Input, Scratch, filled};
 use crate::simd::{Isa, kernel};
 use crate::tile::product_rows;
@@ -54,8 +54,8 @@ struct Work {
 kernel! {
     /// Tile rows `first..first + rows` of output channels `o..o + width` (16 or 32). `v`: all tiles, transformed.
     unsafe fn forward_chunk[S](
-        v: *const f32, vplane: usize, w: *const f32, transposed: bool, bias: *const f32, bias_step: usize, s: &Tiles,
-        first: usize, rows: usize, o: usize, width: usize, work: &Work, out: *mut f32,
+        v: *const f32, vplane: usize, w: *const f32, transposed: bool, bias: *const f32, bias_step: usize,
+        base: *const f32, s: &Tiles, first: usize, rows: usize, o: usize, width: usize, work: &Work, out: *mut f32,
     ) {
         let s = *s;
         let (tiles, v) = (rows * s.tw, v.add(first * s.tw * s.cip));
@@ -80,7 +80,7 @@ kernel! {
             }
             c += n;
         }
-        output_rows::<S>(&s, first, rows, (o, width), work.m, bias, bias_step, work.buf, out);
+        output_rows::<S>(&s, first, rows, (o, width), work.m, bias, bias_step, base, work.buf, out);
     }
 }
 
@@ -92,16 +92,17 @@ pub(in crate::conv) fn forward_few(
     x: &[f32],
     w: &[f32],
     transposed: bool,
-    bias: Option<&[f32]>,
+    added: Added,
     resampling: Resampling,
 ) -> Vec<f32> {
-    let (s, bias_step) = checked(shape, x, bias, resampling);
+    let (s, bias_step) = checked(shape, x, added, resampling);
     assert_eq!(w.len(), s.co * s.ci * 9);
     let tiles = s.all_rows() * s.tw;
     let vplane = tiles * s.cip + 16;
     let v = Scratch::new(POINTS * vplane);
     let vs = v.shared();
-    let (x, w, bias) = (Input(x), Input(w), bias.map(Input));
+    let (x, w) = (Input(x), Input(w));
+    let (bias, base) = (added.bias.map(Input), added.base.map(Input));
     parallel(s.all_rows(), |row| {
         let buf = Scratch::new(6 * (4 * s.tw + 2) * 16);
         // SAFETY: each row writes tiles of its own; the scratch is of the size that `x_row` asks for.
@@ -131,6 +132,7 @@ pub(in crate::conv) fn forward_few(
                     buf: buf.ptr(),
                 };
                 let bias = bias.as_ref().map_or(std::ptr::null(), Input::all);
+                let base = base.as_ref().map_or(std::ptr::null(), Input::all);
                 forward_chunk(
                     isa,
                     vs.all(),
@@ -139,6 +141,7 @@ pub(in crate::conv) fn forward_few(
                     transposed,
                     bias,
                     bias_step,
+                    base,
                     &s,
                     first,
                     rows,

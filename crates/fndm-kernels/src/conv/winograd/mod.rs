@@ -17,7 +17,7 @@ mod weight;
 use super::Shape;
 use crate::memory::{Input, Scratch, filled};
 use crate::simd::{Isa, Simd, kernel};
-use crate::tile::{clear, from_lanes, product_rows, to_lanes};
+use crate::tile::{clear, from_lanes_onto, product_rows, to_lanes};
 pub(super) use few::{few, forward_few};
 use fndm_runtime::parallel;
 use points::{KEPT, POINTS, kernel_points, output_from_points, summed_from_points};
@@ -328,7 +328,7 @@ unsafe fn clear_unused<S: Simd>(s: &Tiles, m: *mut f32, tiles: usize) {
 }
 
 /// Tile rows `first..first + rows` of output channels `o..o + width` from their products `m`,
-/// `[36][tiles][32]`; `buf`: `4 * 4 tw * 16` floats.
+/// `[36][tiles][32]`, plus `base`, an image like `out`, unless it is null; `buf`: `4 * 4 tw * 16` floats.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn output_rows<S: Simd>(
@@ -339,6 +339,7 @@ unsafe fn output_rows<S: Simd>(
     m: *const f32,
     bias: *const f32,
     bias_step: usize,
+    base: *const f32,
     buf: *mut f32,
     out: *mut f32,
 ) {
@@ -378,8 +379,10 @@ unsafe fn output_rows<S: Simd>(
                     }
                 }
                 for i in 0..(rows_out - n * ty).min(n) {
-                    let dst = out.add((b * s.co + c0) * pixels + (n * ty + i) * cols_out);
-                    from_lanes::<S>(buf.add(i * line), 16, dst, pixels, lanes, cols_out);
+                    let at = (b * s.co + c0) * pixels + (n * ty + i) * cols_out;
+                    let base = if base.is_null() { base } else { base.add(at) };
+                    let (src, dst) = (buf.add(i * line), out.add(at));
+                    from_lanes_onto::<S>(src, 16, base, dst, pixels, lanes, cols_out);
                 }
             }
         }
@@ -390,8 +393,8 @@ kernel! {
     /// Output rows of one task, for output channels `o..last`. `v`: `36 * (tiles * cip + 16)`, `m`: `36 * (tiles * 32 + 16)`,
     /// `buf`: `6 * (4 tw + 2) * 16` floats.
     unsafe fn forward_task[S](
-        x: *const f32, u: *const f32, bias: *const f32, bias_step: usize, s: &Tiles, task: usize, o: usize, last: usize,
-        v: *mut f32, m: *mut f32, buf: *mut f32, out: *mut f32,
+        x: *const f32, u: *const f32, bias: *const f32, bias_step: usize, base: *const f32, s: &Tiles, task: usize,
+        o: usize, last: usize, v: *mut f32, m: *mut f32, buf: *mut f32, out: *mut f32,
     ) {
         let s = *s;
         let first = task * s.rows;
@@ -414,7 +417,7 @@ kernel! {
                     u.add(p * uplane + o * s.ci), width, |r| mp.add(r * 32), false,
                 );
             }
-            output_rows::<S>(&s, first, rows, (o, width), m, bias, bias_step, buf, out);
+            output_rows::<S>(&s, first, rows, (o, width), m, bias, bias_step, base, buf, out);
             o += width;
         }
     }
@@ -430,11 +433,20 @@ pub(crate) enum Resampling {
     SumAfter,
 }
 
+/// What is added to the result.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Added<'a> {
+    /// One value a channel, `(O)`, or one a channel and image, `(B, O)`.
+    pub(crate) bias: Option<&'a [f32]>,
+    /// An image like the result.
+    pub(crate) base: Option<&'a [f32]>,
+}
+
 /// The sizes in tiles, and the step between images' biases, of arguments that fit together.
 fn checked(
     shape: &Shape,
     x: &[f32],
-    bias: Option<&[f32]>,
+    Added { bias, base }: Added,
     resampling: Resampling,
 ) -> (Tiles, usize) {
     let s = Tiles {
@@ -446,6 +458,7 @@ fn checked(
     assert!(!s.down || bias.is_none());
     assert_eq!(x.len(), s.batch * s.ci * s.pixels().0);
     assert!(bias.is_none_or(|b| b.len() == s.co || b.len() == s.batch * s.co));
+    assert!(base.is_none_or(|b| b.len() == s.batch * s.co * s.pixels().1));
     let per_image = bias.is_some_and(|b| b.len() > s.co);
     (s, if per_image { s.co } else { 0 })
 }
@@ -457,10 +470,10 @@ pub(crate) fn forward(
     shape: &Shape,
     x: &[f32],
     weights: &Weights,
-    bias: Option<&[f32]>,
+    added: Added,
     resampling: Resampling,
 ) -> Vec<f32> {
-    let (s, bias_step) = checked(shape, x, bias, resampling);
+    let (s, bias_step) = checked(shape, x, added, resampling);
     assert_eq!((weights.inputs, weights.outputs), (s.ci, s.co));
     // Few tasks: the output channels are split as well, and each part transforms the input for itself. No sum depends
     // on it.
@@ -471,7 +484,7 @@ pub(crate) fn forward(
     let groups = s.cop.div_ceil(per_group);
     let x = Input(x);
     let u = weights.data.shared();
-    let bias = bias.map(Input);
+    let (bias, base) = (added.bias.map(Input), added.base.map(Input));
     // SAFETY: the tasks cover every tile row once, a task writes the pixels of its rows for every channel, and the
     // scratch is of the sizes that the kernel states.
     unsafe {
@@ -483,12 +496,14 @@ pub(crate) fn forward(
                 let m = Scratch::new(POINTS * (tiles * 32 + 16));
                 let buf = Scratch::new(6 * (4 * s.tw + 2) * 16);
                 let bias = bias.as_ref().map_or(std::ptr::null(), Input::all);
+                let base = base.as_ref().map_or(std::ptr::null(), Input::all);
                 forward_task(
                     isa,
                     x.all(),
                     u.all(),
                     bias,
                     bias_step,
+                    base,
                     &s,
                     task,
                     o,
