@@ -539,6 +539,11 @@ impl CustomOp2 for Cat {
             if !x.track_op() {
                 return Ok(None);
             }
+            if batch == 1 {
+                // Its channels lie together: nothing to copy.
+                let first = if at == 0 { 0 } else { a.dim(1)? };
+                return dy.narrow(1, first, x.dim(1)?).map(Some);
+            }
             let g = with_floats([&dy], |[dy]| {
                 // SAFETY: the copy fills every image.
                 Ok(unsafe {

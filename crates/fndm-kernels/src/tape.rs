@@ -5,7 +5,7 @@ use crate::elementwise::{linear_combination, untracked_combination};
 use candle_core::backprop::GradStore;
 use candle_core::op::BackpropOp;
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, Var,
 };
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -64,34 +64,7 @@ impl Tape {
     /// Those of the operations' backward passes.
     pub fn backward(self, loss: &Tensor) -> Result<GradStore> {
         let nodes = NODES.take().unwrap_or_default();
-        let mut grads = loss.backward()?;
-        // Dropping each node on the way frees the activations that only its gradient needed.
-        for node in nodes.into_iter().rev() {
-            let Some(dy) = grads.remove(node.output()) else {
-                continue;
-            };
-            let mut through_candle: Option<Tensor> = None;
-            for (x, dx) in node.backward(&dy)? {
-                let Some(dx) = dx else { continue };
-                if x.is_variable() {
-                    let sum = match grads.remove(&x) {
-                        Some(other) => joined(&other, &dx)?,
-                        None => dx,
-                    };
-                    grads.insert(&x, sum);
-                } else if x.track_op() {
-                    let root = x.apply_op1(Inject(dx))?;
-                    through_candle = Some(match through_candle {
-                        Some(other) => (other + root)?,
-                        None => root,
-                    });
-                }
-            }
-            if let Some(root) = through_candle {
-                grads.extend(root.backward()?)?;
-            }
-        }
-        Ok(grads)
+        propagate(nodes, loss.backward()?)
     }
 
     /// As [`backward`](Self::backward), from the gradient `dy` of a tensor `y` of the same shape: the gradients of
@@ -107,6 +80,14 @@ impl Tape {
                 dy.dims()
             );
         }
+        if y.is_variable() && own(&[y, dy]) {
+            // Nothing of candle's lies in between: its backward pass would clear a tensor and add to it.
+            let nothing = Var::zeros((), dy.dtype(), dy.device())?;
+            let mut grads = nothing.backward()?;
+            grads.remove(&nothing);
+            grads.insert(y, dy.clone());
+            return propagate(NODES.take().unwrap_or_default(), grads);
+        }
         let root = if own(&[y, dy]) {
             y.apply_op1(Inject(dy.clone()))?
         } else {
@@ -114,6 +95,37 @@ impl Tape {
         };
         self.backward(&root)
     }
+}
+
+/// The gradients of all variables, from those that candle's part of the graph has left at the last nodes.
+fn propagate(nodes: Vec<Node>, mut grads: GradStore) -> Result<GradStore> {
+    // Dropping each node on the way frees the activations that only its gradient needed.
+    for node in nodes.into_iter().rev() {
+        let Some(dy) = grads.remove(node.output()) else {
+            continue;
+        };
+        let mut through_candle: Option<Tensor> = None;
+        for (x, dx) in node.backward(&dy)? {
+            let Some(dx) = dx else { continue };
+            if x.is_variable() {
+                let sum = match grads.remove(&x) {
+                    Some(other) => joined(&other, &dx)?,
+                    None => dx,
+                };
+                grads.insert(&x, sum);
+            } else if x.track_op() {
+                let root = x.apply_op1(Inject(dx))?;
+                through_candle = Some(match through_candle {
+                    Some(other) => (other + root)?,
+                    None => root,
+                });
+            }
+        }
+        if let Some(root) = through_candle {
+            grads.extend(root.backward()?)?;
+        }
+    }
+    Ok(grads)
 }
 
 impl Drop for Tape {
