@@ -1,5 +1,6 @@
 //! A tape gives the gradients of candle's own backward pass.
 
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var};
 use fndm_kernels::{Conv2d, Tape};
 use rand::{RngExt, SeedableRng};
@@ -50,15 +51,54 @@ fn same_gradients() -> Result<()> {
         let tape = Tape::start()?;
         assert!(Tape::start().is_err());
         let got = tape.backward(&loss(network(&p, &x)?)?)?;
-        for v in p.iter().chain([&x]) {
-            let (Some(a), Some(b)) = (got.get(v), want.get(v)) else {
-                panic!("no gradient of {:?}", v.dims());
-            };
-            let diff = (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-            let top = b.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-            assert!(diff <= 1e-5 * top, "{:?}: {diff} of {top}", v.dims());
-        }
+        same(p.iter().chain([&x]), &got, &want)?;
     }
+    Ok(())
+}
+
+fn same<'a>(
+    variables: impl Iterator<Item = &'a Var>,
+    got: &GradStore,
+    want: &GradStore,
+) -> Result<()> {
+    for v in variables {
+        let (Some(a), Some(b)) = (got.get(v), want.get(v)) else {
+            panic!("no gradient of {:?}", v.dims());
+        };
+        let diff = (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+        let top = b.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+        assert!(diff <= 1e-5 * top, "{:?}: {diff} of {top}", v.dims());
+    }
+    Ok(())
+}
+
+/// The last operation is one of the tape's, one of candle's, or none at all.
+#[test]
+fn same_gradients_from_a_gradient() -> Result<()> {
+    let rng = &mut ChaCha8Rng::seed_from_u64(3);
+    let p = [
+        variable(rng, &[1, 5])?,
+        variable(rng, &[8, 5])?,
+        variable(rng, &[8, 6, 3, 3])?,
+        variable(rng, &[8])?,
+        variable(rng, &[8, 10, 1, 1])?,
+    ];
+    let x = variable(rng, &[1, 6, 12, 12])?;
+    let dy = variable(rng, &[1, 8, 12, 12])?.as_detached_tensor();
+    for by_candle in [false, true] {
+        let run = || {
+            let y = network(&p, &x)?;
+            if by_candle { y.sqr() } else { Ok(y) }
+        };
+        let want = (run()? * &dy)?.sum_all()?.backward()?;
+        let tape = Tape::start()?;
+        let got = tape.backward_from(&run()?, &dy)?;
+        same(p.iter().chain([&x]), &got, &want)?;
+    }
+    let tape = Tape::start()?;
+    let got = tape.backward_from(&x, &x.as_detached_tensor())?;
+    let back = got.get(&x).map(|g| g.flatten_all()?.to_vec1::<f32>());
+    assert_eq!(back.transpose()?, Some(x.flatten_all()?.to_vec1()?));
     Ok(())
 }
 
