@@ -40,7 +40,8 @@ pub(crate) unsafe fn product<S: Simd, const MR: usize, const NV: usize>(
                     acc[r][n] = S::fma(av, bv[n], acc[r][n]);
                 }
             }
-            bp = bp.add(ldb);
+            // The last step may lead past the end.
+            bp = bp.wrapping_add(ldb);
         }
     }
     for r in 0..MR {
