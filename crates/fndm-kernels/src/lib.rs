@@ -33,7 +33,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | [`Conv2d`], [`Algorithm`] | 3x3 and 1x1, stride 1 and 2, also fused with upsampling: Winograd F(4x4, 3x3), direct, or a product, by shape |
+//! | [`Conv2d`], [`Algorithm`] | 3x3 and 1x1, stride 1 and 2, also fused with upsampling or the sum that ends a residual block: Winograd F(4x4, 3x3), direct, or a product, by shape |
 //! | [`group_norm`], [`group_norm_silu`], [`silu`] | fused, with scale and shift |
 //! | [`linear`] | a few rows by a matrix of weights |
 //! | [`attention`], [`attention_qkv`] | any number of tokens, a strip of weights at a time |
@@ -58,7 +58,7 @@
 //! | | `FNDM_CUDNN_SEARCH=1` | cuDNN measures its algorithms at the first use of a shape |
 //! | | `RAYON_NUM_THREADS` | the number of threads |
 
-// The one crate of the project with `unsafe`: SIMD intrinsics and threads that write disjoint parts of one output.
+// With fndm-runtime the one crate of the project with `unsafe`: SIMD intrinsics and threads that write disjoint parts of one output.
 #![allow(unsafe_code)]
 // Kernels index several arrays by one counter.
 #![allow(clippy::needless_range_loop)]
