@@ -20,13 +20,6 @@ pub(crate) unsafe fn product<S: Simd, const MR: usize, const NV: usize>(
     add: bool,
 ) {
     let mut acc = [[S::zero(); NV]; MR];
-    if add {
-        for r in 0..MR {
-            for n in 0..NV {
-                acc[r][n] = S::load(out[r].add(16 * n));
-            }
-        }
-    }
     for &(ta, tb) in taps {
         let mut bp = b.add(tb);
         for c in ta..ta + k {
@@ -46,7 +39,14 @@ pub(crate) unsafe fn product<S: Simd, const MR: usize, const NV: usize>(
     }
     for r in 0..MR {
         for n in 0..NV {
-            S::store(out[r].add(16 * n), acc[r][n]);
+            let p = out[r].add(16 * n);
+            // Sums of parts round less often than one long sum.
+            let v = if add {
+                S::add(S::load(p), acc[r][n])
+            } else {
+                acc[r][n]
+            };
+            S::store(p, v);
         }
     }
 }
@@ -126,13 +126,6 @@ unsafe fn outer_product<S: Simd, const MR: usize, const NV: usize>(
     add: bool,
 ) {
     let mut acc = [[S::zero(); NV]; MR];
-    if add {
-        for r in 0..MR {
-            for n in 0..NV {
-                acc[r][n] = S::load(out.add(r * ldo + 16 * n));
-            }
-        }
-    }
     for i in 0..outer {
         let mut ap = a.add(i * sa.0);
         let mut bp = b.add(i * sb.0);
@@ -153,7 +146,13 @@ unsafe fn outer_product<S: Simd, const MR: usize, const NV: usize>(
     }
     for r in 0..MR {
         for n in 0..NV {
-            S::store(out.add(r * ldo + 16 * n), acc[r][n]);
+            let p = out.add(r * ldo + 16 * n);
+            let v = if add {
+                S::add(S::load(p), acc[r][n])
+            } else {
+                acc[r][n]
+            };
+            S::store(p, v);
         }
     }
 }

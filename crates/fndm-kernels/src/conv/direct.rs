@@ -10,6 +10,8 @@ use fndm_runtime::parallel;
 
 /// Floats of a channel-last strip, about: half of a second-level cache.
 const STRIP: usize = 256 << 10;
+/// Pixels in a sum of the weights' gradient, about.
+const SUM: usize = 1024;
 
 /// The weights, `[chunk of 32 outputs][tap][input][output in chunk]`.
 pub(crate) struct Weights {
@@ -374,13 +376,19 @@ kernel! {
                 let copied = (rows - 1) * s.stride + 3;
                 channel_last::<S>(xi, (s.ci, s.h, s.w), y0 * s.stride, copied, 1, cip, xb);
                 channel_last::<S>(yi, (co, oh, ow), y0, rows, 0, cop, yb);
-                for ky in 0..s.k {
-                    for kx in 0..s.k {
-                        outer_rows::<S>(
-                            co, cip, (rows, ow), yb, (ow * cop, cop),
-                            xb.add((ky + d) * line + (kx + d) * cip), (s.stride * line, s.stride * cip),
-                            dw.add(((ky * s.k + kx) * s.co + o) * cip), cip, image > first || y0 > 0,
-                        );
+                // No sum is longer than `SUM` pixels: sums of sums round less often.
+                for r0 in (0..rows).step_by(SUM.div_ceil(ow)) {
+                    let part = (rows - r0).min(SUM.div_ceil(ow));
+                    let xb = xb.add(r0 * s.stride * line);
+                    for ky in 0..s.k {
+                        for kx in 0..s.k {
+                            outer_rows::<S>(
+                                co, cip, (part, ow), yb.add(r0 * ow * cop), (ow * cop, cop),
+                                xb.add((ky + d) * line + (kx + d) * cip), (s.stride * line, s.stride * cip),
+                                dw.add(((ky * s.k + kx) * s.co + o) * cip), cip,
+                                image > first || y0 + r0 > 0,
+                            );
+                        }
                     }
                 }
                 y0 += rows;
