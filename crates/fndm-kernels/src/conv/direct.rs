@@ -79,11 +79,12 @@ kernel! {
             to_lanes::<S>(w.add(block * 16 * ci * taps), ci * taps, rows, ci * taps, tmp, 16);
         }
         for c in 0..k {
-            let mut src = tmp.cast_const().add(16 * taps * c);
-            if transposed {
+            let src = if transposed {
                 to_lanes::<S>(w.add((c * ci + block * 16) * taps), taps, rows, taps, tmp, 16);
-                src = tmp.cast_const();
-            }
+                tmp.cast_const()
+            } else {
+                tmp.cast_const().add(16 * taps * c)
+            };
             for t in 0..taps {
                 S::store(dst.add((t * k + c) * width), S::load(src.add(16 * t)));
             }
