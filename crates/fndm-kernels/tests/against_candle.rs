@@ -110,21 +110,26 @@ fn convolution() -> Result<()> {
         compare(&format!("{name}, onto"), &inputs, 3e-5, |t| {
             Conv2d::new(t[1].clone(), Some(t[2].clone()), stride)?.forward_onto(&t[0], &t[3])
         })?;
-        // Without a gradient it is one pass over memory, and the same bits.
-        let conv = Conv2d::new(weight.clone(), Some(bias), stride)?;
-        let sum = fndm_kernels::add(&base, &conv.forward(&x)?)?;
-        let got = conv.forward_onto(&x, &base)?;
-        let bits = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
-        assert_eq!(bits(&got)?, bits(&sum)?, "{name}, onto");
-        let wrong = base.narrow(1, 0, 1)?.narrow(2, 0, 1)?.narrow(3, 0, 1)?;
-        assert_eq!(
-            conv.forward_onto(&x, &wrong).is_ok(),
-            base.dims() == wrong.dims()
-        );
+        same_bits_onto(&x, &base, &Conv2d::new(weight.clone(), Some(bias), stride)?)?;
         compare(&format!("{name}, no bias"), &[x, weight], 3e-5, |t| {
             Conv2d::new(t[1].clone(), None, stride)?.forward(&t[0])
         })?;
     }
+    Ok(())
+}
+
+/// Without a gradient the sum is one pass over memory, and the same bits.
+fn same_bits_onto(x: &Tensor, base: &Tensor, conv: &Conv2d) -> Result<()> {
+    // Other tests change the backend.
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let bits = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+    let sum = fndm_kernels::add(base, &conv.forward(x)?)?;
+    assert_eq!(bits(&conv.forward_onto(x, base)?)?, bits(&sum)?);
+    let wrong = base.narrow(1, 0, 1)?.narrow(2, 0, 1)?.narrow(3, 0, 1)?;
+    assert_eq!(
+        conv.forward_onto(x, &wrong).is_ok(),
+        base.dims() == wrong.dims()
+    );
     Ok(())
 }
 
