@@ -81,16 +81,17 @@ impl CachingAlloc {
         (class < CLASSES).then_some((class, rounded))
     }
 
-    /// A block from the system.
+    /// A block from the system for a request of `size` bytes. Huge pages lie within the request: one that reached into what it
+    /// was rounded up by would take memory that nobody uses.
     ///
     /// # Safety
-    /// The layout is one of [`Self::class`].
-    unsafe fn fresh(rounded: Layout) -> *mut u8 {
+    /// The layout is the one of [`Self::class`] for a request of this size.
+    unsafe fn fresh(rounded: Layout, size: usize) -> *mut u8 {
         // SAFETY: the layout isn't empty.
         let p = unsafe { System.alloc(rounded) };
         if !p.is_null() && rounded.size() >= HUGE_FROM {
             // SAFETY: the block is aligned to huge pages and holds this many bytes.
-            unsafe { advise(p, rounded.size() / HUGE * HUGE) };
+            unsafe { advise(p, size / HUGE * HUGE) };
         }
         p
     }
@@ -126,7 +127,7 @@ unsafe impl GlobalAlloc for CachingAlloc {
                 let p = self.take(class, rounded.size());
                 if p.is_null() {
                     // SAFETY: the layout is the class's.
-                    unsafe { Self::fresh(rounded) }
+                    unsafe { Self::fresh(rounded, layout.size()) }
                 } else {
                     p
                 }
@@ -146,7 +147,7 @@ unsafe impl GlobalAlloc for CachingAlloc {
                 }
                 if p.is_null() {
                     // SAFETY: the layout is the class's.
-                    p = unsafe { Self::fresh(rounded) };
+                    p = unsafe { Self::fresh(rounded, layout.size()) };
                 }
                 if !p.is_null() {
                     // SAFETY: the block holds at least this many bytes.
