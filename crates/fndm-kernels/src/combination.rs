@@ -66,33 +66,28 @@ where
     unsafe { combine_half(Isa::current(), bf16, &inputs, out.len(), target, stream) };
 }
 
-/// How a type of half precision is read and written.
-trait Half {
-    unsafe fn widen<S: Simd>(h: S::H) -> S::V;
-    unsafe fn narrow<S: Simd>(v: S::V) -> S::H;
-}
-
-impl Half for f16 {
-    #[inline(always)]
-    unsafe fn widen<S: Simd>(h: S::H) -> S::V {
-        // SAFETY: the caller's contract, here and below.
-        unsafe { S::widen_f16(h) }
-    }
-    #[inline(always)]
-    unsafe fn narrow<S: Simd>(v: S::V) -> S::H {
-        unsafe { S::narrow_f16(v) }
+/// bf16 or f16 to f32.
+#[inline(always)]
+unsafe fn widen<S: Simd, const BF16: bool>(h: S::H) -> S::V {
+    // SAFETY: the caller has the instruction set, here and below.
+    unsafe {
+        if BF16 {
+            S::widen_bf16(h)
+        } else {
+            S::widen_f16(h)
+        }
     }
 }
 
-impl Half for bf16 {
-    #[inline(always)]
-    unsafe fn widen<S: Simd>(h: S::H) -> S::V {
-        // SAFETY: the caller's contract, here and below.
-        unsafe { S::widen_bf16(h) }
-    }
-    #[inline(always)]
-    unsafe fn narrow<S: Simd>(v: S::V) -> S::H {
-        unsafe { S::narrow_bf16(v) }
+/// f32 to bf16 or f16.
+#[inline(always)]
+unsafe fn narrow<S: Simd, const BF16: bool>(v: S::V) -> S::H {
+    unsafe {
+        if BF16 {
+            S::narrow_bf16(v)
+        } else {
+            S::narrow_f16(v)
+        }
     }
 }
 
@@ -101,7 +96,7 @@ impl Half for bf16 {
 /// # Safety
 /// Of the instruction set, and of every pointer for `16 * K` elements from `i` on.
 #[inline(always)]
-unsafe fn half_sums<S: Simd, T: Half, const K: usize>(
+unsafe fn half_sums<S: Simd, const BF16: bool, const K: usize>(
     inputs: &[(f32, *const u16)],
     i: usize,
     out: *mut u16,
@@ -113,11 +108,11 @@ unsafe fn half_sums<S: Simd, T: Half, const K: usize>(
         for &(c, x) in inputs {
             let c = S::splat(c);
             for (k, acc) in acc.iter_mut().enumerate() {
-                *acc = S::fma(c, T::widen::<S>(S::load_half(x.add(i + 16 * k))), *acc);
+                *acc = S::fma(c, widen::<S, BF16>(S::load_half(x.add(i + 16 * k))), *acc);
             }
         }
         for (k, acc) in acc.iter().enumerate() {
-            let h = T::narrow::<S>(*acc);
+            let h = narrow::<S, BF16>(*acc);
             if stream {
                 S::stream_half(out.add(i + 16 * k), h);
             } else {
@@ -132,7 +127,7 @@ unsafe fn half_sums<S: Simd, T: Half, const K: usize>(
 /// # Safety
 /// As for [`combine_half`].
 #[inline(always)]
-unsafe fn half_row<S: Simd, T: Half>(
+unsafe fn half_row<S: Simd, const BF16: bool>(
     inputs: &[(f32, *const u16)],
     n: usize,
     out: *mut u16,
@@ -143,11 +138,11 @@ unsafe fn half_row<S: Simd, T: Half>(
     // SAFETY: the caller's contract; the last vector goes through memory of its own.
     unsafe {
         while i + 16 * K <= n {
-            half_sums::<S, T, K>(inputs, i, out, stream);
+            half_sums::<S, BF16, K>(inputs, i, out, stream);
             i += 16 * K;
         }
         while i + 16 <= n {
-            half_sums::<S, T, 1>(inputs, i, out, false);
+            half_sums::<S, BF16, 1>(inputs, i, out, false);
             i += 16;
         }
         if i < n {
@@ -155,10 +150,14 @@ unsafe fn half_row<S: Simd, T: Half>(
             for &(c, x) in inputs {
                 let mut last = [0u16; 16];
                 x.add(i).copy_to_nonoverlapping(last.as_mut_ptr(), n - i);
-                acc = S::fma(S::splat(c), T::widen::<S>(S::load_half(last.as_ptr())), acc);
+                acc = S::fma(
+                    S::splat(c),
+                    widen::<S, BF16>(S::load_half(last.as_ptr())),
+                    acc,
+                );
             }
             let mut last = [0u16; 16];
-            S::store_half(last.as_mut_ptr(), T::narrow::<S>(acc));
+            S::store_half(last.as_mut_ptr(), narrow::<S, BF16>(acc));
             out.add(i).copy_from_nonoverlapping(last.as_ptr(), n - i);
         }
         if stream {
@@ -172,9 +171,9 @@ kernel! {
     /// Every input and `out` hold `n` elements; `out` is a multiple of 32 bytes where it is streamed.
     unsafe fn combine_half[S](bf16: bool, inputs: &[(f32, *const u16)], n: usize, out: *mut u16, stream: bool) {
         if bf16 {
-            half_row::<S, bf16>(inputs, n, out, stream);
+            half_row::<S, true>(inputs, n, out, stream);
         } else {
-            half_row::<S, f16>(inputs, n, out, stream);
+            half_row::<S, false>(inputs, n, out, stream);
         }
     }
 }
@@ -315,9 +314,9 @@ mod tests {
             round: impl Fn(f32) -> u16,
             widen: impl Fn(u16) -> f32,
         ) {
-            // Odd, so that the last vector is not whole; an interpreter takes some of them.
+            // One more, so that the last vector is not whole; an interpreter takes some of them.
             let step = if cfg!(miri) { 97 } else { 1 };
-            let all: Vec<u16> = (0..u16::MAX).step_by(step).collect();
+            let all: Vec<u16> = (0..=u16::MAX).step_by(step).chain([1]).collect();
             let mut got = vec![0u16; all.len()];
             let inputs = [(c, all.as_ptr())];
             // SAFETY: both hold as many numbers.

@@ -187,7 +187,6 @@ impl Builder<'_> {
             };
             let correct = if i > 0 && (uni_pc || (start == Start::Corrected && i == 1)) {
                 self.correction(&nodes[..=i], previous_order)
-                    .map(|c| self.start_of_encoding(&nodes[..=i]).unwrap_or(c))
             } else {
                 None
             };
@@ -299,6 +298,9 @@ impl Builder<'_> {
         let segment = self.segment(*before.last()?, to);
         if segment.h == 0.0 || !segment.h.is_finite() {
             return None;
+        }
+        if let Some(by_noise) = self.start_of_encoding(nodes) {
+            return Some(by_noise);
         }
         let mut points = vec![1.0];
         let past = past_points(before, segment.h);

@@ -7,6 +7,24 @@
 use super::Simd;
 use std::arch::x86_64::*;
 
+/// Sixteen halves fill one vector of 256 bits on either instruction set.
+macro_rules! half_memory {
+    () => {
+        #[inline(always)]
+        unsafe fn load_half(p: *const u16) -> __m256i {
+            _mm256_loadu_si256(p.cast())
+        }
+        #[inline(always)]
+        unsafe fn store_half(p: *mut u16, h: __m256i) {
+            _mm256_storeu_si256(p.cast(), h);
+        }
+        #[inline(always)]
+        unsafe fn stream_half(p: *mut u16, h: __m256i) {
+            _mm256_stream_si256(p.cast(), h);
+        }
+    };
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
 
@@ -149,18 +167,7 @@ impl Simd for Avx512 {
             m[12 + j] = _mm512_shuffle_f32x4::<0xDD>(x1, y1);
         }
     }
-    #[inline(always)]
-    unsafe fn load_half(p: *const u16) -> __m256i {
-        _mm256_loadu_si256(p.cast())
-    }
-    #[inline(always)]
-    unsafe fn store_half(p: *mut u16, h: __m256i) {
-        _mm256_storeu_si256(p.cast(), h);
-    }
-    #[inline(always)]
-    unsafe fn stream_half(p: *mut u16, h: __m256i) {
-        _mm256_stream_si256(p.cast(), h);
-    }
+    half_memory!();
     #[inline(always)]
     unsafe fn widen_f16(h: __m256i) -> __m512 {
         _mm512_cvtph_ps(h)
@@ -351,18 +358,7 @@ impl Simd for Avx2 {
             m[8 + i] = Pair(q01[i], q11[i]);
         }
     }
-    #[inline(always)]
-    unsafe fn load_half(p: *const u16) -> __m256i {
-        _mm256_loadu_si256(p.cast())
-    }
-    #[inline(always)]
-    unsafe fn store_half(p: *mut u16, h: __m256i) {
-        _mm256_storeu_si256(p.cast(), h);
-    }
-    #[inline(always)]
-    unsafe fn stream_half(p: *mut u16, h: __m256i) {
-        _mm256_stream_si256(p.cast(), h);
-    }
+    half_memory!();
     #[inline(always)]
     unsafe fn widen_f16(h: __m256i) -> Pair {
         let (low, high) = (_mm256_castsi256_si128(h), _mm256_extracti128_si256::<1>(h));

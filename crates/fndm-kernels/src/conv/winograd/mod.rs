@@ -77,14 +77,18 @@ impl Tiles {
 
     /// The points whose products aren't zero or unused.
     fn points(&self) -> impl Iterator<Item = usize> + use<> {
-        let all = !(self.up || self.down);
-        (0..POINTS).filter(move |p| all || (p / 6 != 2 && p % 6 != 2))
+        let s = *self;
+        (0..POINTS).filter(move |&p| s.uses(p))
     }
 
     /// The points that [`points`](Self::points) leaves out.
     fn unused(&self) -> impl Iterator<Item = usize> + use<> {
-        let some = self.up || self.down;
-        (0..POINTS).filter(move |p| some && (p / 6 == 2 || p % 6 == 2))
+        let s = *self;
+        (0..POINTS).filter(move |&p| !s.uses(p))
+    }
+
+    fn uses(&self, p: usize) -> bool {
+        !(self.up || self.down) || (p / 6 != 2 && p % 6 != 2)
     }
 
     fn all_rows(&self) -> usize {
@@ -315,14 +319,10 @@ unsafe fn summed_tile<S: Simd>(src: *const f32, plane: usize, dst: *mut f32, lin
 /// Clears the products that [`Tiles::points`] leaves out, for a chunk of `m`.
 #[inline(always)]
 unsafe fn clear_unused<S: Simd>(s: &Tiles, m: *mut f32, tiles: usize) {
-    let plane = tiles * 32 + 16;
     if s.up {
-        for i in 0..6 {
+        for p in s.unused() {
             // SAFETY: `m` holds 36 planes.
-            unsafe {
-                clear::<S>(m.add((12 + i) * plane), tiles * 2);
-                clear::<S>(m.add((6 * i + 2) * plane), tiles * 2);
-            }
+            unsafe { clear::<S>(m.add(p * (tiles * 32 + 16)), tiles * 2) };
         }
     }
 }
