@@ -18,7 +18,7 @@ TUNED = {
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
 AVX2 = {"FNDM_SIMD": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-# A timed repetition shorter than this is made of several runs.
+# A timed repetition of either side that would be shorter than this is made of several runs.
 SHORTEST_MS = 20
 
 
@@ -103,7 +103,7 @@ def differing(ours, theirs, tolerance):
     return f"check values differ by {worst:.1e}, allowed {tolerance:.1e}" if worst > tolerance else None
 
 
-def measure(case, topic, start):
+def measure(case, topic, start, single):
     """Medians, ratios and peaks of one case; `start` makes the two processes."""
     sides = start()
     try:
@@ -113,18 +113,19 @@ def measure(case, topic, start):
             s.forget_peak()
         if case["memory"] == "working":
             idle = [s.memory("VmRSS") for s in sides]
-        # Warm-up: twice, and the second tells how many runs make a repetition.
-        slowest = 0.0
+        # Warm-up: twice, the second time for as long as a repetition; it tells how many runs each side's are made of.
+        inner = [1, 1]
         for _ in range(2):
-            slowest = max([s.ask(op="run", inner=1)["ms"] for s in sides])
-        inner = max(1, min(1000, math.ceil(SHORTEST_MS / max(slowest, 1e-3))))
+            warm = [s.ask(op="run", inner=n)["ms"] for s, n in zip(sides, inner)]
+            if not single:
+                inner = [max(1, math.ceil(SHORTEST_MS / max(ms, 1e-3))) for ms in warm]
         times = ([], [])
         for i in range(case["repetitions"]):
             # Who goes first changes from pair to pair.
             for side in (0, 1) if i % 2 == 0 else (1, 0):
                 # Threads of the other process spin for a moment after their work.
                 time.sleep(0.01)
-                times[side].append(sides[side].ask(op="run", inner=inner)["ms"])
+                times[side].append(sides[side].ask(op="run", inner=inner[side])["ms"])
         peak = [s.memory("VmHWM") for s in sides]
         values = [s.ask(op="check")["values"] for s in sides]
     finally:
@@ -160,6 +161,7 @@ def arguments():
     p.add_argument("--threads", type=int, default=2, help="of each side (2)")
     p.add_argument("--only", metavar="TEXT", help="only the cases whose name has TEXT")
     p.add_argument("--setting", choices=["default", "tuned"], help="only this allocator setting of the peer")
+    p.add_argument("--single", action="store_true", help="one run a repetition: the other side has just had the caches")
     p.add_argument("--isa", choices=["avx2"], help="the instruction set that both sides are held to")
     a = p.parse_args()
     if unknown := set(a.topics) - set(topics()):
@@ -208,7 +210,7 @@ def main():
                     continue
                 peer_env = {**env, **(TUNED if setting == "tuned" else {})}
                 try:
-                    r = measure(case, topic, lambda: (Side([binary], env, cpus), Side(peer, peer_env, cpus)))
+                    r = measure(case, topic, lambda: (Side([binary], env, cpus), Side(peer, peer_env, cpus)), args.single)
                 except Failure as e:
                     print(f"{topic}, {case['name']}, {setting}: {e}", file=sys.stderr)
                     failed += 1

@@ -622,12 +622,17 @@ pub(crate) fn overlay<T: Serialize + DeserializeOwned>(value: &T, patch: &str) -
     Ok(serde_json::from_value(whole)?)
 }
 
-/// Writes a value as JSON, under a temporary name first.
+/// Writes a value as JSON.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
-    std::fs::write(&temporary, text)
+    write_file(path, text)
+}
+
+/// Writes a file, under a temporary name first.
+pub(crate) fn write_file(path: &Path, contents: impl AsRef<[u8]>) -> Result<()> {
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::write(&temporary, contents)
         .and_then(|()| std::fs::rename(&temporary, path))
         .with_context(|| format!("cannot write {}", path.display()))
 }

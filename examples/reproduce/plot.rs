@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use font8x8::legacy::BASIC_LEGACY;
+
+use crate::common;
 
 const SIZE: (usize, usize) = (800, 480);
 /// Left, right, top, bottom.
@@ -133,5 +135,5 @@ pub(crate) fn save(curves: &[Curve], x_name: &str, y_name: &str, path: &Path) ->
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.write_header()?.write_image_data(&canvas.0)?;
-    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    common::write_file(path, bytes)
 }

@@ -1,8 +1,9 @@
 //! Figure 4: Dice against the number of steps.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use fndm::data::PatientSlices;
 use fndm::{CoarseRule, Level, Method, evaluate, examine_case, select_slices};
@@ -85,6 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "{count} slices with a lesion, of {} patients",
         patients.len()
     );
+    let output = &options.place.output;
     let mut points = Vec::new();
     for method in [Method::Diffano, Method::Fndm] {
         for &steps in &options.steps {
@@ -126,12 +128,22 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
                 interval: row.dice_interval,
                 ms_per_slice: row.ms_per_slice,
             });
+            save(&points, output)?;
         }
     }
-    let output = &options.place.output;
+    println!(
+        "wrote fig4.png, fig4.csv and fig4.json to {}",
+        output.display()
+    );
+    cohort.tell_left_out();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The figure of the points so far and its numbers: the last of them take an hour.
+fn save(points: &[Point], output: &Path) -> Result<()> {
     common::write_json(&output.join("fig4.json"), &points)?;
     let mut text = String::from("method,steps,evaluations,dice,low,high,ms_per_slice\n");
-    for point in &points {
+    for point in points {
         let number = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
         let fields = [
             point.method.to_string(),
@@ -145,8 +157,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         text.push_str(&fields.join(","));
         text.push('\n');
     }
-    let path = output.join("fig4.csv");
-    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    common::write_file(&output.join("fig4.csv"), text)?;
     let curve = |method: Method, colour| Curve {
         name: method.title(),
         colour,
@@ -165,11 +176,5 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "steps in each direction",
         "Dice",
         &output.join("fig4.png"),
-    )?;
-    println!(
-        "wrote fig4.png, fig4.csv and fig4.json to {}",
-        output.display()
-    );
-    cohort.tell_left_out();
-    Ok(ExitCode::SUCCESS)
+    )
 }
