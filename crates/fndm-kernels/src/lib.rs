@@ -42,10 +42,17 @@
 //! | [`adam_step_all`], [`ema_update_all`] | the same for all parameters: on a GPU in one launch |
 //! | [`device`] | a device by its name |
 //! | [`nearest_rows`] | nearest neighbours on a GPU |
+//! | [`first_non_finite`] | whether a result is one, and where it isn't |
 //! | [`Tape`] | a backward pass without candle's bookkeeping |
 //! | [`panel_products`], [`pack_panel`] | rows times rows, a panel at a time |
 //! | [`CachingAlloc`] | a global allocator that keeps large blocks |
 //! | [`MappedFile`] | a file's bytes without reading them first |
+//!
+//! # What isn't finite
+//!
+//! A NaN or an infinity that goes into an operation comes out of it, forward and backward, on every device and instruction set,
+//! wherever the exact result depends on it: no maximum and no clamp loses it. Winograd and group normalisation may spread it
+//! further than direct sums would.
 //!
 //! # Switches
 //!
@@ -71,6 +78,7 @@ mod conv;
 mod cuda;
 mod device;
 mod elementwise;
+mod finite;
 mod linear;
 mod mapped;
 mod memory;
@@ -92,6 +100,7 @@ pub use config::{
 pub use conv::{Algorithm, Conv2d};
 pub use device::device;
 pub use elementwise::{add, avg_pool_2x, cat_channels, linear_combination, upsample_nearest_2x};
+pub use finite::first_non_finite;
 pub use fndm_runtime::CachingAlloc;
 pub use linear::linear;
 pub use mapped::MappedFile;
