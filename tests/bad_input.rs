@@ -12,22 +12,10 @@ fn model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/phantom")
 }
 
-/// `cargo test` builds the programs beside the tests.
 fn program(name: &str) -> Command {
-    let test = std::env::current_exe().unwrap();
-    let path = test
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples")
-        .join(name);
-    assert!(
-        path.is_file(),
-        "{} isn't built: run cargo test --workspace",
-        path.display()
-    );
-    Command::new(path)
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fndm"));
+    command.arg(name);
+    command
 }
 
 /// A folder of phantom patients of three slices.

@@ -7,7 +7,7 @@ use fndm::candle_core::Device;
 use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, SliceSet};
 use fndm::models::UNetConfig;
-use fndm::train::{Compute, DiffusionConfig, DiffusionTrainer, Trainer};
+use fndm_train::{Compute, DiffusionConfig, DiffusionTrainer, Trainer};
 
 use crate::has_bf16;
 use crate::report::Report;

@@ -53,7 +53,7 @@ pub(crate) fn weigh_by_coarse(
 }
 
 /// Sets the map to 0 outside; both are `(N, H, W)`.
-pub(crate) fn keep_inside(map: &mut Array3<f32>, inside: &Array3<bool>) {
+pub fn keep_inside(map: &mut Array3<f32>, inside: &Array3<bool>) {
     map.zip_mut_with(inside, |value, &inside| {
         if !inside {
             *value = 0.;

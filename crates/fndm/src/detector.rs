@@ -14,23 +14,9 @@ use ndarray::{Array3, Array4, Axis, concatenate, s};
 
 use crate::{
     CoarseRule, CoarseSource, DetectConfig, Error, Method, ModelConfig, Result, ThresholdScope,
-    anomaly,
+    anomaly, model_folder as names,
     round_trip::{RoundTrip, batch_tensor},
 };
-
-/// Names of the files of a model folder.
-pub(crate) mod file_names {
-    pub(crate) const CONFIG: &str = "model.json";
-    pub(crate) const UNET: &str = "unet.safetensors";
-    pub(crate) const CLASSIFIER: &str = "classifier.safetensors";
-    pub(crate) const MEMORY: &str = "memory.safetensors";
-    pub(crate) const CONTRAST: &str = "contrast.safetensors";
-
-    /// The network of one row of the ablation.
-    pub(crate) fn separate(method: crate::Method) -> String {
-        format!("unet_{}.safetensors", method.key())
-    }
-}
 
 /// A trained model, ready to examine patients.
 ///
@@ -113,27 +99,29 @@ impl Detector {
     /// # Errors
     /// As [`Detector::load`].
     pub fn load_in(folder: &Path, device: &Device, dtype: DType) -> Result<Self> {
-        let config = ModelConfig::read(&file_in(folder, file_names::CONFIG)?)?;
-        let unet = load_network(folder, file_names::UNET, (dtype, device), |vb| {
+        let config = ModelConfig::read(&file_in(folder, names::CONFIG)?)?;
+        let unet = load_network(folder, names::UNET, (dtype, device), |vb| {
             UNet::new(&config.unet, vb)
         })?;
         let wide = (DType::F32, device);
-        let classifier = load_network(folder, file_names::CLASSIFIER, wide, |vb| {
+        let classifier = load_network(folder, names::CLASSIFIER, wide, |vb| {
             Classifier::new(&config.classifier, vb)
         })?;
-        let path = file_in(folder, file_names::MEMORY)?;
+        let path = file_in(folder, names::MEMORY)?;
         let bank = MemoryBank::load(&path).map_err(|e| model_file(&path, e))?;
         let mut separate = BTreeMap::new();
         for (&method, model) in &config.separate {
-            let file = file_names::separate(method);
+            let file = names::separate(method);
             let network = load_network(folder, &file, (dtype, device), |vb| {
                 UNet::new(&model.unet, vb)
             })?;
             separate.insert(method, network);
         }
-        let path = folder.join(file_names::CONTRAST);
-        let contrast = match path.is_file() {
-            true => Some(Contrast::load(&path).map_err(|e| model_file(&path, e))?),
+        let contrast = match config.contrast {
+            true => {
+                let path = file_in(folder, names::CONTRAST)?;
+                Some(Contrast::load(&path).map_err(|e| model_file(&path, e))?)
+            }
             false => None,
         };
         let detector = Self::from_parts(config, unet, classifier, bank, device)?;

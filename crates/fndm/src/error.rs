@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-/// What can go wrong in the facade, or in a crate below it.
+/// What can go wrong in inference, or in a crate below it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -68,14 +68,6 @@ pub enum Error {
         /// What came.
         got: String,
     },
-    /// A picture couldn't be encoded.
-    #[error("{}: {error}", path.display())]
-    Png {
-        /// The picture.
-        path: PathBuf,
-        /// What the encoder said.
-        error: png::EncodingError,
-    },
     /// From fndm-data.
     #[error(transparent)]
     Data(#[from] fndm_data::Error),
@@ -91,15 +83,12 @@ pub enum Error {
     /// From fndm-solver.
     #[error(transparent)]
     Solver(#[from] fndm_solver::Error),
-    /// From fndm-train.
-    #[error(transparent)]
-    Train(#[from] fndm_train::Error),
     /// From candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }
 
-/// A result of the facade.
+/// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {

@@ -8,10 +8,6 @@ use serde::Serialize;
 
 use crate::{Error, Result};
 
-pub(crate) fn create_dir(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(Error::io(path))
-}
-
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));

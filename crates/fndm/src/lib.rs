@@ -1,7 +1,7 @@
 //! The Fast Non-Markovian Diffusion Model (Li et al., MICCAI 2023): find lesions in brain MR, pixel by pixel, with a model
 //! trained on one bit per slice (healthy or diseased).
 //!
-//! This crate is the whole method on top of the workspace's other crates. A [`Detector`] loads a model folder and turns a
+//! This crate is inference by the whole method, on top of the workspace's other crates. A [`Detector`] loads a model folder and turns a
 //! patient's volumes into a mask on their own grid:
 //!
 //! ```
@@ -23,45 +23,28 @@
 //!
 //! # Parts
 //! - [`Detector`], [`DetectConfig`], [`Detection`], [`SliceMaps`]: encode, sample as healthy, subtract, threshold.
-//! - [`TrainPlan`], [`train_model`]: from slices with one bit each to a model folder ([`ModelConfig`]).
-//! - [`Source`], [`Method`], [`examine_case`], [`evaluate`], [`Report`]: the paper's ablation and plain FLAIR, scored.
-//! - Pictures: [`Sheet`].
-//! - The crates below, re-exported: [`solver`], [`models`], [`memory`], [`data`], [`metrics`], [`kernels`], [`train`].
+//! - [`ModelConfig`], [`model_folder`]: a model on disk.
+//! - The crates below, re-exported: [`solver`], [`models`], [`memory`], [`data`], [`metrics`], [`kernels`].
+//!
+//! Training and evaluation are in `fndm-study`, the program is `fndm-cli`.
 
 mod anomaly;
-mod cohort;
 mod detect_config;
 mod detector;
 mod error;
-mod evaluation;
-mod examine;
 mod files;
-mod flair;
 mod method;
 mod model_config;
-mod report;
+pub mod model_folder;
 mod round_trip;
-mod sheet;
-mod training;
-mod validation;
 
-pub use anomaly::{Thresholded, anomaly_map, threshold};
-pub use cohort::{PHANTOM_SEQUENCES, Source, copies};
+pub use anomaly::{Thresholded, anomaly_map, keep_inside, threshold};
 pub use detect_config::{CoarseRule, CoarseSource, DetectConfig, Parts, ThresholdScope};
 pub use detector::{CoarseMaps, Detection, Detector, SliceMaps};
 pub use error::{Error, Result};
-pub use evaluation::{Case, CaseScore, Evaluation, Level, Row, evaluate};
-pub use examine::examine_case;
-pub use flair::{flair_map, flair_quantile};
 pub use method::Method;
-pub use model_config::{FeatureConfig, ModelConfig, SeparateModel};
-pub use report::{Report, markdown, table, write_csv};
-pub use sheet::{Sheet, Tile, upper_end};
-pub use training::{
-    LeftOut, SeparatePlan, StageRecord, TrainEvent, TrainPlan, TrainingRecord, train_model,
-    train_model_in,
-};
-pub use validation::{ValidationPlan, ValidationRecord, select_slices};
+pub use model_config::{FeatureConfig, ModelConfig, SeparateModel, separate_channels};
+pub use round_trip::batch_tensor;
 
 pub use candle_core;
 pub use fndm_data as data;
@@ -70,5 +53,4 @@ pub use fndm_memory as memory;
 pub use fndm_metrics as metrics;
 pub use fndm_models as models;
 pub use fndm_solver as solver;
-pub use fndm_train as train;
 pub use ndarray;

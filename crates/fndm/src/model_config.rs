@@ -6,12 +6,14 @@ use fndm_models::{ClassifierConfig, UNetConfig};
 use fndm_solver::{Prediction, ScheduleConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{DetectConfig, Error, Method, Result, StageRecord, TrainingRecord, files};
+use crate::{DetectConfig, Error, Method, Result, files};
 
-/// The version of the model folder's layout that this library writes.
-pub(crate) const FORMAT: u32 = 1;
-
-/// The config file of a model folder, `model.json`: all that is needed to use the networks, and to train them again.
+/// The config file of a model folder, `model.json`: all that is needed to use the networks.
+///
+/// What the model was trained on and how stands beside it in `training.json`, which inference never reads: a renamed field of a
+/// training's settings breaks no published model.
+///
+/// Format 1 had both in one file. It is still read; its record of the training is passed over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
@@ -35,11 +37,11 @@ pub struct ModelConfig {
     pub features: FeatureConfig,
     /// How each row of the ablation is run by default.
     pub detect: BTreeMap<Method, DetectConfig>,
+    /// Whether the folder has `contrast.safetensors`, the Gaussians of healthy and of diseased slices.
+    pub contrast: bool,
     /// The rows of the ablation that have a noise-prediction network of their own, trained apart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub separate: BTreeMap<Method, SeparateModel>,
-    /// What it was trained on and how.
-    pub training: TrainingRecord,
 }
 
 /// A noise-prediction network of one row of the ablation, in `unet_<row>.safetensors`.
@@ -48,12 +50,13 @@ pub struct ModelConfig {
 pub struct SeparateModel {
     /// The network. Its input channels are the state's, and the image's where the row shows it.
     pub unet: UNetConfig,
-    /// Its training.
-    pub training: StageRecord,
 }
 
 /// Input channels of a network that serves one row alone.
-pub(crate) fn separate_channels(method: Method, channels: usize) -> Result<usize> {
+///
+/// # Errors
+/// For rows that have no network of their own.
+pub fn separate_channels(method: Method, channels: usize) -> Result<usize> {
     match method {
         Method::CgNm => Ok(2 * channels),
         Method::Cg => Ok(channels),
@@ -80,22 +83,46 @@ impl Default for FeatureConfig {
     }
 }
 
+/// Turns format 1 into format 2: the record of the training goes, and whether there is a contrast is said in its own field.
+fn without_training(value: &mut serde_json::Value) {
+    let Some(fields) = value.as_object_mut() else {
+        return;
+    };
+    let training = fields.remove("training");
+    let plan = training.as_ref().and_then(|record| record.get("plan"));
+    let contrast = plan.and_then(|plan| plan.get("contrast"));
+    let contrast = contrast.is_some_and(|config| !config.is_null());
+    fields.insert("contrast".into(), contrast.into());
+    fields.insert("format".into(), ModelConfig::FORMAT.into());
+    if let Some(rows) = fields.get_mut("separate").and_then(|v| v.as_object_mut()) {
+        for row in rows.values_mut().filter_map(|row| row.as_object_mut()) {
+            row.remove("training");
+        }
+    }
+}
+
 impl ModelConfig {
+    /// The version of the model folder's layout that this library writes.
+    pub const FORMAT: u32 = 2;
+
     /// Reads `model.json`.
     ///
     /// # Errors
     /// When the file is missing, isn't valid, or is of a newer format; when a value in it makes no sense.
     pub fn read(path: &Path) -> Result<Self> {
-        let value: serde_json::Value = files::read_json(path, "model config")?;
+        let mut value: serde_json::Value = files::read_json(path, "model config")?;
         let found = value.get("format").and_then(serde_json::Value::as_u64);
         if let Some(found) = found
-            && found > u64::from(FORMAT)
+            && found > u64::from(Self::FORMAT)
         {
             return Err(Error::FormatVersion {
                 path: path.to_path_buf(),
                 found: u32::try_from(found).unwrap_or(u32::MAX),
-                supported: FORMAT,
+                supported: Self::FORMAT,
             });
+        }
+        if found == Some(1) {
+            without_training(&mut value);
         }
         let config: Self = serde_json::from_value(value).map_err(|error| Error::Json {
             path: path.to_path_buf(),

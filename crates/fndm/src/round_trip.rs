@@ -283,8 +283,11 @@ impl<'a> RoundTrip<'a> {
     }
 }
 
-/// An array as a tensor on the device.
-pub(crate) fn batch_tensor(array: &ArrayView4<'_, f32>, device: &Device) -> Result<Tensor> {
+/// An array `(B, C, H, W)` as a tensor of the same shape on the device.
+///
+/// # Errors
+/// When the device refuses it.
+pub fn batch_tensor(array: &ArrayView4<'_, f32>, device: &Device) -> Result<Tensor> {
     let dims = array.dim();
     let values: Vec<f32> = array.iter().copied().collect();
     Ok(Tensor::from_vec(values, dims, device)?.to_dtype(DType::F32)?)

@@ -9,16 +9,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// `cargo test` builds the programs beside the tests.
-fn program(name: &str) -> PathBuf {
+/// `cargo test` builds the program beside the tests.
+fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples")
-        .join(name);
+    let path = test.parent().unwrap().parent().unwrap().join("fndm");
     assert!(
         path.is_file(),
         "{} isn't built: run cargo test --workspace",
@@ -43,7 +37,8 @@ fn the_library_gives_the_mask_that_the_program_writes() {
     }
 
     let output = folder.path().join("out");
-    let run = Command::new(program("detect"))
+    let run = Command::new(program())
+        .arg("detect")
         .args(["--model".as_ref(), model.as_os_str()])
         .args(["--patient".as_ref(), input.as_os_str()])
         .args(["--output".as_ref(), output.as_os_str()])

@@ -1,10 +1,7 @@
 //! The paper's tables and figure on real data: the ablation, Dice against steps, and the settings behind them.
 //!
-//! cargo run --release --example reproduce -- table2 --data lgg128 --split test
-//! cargo run --release --example reproduce -- fig4 --data lgg128 --split test
-
-#[path = "../common/mod.rs"]
-mod common;
+//! fndm reproduce table2 --data lgg128 --split test
+//! fndm reproduce fig4 --data lgg128 --split test
 
 mod plot;
 mod settings;
@@ -16,18 +13,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
-use common::Cohort;
+use clap::{Args, Subcommand};
 use fndm::Detector;
 
-/// Activations are large and short-lived: keeping their blocks saves the page faults.
-#[global_allocator]
-static ALLOCATOR: fndm::kernels::CachingAlloc = fndm::kernels::CachingAlloc::new();
+use crate::common::{self, Cohort};
 
 /// The paper's ablation (table 2), Dice against steps (figure 4), and the settings behind them, on a folder of patients.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Options {
+#[derive(Debug, Args)]
+pub(crate) struct Options {
     #[command(subcommand)]
     what: What,
 }
@@ -76,10 +69,10 @@ impl Where {
     }
 }
 
-fn main() -> Result<ExitCode> {
-    match Options::parse().what {
-        What::Table2(options) => table2::run(&options),
-        What::Fig4(options) => steps::run(&options),
-        What::Settings(options) => settings::run(&options),
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    match &options.what {
+        What::Table2(options) => table2::run(options),
+        What::Fig4(options) => steps::run(options),
+        What::Settings(options) => settings::run(options),
     }
 }

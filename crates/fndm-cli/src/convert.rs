@@ -1,15 +1,16 @@
 //! Converts a checkpoint of the UNet or the classifier between PyTorch and safetensors, and checks it on the way.
 //!
-//! cargo run --release --example convert -- ema_0.9999_100000.pt unet.safetensors --config flags.json
+//! fndm convert ema_0.9999_100000.pt unet.safetensors --config flags.json
 #![expect(
     clippy::doc_markdown,
     reason = "comments on options are the program's help, which has no backticks"
 )]
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Parser, ValueEnum};
+use clap::{Args, ValueEnum};
 use fndm::candle_core::{DType, Device, Tensor};
 use fndm::models::{
     Classifier, ClassifierConfig, Guess, Limits, NetworkConfig, StateDict, UNet, UNetConfig,
@@ -18,9 +19,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Convert a checkpoint: .pt or .pth to .safetensors, or the other way. The names of the tensors stay guided-diffusion's.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Options {
+#[derive(Debug, Args)]
+pub(crate) struct Options {
     /// Checkpoint to read: safetensors or PyTorch, whatever its name
     input: PathBuf,
     /// File to write; its ending says the format: .safetensors, .pt or .pth
@@ -57,8 +57,7 @@ enum Type {
     Bf16,
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let limits = Limits {
         tensor_bytes: options.limit,
         ..Limits::default()
@@ -100,7 +99,7 @@ fn main() -> Result<()> {
         "{}: written, read back, equal in all names, shapes, types and bits",
         options.output.display()
     );
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn kind_of(state: &StateDict) -> Kind {

@@ -1,6 +1,6 @@
 //! Dice by the size of the lesion.
 
-use fndm::{Evaluation, Level};
+use fndm_study::{Evaluation, Level};
 
 /// Upper ends of the classes in pixels of the model's grid; the last class has none.
 const CLASSES: [usize; 3] = [20, 80, 200];
@@ -34,5 +34,5 @@ pub(crate) fn table(rows: &[(&'static str, &Evaluation)]) -> String {
         }));
         cells.push(row);
     }
-    fndm::markdown(&cells)
+    fndm_study::markdown(&cells)
 }

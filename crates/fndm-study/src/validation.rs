@@ -7,7 +7,9 @@ use fndm_train::{DiffusionTrainer, Validation};
 use ndarray::Axis;
 use serde::{Deserialize, Serialize};
 
-use crate::{Detector, Error, Level, Method, Result, Source, cohort, evaluate, examine_case};
+use fndm::{Detector, Method};
+
+use crate::{Error, Level, Result, Source, cohort, evaluate, examine_case};
 
 /// Samples and ranges of timesteps of the denoising loss.
 const LOSS: (usize, usize) = (64, 4);

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use fndm::data::PatientSlices;
-use fndm::{CoarseRule, Level, Method, evaluate, examine_case, select_slices};
+use fndm::{CoarseRule, Method};
+use fndm_study::{Level, evaluate, examine_case, select_slices};
 use serde::Serialize;
 
-use crate::Where;
+use super::Where;
+use super::plot::{self, Curve};
 use crate::common;
-use crate::plot::{self, Curve};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {

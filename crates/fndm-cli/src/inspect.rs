@@ -1,7 +1,7 @@
 //! What is in a data set's folder, what is wrong with it, and which slices would be used.
 //!
 //! ```text
-//! cargo run --release --example inspect -p fndm-data -- FOLDER [SEQUENCE,SEQUENCE,...] [--z 0.3,0.85] [--size 64] [--sheet heads.png]
+//! fndm inspect FOLDER [SEQUENCE,SEQUENCE,...] [--z 0.3,0.85] [--size 64] [--sheet heads.png]
 //! ```
 //!
 //! Without sequences, those that every patient has are taken. The sheet shows, for each patient, slices
@@ -9,10 +9,11 @@
 //! wrong with some patients, 1 if nothing could be used.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::{Result, bail};
+use clap::Args;
 use fndm_data::layout::{find_mask, list_sequences};
 use fndm_data::{
     Limits, PatientSlices, Preprocess, Side, Splits, find_identical_sequences, list_patients,
@@ -20,52 +21,36 @@ use fndm_data::{
 };
 use ndarray::{Array2, Axis};
 
-struct Arguments {
+/// Look at a data set's folder: what is there, what is wrong with it, and which slices would be used.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Folder of patients: <id>/<id>_<sequence>.nii.gz and <id>/<id>_seg.nii.gz
     folder: PathBuf,
+    /// Sequences to look at; those that every patient has if not given
+    #[arg(value_delimiter = ',', value_name = "NAMES")]
     sequences: Vec<String>,
-    preprocess: Preprocess,
+    /// Lowest and highest slice used, as fractions of the volume's height
+    #[arg(long, value_name = "LOW,HIGH", value_delimiter = ',', num_args = 1, default_values_t = [0., 1.])]
+    z: Vec<f64>,
+    /// Side of the slices in pixels
+    #[arg(long, value_name = "PX", default_value_t = 64)]
+    size: usize,
+    /// A picture of each patient's slices with the head's outline
+    #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
 }
 
-const USAGE: &str = "usage: inspect FOLDER [SEQUENCE,SEQUENCE,...] [--z LOW,HIGH] [--size PIXELS] [--sheet FILE.png]";
-
-fn arguments() -> Result<Arguments, Box<dyn Error>> {
-    let mut words = std::env::args().skip(1);
-    let folder = words.next().ok_or(USAGE)?.into();
-    let mut out = Arguments {
-        folder,
-        sequences: Vec::new(),
-        preprocess: Preprocess::default(),
-        sheet: None,
+fn preprocess(options: &Options) -> Result<Preprocess> {
+    let [low, high] = options.z[..] else {
+        bail!("--z: expected two numbers, got {}", options.z.len());
     };
-    while let Some(word) = words.next() {
-        if !word.starts_with("--") && out.sequences.is_empty() {
-            out.sequences = word.split(',').map(String::from).collect();
-            continue;
-        }
-        let value = words.next().ok_or(USAGE)?;
-        match word.as_str() {
-            "--z" => {
-                let (low, high) = value.split_once(',').ok_or(USAGE)?;
-                out.preprocess.z_range = (low.parse()?, high.parse()?);
-            }
-            "--size" => out.preprocess.image_size = value.parse()?,
-            "--sheet" => out.sheet = Some(value.into()),
-            _ => return Err(USAGE.into()),
-        }
-    }
-    out.preprocess.check()?;
-    Ok(out)
-}
-
-fn main() -> ExitCode {
-    match inspect() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    let preprocess = Preprocess {
+        image_size: options.size,
+        z_range: (low, high),
+        ..Preprocess::default()
+    };
+    preprocess.check()?;
+    Ok(preprocess)
 }
 
 /// Slices and diseased slices of one side of the split.
@@ -79,17 +64,19 @@ struct Count {
 /// A head that covers more than this share of the slices leaves no background.
 const ALL_HEAD: f64 = 0.9;
 
-fn inspect() -> Result<ExitCode, Box<dyn Error>> {
-    let mut arguments = arguments()?;
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let preprocess = preprocess(options)?;
     let limits = Limits::default();
-    let ids = list_patients(&arguments.folder)?;
-    println!("{}: {}", arguments.folder.display(), patients(ids.len()));
-    let common = contents(&arguments.folder, &ids)?;
-    if arguments.sequences.is_empty() {
-        arguments.sequences = common;
-        println!("looked at: {}", arguments.sequences.join(", "));
-    }
-    let splits = splits(&arguments.folder, &limits);
+    let ids = list_patients(&options.folder)?;
+    println!("{}: {}", options.folder.display(), patients(ids.len()));
+    let common = contents(&options.folder, &ids)?;
+    let sequences = if options.sequences.is_empty() {
+        println!("looked at: {}", common.join(", "));
+        common
+    } else {
+        options.sequences.clone()
+    };
+    let splits = splits(&options.folder, &limits);
     println!();
 
     let mut sides: BTreeMap<&str, Count> = BTreeMap::new();
@@ -102,9 +89,9 @@ fn inspect() -> Result<ExitCode, Box<dyn Error>> {
         "patient", "voxels", "mm"
     );
     for id in &ids {
-        let folder = arguments.folder.join(id);
-        let read = read_patient(&folder, &arguments.sequences, &limits);
-        let cut = read.and_then(|patient| Ok((arguments.preprocess.apply(&patient)?, patient)));
+        let folder = options.folder.join(id);
+        let read = read_patient(&folder, &sequences, &limits);
+        let cut = read.and_then(|patient| Ok((preprocess.apply(&patient)?, patient)));
         let (cut, patient) = match cut {
             Ok(both) => both,
             Err(error) => {
@@ -153,7 +140,7 @@ fn inspect() -> Result<ExitCode, Box<dyn Error>> {
                 .map(|(first, second)| format!("{second} is a copy of {first}"));
             wrong.push((id, told.collect::<Vec<_>>().join(", ")));
         }
-        if arguments.sheet.is_some() {
+        if options.sheet.is_some() {
             rows.push(row(&cut));
         }
     }
@@ -179,7 +166,7 @@ fn inspect() -> Result<ExitCode, Box<dyn Error>> {
             println!("  {id}: {reason}");
         }
     }
-    if let (Some(path), false) = (&arguments.sheet, rows.is_empty()) {
+    if let (Some(path), false) = (&options.sheet, rows.is_empty()) {
         write_sheet(path, &rows)?;
         println!("heads: {}", path.display());
     }
@@ -195,7 +182,7 @@ fn patients(count: usize) -> String {
 }
 
 /// Prints how many patients have which sequence; returns those that all have.
-fn contents(folder: &Path, ids: &[String]) -> Result<Vec<String>, Box<dyn Error>> {
+fn contents(folder: &Path, ids: &[String]) -> Result<Vec<String>> {
     let mut found: BTreeMap<String, usize> = BTreeMap::new();
     let mut masks = 0;
     for id in ids {
@@ -264,7 +251,7 @@ fn row(cut: &PatientSlices) -> Array2<u8> {
     out
 }
 
-fn write_sheet(path: &Path, rows: &[Array2<u8>]) -> Result<(), Box<dyn Error>> {
+fn write_sheet(path: &Path, rows: &[Array2<u8>]) -> Result<()> {
     let views: Vec<_> = rows.iter().map(|row| row.view()).collect();
     let sheet = ndarray::concatenate(Axis(0), &views)?;
     let (height, width) = sheet.dim();

@@ -1,9 +1,6 @@
 //! What the programs share: options of the method, progress bars, the device.
 
-// Each program uses its own part of this file.
-#![allow(dead_code)]
-
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -12,9 +9,9 @@ use fndm::candle_core::{DType, Device};
 use fndm::data::{PatientSlices, Side};
 use fndm::kernels::{MatrixMath, set_matrix_math};
 use fndm::memory::{MemoryConfig, Score};
-use fndm::{
-    CoarseRule, CoarseSource, DetectConfig, Detector, Evaluation, LeftOut, Level, Method, Sheet,
-    SliceMaps, Source, ThresholdScope, Tile, copies, evaluate, examine_case, upper_end,
+use fndm::{CoarseRule, CoarseSource, DetectConfig, Detector, Method, SliceMaps, ThresholdScope};
+use fndm_study::{
+    Evaluation, LeftOut, Level, Sheet, Source, Tile, copies, evaluate, examine_case, upper_end,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array2, Axis, s};
@@ -207,11 +204,6 @@ pub(crate) enum Scope {
 }
 
 impl MethodOptions {
-    /// Whether one of the parts was switched by hand.
-    pub(crate) fn switches_parts(&self) -> bool {
-        self.cg.is_some() || self.nm.is_some() || self.mb.is_some()
-    }
-
     /// The given options laid over `config`.
     pub(crate) fn apply(&self, config: &mut DetectConfig) {
         fn set<T: Clone>(target: &mut T, value: &Option<T>) {
@@ -309,7 +301,7 @@ pub(crate) fn share_bar(what: &str) -> ProgressBar {
 }
 
 /// The command line as a user would type it.
-pub(crate) fn command(example: &str) -> String {
+pub(crate) fn command() -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+".contains(c);
     let arguments: Vec<String> = std::env::args()
         .skip(1)
@@ -321,12 +313,15 @@ pub(crate) fn command(example: &str) -> String {
             },
         )
         .collect();
-    format!(
-        "cargo run --release --example {example} -- {}",
-        arguments.join(" ")
-    )
-    .trim_end_matches([' ', '-'])
-    .to_string()
+    let program = std::env::args_os().next().map(PathBuf::from);
+    let program = program.as_deref().and_then(Path::file_stem);
+    let program = match program.and_then(|name| name.to_str()) {
+        Some("quickstart") => "cargo run --release --example quickstart --",
+        _ => "fndm",
+    };
+    format!("{program} {}", arguments.join(" "))
+        .trim_end_matches([' ', '-'])
+        .to_string()
 }
 
 /// The patients of an evaluation.
@@ -355,7 +350,7 @@ impl Cohort {
                 .and_then(|patient| match copies(&patient) {
                     Some(reason) => Ok(Err(reason)),
                     None if patient.mask.is_none() => Ok(Err("no lesion mask".to_string())),
-                    None => detector.slices(&patient).map(Ok),
+                    None => Ok(Ok(detector.slices(&patient)?)),
                 });
             let reason = match slices {
                 Ok(Ok(slices)) => {

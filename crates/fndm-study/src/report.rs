@@ -5,7 +5,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DetectConfig, Evaluation, Level, Method, Result, Row, files};
+use fndm::{DetectConfig, Method};
+
+use crate::{Evaluation, Level, Result, Row, files};
 
 /// Everything that an evaluation says, as written to `report.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -8,11 +8,9 @@ use fndm::data::Preprocess;
 use fndm::data::phantom::PhantomConfig;
 use fndm::memory::{ContrastConfig, MemoryConfig};
 use fndm::models::{ClassifierConfig, UNetConfig};
-use fndm::train::{ClassifierTrainConfig, ConditionDropout, DiffusionConfig, StopFlag};
-use fndm::{
-    CoarseSource, DetectConfig, Detector, FeatureConfig, Method, SeparatePlan, Source, TrainPlan,
-    examine_case, train_model,
-};
+use fndm::{CoarseSource, DetectConfig, Detector, FeatureConfig, Method};
+use fndm_study::train::{ClassifierTrainConfig, ConditionDropout, DiffusionConfig, StopFlag};
+use fndm_study::{SeparatePlan, Source, TrainPlan, TrainingRecord, examine_case, train_model};
 
 const SIZE: usize = 32;
 
@@ -105,7 +103,8 @@ fn every_row_runs_on_its_own_network_and_on_either_coarse_map() {
     let detector = Detector::load(folder.path(), &Device::Cpu).unwrap();
     let config = detector.config();
     assert_eq!(config.separate.len(), 2);
-    assert_eq!(config.separate[&Method::Cg].training.iterations, 3);
+    let record = TrainingRecord::read(folder.path()).unwrap();
+    assert_eq!(record.separate[&Method::Cg].iterations, 3);
 
     let patient = plan.source.patient(0, &plan.sequences).unwrap();
     let slices = detector.slices(&patient).unwrap();
@@ -172,7 +171,6 @@ fn a_network_is_not_asked_for_what_it_never_saw() {
         Method::Cg,
         fndm::SeparateModel {
             unet: config.unet.clone(),
-            training: config.training.diffusion.clone(),
         },
     )]);
     let error = config.check().unwrap_err();

@@ -6,13 +6,13 @@ use anyhow::Result;
 use clap::Args;
 use fndm::data::PatientSlices;
 use fndm::metrics::{BootstrapConfig, Score, paired_comparison};
-use fndm::{
-    Case, CaseScore, CoarseSource, DetectConfig, Detector, Evaluation, Level, Method, Report,
-    SliceMaps, ThresholdScope, evaluate, examine_case, flair_quantile, write_csv,
+use fndm::{CoarseSource, DetectConfig, Detector, Method, SliceMaps, ThresholdScope};
+use fndm_study::{
+    Case, CaseScore, Evaluation, Level, Report, evaluate, examine_case, flair_quantile, write_csv,
 };
 
+use super::{Where, sizes};
 use crate::common::{self, Cohort};
-use crate::{Where, sizes};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
@@ -148,7 +148,7 @@ fn table(rows: &[(&Entry, &Evaluation)]) -> String {
             format!("{:.1}", row.ms_per_slice),
         ]);
     }
-    fndm::markdown(&cells)
+    fndm_study::markdown(&cells)
 }
 
 /// Mean differences of Dice to FNDM, with intervals by patient.
@@ -174,7 +174,7 @@ fn differences(rows: &[(&Entry, &Evaluation)]) -> Result<String> {
             format!("{} / {}", paired.first_higher, paired.second_higher),
         ]);
     }
-    Ok(fndm::markdown(&cells))
+    Ok(fndm_study::markdown(&cells))
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -224,7 +224,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         .collect();
     let evaluations: Vec<Evaluation> = found.into_iter().flatten().collect();
     let report = Report::new(
-        &common::command("reproduce"),
+        &common::command(),
         &format!("{}: {}", options.place.split, cohort.words()),
         &evaluations,
         settings,

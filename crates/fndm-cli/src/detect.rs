@@ -1,27 +1,22 @@
 //! Finds lesions in new patients: NIfTI volumes in, NIfTI masks and anomaly maps on the same grid out.
 //!
-//! cargo run --release --example detect -- --model out/model --patient DIR
-
-#[path = "common/mod.rs"]
-mod common;
+//! fndm detect --model out/model --patient DIR
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::Args;
 use fndm::data::{Limits, Patient, list_patients, nifti, read_patient};
-use fndm::{DetectConfig, Detection, Detector, Method, copies};
+use fndm::{DetectConfig, Detection, Detector, Method};
+use fndm_study::copies;
 use serde_json::json;
 
-/// Activations are large and short-lived: keeping their blocks saves the page faults.
-#[global_allocator]
-static ALLOCATOR: fndm::kernels::CachingAlloc = fndm::kernels::CachingAlloc::new();
+use crate::common;
 
 /// Find lesions: masks and anomaly maps as NIfTI on the input's grid, a picture, and a JSON file for each patient.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Options {
+#[derive(Debug, Args)]
+pub(crate) struct Options {
     /// The model folder that `train` wrote
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
@@ -121,17 +116,16 @@ fn inputs(options: &Options) -> Result<Vec<Input>> {
     }
 }
 
-fn main() -> Result<ExitCode> {
-    let options = Options::parse();
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let detector = options.device.load(&options.model)?;
     let mut config = detector.config().detect_config(Method::Fndm);
     options.method.apply(&mut config);
     config.check()?;
-    let inputs = inputs(&options)?;
+    let inputs = inputs(options)?;
     let mut failed: Vec<(String, anyhow::Error)> = Vec::new();
     for input in &inputs {
         let id = input.id();
-        if let Err(error) = one(&options, &detector, &config, input) {
+        if let Err(error) = one(options, &detector, &config, input) {
             eprintln!("{id}: {error:#}");
             failed.push((id, error));
         }
@@ -203,7 +197,7 @@ fn fill(
     let [i, j, k] = detection.mask.spacing();
     let report = json!({
         "patient": id,
-        "command": common::command("detect"),
+        "command": common::command(),
         "model": options.model,
         "fndm_version": env!("CARGO_PKG_VERSION"),
         "mask_voxels": voxels,

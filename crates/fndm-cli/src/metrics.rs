@@ -1,7 +1,7 @@
 //! Compares masks with reference masks: two NIfTI files, or two folders of them with equal names.
 //!
 //! ```text
-//! cargo run --release --example metrics -- results/ references/ --format markdown
+//! fndm metrics results/ references/ --format markdown
 //! ```
 //!
 //! A voxel is marked where its value is above 0.5. Prints one row per case and, for folders, their mean with what was skipped and why, an interval
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Parser, ValueEnum};
+use clap::{Args, ValueEnum};
 use fndm::data::{Limits, Volume, nifti};
 use fndm::metrics::{
     Aggregate, BootstrapConfig, BorderDistances, Cell, Column, Confusion, Connectivity,
@@ -24,8 +24,8 @@ use fndm::metrics::{
 use ndarray::Array3;
 
 /// Segmentation metrics of masks against reference masks (NIfTI).
-#[derive(Debug, Parser)]
-struct Options {
+#[derive(Debug, Args)]
+pub(crate) struct Options {
     /// The mask to judge, or a folder of masks.
     result: PathBuf,
     /// The reference mask, or a folder of masks with the same file names.
@@ -76,12 +76,11 @@ struct Case {
     lesions: Option<LesionReport>,
 }
 
-fn main() -> Result<ExitCode> {
-    let options = Options::parse();
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let bins = SizeBins::new(&options.sizes)?;
     let mut failures = Vec::new();
     let mut cases = Vec::new();
-    for (name, result, reference) in pairs(&options, &mut failures)? {
+    for (name, result, reference) in pairs(options, &mut failures)? {
         let case = judge(&name, &result, &reference, &options).unwrap_or_else(|error| {
             failures.push(format!("{name}: {error:#}"));
             failed(&name)

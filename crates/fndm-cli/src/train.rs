@@ -1,39 +1,34 @@
 //! Trains a model from slices with one bit each: classifier, memory bank, diffusion model.
 //!
-//! The phantom: cargo run --release --example train -- --phantom 80 --output out/phantom
-//! A folder:    cargo run --release --example train -- --data DIR --sequences flair,t1,t1ce --output out/model
-
-#[path = "common/mod.rs"]
-mod common;
+//! The phantom: fndm train --phantom 80 --output out/phantom
+//! A folder:    fndm train --data DIR --sequences flair,t1,t1ce --output out/model
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::Args;
 use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, Side};
 use fndm::memory::ContrastConfig;
 use fndm::models::{ClassifierConfig, UNetConfig};
-use fndm::train::{
+use fndm::{DetectConfig, FeatureConfig, Method};
+use fndm_study::train::{
     Alone, ClassifierTrainConfig, ConditionDropout, DiffusionConfig, Group, RateSchedule,
     StepReport, StopFlag, TimeSampling,
 };
-use fndm::{
-    DetectConfig, FeatureConfig, Method, PHANTOM_SEQUENCES, SeparatePlan, Source, TrainEvent,
-    TrainPlan, ValidationPlan, train_model_in,
+use fndm_study::{
+    PHANTOM_SEQUENCES, SeparatePlan, Source, TrainEvent, TrainPlan, ValidationPlan, train_model_in,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
-/// Activations are large and short-lived: keeping their blocks saves the page faults.
-#[global_allocator]
-static ALLOCATOR: fndm::kernels::CachingAlloc = fndm::kernels::CachingAlloc::new();
+use crate::common;
 
 /// Train the classifier, the memory bank and the diffusion model from slices with one bit each (healthy or diseased).
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Options {
+#[derive(Debug, Args)]
+pub(crate) struct Options {
     /// Folder of patients: <id>/<id>_<sequence>.nii.gz and <id>/<id>_seg.nii.gz (only used for the bit of each slice)
     #[arg(long, value_name = "DIR", conflicts_with = "phantom")]
     data: Option<PathBuf>,
@@ -285,23 +280,24 @@ fn show(bar: &ProgressBar, report: &StepReport, share: f64) {
 }
 
 #[cfg(not(feature = "mpi"))]
-fn main() -> Result<()> {
-    train(&Options::parse(), Arc::new(Alone))
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    train(options, Arc::new(Alone))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(feature = "mpi")]
-fn main() -> Result<()> {
-    let options = Options::parse();
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if !options.mpi {
-        return train(&options, Arc::new(Alone));
+        train(options, Arc::new(Alone))?;
+        return Ok(ExitCode::SUCCESS);
     }
-    let group = Arc::new(fndm::train::MpiGroup::new()?);
-    if let Err(error) = train(&options, group.clone()) {
-        eprintln!("process {}: {error:?}", group.rank());
+    let group = Arc::new(fndm_study::train::MpiGroup::new()?);
+    if let Err(error) = train(options, group.clone()) {
+        eprintln!("process {}: {error:#}", group.rank());
         // Others may wait for this one.
         group.abort(1);
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
@@ -318,7 +314,7 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
         flag.stop();
     })
     .context("cannot listen for Ctrl-C")?;
-    let command = common::command("train");
+    let command = common::command();
 
     let loading = common::bar(0, "patients");
     let classifier = common::share_bar("classifier");

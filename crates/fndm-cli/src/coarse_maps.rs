@@ -1,19 +1,17 @@
 //! What the coarse map is worth with one extractor or another: pixel AUROC on the validation split, and a picture.
 //!
 //! ```sh
-//! cargo run --release --example coarse_maps -- --data DIR \
+//! fndm coarse-maps --data DIR \
 //!     --classifier out/model/classifier.safetensors --backbone efficientnet_lite0.safetensors
 //! ```
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::Args;
 use fndm::candle_core::{DType, Device, Tensor};
 use fndm::data::{PatientSlices, Preprocess, Side, SliceSet};
 use fndm::memory::{
@@ -23,17 +21,14 @@ use fndm::memory::{
 use fndm::metrics::{Aggregate, Ranking, dice};
 use fndm::models::{Backbone, BackboneKind, Classifier, ClassifierConfig, Limits, StateDict};
 use fndm::ndarray::{Array3, Array4, Axis, concatenate, s};
-use fndm::{Sheet, Source, Tile, copies, flair_map, upper_end};
+use fndm_study::{Sheet, Source, Tile, copies, flair_map, upper_end};
 use indicatif::ProgressBar;
 
-/// Activations are large and short-lived: keeping their blocks saves the page faults.
-#[global_allocator]
-static ALLOCATOR: fndm::kernels::CachingAlloc = fndm::kernels::CachingAlloc::new();
+use crate::common;
 
 /// Compare extractors and models of healthy features by their coarse maps. Trained on one bit per slice of the train split.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Options {
+#[derive(Debug, Args)]
+pub(crate) struct Options {
     /// Folder of patients: <id>/<id>_<sequence>.nii.gz and <id>/<id>_seg.nii.gz
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -250,11 +245,10 @@ fn examine<M: HealthyModel>(
     Ok((model, (maps, milliseconds)))
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let device = common::device(&options.device)?;
-    let extractors = extractors(&options, &device)?;
-    let train = patients(&options, Side::Train)?.into_iter().map(|mut p| {
+    let extractors = extractors(options, &device)?;
+    let train = patients(options, Side::Train)?.into_iter().map(|mut p| {
         // Only the bit of each slice goes on from here.
         p.mask = None;
         p
@@ -283,10 +277,10 @@ fn main() -> Result<()> {
         Slices::pick(&set, &apart, &device)?,
     );
 
-    let val = patients(&options, Side::Val)?;
+    let val = patients(options, Side::Val)?;
     let images: Vec<_> = val.iter().map(|p| p.images.view()).collect();
     let images = concatenate(Axis(0), &images)?;
-    let truth = truth(&options, &val)?;
+    let truth = truth(options, &val)?;
     let test = Slices::new(&images, truth.head.clone(), &device)?;
     println!(
         "{} patients of the validation split: {} slices, {} with a lesion\n",
@@ -362,7 +356,8 @@ fn main() -> Result<()> {
         add("contrast", format!("{h} x {w} pairs of Gaussians"), found)?;
     }
     bar.finish_and_clear();
-    save_sheet(&options, &images, &truth, &all)
+    save_sheet(options, &images, &truth, &all)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What `of` makes of each patient, one after the other.

@@ -20,14 +20,13 @@ use fndm_train::{
 use ndarray::{Array3, Axis};
 use serde::{Deserialize, Serialize};
 
-use crate::detector::file_names;
-use crate::model_config::{FORMAT, SeparateModel};
-use crate::round_trip::batch_tensor;
-use crate::validation::{ValidationPlan, ValidationRecord, Validator};
-use crate::{
-    DetectConfig, Detector, Error, FeatureConfig, Method, ModelConfig, Result, Source, cohort,
-    files,
+use fndm::model_folder::{self, save_weights};
+use fndm::{
+    DetectConfig, Detector, FeatureConfig, Method, ModelConfig, SeparateModel, batch_tensor,
 };
+
+use crate::validation::{ValidationPlan, ValidationRecord, Validator};
+use crate::{Error, Result, Source, cohort, files};
 
 /// One training patient in this many is held apart from the memory bank: its healthy slices calibrate the threshold.
 const CALIBRATION_SHARE: usize = 8;
@@ -124,11 +123,35 @@ pub struct TrainingRecord {
     pub classifier: StageRecord,
     /// The diffusion model's training.
     pub diffusion: StageRecord,
+    /// The trainings of the rows that have a network of their own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub separate: BTreeMap<Method, StageRecord>,
     /// Rows of the memory bank.
     pub memory_rows: usize,
     /// The state that was chosen, where the plan has a validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationRecord>,
+}
+
+impl TrainingRecord {
+    /// Reads the record of a model folder: `training.json`, or `model.json` of a folder of format 1, which had it within.
+    ///
+    /// # Errors
+    /// When there is none, or it isn't valid.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(model_folder::TRAINING);
+        if path.is_file() {
+            return files::read_json(&path, "record of a training");
+        }
+        let path = folder.join(model_folder::CONFIG);
+        let mut value: serde_json::Value = files::read_json(&path, "model config")?;
+        let record = value.get_mut("training").map(serde_json::Value::take);
+        serde_json::from_value(record.unwrap_or_default()).map_err(|error| Error::Json {
+            path,
+            what: "record of a training",
+            error,
+        })
+    }
 }
 
 /// What a training reports while it runs.
@@ -199,6 +222,7 @@ pub fn train_model_in(
         diseased_slices: diseased,
         classifier: StageRecord::default(),
         diffusion: StageRecord::default(),
+        separate: BTreeMap::new(),
         memory_rows: 0,
         validation: None,
     };
@@ -246,7 +270,7 @@ pub fn train_model_in(
     }
     if writes {
         save_weights(
-            &folder.join(file_names::CLASSIFIER),
+            &folder.join(model_folder::CLASSIFIER),
             &trainer.ema_tensors()?,
         )?;
     }
@@ -257,14 +281,14 @@ pub fn train_model_in(
     let Some(bank) = bank else { return Ok(None) };
     record.memory_rows = bank.len();
     if writes {
-        bank.save(folder.join(file_names::MEMORY))?;
+        bank.save(folder.join(model_folder::MEMORY))?;
     }
     let contrast = match &plan.contrast {
         Some(config) => Some(build_contrast(config, &set, device)?),
         None => None,
     };
     if writes && let Some(contrast) = &contrast {
-        contrast.save(folder.join(file_names::CONTRAST))?;
+        contrast.save(folder.join(model_folder::CONTRAST))?;
     }
 
     let mut trainer = DiffusionTrainer::new(
@@ -281,7 +305,7 @@ pub fn train_model_in(
         let Some(validator) = &validator else {
             return Ok(Validation::default());
         };
-        let config = model_config(plan, record.clone(), BTreeMap::new());
+        let config = model_config(plan, &[]);
         let detector = Detector::from_parts(
             config,
             trainer.ema_network()?,
@@ -314,7 +338,7 @@ pub fn train_model_in(
                     ..record.clone()
                 };
                 let weights = trainer.ema_tensors()?;
-                write_model(folder, plan, record, BTreeMap::new(), &weights)?;
+                write_model(folder, plan, &record, &weights)?;
             }
             Ok(())
         },
@@ -334,9 +358,8 @@ pub fn train_model_in(
     };
     drop(trainer);
     let on_event = on_event.into_inner();
-    let mut separate = BTreeMap::new();
     if writes {
-        write_model(folder, plan, record.clone(), separate.clone(), &weights)?;
+        write_model(folder, plan, &record, &weights)?;
     }
     if ended == Ended::Stopped {
         return Ok(Some(record));
@@ -354,27 +377,25 @@ pub fn train_model_in(
         if ended == Ended::Stopped {
             break;
         }
-        let model = SeparateModel {
-            unet: own.unet.clone(),
-            training: stage,
-        };
-        separate.insert(method, model);
+        record.separate.insert(method, stage);
         if writes {
-            let path = folder.join(file_names::separate(method));
+            let path = folder.join(model_folder::separate(method));
             save_weights(&path, &trainer.ema_tensors()?)?;
-            write_model(folder, plan, record.clone(), separate.clone(), &weights)?;
+            write_model(folder, plan, &record, &weights)?;
         }
     }
     Ok(Some(record))
 }
 
-fn model_config(
-    plan: &TrainPlan,
-    record: TrainingRecord,
-    separate: BTreeMap<Method, SeparateModel>,
-) -> ModelConfig {
+/// The config of a model with these rows' own networks.
+fn model_config(plan: &TrainPlan, rows: &[Method]) -> ModelConfig {
+    let own = plan.separate.iter().filter(|(row, _)| rows.contains(row));
+    let separate = own.map(|(&row, own)| {
+        let unet = own.unet.clone();
+        (row, SeparateModel { unet })
+    });
     ModelConfig {
-        format: FORMAT,
+        format: ModelConfig::FORMAT,
         fndm_version: env!("CARGO_PKG_VERSION").to_string(),
         sequences: plan.sequences.clone(),
         preprocess: plan.preprocess.clone(),
@@ -383,24 +404,26 @@ fn model_config(
         unet: plan.unet.clone(),
         classifier: plan.classifier.clone(),
         features: plan.features.clone(),
+        contrast: plan.contrast.is_some(),
         detect: plan.detect.clone(),
-        separate,
-        training: record,
+        separate: separate.collect(),
     }
 }
 
 fn write_model(
     folder: &Path,
     plan: &TrainPlan,
-    record: TrainingRecord,
-    separate: BTreeMap<Method, SeparateModel>,
+    record: &TrainingRecord,
     unet: &BTreeMap<String, Tensor>,
 ) -> Result<()> {
-    save_weights(&folder.join(file_names::UNET), unet)?;
-    let config = model_config(plan, record, separate);
+    save_weights(&folder.join(model_folder::UNET), unet)?;
+    let rows: Vec<Method> = record.separate.keys().copied().collect();
+    let config = model_config(plan, &rows);
     config.check()?;
+    let path = folder.join(model_folder::TRAINING);
+    files::write_json(&path, "record of a training", record)?;
     // Last, so that a folder with this file has all the others.
-    config.write(&folder.join(file_names::CONFIG))
+    Ok(config.write(&folder.join(model_folder::CONFIG))?)
 }
 
 fn load(
@@ -603,17 +626,4 @@ fn build_contrast(config: &ContrastConfig, set: &SliceSet, device: &Device) -> R
     let (images, head) = pick(set, &shares.apart, device)?;
     contrast.calibrate(&intensities, &images, head.view(), &mut on_progress)?;
     Ok(contrast)
-}
-
-/// Weights in half precision, which is exact enough for inference and half the size.
-fn save_weights(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    let half = tensors
-        .iter()
-        .map(|(name, tensor)| Ok((name, tensor.to_dtype(candle_core::DType::F16)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let bytes = safetensors::serialize(half, None).map_err(|e| Error::ModelFile {
-        path: path.to_path_buf(),
-        error: Box::new(e),
-    })?;
-    files::write_atomic(path, &bytes)
 }

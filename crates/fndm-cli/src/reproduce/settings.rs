@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use fndm::metrics::{Aggregate, Confusion};
-use fndm::{Case, Level, Method, ThresholdScope, anomaly_map, evaluate, examine_case, threshold};
+use fndm::{Method, ThresholdScope, anomaly_map, threshold};
+use fndm_study::{Case, Level, evaluate, examine_case};
 
-use crate::Where;
+use super::Where;
 use crate::common;
 
 #[derive(Debug, Clone, Args)]
@@ -108,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             format!("{:.1}", slice.ms_per_slice),
         ]);
     }
-    println!("\n{}", fndm::markdown(&cells));
+    println!("\n{}", fndm_study::markdown(&cells));
     cohort.tell_left_out();
     Ok(ExitCode::SUCCESS)
 }

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use fndm_data::PatientSlices;
 
-use crate::anomaly::keep_inside;
-use crate::{Case, DetectConfig, Detector, Error, Method, Result, SliceMaps, flair_map};
+use fndm::{DetectConfig, Detector, Method, SliceMaps, keep_inside};
+
+use crate::{Case, Error, Result, flair_map};
 
 /// Examines one patient by one method. The second value is `None` for methods without diffusion, which have no other
 /// maps.

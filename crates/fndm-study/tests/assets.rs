@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use fndm::candle_core::Device;
 use fndm::data::phantom::PhantomConfig;
-use fndm::{DetectConfig, Detector, Method, Source, examine_case};
+use fndm::{DetectConfig, Detector, Method};
+use fndm_study::{Source, examine_case};
 
 fn assets() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets")

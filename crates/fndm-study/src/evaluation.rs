@@ -7,7 +7,9 @@ use fndm_metrics::{
 use ndarray::{Array3, ArrayView, Axis, Dimension};
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, ThresholdScope, anomaly};
+use fndm::{ThresholdScope, threshold};
+
+use crate::Result;
 
 /// What a method says of one patient, with the truth beside it. All arrays are `(N, H, W)`, N slices.
 #[derive(Debug, Clone)]
@@ -167,7 +169,7 @@ fn ranking(cases: &[Case]) -> Result<Ranking<f32>> {
 
 fn score_slices(case: &Case, scores: &mut Vec<CaseScore>) -> Result<()> {
     let map = case.anomaly.view();
-    let found = anomaly::threshold(map, case.inner_head.view(), ThresholdScope::Slice)?;
+    let found = threshold(map, case.inner_head.view(), ThresholdScope::Slice)?;
     for (i, truth) in case.truth.axis_iter(Axis(0)).enumerate() {
         if truth.iter().any(|&v| v) {
             let mask = found.mask.index_axis(Axis(0), i);
@@ -183,7 +185,7 @@ fn score_volume(case: &Case, scores: &mut Vec<CaseScore>) -> Result<()> {
     let truth = case.truth.view();
     if truth.iter().any(|&v| v) {
         let map = case.anomaly.view();
-        let found = anomaly::threshold(map, case.inner_head.view(), ThresholdScope::Volume)?;
+        let found = threshold(map, case.inner_head.view(), ThresholdScope::Volume)?;
         let mask = found.mask.view();
         scores.push(score(
             &case.patient,

@@ -6,7 +6,8 @@ use fndm_data::PatientSlices;
 use fndm_memory::{Edge, gaussian_blur};
 use ndarray::{Array3, s};
 
-use crate::anomaly::keep_inside;
+use fndm::keep_inside;
+
 use crate::{Error, Result};
 
 /// The brightest pixels of FLAIR inside the inner head, slice by slice: 1 above this quantile of the slice, 0 elsewhere, `(N, H, W)`.

@@ -1,27 +1,21 @@
 //! Compares a model, its ablations and plain FLAIR thresholding with the lesion masks of a data set.
 //!
-//! cargo run --release --example evaluate -- --model out/model --data DIR --split val
-
-#[path = "common/mod.rs"]
-mod common;
+//! fndm evaluate --model out/model --data DIR --split val
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
-use common::Cohort;
+use clap::Args;
+use fndm::Method;
 use fndm::data::PatientSlices;
-use fndm::{Detector, Method, Report, Source, table, write_csv};
+use fndm_study::{Report, Source, TrainingRecord, table, write_csv};
 
-/// Activations are large and short-lived: keeping their blocks saves the page faults.
-#[global_allocator]
-static ALLOCATOR: fndm::kernels::CachingAlloc = fndm::kernels::CachingAlloc::new();
+use crate::common::{self, Cohort};
 
 /// Score a model against lesion masks: per slice with a lesion and per volume.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Options {
+#[derive(Debug, Args)]
+pub(crate) struct Options {
     /// The model folder that `train` wrote
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
@@ -55,10 +49,10 @@ struct Options {
     method: common::MethodOptions,
 }
 
-fn source(options: &Options, detector: &Detector) -> Result<Source> {
+fn source(options: &Options) -> Result<Source> {
     match (&options.data, options.phantom) {
         (Some(path), None) => common::folder(path, &options.split, options.split_file.as_deref()),
-        (None, Some(patients)) => match &detector.config().training.plan.source {
+        (None, Some(patients)) => match &TrainingRecord::read(&options.model)?.plan.source {
             Source::Phantom { config, .. } => Ok(Source::Phantom {
                 config: config.clone(),
                 first_seed: options.phantom_seed,
@@ -70,8 +64,7 @@ fn source(options: &Options, detector: &Detector) -> Result<Source> {
     }
 }
 
-fn main() -> Result<ExitCode> {
-    let options = Options::parse();
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let methods = options
         .methods
         .iter()
@@ -85,7 +78,7 @@ fn main() -> Result<ExitCode> {
         )
         .collect::<Result<Vec<Method>>>()?;
     let detector = options.device.load(&options.model)?;
-    let source = source(&options, &detector)?;
+    let source = source(options)?;
 
     let cohort = Cohort::read(&detector, &source)?;
     let (words, lesions) = (cohort.words(), cohort.lesions());
@@ -96,7 +89,7 @@ fn main() -> Result<ExitCode> {
     std::fs::create_dir_all(&options.output)
         .with_context(|| format!("cannot create {}", options.output.display()))?;
     let report = Report::new(
-        &common::command("evaluate"),
+        &common::command(),
         &words,
         &found.evaluations,
         found.settings,

@@ -1,0 +1,144 @@
+//! The whole method on a cohort that everybody has: the phantom, with the weights in assets/.
+//!
+//! fndm quickstart
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use fndm::data::{Patient, PatientSlices, nifti};
+use fndm::{Method, SliceMaps};
+use fndm_study::{Report, Source, TrainingRecord, table, write_csv};
+
+use crate::common;
+
+/// Find the lesions of phantom patients that the networks never saw, by the whole method, by its ablations, and by
+/// plain FLAIR thresholding.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Where the table, the pictures and the masks go
+    #[arg(long, value_name = "DIR", default_value = "out/quickstart")]
+    output: PathBuf,
+    /// The model folder
+    #[arg(long, value_name = "DIR", default_value_os_t = default_model())]
+    model: PathBuf,
+    /// Seed of the first test patient; the networks were trained on seeds below 10000
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    first_seed: u64,
+    /// How many test patients
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    patients: u64,
+    #[command(flatten)]
+    device: common::DeviceOptions,
+    #[command(flatten)]
+    method: common::MethodOptions,
+}
+
+fn default_model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/phantom")
+}
+
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let detector = options.device.load(&options.model)?;
+    let record = TrainingRecord::read(&options.model)?;
+    let Source::Phantom {
+        config,
+        first_seed,
+        patients,
+    } = &record.plan.source
+    else {
+        bail!(
+            "{}: expected a model of the phantom",
+            options.model.display()
+        );
+    };
+    let trained = *first_seed..first_seed + patients;
+    let tested = options.first_seed..options.first_seed + options.patients;
+    if tested.is_empty() || (tested.start < trained.end && trained.start < tested.end) {
+        bail!(
+            "--first-seed, --patients: expected seeds outside {trained:?}, which were trained on, got {tested:?}"
+        );
+    }
+    let source = Source::Phantom {
+        config: config.clone(),
+        first_seed: options.first_seed,
+        patients: options.patients,
+    };
+
+    let bar = common::bar(options.patients, "phantom patients");
+    let mut cohort = Vec::new();
+    for index in 0..options.patients as usize {
+        let patient = source.patient(index, &detector.config().sequences)?;
+        let slices = detector.slices(&patient)?;
+        cohort.push((patient, slices));
+        bar.inc(1);
+    }
+    bar.finish();
+    let lesions: usize = cohort.iter().map(|(_, s)| common::diseased(s)).sum();
+    let slices: usize = cohort.iter().map(|(_, s)| s.len()).sum();
+    let cohort_words = format!(
+        "{} phantom patients (seeds {tested:?}), {slices} slices, {lesions} with a lesion",
+        options.patients
+    );
+    println!("{cohort_words}");
+
+    let all: Vec<&PatientSlices> = cohort.iter().map(|(_, slices)| slices).collect();
+    let found = common::compare(&detector, &all, &Method::TABLE, &options.method)?;
+
+    std::fs::create_dir_all(&options.output)
+        .with_context(|| format!("cannot create {}", options.output.display()))?;
+    let report = Report::new(
+        &common::command(),
+        &cohort_words,
+        &found.evaluations,
+        found.settings,
+        Vec::new(),
+    );
+    println!(
+        "\nPer slice with a lesion ({lesions}):\n{}",
+        table(&report.rows)
+    );
+    println!("Per volume ({}):\n{}", cohort.len(), table(&report.volumes));
+    report.write(&options.output.join("report.json"))?;
+    write_csv(
+        &[report.rows.clone(), report.volumes.clone()].concat(),
+        &options.output.join("report.csv"),
+    )?;
+
+    common::save_sheet(
+        all.into_iter().zip(&found.maps),
+        14,
+        &options.output.join("sheet.png"),
+    )?;
+    for ((patient, slices), maps) in cohort.iter().zip(&found.maps) {
+        write_patient(&options.output, patient, slices, maps)?;
+    }
+    println!(
+        "wrote report.json, report.csv, sheet.png and a folder for each patient to {}",
+        options.output.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The patient's volumes and what was found, side by side for a NIfTI viewer.
+fn write_patient(
+    output: &Path,
+    patient: &Patient,
+    slices: &PatientSlices,
+    maps: &SliceMaps,
+) -> Result<()> {
+    let folder = output.join(&patient.id);
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
+    let file = |what: &str| folder.join(format!("{}_{what}.nii.gz", patient.id));
+    for (name, volume) in &patient.sequences {
+        nifti::write_map(file(name), volume)?;
+    }
+    if let Some(truth) = &patient.mask {
+        nifti::write_mask(file("seg"), truth)?;
+    }
+    nifti::write_mask(file("mask"), &slices.to_mask(&maps.mask)?)?;
+    nifti::write_map(file("anomaly"), &slices.to_volume(&maps.anomaly)?)?;
+    Ok(())
+}
