@@ -42,7 +42,8 @@
 //!   [`run_validated`], [`Validation`]: the same with a validation that chooses the best checkpoint.
 //! - [`Adam`], [`Ema`], [`OptimizerConfig`], [`EmaConfig`], [`RateSchedule`], [`NonFinite`], [`Compute`]: the optimiser, and
 //!   the arithmetic.
-//! - [`Group`], [`Alone`], and `MpiGroup` with the cargo feature `mpi`: one training in several processes.
+//! - [`Group`], [`Alone`], and `MpiGroup` with the cargo feature `mpi`: one training in several processes; [`agree`] and
+//!   [`made_by_the_first`] for what stands between the networks' trainings.
 //! - [`list_checkpoints`], [`read_checkpoint_state`], [`read_checkpoint_ema`], [`CheckpointState`]: what a run's folder holds.
 //! - [`StepReport`], [`TimeRange`], [`JsonLines`], [`EventWriter`], [`write_loss_curve`]: what is told about a run.
 //!
@@ -95,7 +96,7 @@ pub use diffusion::DiffusionTrainer;
 pub use ema::Ema;
 pub use error::{Error, Result};
 pub use events::EventWriter;
-pub use group::{Alone, Group};
+pub use group::{Alone, Group, agree, made_by_the_first};
 pub use jitter::CoarseJitter;
 pub use log::JsonLines;
 #[cfg(feature = "mpi")]

@@ -14,7 +14,8 @@ use common::{
 };
 use fndm_train::{
     ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended, Error, LossWeight, NonFinite,
-    OptimizerConfig, RunConfig, StopFlag, TimeSampling, Trainer, Validation, run, run_validated,
+    OptimizerConfig, RunConfig, StopFlag, TimeSampling, Trainer, Validation, made_by_the_first,
+    run, run_validated,
 };
 use threads::ThreadGroup;
 
@@ -221,4 +222,71 @@ fn processes_that_differ_are_told() {
             .all(|e| e.contains("a multiple of the 2 processes, got 3")),
         "{all:?}"
     );
+}
+
+/// Work of many short parts, each of which asks whether to go on.
+fn patient_work(ask: &mut dyn FnMut() -> bool, parts: u32) -> Result<Option<Vec<u8>>, Error> {
+    for _ in 0..parts {
+        if ask() {
+            return Ok(None);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    Ok(Some((0..=255).chain([7, 0, 255]).collect()))
+}
+
+#[test]
+fn what_the_first_makes_all_get() {
+    for size in [1, 2, 3] {
+        let all = together(size, |group| {
+            let stop = StopFlag::new();
+            let rank = fndm_train::Group::rank(&group);
+            made_by_the_first(&group, &stop, |ask| {
+                assert_eq!(rank, 0, "the others only wait");
+                patient_work(ask, 100)
+            })
+            .unwrap()
+        });
+        let wanted: Vec<u8> = (0..=255).chain([7, 0, 255]).collect();
+        assert!(all.iter().all(|got| got.as_ref() == Some(&wanted)));
+        let nothing = together(size, |group| {
+            let none = |_: &mut dyn FnMut() -> bool| Ok::<_, Error>(Some(Vec::new()));
+            made_by_the_first(&group, &StopFlag::new(), none).unwrap()
+        });
+        assert!(
+            nothing
+                .iter()
+                .all(|got| got.as_ref().is_some_and(Vec::is_empty))
+        );
+    }
+}
+
+#[test]
+fn a_stop_of_any_process_ends_what_the_first_makes_in_all() {
+    for stopper in [0, 1, 2] {
+        let all = together(3, |group| {
+            let stop = StopFlag::new();
+            if fndm_train::Group::rank(&group) == stopper {
+                stop.stop();
+            }
+            // Without the flag this would take minutes.
+            made_by_the_first(&group, &stop, |ask| patient_work(ask, 100_000)).unwrap()
+        });
+        assert_eq!(all, [None, None, None], "stopped by {stopper}");
+    }
+}
+
+#[test]
+fn an_error_of_the_first_reaches_those_that_wait() {
+    let all = together(2, |group| {
+        made_by_the_first(&group, &StopFlag::new(), |_| {
+            Err(Error::Batch {
+                index: 3,
+                reason: "a test".to_owned(),
+            })
+        })
+        .unwrap_err()
+    });
+    assert!(matches!(all[0], Error::Batch { .. }), "{}", all[0]);
+    assert!(matches!(all[1], Error::Group { .. }), "{}", all[1]);
 }
