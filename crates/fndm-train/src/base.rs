@@ -318,12 +318,12 @@ impl<B: Batch> Base<B> {
             same(group, "weights", &self.learner.weights_hash()?)?;
         }
         let written = match group.rank() {
-            0 => {
+            0 => self.learner.check_finite().and_then(|()| {
                 let mut tensors = self.learner.tensors();
                 tensors.extend(more);
                 let state = self.state();
                 write(&Checkpoint { state, tensors })
-            }
+            }),
             _ => Ok(()),
         };
         agree(group, written)
@@ -347,18 +347,13 @@ impl<B: Batch> Base<B> {
         C: Serialize + DeserializeOwned,
         M: Serialize + DeserializeOwned,
     {
-        let mut allowed = MAY_CHANGE.to_vec();
-        if self.settings.optimizer.rate == RateSchedule::Constant {
-            allowed.push("config.iterations");
-        }
+        let allowed = may_change(&self.settings.optimizer);
         let limit = self.learner.checkpoint_limit(MORE);
         checkpoint::load(path, &self.device, limit, |path, saved| {
-            let saved = CheckpointState {
-                config: with_defaults::<C>(&saved.config),
-                model: with_defaults::<M>(&saved.model),
-                ..saved.clone()
-            };
-            checkpoint::check_same(path, &saved, &self.state(), &allowed)
+            let saved = as_today::<C, M>(saved);
+            let current = self.state();
+            checkpoint::check_settings(path, &saved, &current, &allowed)?;
+            checkpoint::check_data(path, &saved.data, &current.data)
         })
     }
 
@@ -381,6 +376,56 @@ const MAY_CHANGE: &[&str] = &[
     "config.prefetch",
     "config.optimizer.non_finite",
 ];
+
+/// The settings that a resumed run may have otherwise than its checkpoint.
+fn may_change(optimizer: &OptimizerConfig) -> Vec<&'static str> {
+    let mut allowed = MAY_CHANGE.to_vec();
+    if optimizer.rate == RateSchedule::Constant {
+        allowed.push("config.iterations");
+    }
+    allowed
+}
+
+fn as_today<C, M>(saved: &CheckpointState) -> CheckpointState
+where
+    C: Serialize + DeserializeOwned,
+    M: Serialize + DeserializeOwned,
+{
+    CheckpointState {
+        config: with_defaults::<C>(&saved.config),
+        model: with_defaults::<M>(&saved.model),
+        ..saved.clone()
+    }
+}
+
+/// Whether a run of these settings can go on from the newest checkpoint in `folder`, as far as that can be told without
+/// slices. A folder without checkpoints, or none at all, is a new run.
+pub(crate) fn check_resumable<C, M>(
+    folder: &Path,
+    kind: &'static str,
+    (config, model, seed): (&C, &M, u64),
+    optimizer: &OptimizerConfig,
+) -> Result<()>
+where
+    C: Serialize + DeserializeOwned,
+    M: Serialize + DeserializeOwned,
+{
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let Some(path) = crate::list_checkpoints(folder)?.pop() else {
+        return Ok(());
+    };
+    let saved = as_today::<C, M>(&crate::read_checkpoint_state(&path)?);
+    let current = CheckpointState {
+        kind: kind.to_owned(),
+        seed,
+        config: config_value(config)?,
+        model: config_value(model)?,
+        ..saved.clone()
+    };
+    checkpoint::check_settings(&path, &saved, &current, &may_change(optimizer))
+}
 
 /// A config as an older version saved it, with today's defaults for the settings that it didn't know.
 fn with_defaults<C: Serialize + DeserializeOwned>(saved: &Value) -> Value {

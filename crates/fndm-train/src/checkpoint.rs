@@ -298,7 +298,7 @@ pub fn read_checkpoint_ema(path: &Path, device: &Device) -> Result<BTreeMap<Stri
 }
 
 /// Compares the settings that must not change over a run's life.
-pub(crate) fn check_same(
+pub(crate) fn check_settings(
     path: &Path,
     saved: &CheckpointState,
     current: &CheckpointState,
@@ -312,21 +312,22 @@ pub(crate) fn check_same(
     )?;
     pair("model", saved.model.clone(), current.model.clone())?;
     pair("config", saved.config.clone(), current.config.clone())?;
-    pair("seed", saved.seed.into(), current.seed.into())?;
+    pair("seed", saved.seed.into(), current.seed.into())
+}
+
+/// Compares the slices.
+pub(crate) fn check_data(path: &Path, saved: &Fingerprint, current: &Fingerprint) -> Result<()> {
     let lacking = |from: &Fingerprint, of: &Fingerprint| -> Vec<String> {
         let there: BTreeSet<&String> = of.ids.iter().collect();
         let lacks = from.ids.iter().filter(|id| !there.contains(id));
         lacks.cloned().collect()
     };
-    let (missing, added) = (
-        lacking(&saved.data, &current.data),
-        lacking(&current.data, &saved.data),
-    );
-    if !(saved.data.ids.is_empty() || missing.is_empty() && added.is_empty()) {
+    let (missing, added) = (lacking(saved, current), lacking(current, saved));
+    if !(saved.ids.is_empty() || missing.is_empty() && added.is_empty()) {
         return Err(Error::Patients {
             path: path.to_owned(),
-            saved: saved.data.ids.len(),
-            current: current.data.ids.len(),
+            saved: saved.ids.len(),
+            current: current.ids.len(),
             missing,
             added,
         });
@@ -338,7 +339,7 @@ pub(crate) fn check_same(
         };
         serde_json::to_value(anonymous).unwrap_or(Value::Null)
     };
-    pair("data", data(&saved.data), data(&current.data))
+    compare(path, "data", &data(saved), &data(current), &[])
 }
 
 fn compare(

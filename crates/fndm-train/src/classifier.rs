@@ -42,7 +42,7 @@ impl ClassifierTrainer {
         device: &Device,
     ) -> Result<Self> {
         let batches = ClassifierBatches::new(config, set.clone(), seed)?;
-        check_fits(model, &set)?;
+        check_fits(model, set.images.dim().1)?;
         let parameters = Parameters::new(seed, DType::F32, device);
         let network = Classifier::new(model, parameters.builder())?;
         let settings = Settings {
@@ -134,7 +134,7 @@ impl ClassifierTrainer {
     /// When the slices don't fit the network.
     pub fn validate(&self, set: &SliceSet, ranges: usize, seed: u64) -> Result<Vec<TimeRange>> {
         check_slices(set, None)?;
-        check_fits(&self.model, set)?;
+        check_fits(&self.model, set.images.dim().1)?;
         let network = self.ema_network()?;
         let schedule = self.config.schedule.build()?;
         let steps = schedule.steps();
@@ -315,8 +315,7 @@ fn prefetch(
     Prefetch::new(first, config.prefetch, move |index| Ok(batches.draw(index)))
 }
 
-fn check_fits(model: &ClassifierConfig, set: &SliceSet) -> Result<()> {
-    let channels = set.images.dim().1;
+pub(crate) fn check_fits(model: &ClassifierConfig, channels: usize) -> Result<()> {
     if model.in_channels == channels && model.out_channels == 2 {
         return Ok(());
     }

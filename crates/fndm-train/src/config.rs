@@ -1,8 +1,14 @@
+use std::path::Path;
+
 use fndm_data::corrupt::CorruptionMix;
 use fndm_data::freeform::MaskMix;
+use fndm_models::{ClassifierConfig, UNetConfig};
 use fndm_solver::{Prediction, ScheduleConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::base::check_resumable;
+use crate::classifier::check_fits;
+use crate::diffusion::{check_labels, conditions};
 use crate::error::{check, check_share};
 use crate::{Augmentation, CoarseJitter, LossWeight, OptimizerConfig, Result, TimeSampling};
 
@@ -184,7 +190,7 @@ impl DiffusionConfig {
         check_common(
             self.batch,
             self.accumulation,
-            self.time_budget_s,
+            (self.iterations, self.time_budget_s),
             self.prefetch,
             self.diseased_share,
         )?;
@@ -210,6 +216,29 @@ impl DiffusionConfig {
         self.corruption.check()?;
         self.jitter.check()?;
         self.augmentation.check()
+    }
+
+    /// Whether a training by this config can begin: the config itself, its noise schedule, and whether `model` is a network for
+    /// slices of so many channels. Nothing is read and no network is built.
+    ///
+    /// # Errors
+    /// The first thing that doesn't fit.
+    pub fn check_model(&self, model: &UNetConfig, channels: usize) -> Result<()> {
+        self.check()?;
+        self.schedule.build()?;
+        model.check()?;
+        conditions(model, channels)?;
+        check_labels(self, model)
+    }
+
+    /// Whether a run of these settings can go on from the newest checkpoint in `folder`, slices apart. A folder that isn't there
+    /// or has no checkpoints is a new run.
+    ///
+    /// # Errors
+    /// As [`Trainer::resume`](crate::Trainer::resume).
+    pub fn check_resume(&self, model: &UNetConfig, seed: u64, folder: &Path) -> Result<()> {
+        let settings = (self, model, seed);
+        check_resumable(folder, "diffusion", settings, &self.optimizer)
     }
 }
 
@@ -301,7 +330,7 @@ impl ClassifierTrainConfig {
         check_common(
             self.batch,
             self.accumulation,
-            self.time_budget_s,
+            (self.iterations, self.time_budget_s),
             self.prefetch,
             self.diseased_share,
         )?;
@@ -321,12 +350,32 @@ impl ClassifierTrainConfig {
         )?;
         self.augmentation.check()
     }
+
+    /// As [`DiffusionConfig::check_model`].
+    ///
+    /// # Errors
+    /// The first thing that doesn't fit.
+    pub fn check_model(&self, model: &ClassifierConfig, channels: usize) -> Result<()> {
+        self.check()?;
+        self.schedule.build()?;
+        model.check()?;
+        check_fits(model, channels)
+    }
+
+    /// As [`DiffusionConfig::check_resume`].
+    ///
+    /// # Errors
+    /// As [`Trainer::resume`](crate::Trainer::resume).
+    pub fn check_resume(&self, model: &ClassifierConfig, seed: u64, folder: &Path) -> Result<()> {
+        let settings = (self, model, seed);
+        check_resumable(folder, "classifier", settings, &self.optimizer)
+    }
 }
 
 fn check_common(
     batch: usize,
     accumulation: usize,
-    time_budget_s: Option<f64>,
+    (iterations, time_budget_s): (Option<u64>, Option<f64>),
     prefetch: usize,
     diseased_share: Option<f64>,
 ) -> Result<()> {
@@ -349,5 +398,12 @@ fn check_common(
     if let Some(budget) = time_budget_s {
         check(budget > 0.0, "time_budget_s", "seconds above 0", budget)?;
     }
+    // A run of none would give the random weights that it begins with.
+    check(
+        iterations != Some(0),
+        "iterations",
+        "1 or more, or none",
+        iterations,
+    )?;
     Ok(())
 }

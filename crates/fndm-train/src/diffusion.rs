@@ -285,7 +285,7 @@ fn prefetch(
 }
 
 /// What a network with so many input channels is conditioned on.
-fn conditions(model: &UNetConfig, channels: usize) -> Result<Conditions> {
+pub(crate) fn conditions(model: &UNetConfig, channels: usize) -> Result<Conditions> {
     let choices = [(true, true), (true, false), (false, false)];
     let found = choices
         .map(|(image, coarse)| Conditions { image, coarse })
@@ -309,7 +309,7 @@ fn conditions(model: &UNetConfig, channels: usize) -> Result<Conditions> {
     }
 }
 
-fn check_labels(config: &DiffusionConfig, model: &UNetConfig) -> Result<()> {
+pub(crate) fn check_labels(config: &DiffusionConfig, model: &UNetConfig) -> Result<()> {
     let needed = if config.label_dropout > 0.0 { 3 } else { 2 };
     match model.num_classes {
         Some(n) if n < needed => Err(Error::Data {

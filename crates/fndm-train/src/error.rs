@@ -1,6 +1,8 @@
 use std::path::PathBuf;
 
 /// What can go wrong while training, saving and resuming.
+///
+/// `Display` says what this level knows, `source` the rest.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -48,7 +50,7 @@ pub enum Error {
         name: String,
     },
     /// A checkpoint was made with another setting.
-    #[error("{path}: made with {field} = {saved}, but this run has {current}")]
+    #[error("{}: made with {field} = {saved}, but this run has {current}", path.display())]
     Changed {
         /// The checkpoint.
         path: PathBuf,
@@ -61,7 +63,8 @@ pub enum Error {
     },
     /// A checkpoint was made with other patients.
     #[error(
-        "{path}: made with {} patients, but this run has {}; missing: {}; new: {}",
+        "{}: made with {} patients, but this run has {}; missing: {}; new: {}",
+        path.display(),
         saved,
         current,
         listed(missing),
@@ -86,7 +89,7 @@ pub enum Error {
         reason: String,
     },
     /// A checkpoint could not be understood.
-    #[error("checkpoint {path}: {reason}")]
+    #[error("checkpoint {}: {reason}", path.display())]
     Checkpoint {
         /// The file or folder.
         path: PathBuf,
@@ -94,12 +97,22 @@ pub enum Error {
         reason: String,
     },
     /// A file could not be read or written.
-    #[error("{path}: {error}")]
+    #[error("{}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// The system's reason.
-        error: std::io::Error,
+        source: std::io::Error,
+    },
+    /// A step made a parameter, or an average of it, infinite or not a number. Such weights are never written.
+    #[error("after iteration {iteration}: parameter {name} holds {value}, expected finite numbers")]
+    NonFiniteWeight {
+        /// Iterations made.
+        iteration: u64,
+        /// The parameter's name; `ema.0.999/NAME` for an average.
+        name: String,
+        /// The first such value.
+        value: f32,
     },
     /// The thread that prepares batches ended early.
     #[error("preparing batch {index} failed: {reason}")]
@@ -146,10 +159,10 @@ impl From<fndm_data::Error> for Error {
 }
 
 impl Error {
-    pub(crate) fn io(path: impl Into<PathBuf>, error: std::io::Error) -> Self {
+    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io {
             path: path.into(),
-            error,
+            source,
         }
     }
 
@@ -159,6 +172,18 @@ impl Error {
             reason: reason.into(),
         }
     }
+}
+
+/// An error and its causes in one line, for a log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
 }
 
 /// The first few names.
@@ -196,4 +221,29 @@ pub(crate) fn check_share(p: f64, field: &'static str) -> Result<()> {
         "a share between 0 and 1",
         p,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who prints the whole chain of causes tells each of them once.
+    #[test]
+    fn a_cause_is_told_once() {
+        let told = |error: Error, parts: &[&str]| {
+            let text = chain(&error);
+            for part in parts {
+                assert_eq!(text.matches(part).count(), 1, "{part} in {text}");
+            }
+        };
+        let full = || std::io::Error::other("disk on fire");
+        let error = Error::io("run/log.jsonl", full());
+        assert_eq!(error.to_string(), "run/log.jsonl");
+        told(error, &["run/log.jsonl", "disk on fire"]);
+        told(candle_core::Error::wrap(full()).into(), &["disk on fire"]);
+        let schedule = fndm_solver::ScheduleConfig::cosine(0).build();
+        told(schedule.unwrap_err().into(), &["noise schedule"]);
+        let missing = fndm_models::StateDict::read("no/such", &fndm_models::Limits::default());
+        told(missing.unwrap_err().into(), &["no/such"]);
+    }
 }

@@ -150,6 +150,28 @@ impl Learner {
         self.ema_tensors_of(0)
     }
 
+    /// Fails where a parameter or an average of it isn't finite: a step whose gradients were sound may still overflow, and
+    /// the guard of the next step never comes where it was the last.
+    pub(crate) fn check_finite(&self) -> Result<()> {
+        let named = |tensor: &Tensor, name: &dyn Fn() -> String| match first_non_finite(tensor)? {
+            Some(value) => Err(Error::NonFiniteWeight {
+                iteration: self.iteration,
+                name: name(),
+                value,
+            }),
+            None => Ok(()),
+        };
+        for (name, var) in &self.parameters {
+            named(&var.as_detached_tensor(), &|| name.clone())?;
+        }
+        for ema in &self.emas {
+            for (name, tensor) in ema.tensors() {
+                named(&tensor, &|| ema_name(ema.decay(), &name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// A copy of the averages of decay number `i`.
     pub(crate) fn ema_tensors_of(&self, i: usize) -> Result<BTreeMap<String, Tensor>> {
         let ema = self.emas.get(i).ok_or_else(|| Error::Config {
@@ -157,7 +179,17 @@ impl Learner {
             expected: format!("more than {i} decays"),
             got: self.emas.len().to_string(),
         })?;
-        ema.tensors()
+        let averages = ema.tensors();
+        for (name, tensor) in &averages {
+            if let Some(value) = first_non_finite(tensor)? {
+                return Err(Error::NonFiniteWeight {
+                    iteration: self.iteration,
+                    name: ema_name(ema.decay(), name),
+                    value,
+                });
+            }
+        }
+        averages
             .iter()
             .map(|(name, tensor)| Ok((name.clone(), tensor.copy()?)))
             .collect()
@@ -287,6 +319,17 @@ impl Learner {
 /// The name of an average in a checkpoint.
 pub(crate) fn ema_name(decay: f64, name: &str) -> String {
     format!("ema.{decay}/{name}")
+}
+
+/// The first value that is infinite or not a number.
+fn first_non_finite(tensor: &Tensor) -> Result<Option<f32>> {
+    match fndm_kernels::first_non_finite(tensor)? {
+        Some(index) => {
+            let value = tensor.flatten_all()?.get(index)?;
+            Ok(Some(value.to_scalar::<f32>()?))
+        }
+        None => Ok(None),
+    }
 }
 
 /// The Euclidean norm of all gradients together.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::check;
+use crate::error::{chain, check};
 use crate::group::{agree, any};
 use crate::{
     Error, EventWriter, JsonLines, Result, StepReport, StopFlag, TimeRange, Trainer,
@@ -278,7 +278,7 @@ impl Logs {
     }
 
     fn failed(&mut self, iteration: u64, error: &Error) -> Result<()> {
-        let line = serde_json::json!({ "iteration": iteration, "error": error.to_string() });
+        let line = serde_json::json!({ "iteration": iteration, "error": chain(error) });
         self.log.write(&line)
     }
 

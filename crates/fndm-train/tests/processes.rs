@@ -216,8 +216,12 @@ fn child_on_a_full_disk() {
     };
     let folder: &Path = folder.as_ref();
     let error = run(&mut trainer(9), &place(folder), &StopFlag::new(), |_, _| {}).unwrap_err();
-    println!("error: {error}");
-    let Error::Io { path, error: cause } = &error else {
+    println!("error: {error}: {:?}", std::error::Error::source(&error));
+    let Error::Io {
+        path,
+        source: cause,
+    } = &error
+    else {
         panic!("{error}");
     };
     assert_eq!(cause.kind(), std::io::ErrorKind::StorageFull);

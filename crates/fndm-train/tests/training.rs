@@ -126,10 +126,10 @@ fn a_classifier_learns_which_slices_are_diseased() {
 
 #[test]
 fn a_loss_that_is_not_finite_stops_or_skips() {
-    // A rate so high that the weights overflow at once.
+    // A rate so high that the weights' products overflow at once.
     let mut config = diffusion_config();
     config.optimizer = OptimizerConfig {
-        lr: 1e38,
+        lr: 1e30,
         ..OptimizerConfig::default()
     };
     let mut trainer = new(&config, (*slices(6)).clone()).unwrap();
@@ -540,4 +540,92 @@ fn speed() {
             r.step_s, r.wait_s, r.optimizer_s
         );
     }
+}
+
+/// The last step of a run has no next one whose loss would tell.
+#[test]
+fn weights_that_a_step_made_infinite_are_never_written() {
+    let mut config = diffusion_config();
+    config.optimizer = OptimizerConfig {
+        lr: f64::from(f32::MAX),
+        // Momentum of the second kind only: the step is the rate times a little more than 1.
+        beta1: 0.0,
+        weight_decay: 3.0,
+        ..OptimizerConfig::default()
+    };
+    config.iterations = Some(1);
+    let mut trainer = new(&config, (*slices(6)).clone()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let place = RunConfig {
+        folder: folder.path().to_owned(),
+        ..RunConfig::default()
+    };
+    let error = fndm_train::run(&mut trainer, &place, &StopFlag::new(), |_, _| {}).unwrap_err();
+    assert!(matches!(error, Error::NonFiniteWeight { .. }), "{error}");
+    assert!(trainer.ema_tensors().is_err());
+    let written = std::fs::read_dir(folder.path()).unwrap();
+    let names: Vec<_> = written.map(|e| e.unwrap().file_name()).collect();
+    assert!(
+        names.iter().all(|n| !n.to_string_lossy().contains("step-")),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn a_plan_is_checked_without_slices() {
+    let (unet, classifier) = (unet(), classifier());
+    let diffusion = diffusion_config();
+    diffusion.check_model(&unet, CHANNELS).unwrap();
+    let labels = classifier_config();
+    labels.check_model(&classifier, CHANNELS).unwrap();
+    let told = |result: fndm_train::Result<()>, words: &str| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    let with = |change: fn(&mut DiffusionConfig)| {
+        let mut config = diffusion.clone();
+        change(&mut config);
+        config.check_model(&unet, CHANNELS)
+    };
+    told(with(|c| c.batch = 0), "batch");
+    told(with(|c| c.iterations = Some(0)), "iterations");
+    told(with(|c| c.time_budget_s = Some(-60.0)), "time_budget_s");
+    told(with(|c| c.time_budget_s = Some(f64::NAN)), "time_budget_s");
+    told(with(|c| c.optimizer.lr = f64::NAN), "optimizer.lr");
+    told(
+        with(|c| c.schedule = fndm_solver::ScheduleConfig::cosine(0)),
+        "schedule",
+    );
+    told(with(|c| c.label_dropout = 0.1), "3 classes");
+    told(diffusion.check_model(&unet, CHANNELS + 1), "channels");
+    let narrow = UNetConfig {
+        model_channels: 31,
+        ..unet.clone()
+    };
+    told(diffusion.check_model(&narrow, CHANNELS), "multiple of 32");
+    told(labels.check_model(&classifier, CHANNELS + 1), "channels");
+    let odd = ClassifierConfig {
+        model_channels: 31,
+        ..classifier
+    };
+    told(labels.check_model(&odd, CHANNELS), "multiple of 32");
+
+    // What a folder's checkpoints were made with.
+    let folder = tempfile::tempdir().unwrap();
+    let nothing = folder.path().join("none");
+    diffusion.check_resume(&unet, 1, &nothing).unwrap();
+    let trainer = new(&diffusion, (*slices(4)).clone()).unwrap();
+    trainer.checkpoint(folder.path(), 1).unwrap();
+    diffusion.check_resume(&unet, 1, folder.path()).unwrap();
+    told(diffusion.check_resume(&unet, 2, folder.path()), "seed = 1");
+    let mut other = diffusion.clone();
+    other.batch = 4;
+    told(
+        other.check_resume(&unet, 1, folder.path()),
+        "config.batch = 2",
+    );
+    told(
+        labels.check_resume(&odd, 1, folder.path()),
+        "kind = \"diffusion\"",
+    );
 }
