@@ -1,7 +1,7 @@
 """Whether what `convert` writes is what PyTorch, the safetensors library and guided-diffusion itself expect.
 
-    cargo build --release -p fndm --example convert
-    python check_convert.py --convert target/release/examples/convert --golden ../shared/golden/unet \
+    cargo build --release -p fndm-cli
+    python check_convert.py --fndm target/release/fndm --golden ../shared/golden/unet \
         [--original PATH_OF_A_CHECKOUT_OF_guided-diffusion]
 
 For every model of the golden folder's manifest, in f32, f16 and bf16: saved by torch.save in today's and the old format,
@@ -31,7 +31,7 @@ def equal(a, b, what):
 
 
 def convert(args, source, target, *more):
-    done = subprocess.run([args.convert, source, target, *more], capture_output=True, text=True)
+    done = subprocess.run([args.fndm, "convert", source, target, *more], capture_output=True, text=True)
     assert done.returncode == 0, f"{source} -> {target}: {done.stderr}"
     return done.stdout
 
@@ -53,7 +53,7 @@ def original_output(args, model, state):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--convert", required=True, type=lambda p: str(pathlib.Path(p).resolve()))
+    parser.add_argument("--fndm", required=True, type=lambda p: str(pathlib.Path(p).resolve()))
     parser.add_argument("--golden", required=True, type=pathlib.Path)
     parser.add_argument("--original", type=pathlib.Path)
     args = parser.parse_args()
