@@ -1,0 +1,323 @@
+//! The file by which a folder of ours is known.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, write_json};
+
+/// Name of the marker. Who reads data passes over folders that hold one.
+pub const MARKER: &str = ".fndm.json";
+
+/// Version of the marker's format.
+const FORMAT: u32 = 1;
+/// No marker of ours is longer.
+const LONGEST: u64 = 16 << 20;
+
+/// Who writes a folder, and what. A folder of another maker is not replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maker {
+    program: String,
+    version: String,
+    what: String,
+}
+
+impl Maker {
+    /// A maker: the program's name and version, and what the folder holds ("patient `HGG/Brats_001`").
+    #[must_use]
+    pub fn new(program: &str, version: &str, what: &str) -> Self {
+        Self {
+            program: program.into(),
+            version: version.into(),
+            what: what.into(),
+        }
+    }
+
+    fn words(&self) -> String {
+        format!("{} ({})", self.program, self.what)
+    }
+}
+
+/// A file as it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    bytes: u64,
+    /// FNV-1a of 64 bits: tells a change by hand, not one by an enemy.
+    fnv: u64,
+}
+
+impl Stamp {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let mut stamp = Self::EMPTY;
+        stamp.add(bytes);
+        stamp
+    }
+
+    const EMPTY: Self = Self {
+        bytes: 0,
+        fnv: 0xcbf2_9ce4_8422_2325,
+    };
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        for &byte in bytes {
+            self.fnv = (self.fnv ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn of_file(path: &Path) -> Result<Self> {
+        let mut file = File::open(path).map_err(Error::io("read", path))?;
+        let mut stamp = Self::EMPTY;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(stamp),
+                Ok(count) => stamp.add(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read", path)(error)),
+            }
+        }
+    }
+}
+
+/// What the marker says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Marker {
+    fndm_marker: u32,
+    #[serde(flatten)]
+    pub(crate) maker: Maker,
+    /// Whether the folder was finished.
+    pub(crate) complete: bool,
+    /// Every file but the marker by its path below the folder, with the states that are ours: one, or two while it is being replaced,
+    /// or none while it is first written.
+    pub(crate) files: BTreeMap<String, Vec<Stamp>>,
+}
+
+impl Marker {
+    pub(crate) fn new(maker: &Maker) -> Self {
+        Self {
+            fndm_marker: FORMAT,
+            maker: maker.clone(),
+            complete: false,
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// The marker of a folder; none where there is none that is ours.
+    pub(crate) fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(MARKER);
+        let found = match fs::symlink_metadata(&path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        };
+        if !found.is_file() || found.len() > LONGEST {
+            return Ok(None);
+        }
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let marker: Self = serde_json::from_slice(&bytes).map_err(Error::json(&path))?;
+        // A newer format may mean something else by its list.
+        Ok((marker.fndm_marker == FORMAT).then_some(marker))
+    }
+
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        write_json(folder.join(MARKER), self)
+    }
+
+    /// Lists the files of a folder that is ours alone, each brought to the disk.
+    pub(crate) fn stamp(&mut self, folder: &Path) -> Result<()> {
+        self.files.clear();
+        for file in contents(folder)?.files {
+            let path = folder.join(&file);
+            let Some(name) = name_of(&file) else {
+                return Err(foreign(folder, &file));
+            };
+            let open = File::open(&path).map_err(Error::io("read", &path))?;
+            open.sync_all().map_err(Error::io("write", &path))?;
+            self.files.insert(name, vec![Stamp::of_file(&path)?]);
+        }
+        Ok(())
+    }
+
+    /// Whether `maker` may replace the folder, by who wrote it and by what it holds.
+    pub(crate) fn check(&self, folder: &Path, maker: &Maker) -> Result<()> {
+        self.check_maker(folder, maker)?;
+        let found = contents(folder)?;
+        if let Some(file) = found.others.first() {
+            return Err(foreign(folder, file));
+        }
+        for file in &found.files {
+            let Some(stamps) = name_of(file).and_then(|name| self.files.get(&name)) else {
+                return Err(foreign(folder, file));
+            };
+            self.check_stamp(folder, file, stamps)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_maker(&self, folder: &Path, maker: &Maker) -> Result<()> {
+        if (&self.maker.program, &self.maker.what) == (&maker.program, &maker.what) {
+            return Ok(());
+        }
+        Err(Error::OtherResult {
+            folder: folder.into(),
+            holds: self.maker.words(),
+            wanted: maker.words(),
+        })
+    }
+
+    /// Whether one file of the folder may be written: it isn't there, or is as we left it.
+    pub(crate) fn check_file(&self, folder: &Path, name: &str) -> Result<()> {
+        let path = folder.join(name);
+        match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io("read", &path)(error)),
+            Ok(found) => match self.files.get(name) {
+                Some(stamps) if found.is_file() => {
+                    self.check_stamp(folder, Path::new(name), stamps)
+                }
+                _ => Err(foreign(folder, Path::new(name))),
+            },
+        }
+    }
+
+    fn check_stamp(&self, folder: &Path, file: &Path, stamps: &[Stamp]) -> Result<()> {
+        let path = folder.join(file);
+        let length = fs::symlink_metadata(&path)
+            .map_err(Error::io("read", &path))?
+            .len();
+        let possible = stamps.iter().any(|stamp| stamp.bytes == length);
+        if possible && stamps.contains(&Stamp::of_file(&path)?) {
+            return Ok(());
+        }
+        Err(Error::Changed {
+            folder: folder.into(),
+            file: file.display().to_string(),
+        })
+    }
+
+    /// Whether every file of the list is there, and as it was written.
+    pub(crate) fn is_whole(&self, folder: &Path) -> bool {
+        let mut files = self.files.iter();
+        self.complete
+            && files.all(|(name, stamps)| {
+                folder.join(name).is_file()
+                    && self.check_stamp(folder, Path::new(name), stamps).is_ok()
+            })
+    }
+
+    /// Removes our files, then the marker, then the folder if nothing else is in it. Killed on the way, it can be gone on with.
+    pub(crate) fn remove(&self, folder: &Path) -> Result<()> {
+        let found = contents(folder)?;
+        for file in &found.files {
+            if self.is_ours(file) {
+                let path = folder.join(file);
+                fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        // The deepest first. One that isn't empty holds something that isn't ours, and stays.
+        for inner in found.folders.iter().rev() {
+            let _ = fs::remove_dir(folder.join(inner));
+        }
+        let left = contents(folder)?;
+        if left.files.is_empty() && left.folders.is_empty() && left.others.is_empty() {
+            let path = folder.join(MARKER);
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            fs::remove_dir(folder).map_err(Error::io("remove", folder))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a file is one of the list, or, in a folder that was never finished, a temporary form of one.
+    fn is_ours(&self, file: &Path) -> bool {
+        let Some(name) = name_of(file) else {
+            return false;
+        };
+        if self.files.contains_key(&name) {
+            return true;
+        }
+        let folder = file.parent();
+        let last = file.file_name().unwrap_or_default().to_string_lossy();
+        let mut listed = self.files.keys().map(Path::new);
+        !self.complete
+            && (last.starts_with('.') || last.ends_with("tmp"))
+            && (last.starts_with(&format!(".{MARKER}."))
+                || listed.any(|ours| {
+                    let own = ours.file_name().unwrap_or_default().to_string_lossy();
+                    ours.parent() == folder && last.contains(&*own)
+                }))
+    }
+}
+
+fn foreign(folder: &Path, file: &Path) -> Error {
+    Error::Foreign {
+        folder: folder.into(),
+        file: file.display().to_string(),
+    }
+}
+
+/// A path below a folder as the marker has it: with `/` everywhere; none where it isn't UTF-8.
+fn name_of(file: &Path) -> Option<String> {
+    let parts = file.iter().map(|part| part.to_str());
+    Some(parts.collect::<Option<Vec<_>>>()?.join("/"))
+}
+
+/// What lies below a folder, but for its marker; links aren't followed.
+#[derive(Debug, Default)]
+struct Contents {
+    files: Vec<PathBuf>,
+    /// Each after the one that it lies in.
+    folders: Vec<PathBuf>,
+    /// Links, pipes and the like.
+    others: Vec<PathBuf>,
+}
+
+fn contents(folder: &Path) -> Result<Contents> {
+    let mut found = Contents::default();
+    let mut open = vec![PathBuf::new()];
+    while let Some(inner) = open.pop() {
+        let path = folder.join(&inner);
+        let read = fs::read_dir(&path).map_err(Error::io("read", &path))?;
+        for entry in read {
+            let entry = entry.map_err(Error::io("read", &path))?;
+            let kind = entry
+                .file_type()
+                .map_err(Error::io("read", &entry.path()))?;
+            let below = inner.join(entry.file_name());
+            if kind.is_dir() {
+                open.push(below.clone());
+                found.folders.push(below);
+            } else if below == Path::new(MARKER) && kind.is_file() {
+            } else if kind.is_file() {
+                found.files.push(below);
+            } else {
+                found.others.push(below);
+            }
+        }
+    }
+    found.files.sort();
+    found.folders.sort();
+    Ok(found)
+}
+
+/// Whether nothing at all lies in a folder.
+pub(crate) fn is_empty(folder: &Path) -> Result<bool> {
+    let mut entries = fs::read_dir(folder).map_err(Error::io("read", folder))?;
+    Ok(entries.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the page of FNV's authors: <http://www.isthe.com/chongo/tech/comp/fnv/>.
+    #[test]
+    fn checksums_are_fnv_1a() {
+        assert_eq!(Stamp::of(b"").fnv, 0xcbf2_9ce4_8422_2325);
+        assert_eq!(Stamp::of(b"a").fnv, 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(Stamp::of(b"foobar").fnv, 0x8594_4171_f739_67e8);
+    }
+}

@@ -1,0 +1,162 @@
+//! A folder that is filled piece by piece, and gone on with later.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::atomic::plain;
+use crate::lock::Lock;
+use crate::marker::{Marker, Stamp, is_empty};
+use crate::output::Parents;
+use crate::{Error, Inputs, Maker, Result, resolve, write_atomic};
+
+/// A folder that a run writes into as it goes and a later run goes on with: a training, or a figure that grows point by point. It is never
+/// replaced or emptied as a whole; a file in it is replaced only as we left it.
+#[derive(Debug)]
+pub struct WorkFolder {
+    given: PathBuf,
+    place: PathBuf,
+    marker: Marker,
+    // Held until the run ends.
+    _lock: Lock,
+}
+
+impl WorkFolder {
+    /// Whether [`WorkFolder::open`] would be allowed: nothing is changed on the disk.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(output: impl AsRef<Path>, maker: &Maker, inputs: &Inputs) -> Result<()> {
+        let output = output.as_ref();
+        inputs.check_folder(output)?;
+        usable(&resolve(output)?, output, maker).map(|_| ())
+    }
+
+    /// Opens a folder of the same maker, or makes one. An existing folder without our marker must be empty.
+    ///
+    /// # Errors
+    /// When the output touches an input, isn't ours, is being written by another process, or can't be written.
+    pub fn open(output: impl AsRef<Path>, maker: &Maker, inputs: &Inputs) -> Result<Self> {
+        let output = output.as_ref();
+        inputs.check_folder(output)?;
+        let place = resolve(output)?;
+        let Some(parent) = place.parent() else {
+            return Err(Error::NotOurs {
+                folder: output.into(),
+            });
+        };
+        let mut parents = Parents::create(parent)?;
+        let lock = Lock::take(&place)?;
+        let marker = match usable(&place, output, maker)? {
+            Some(marker) => marker,
+            None => {
+                match fs::create_dir(&place) {
+                    Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                        return Err(Error::io("write", &place)(error));
+                    }
+                    _ => {}
+                }
+                let marker = Marker::new(maker);
+                marker.write(&place)?;
+                marker
+            }
+        };
+        parents.keep();
+        Ok(Self {
+            given: output.into(),
+            place,
+            marker,
+            _lock: lock,
+        })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.place
+    }
+
+    /// Writes a file. One that is there already is replaced if it is as an earlier run left it.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`], [`Error::Changed`], [`Error::Io`].
+    pub fn write(&mut self, name: &str, bytes: impl AsRef<[u8]>) -> Result<()> {
+        let bytes = bytes.as_ref();
+        self.marker
+            .check_file(&self.place, name)
+            .map_err(|e| self.named(e))?;
+        // Both states are ours while the one is replaced by the other, also for a later run if this one is killed in between.
+        let stamp = Stamp::of(bytes);
+        let states = self.marker.files.entry(name.into()).or_default();
+        states.push(stamp);
+        self.marker.write(&self.place)?;
+        write_atomic(self.place.join(name), bytes)?;
+        self.marker.files.insert(name.into(), vec![stamp]);
+        self.marker.write(&self.place)
+    }
+
+    /// Writes a value as JSON: see [`WorkFolder::write`].
+    ///
+    /// # Errors
+    /// As there, and [`Error::Json`].
+    pub fn write_json(&mut self, name: &str, value: &impl Serialize) -> Result<()> {
+        let path = self.place.join(name);
+        let mut text = serde_json::to_string_pretty(value).map_err(Error::json(&path))?;
+        text.push('\n');
+        self.write(name, text)
+    }
+
+    /// Writes a file that another writer makes at the path it is given: see [`WorkFolder::write`].
+    ///
+    /// # Errors
+    /// As there, and those of `fill`.
+    pub fn write_by<E: From<Error>>(
+        &mut self,
+        name: &str,
+        fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let beside = tempfile::Builder::new()
+            .prefix(".fndm.")
+            .suffix(".tmp")
+            .tempdir_in(&self.place)
+            .map_err(|e| Error::io("write", &self.place)(plain(e)))?;
+        let made = beside.path().join(name);
+        fill(&made)?;
+        let bytes = fs::read(&made).map_err(Error::io("read", &made))?;
+        Ok(self.write(name, bytes)?)
+    }
+
+    /// The error by the folder's name as the user gave it.
+    fn named(&self, error: Error) -> Error {
+        let folder = self.given.clone();
+        match error {
+            Error::Foreign { file, .. } => Error::Foreign { folder, file },
+            Error::Changed { file, .. } => Error::Changed { folder, file },
+            other => other,
+        }
+    }
+}
+
+/// The marker of a folder of the same maker; none where the folder is still to be made, or empty.
+fn usable(place: &Path, given: &Path, maker: &Maker) -> Result<Option<Marker>> {
+    match fs::symlink_metadata(place) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("read", given)(error)),
+        Ok(found) if !found.is_dir() => {
+            return Err(Error::NotAFolder { path: given.into() });
+        }
+        Ok(_) => {}
+    }
+    match Marker::read(place)? {
+        Some(marker) => {
+            marker.check_maker(given, maker)?;
+            Ok(Some(marker))
+        }
+        None if is_empty(place)? => Ok(None),
+        None => Err(Error::NotOurs {
+            folder: given.into(),
+        }),
+    }
+}
