@@ -38,6 +38,7 @@
 //! | [`linear`] | a few rows by a matrix of weights |
 //! | [`attention`], [`attention_qkv`] | any number of tokens, a strip of weights at a time |
 //! | [`add`], [`cat_channels`], [`linear_combination`], [`upsample_nearest_2x`], [`avg_pool_2x`] | one threaded pass |
+//! | [`relu`], [`relu6`], [`max_pool_3x3`] | which keep what isn't a number |
 //! | [`adam_step`], [`ema_update`] | in place on variables, one pass |
 //! | [`adam_step_all`], [`ema_update_all`] | the same for all parameters: on a GPU in one launch |
 //! | [`device`] | a device by its name |
@@ -87,6 +88,7 @@ mod norm;
 mod optim;
 mod plain;
 mod products;
+mod rectify;
 mod simd;
 mod tape;
 mod tensor;
@@ -108,5 +110,6 @@ pub use nearest::{NEAREST_ROWS, nearest_rows};
 pub use norm::{group_norm, group_norm_silu, silu};
 pub use optim::{AdamStep, AdamTensor, adam_step, adam_step_all, ema_update, ema_update_all};
 pub use products::{PANEL_ROWS, pack_panel, panel_products};
+pub use rectify::{max_pool_3x3, relu, relu6};
 pub use simd::{Isa, set_simd};
 pub use tape::Tape;

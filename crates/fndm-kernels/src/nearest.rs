@@ -8,7 +8,7 @@ pub const NEAREST_ROWS: usize = 64;
 /// For each query `(Q, D)` the `k` rows of `(N, D)` with the smallest key, the smallest first: keys `(Q, k)` in f32 and row numbers
 /// `(Q, k)` in u32. The key is half the row's squared norm less its product with the query, so half the squared distance less
 /// half the query's squared norm. Of equal keys the lower row comes first; where there are fewer rows than k, the key is
-/// infinite and the number `u32::MAX`.
+/// infinite and the number `u32::MAX`. Keys that are NaN come before all others.
 ///
 /// Keys are f32 sums of products: a caller that needs the exact order takes a few more than it needs, and sorts them by exact
 /// distances. For tensors on a CUDA device; the CPU has [`panel_products`](crate::panel_products).

@@ -168,6 +168,25 @@ struct GroupNorm {
     per_image: bool,
 }
 
+/// [`moments`] where f32 overflows on the way, in f64, which it doesn't: a variance of infinity would divide everything to zero
+/// and leave the bias alone. Of values that aren't finite both are NaN.
+#[cold]
+#[inline(never)]
+fn wide_moments(x: &[f32], eps: f64) -> (f32, f32) {
+    let n = x.len() as f64;
+    let mean = x.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+    let var = x
+        .iter()
+        .map(|v| (f64::from(*v) - mean).powi(2))
+        .sum::<f64>()
+        / n;
+    if var.is_finite() {
+        (mean as f32, (1. / (var + eps).sqrt()) as f32)
+    } else {
+        (f32::NAN, f32::NAN)
+    }
+}
+
 /// Mean and 1 / standard deviation of `n` floats.
 #[inline(always)]
 unsafe fn moments<S: Simd>(x: *const f32, n: usize, eps: f64) -> (f32, f32) {
@@ -204,6 +223,9 @@ unsafe fn moments<S: Simd>(x: *const f32, n: usize, eps: f64) -> (f32, f32) {
             i += 1;
         }
         let sum = S::sum(S::add(S::add(acc[0], acc[1]), S::add(acc[2], acc[3]))) + rest;
+        if !sum.is_finite() {
+            return wide_moments(std::slice::from_raw_parts(x, n), eps);
+        }
         let var = f64::from(sum) / n as f64;
         (mean, (1. / (var + eps).sqrt()) as f32)
     }

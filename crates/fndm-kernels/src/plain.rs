@@ -1,5 +1,6 @@
 //! Every operation by candle alone: slow, differentiable, and the reference for the fast ones.
 
+use crate::rectify::{STEP, WINDOW};
 use candle_core::{D, Result, Tensor};
 
 pub(crate) fn conv2d(
@@ -38,6 +39,8 @@ pub(crate) fn group_norm(
     let y = x.reshape((b, groups, ()))?;
     let y = y.broadcast_sub(&y.mean_keepdim(D::Minus1)?)?;
     let var = y.sqr()?.mean_keepdim(D::Minus1)?;
+    // A variance that overflows would divide everything to zero: its difference with itself is zero, or NaN.
+    let var = (&var + (&var - &var)?)?;
     let y = y
         .broadcast_div(&(var + eps)?.sqrt()?)?
         .reshape((b, c, ()))?;
@@ -102,4 +105,25 @@ pub(crate) fn linear_combination(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
         sum = (sum + (*x * *c)?)?;
     }
     Ok(sum)
+}
+
+/// min(max(x, 0), cap); candle's own would make a zero of NaN.
+pub(crate) fn rectify(x: &Tensor, cap: f32) -> Result<Tensor> {
+    // Comparisons with NaN are false.
+    let y = x.le(0.)?.where_cond(&x.zeros_like()?, x)?;
+    if cap.is_finite() {
+        let cap = (y.ones_like()? * f64::from(cap))?;
+        return y.ge(&cap)?.where_cond(&cap, &y);
+    }
+    Ok(y)
+}
+
+/// The largest of each window of 3x3 pixels at stride 2; candle's own passes over NaN.
+pub(crate) fn max_pool_3x3(x: &Tensor) -> Result<Tensor> {
+    let y = x.max_pool2d_with_stride(WINDOW, STEP)?;
+    // One where a window has a NaN.
+    let lost = x.ne(x)?.to_dtype(x.dtype())?;
+    let lost = lost.max_pool2d_with_stride(WINDOW, STEP)?;
+    let nan = (y.ones_like()? * f64::NAN)?;
+    lost.gt(0.)?.where_cond(&nan, &y)
 }

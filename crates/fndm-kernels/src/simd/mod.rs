@@ -128,7 +128,9 @@ pub(crate) trait Simd: Copy {
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// The larger; `b` where one of the two is NaN, as the instruction of x86 has it.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller; `b` where one of the two is NaN.
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sqrt(a: Self::V) -> Self::V;
     /// a * b + c
@@ -145,6 +147,7 @@ pub(crate) trait Simd: Copy {
     /// 2^n for whole n in -126..=127.
     unsafe fn pow2(n: Self::V) -> Self::V;
     unsafe fn sum(a: Self::V) -> f32;
+    /// The largest lane; NaN may be passed over.
     unsafe fn largest(a: Self::V) -> f32;
     /// Lane j of vector i goes to lane i of vector j.
     unsafe fn transpose(m: &mut [Self::V; 16]);
@@ -182,11 +185,12 @@ pub(crate) trait Simd: Copy {
         unsafe { Self::splat(0.) }
     }
 
-    /// e^x, within two units in the last place; clamped to the range of normal numbers.
+    /// e^x, within two units in the last place; clamped to the range of normal numbers. NaN stays NaN.
     #[inline(always)]
     unsafe fn exp(x: Self::V) -> Self::V {
         unsafe {
-            let x = Self::min(Self::max(x, Self::splat(-87.3)), Self::splat(88.3));
+            // x stands second, where a NaN is kept.
+            let x = Self::min(Self::splat(88.3), Self::max(Self::splat(-87.3), x));
             let n = Self::round(Self::mul(x, Self::splat(std::f32::consts::LOG2_E)));
             let r = Self::fnma(n, Self::splat(0.693_359_4), x);
             let r = Self::fnma(n, Self::splat(-2.121_944_4e-4), r);

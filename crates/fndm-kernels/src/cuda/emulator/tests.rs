@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 /// Forwards, backwards, and mixed.
 const ORDERS: [u64; 3] = [0, 1, 2];
 
-const KINDS: [(Kind, f32); 2] = [(Kind::F32, 1e-4), (Kind::Bf16, 3e-2)];
+pub(super) const KINDS: [(Kind, f32); 2] = [(Kind::F32, 1e-4), (Kind::Bf16, 3e-2)];
 
 fn random(rng: &mut ChaCha8Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| rng.random::<f32>() * 2. - 1.).collect()
@@ -31,7 +31,9 @@ fn rounded(values: &[f32], kind: Kind) -> Vec<f32> {
 }
 
 /// Runs `f` in every order, and gives the outputs of the first. `None` where there is no compiler.
-fn in_every_order(f: impl Fn(&Emulator) -> Result<Vec<Buffer>>) -> Result<Option<Vec<Vec<f32>>>> {
+pub(super) fn in_every_order(
+    f: impl Fn(&Emulator) -> Result<Vec<Buffer>>,
+) -> Result<Option<Vec<Vec<f32>>>> {
     let mut first: Option<Vec<Vec<u8>>> = None;
     let mut values = Vec::new();
     for order in ORDERS {
@@ -74,7 +76,7 @@ fn close_beside(what: &str, got: &[f32], expected: &[f32], size: f32, tolerance:
     );
 }
 
-fn var(values: &[f32], shape: &[usize]) -> Result<Var> {
+pub(super) fn var(values: &[f32], shape: &[usize]) -> Result<Var> {
     Var::from_vec(values.to_vec(), shape, &Device::Cpu)
 }
 

@@ -4,8 +4,15 @@
 #define NEAREST_LISTED 64
 #define NO_ROW 0xffffffffu
 
-// Whether (a, i) comes before (b, j): the smaller key, of equal keys the lower row. A NaN comes before nothing.
-__device__ inline bool before(float a, u32 i, float b, u32 j) { return a < b || (a == b && i < j); }
+// Whether (a, i) comes before (b, j): the smaller key, of equal keys the lower row. A NaN comes first, so that nobody takes the
+// other rows for the nearest.
+__device__ inline bool before(float a, u32 i, float b, u32 j) {
+    bool a_nan = a != a, b_nan = b != b;
+    if (a_nan || b_nan) {
+        return a_nan && (!b_nan || i < j);
+    }
+    return a < b || (a == b && i < j);
+}
 
 struct Candidate {
     float key;

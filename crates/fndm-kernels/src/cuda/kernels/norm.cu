@@ -59,6 +59,12 @@ template <class T, int V> __device__ inline float2 chunk_moments(const T *x, u32
     return make_float2(mean, block_sum(squares, scratch));
 }
 
+// 1 / standard deviation. A variance that overflows would divide everything to zero, and leave the bias alone: it gives NaN.
+__device__ inline float reciprocal_deviation(float variance, float eps) {
+    float sum = variance + eps;
+    return sum < FLOAT_INFINITY ? 1.0f / sqrtf(sum) : FLOAT_NAN;
+}
+
 // Mean and 1 / standard deviation of a group from the moments of its chunks.
 __device__ inline float2 join(const float2 *moments, u32 count, u32 chunks, float eps, float *scratch) {
     float sum = 0.0f;
@@ -76,7 +82,7 @@ __device__ inline float2 join(const float2 *moments, u32 count, u32 chunks, floa
         squares += moments[i].y + n * d * d;
     }
     float variance = block_sum(squares, scratch) / (float)count;
-    return make_float2(mean, 1.0f / sqrtf(variance + eps));
+    return make_float2(mean, reciprocal_deviation(variance, eps));
 }
 
 // Where the values of a group begin in factor and offset.
@@ -142,7 +148,7 @@ __device__ inline void norm_small(
     if (threadIdx.x == 0) {
         moments[group] = m;
     }
-    m.y = 1.0f / sqrtf(m.y / (float)count + eps);
+    m.y = reciprocal_deviation(m.y / (float)count, eps);
     u32 small = small_of(group, groups, channels, per_image);
 #pragma unroll
     for (int j = 0; j < NORM_ITEMS / V; j++) {

@@ -53,6 +53,7 @@ template <class T, int V> __device__ inline void store(T *p, const float *x) {
 
 // What NVRTC has no name for without a header.
 #define FLOAT_INFINITY __uint_as_float(0x7f800000u)
+#define FLOAT_NAN __uint_as_float(0x7fc00000u)
 
 __device__ inline float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
@@ -76,7 +77,7 @@ __device__ inline float block_sum(float x, float *scratch) {
     return sum;
 }
 
-// The maximum over the block, in every thread.
+// The maximum over the block, in every thread. NaN is passed over: whoever needs it must look for it elsewhere.
 __device__ inline float block_max(float x, float *scratch) {
 #pragma unroll
     for (int mask = 16; mask > 0; mask >>= 1) {

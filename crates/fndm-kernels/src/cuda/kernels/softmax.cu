@@ -5,6 +5,7 @@ template <class T> __device__ inline void softmax(const float *x, T *y, u32 n) {
     __shared__ float scratch[32];
     const float *row = x + (u64)blockIdx.x * n;
     T *out = y + (u64)blockIdx.x * n;
+    // A NaN isn't in the maximum, but in the sum; an infinite maximum makes one of itself.
     float top = -FLOAT_INFINITY;
     for (u32 i = threadIdx.x; i < n; i += blockDim.x) {
         top = fmaxf(top, row[i]);

@@ -12,6 +12,7 @@ const QUERIES: usize = 8192;
 
 /// The `k` rows of smallest key for each query, the smallest first: the key is half the row's squared norm less its product with
 /// the query. Of equal keys the lower row comes first; where there are fewer than k rows, the key is infinite and the row `u32::MAX`.
+/// Keys that are NaN come before all others.
 ///
 /// `queries` is `(count, d)` and `rows` `(n, d)` in f32; `keys` in f32 and `found` in u32 are `(count, k)`.
 pub(crate) fn nearest<M: Machine>(
