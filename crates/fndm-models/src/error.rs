@@ -24,15 +24,15 @@ pub enum Error {
 
     /// A tensor operation failed.
     #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
 
     /// A file can't be read or written.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: can't be read or written", path.display())]
     Io {
         /// Which file.
         path: PathBuf,
         /// What the system says.
-        error: std::io::Error,
+        source: std::io::Error,
     },
 
     /// A file isn't a checkpoint, or a broken one.
@@ -150,6 +150,64 @@ impl Error {
     /// For `map_err` on a file's operations.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |error| Self::Io { path, error }
+        move |source| Self::Io { path, source }
+    }
+
+    /// As [`Error::io`], for bytes that the file's own description promises.
+    pub(crate) fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                Self::malformed(&path, "cut short: the file ends within a tensor's values")
+            }
+            _ => Self::Io { path, source },
+        }
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    /// Without the backtrace that candle may put behind its message: whoever reports an error adds one, or not.
+    fn from(error: candle_core::Error) -> Self {
+        match error {
+            candle_core::Error::WithBacktrace { inner, .. } => Self::from(*inner),
+            error => Self::Tensor(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(error: &dyn std::error::Error) -> Vec<String> {
+        let all = std::iter::successors(Some(error), |e| e.source());
+        all.map(ToString::to_string).collect()
+    }
+
+    /// Every level says what it knows, once.
+    #[test]
+    fn errors_are_told_by_their_chain() {
+        let path = Path::new("a/unet.pt");
+        let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let io = chain(&Error::io(path)(denied()));
+        assert_eq!(io.len(), 2, "{io:?}");
+        let joined = io.join(": ");
+        for part in ["a/unet.pt", &denied().to_string()] {
+            assert_eq!(joined.matches(part).count(), 1, "{joined}");
+        }
+        let cut = Error::reading(path)(std::io::ErrorKind::UnexpectedEof.into());
+        assert_eq!(
+            chain(&cut),
+            ["a/unet.pt: cut short: the file ends within a tensor's values"]
+        );
+        let other = Error::reading(path)(denied());
+        assert_eq!(chain(&other), io);
+        let tensor = Error::from(candle_core::Error::Msg("two".into()).bt());
+        assert_eq!(chain(&tensor), ["two"]);
+        let traced = candle_core::Error::WithBacktrace {
+            inner: Box::new(candle_core::Error::Msg("three".into())),
+            backtrace: Box::new(std::backtrace::Backtrace::force_capture()),
+        };
+        assert_eq!(chain(&Error::from(traced)), ["three"]);
     }
 }

@@ -142,7 +142,7 @@ impl PoolHead {
                 let h = first.forward_rows(&Tensor::cat(&means, 1)?, pass)?;
                 let h = match norm {
                     Some(norm) => norm.forward_silu(&h, None, pass)?,
-                    None => h.relu()?,
+                    None => fndm_kernels::relu(&h)?,
                 };
                 Ok(second.forward_rows(&h, pass)?)
             }

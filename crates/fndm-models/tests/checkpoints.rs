@@ -404,3 +404,65 @@ proptest! {
         }
     }
 }
+
+/// What a model folder is read with: half precision widens, and everything that doesn't fit is told.
+#[test]
+fn a_file_is_loaded_strictly() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("unet.safetensors");
+    let config = UNetConfig {
+        image_size: 16,
+        channel_mult: vec![1.],
+        ..UNetConfig::default()
+    };
+    let parameters = common::parameters(1);
+    UNet::new(&config, parameters.builder()).unwrap();
+    let narrow = |t: &Tensor| t.to_dtype(DType::F16).unwrap();
+    let mut half: BTreeMap<String, Tensor> = parameters.tensors().unwrap();
+    half.values_mut().for_each(|t| *t = narrow(t));
+    StateDict::new(half.clone()).save(&path).unwrap();
+
+    let device = &Device::Cpu;
+    let load = |limits: &Limits| {
+        StateDict::load(&path, limits, DType::F32, device, |vb| {
+            // Whatever the file holds, this is what the network gets.
+            assert_eq!(vb.get(32, "input_blocks.0.0.bias")?.dtype(), DType::F32);
+            UNet::new(&config, vb)
+        })
+    };
+    let unet = load(&Limits::default()).unwrap();
+    let x = Tensor::ones((1, 1, 16, 16), DType::F32, device).unwrap();
+    let t = Tensor::new(&[5f32], device).unwrap();
+    let widened = StateDict::new(half.clone());
+    let other = UNet::from_state_dict(&config, &widened, DType::F32, device).unwrap();
+    let (a, b) = (unet.forward(&x, &t, None), other.forward(&x, &t, None));
+    assert_eq!(common::max_diff(&a.unwrap(), &b.unwrap()), 0.);
+
+    let small = Limits {
+        tensor_bytes: 1000,
+        ..Limits::default()
+    };
+    assert!(matches!(load(&small), Err(Error::Limit { .. })));
+    let mut wrong = half.clone();
+    wrong.insert("left.over".into(), half["out.2.bias"].clone());
+    wrong.remove("out.2.weight");
+    wrong.insert("out.2.bias".into(), narrow(&x));
+    StateDict::new(wrong).save(&path).unwrap();
+    let Err(Error::Mismatch { file, mismatch }) = load(&Limits::default()) else {
+        panic!("expected a mismatch");
+    };
+    assert_eq!(file, path.display().to_string());
+    assert_eq!(mismatch.unexpected, ["left.over"]);
+    assert_eq!(mismatch.missing.len(), 1);
+    assert_eq!(mismatch.shapes.len(), 1);
+
+    let mut broken = half;
+    assert_eq!(
+        StateDict::new(broken.clone()).first_non_finite().unwrap(),
+        None
+    );
+    let inf = Tensor::new(&[0f32, f32::INFINITY], device).unwrap();
+    broken.insert("b".into(), inf);
+    let broken = StateDict::new(broken);
+    assert_eq!(broken.first_non_finite().unwrap(), Some(("b", 1)));
+}

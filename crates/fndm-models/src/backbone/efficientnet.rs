@@ -102,18 +102,14 @@ impl Inverted {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let h = match &self.expand {
-            Some(expand) => relu6(&expand.forward(x)?)?,
+            Some(expand) => fndm_kernels::relu6(&expand.forward(x)?)?,
             None => x.clone(),
         };
         let h = self
             .project
-            .forward(&relu6(&self.depthwise.forward(&h)?)?)?;
+            .forward(&fndm_kernels::relu6(&self.depthwise.forward(&h)?)?)?;
         if self.residual { x + h } else { Ok(h) }
     }
-}
-
-fn relu6(x: &Tensor) -> Result<Tensor> {
-    x.clamp(0f32, 6f32)
 }
 
 impl EfficientNetLite0 {
@@ -156,7 +152,7 @@ impl EfficientNetLite0 {
         if depth == 0 {
             return Ok(maps);
         }
-        let mut h = relu6(&self.stem.forward(x)?)?;
+        let mut h = fndm_kernels::relu6(&self.stem.forward(x)?)?;
         maps.push(h.clone());
         for stage in self.stages.iter().take(depth - 1) {
             for block in stage {
@@ -165,7 +161,7 @@ impl EfficientNetLite0 {
             maps.push(h.clone());
         }
         if depth == MAPS.len() {
-            maps.push(relu6(&self.head.forward(&h)?)?);
+            maps.push(fndm_kernels::relu6(&self.head.forward(&h)?)?);
         }
         Ok(maps)
     }

@@ -100,12 +100,12 @@ impl Block {
         for (n, conv) in self.convs.iter().enumerate() {
             h = conv.forward(&h)?;
             if n + 1 < self.convs.len() {
-                h = h.relu()?;
+                h = fndm_kernels::relu(&h)?;
             }
         }
         match &self.shortcut {
-            Some(shortcut) => (shortcut.forward(x)? + h)?.relu(),
-            None => (x + h)?.relu(),
+            Some(shortcut) => fndm_kernels::relu(&(shortcut.forward(x)? + h)?),
+            None => fndm_kernels::relu(&(x + h)?),
         }
     }
 }
@@ -140,9 +140,9 @@ impl ResNet {
             return Ok(maps);
         }
         // After ReLU nothing is below the zeros that pad.
-        let h = self.stem.forward(x)?.relu()?;
+        let h = fndm_kernels::relu(&self.stem.forward(x)?)?;
         let h = h.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;
-        let mut h = h.max_pool2d_with_stride(3, 2)?;
+        let mut h = fndm_kernels::max_pool_3x3(&h)?;
         maps.push(h.clone());
         for layer in self.layers.iter().take(depth - 1) {
             for block in layer {

@@ -1,5 +1,6 @@
 //! Checkpoints in and out.
 
+mod choose;
 mod element;
 mod limits;
 mod pickle;

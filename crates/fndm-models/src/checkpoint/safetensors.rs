@@ -46,7 +46,10 @@ pub(crate) fn read(path: &Path, limits: &Limits) -> Result<Parts> {
     let mut length = [0; LENGTH as usize];
     let header = match file.read_exact(&mut length) {
         Ok(()) => u64::from_le_bytes(length),
-        Err(_) => return Err(Error::malformed(path, "safetensors: shorter than 8 bytes")),
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            return Err(Error::malformed(path, "safetensors: shorter than 8 bytes"));
+        }
+        Err(e) => return Err(Error::io(path)(e)),
     };
     if header > file_bytes - LENGTH {
         return Err(Error::malformed(
@@ -56,7 +59,7 @@ pub(crate) fn read(path: &Path, limits: &Limits) -> Result<Parts> {
     }
     limits.check_header(path, header)?;
     let mut text = vec![0; header as usize];
-    file.read_exact(&mut text).map_err(Error::io(path))?;
+    file.read_exact(&mut text).map_err(Error::reading(path))?;
     let (plan, metadata) = check(path, &text, file_bytes - LENGTH - header)?;
     limits.check_tensors(path, file_bytes - LENGTH - header)?;
 
@@ -73,7 +76,7 @@ pub(crate) fn read(path: &Path, limits: &Limits) -> Result<Parts> {
                 file.seek(SeekFrom::Start(LENGTH + header + planned.offset))
                     .map_err(Error::io(path))?;
                 let values = element::read(file, planned.dtype, planned.elements)
-                    .map_err(Error::io(path))?;
+                    .map_err(Error::reading(path))?;
                 Ok((planned.name, values.into_tensor(&planned.shape)?))
             },
         )

@@ -88,13 +88,18 @@ impl StateDict {
     /// Of a PyTorch file only tensors by name are taken. No code is ever executed, and a file that asks for some is an
     /// error. Where all names begin with `module.`, as PyTorch's parallel training writes, that is taken off.
     ///
+    /// A trainer's file has the state dict beside other things. It is the one dictionary that holds weights: tensors of real
+    /// numbers with more than one value, which accuracies and states of random generators aren't.
+    ///
     /// # Errors
-    /// When the file can't be read, is malformed, or asks for more than `limits`.
+    /// When the file can't be read, is malformed, asks for more than `limits`, or has several dictionaries of weights, which
+    /// the error names; also when tensors of the state dict stand under keys that aren't text.
     pub fn read(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
         Self::read_from(path.as_ref(), None, limits)
     }
 
-    /// As [`StateDict::read`], for a PyTorch file that has several state dicts: `key` names the one to take.
+    /// As [`StateDict::read`], for a PyTorch file that has several state dicts: `key` names the one to take. Keys of dictionaries
+    /// in dictionaries are joined by `/`, and `.` is the file's own.
     ///
     /// # Errors
     /// As [`StateDict::read`], and when there is nothing of that name.
@@ -214,6 +219,63 @@ impl StateDict {
         let mut kept = self.clone();
         kept.tensors.retain(|name, _| !drop(name));
         kept
+    }
+
+    /// Reads a file's tensors into what `build` makes of them, a network or a part of one, in `dtype` on `device`: weights in
+    /// half precision widen on the way, if `dtype` is wider. Strict: `build` must ask for every tensor of the file.
+    ///
+    /// # Errors
+    /// Those of [`StateDict::read`] and [`StateDict::build`].
+    ///
+    /// # Example
+    /// ```
+    /// use candle_core::{DType, Device};
+    /// use fndm_models::{Limits, Parameters, StateDict, UNet, UNetConfig};
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("unet.safetensors");
+    /// # let config = UNetConfig { image_size: 16, channel_mult: vec![1.], ..UNetConfig::default() };
+    /// # let parameters = Parameters::new(0, DType::F32, &Device::Cpu);
+    /// # UNet::new(&config, parameters.builder())?;
+    /// # parameters.save(&path, &config)?;
+    /// let limits = Limits::default();
+    /// let unet = StateDict::load(&path, &limits, DType::F32, &Device::Cpu, |vb| UNet::new(&config, vb))?;
+    /// # Ok::<(), fndm_models::Error>(())
+    /// ```
+    pub fn load<T>(
+        path: impl AsRef<Path>,
+        limits: &Limits,
+        dtype: DType,
+        device: &Device,
+        build: impl FnOnce(VarBuilder<'static>) -> Result<T>,
+    ) -> Result<T> {
+        Self::read(path, limits)?.build(dtype, device, build)
+    }
+
+    /// What `build` makes of the tensors, in `dtype` on `device`. Strict: `build` must ask for every tensor, by its shape.
+    ///
+    /// # Errors
+    /// Those of `build`, or [`Error::Mismatch`] with all missing, unexpected, wrongly shaped and wrongly typed tensors.
+    pub fn build<T>(
+        &self,
+        dtype: DType,
+        device: &Device,
+        build: impl FnOnce(VarBuilder<'static>) -> Result<T>,
+    ) -> Result<T> {
+        super::build_strictly(self, dtype, device, build)
+    }
+
+    /// The first tensor, in the order of the names, with a value that is NaN or infinite, and that value's index.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn first_non_finite(&self) -> Result<Option<(&str, usize)>> {
+        for (name, tensor) in &self.tensors {
+            if let Some(at) = fndm_kernels::first_non_finite(tensor)? {
+                return Ok(Some((name, at)));
+            }
+        }
+        Ok(None)
     }
 
     /// A builder on the tensors that isn't strict: what no one asks for is no error.

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use candle_core::{DType, Tensor};
 
 use super::Limits;
+use super::choose::{Infos, state_dict};
 use super::element::{self, Values, View};
 use super::pickle::{self, Fault, Id, Machine, Node, Storage, TensorInfo, shortened};
 use crate::{Error, Result};
@@ -43,7 +44,9 @@ pub(crate) fn read_zip(path: &Path, key: Option<&str>, limits: &Limits) -> Resul
     };
     let prefix = pickle_name.trim_end_matches("data.pkl").to_owned();
 
-    if let Ok(mut entry) = zip.by_name(&format!("{prefix}byteorder")) {
+    let name = format!("{prefix}byteorder");
+    if let Ok(mut entry) = zip.by_name(&name) {
+        stored(path, &name, &entry)?;
         let mut order = String::new();
         let read = entry.by_ref().take(16).read_to_string(&mut order);
         if read.is_err() || order.trim() != "little" {
@@ -94,7 +97,7 @@ fn stored<R: Read>(path: &Path, name: &str, entry: &zip::read::ZipFile<'_, R>) -
         other => Err(Error::malformed(
             path,
             format!(
-                "PyTorch: {}: expected a stored entry, got {other}",
+                "PyTorch: {}: expected entries that aren't compressed, as torch.save writes them, got {other}",
                 shortened(name)
             ),
         )),
@@ -143,7 +146,9 @@ pub(crate) fn read_legacy(path: &Path, key: Option<&str>, limits: &Limits) -> Re
             return Err(bad(&format!("storage {name} isn't described")));
         };
         let mut count = [0; 8];
-        source.read_exact(&mut count).map_err(Error::io(path))?;
+        source
+            .read_exact(&mut count)
+            .map_err(Error::reading(path))?;
         if u64::from_le_bytes(count) != storage.elements as u64 {
             return Err(bad(&format!(
                 "storage {name}: expected {} elements, got {}",
@@ -164,7 +169,7 @@ pub(crate) fn read_legacy(path: &Path, key: Option<&str>, limits: &Limits) -> Re
         }
     }
     if source.stream_position().map_err(Error::io(path))? > file_bytes {
-        return Err(bad("the last storage is cut off"));
+        return Err(bad("cut short: the last storage isn't whole"));
     }
     match wanted.keys().next() {
         Some(key) => Err(bad(&format!("storage {} is missing", shortened(key)))),
@@ -177,74 +182,6 @@ fn unpickle(path: &Path, source: &mut dyn BufRead, limits: &Limits) -> Result<(M
         Fault::Malformed(reason) => Error::malformed(path, reason),
         Fault::TooLarge => limits.header_exceeded(path),
     })
-}
-
-type Infos = BTreeMap<String, Rc<TensorInfo>>;
-
-/// The tensors of the state dict: of the top dictionary, or of the one below it that `key` names, or of the only one
-/// below it that has tensors.
-fn state_dict(path: &Path, machine: &Machine, root: Id, key: Option<&str>) -> Result<Infos> {
-    let bad = |e: &str| Error::malformed(path, format!("PyTorch: {e}"));
-    let Node::Dict(top) = machine.node(root) else {
-        return Err(bad("expected a dictionary of tensors"));
-    };
-    // Many names may stand for one dictionary, which is looked through once.
-    let mut known: HashMap<Id, bool> = HashMap::new();
-    let mut below: BTreeMap<&str, Id> = BTreeMap::new();
-    for (key, value) in top {
-        if let (Some(key), Node::Dict(items)) = (machine.text(*key), machine.node(*value)) {
-            let has = *known
-                .entry(*value)
-                .or_insert_with(|| tensors(machine, items).next().is_some());
-            if has {
-                below.insert(key, *value);
-            }
-        }
-    }
-    let names = || -> String {
-        let mut names: Vec<String> = below.keys().take(10).map(|name| shortened(name)).collect();
-        if below.len() > names.len() {
-            names.push(format!("{} more", below.len() - names.len()));
-        }
-        names.join(", ")
-    };
-    let chosen = match key {
-        Some(key) => *below.get(key).ok_or_else(|| {
-            bad(&format!(
-                "no dictionary of tensors under {key}; there is: {}",
-                names()
-            ))
-        })?,
-        None if tensors(machine, top).next().is_some() => root,
-        None => match below.len() {
-            0 => return Err(bad("the dictionary has no tensors")),
-            1 => below.values().next().copied().unwrap_or(root),
-            _ => {
-                return Err(bad(&format!(
-                    "several dictionaries of tensors, name one of them: {}",
-                    names()
-                )));
-            }
-        },
-    };
-    Ok(match machine.node(chosen) {
-        Node::Dict(items) => tensors(machine, items)
-            .map(|(name, info)| (name.to_owned(), info.clone()))
-            .collect(),
-        _ => Infos::new(),
-    })
-}
-
-fn tensors<'a>(
-    machine: &'a Machine,
-    items: &'a [(Id, Id)],
-) -> impl Iterator<Item = (&'a str, &'a Rc<TensorInfo>)> {
-    items
-        .iter()
-        .filter_map(|(key, value)| match machine.node(*value) {
-            Node::Tensor(info) => Some((machine.text(*key)?, info)),
-            _ => None,
-        })
 }
 
 /// A storage that tensors need, with those tensors. All has been checked: every tensor lies within the storage, and the
@@ -336,7 +273,8 @@ impl Wanted {
     /// Reads the storage and gives every tensor its values. A storage that one tensor fills becomes that tensor, of any
     /// other the tensors are copies, so that none keeps more alive than its own values.
     fn read(self, path: &Path, source: &mut dyn Read, out: &mut Tensors) -> Result<()> {
-        let values = element::read(source, self.dtype, self.elements).map_err(Error::io(path))?;
+        let values =
+            element::read(source, self.dtype, self.elements).map_err(Error::reading(path))?;
         if let [(name, info)] = self.tensors.as_slice()
             && view(info).is_contiguous()
             && info.shape.iter().product::<usize>() == values.len()
