@@ -54,6 +54,65 @@ fn labels(n: usize) -> Tensor {
     Tensor::zeros(n, DType::U32, &Device::Cpu).unwrap()
 }
 
+/// The cases that the originals refuse: refused here as well, at the latest when the network runs.
+#[test]
+fn refused_cases() {
+    for case in common::refused() {
+        let name = &case.name;
+        let run = || -> fndm_models::Result<()> {
+            let shape: Vec<usize> =
+                serde_json::from_value(case.entry["input_shape"].clone()).unwrap();
+            let (x, t) = (zeros(&shape), zeros(&shape[..1]));
+            let parameters = common::parameters(0);
+            if case.is_unet() {
+                let net = UNet::new(&case.try_unet_config()?, parameters.builder())?;
+                let y = net.config().num_classes.map(|_| labels(shape[0]));
+                net.forward(&x, &t, y.as_ref())?;
+            } else {
+                let config = case.try_classifier_config()?;
+                Classifier::new(&config, parameters.builder())?.forward(&x, &t)?;
+            }
+            Ok(())
+        };
+        let said = (&case.entry["raises"], &case.entry["message"]);
+        match run() {
+            Ok(()) => panic!("{name}: the original raises {said:?}, here it runs"),
+            Err(e) => println!("{name}: {e}; the original: {said:?}"),
+        }
+    }
+}
+
+/// What the originals say of wrong use: each is checked below under this name, or left out aloud.
+const CHECKED: [&str; 8] = [
+    "class-conditional model without y",
+    "y given to an unconditional model",
+    "side not divisible by the down-sampling",
+    "channels not a multiple of 32",
+    "channels not divisible by num_head_channels",
+    "channel_mult[0] of 2 in diffusion-anomaly",
+    "unknown pool",
+    "attention pool without num_head_channels",
+];
+
+#[test]
+fn no_error_of_the_original_is_passed_over() {
+    let manifest = common::manifest();
+    let Some(errors) = manifest["errors"].as_object() else {
+        return common::aloud("errors: the manifest has none");
+    };
+    for (name, error) in errors {
+        if !CHECKED.contains(&name.as_str()) {
+            common::aloud(&format!("{name} ({error}): no check of it here"));
+        }
+    }
+    // Where the two originals differ, guided-diffusion's way is taken: it multiplies the first channels, too.
+    let wide = UNetConfig {
+        channel_mult: vec![2.],
+        ..UNetConfig::default()
+    };
+    assert!(UNet::new(&wide, common::parameters(0).builder()).is_ok());
+}
+
 /// Every wrong use that the originals refuse is an error here, and says what fits.
 #[test]
 fn what_the_original_refuses() {

@@ -13,6 +13,7 @@ fn tolerance(dtype: DType) -> f64 {
 
 #[test]
 fn outputs_in_16_bits_stay_near_those_in_f32() {
+    let mut worst = common::Worst::default();
     for case in common::cases() {
         let io = case.load("io");
         let state = StateDict::new(case.load("weights").into_iter().collect());
@@ -31,7 +32,7 @@ fn outputs_in_16_bits_stay_near_those_in_f32() {
             // The result has the type of the input, whatever the weights are.
             assert_eq!(output.dtype(), DType::F32);
             let error = common::relative(&output, &io["output"]);
-            println!("{} {dtype:?}: {error:.1e}", case.name);
+            worst.add(dtype.as_str(), error, &case.name);
             assert!(
                 error < tolerance(dtype),
                 "{} {dtype:?}: {error:.2e}",
