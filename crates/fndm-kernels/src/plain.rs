@@ -39,8 +39,8 @@ pub(crate) fn group_norm(
     let y = x.reshape((b, groups, ()))?;
     let y = y.broadcast_sub(&y.mean_keepdim(D::Minus1)?)?;
     let var = y.sqr()?.mean_keepdim(D::Minus1)?;
-    // A variance that overflows would divide everything to zero: its difference with itself is zero, or NaN.
-    let var = (&var + (&var - &var)?)?;
+    // A variance that overflows would divide everything to zero: times zero it is NaN.
+    let var = (&var + (&var * 0.)?)?;
     let y = y
         .broadcast_div(&(var + eps)?.sqrt()?)?
         .reshape((b, c, ()))?;
