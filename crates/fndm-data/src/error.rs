@@ -114,6 +114,33 @@ pub enum Error {
         /// The usual distance.
         usual: f64,
     },
+    /// Neighbouring frames of a multi-frame DICOM file are not one step apart.
+    #[error(
+        "{}: frames are missing or stand twice, as those of several volumes in one file do: frames {first} and {second} are {gap:.3} mm apart, the others {usual:.3} mm",
+        path.display()
+    )]
+    MissingFrames {
+        /// File.
+        path: PathBuf,
+        /// The frame before the gap, from 1.
+        first: usize,
+        /// The frame after it.
+        second: usize,
+        /// Distance of the two in millimetres.
+        gap: f64,
+        /// The usual distance.
+        usual: f64,
+    },
+    /// The pixels of a DICOM file cannot be decoded.
+    #[error("{}: the pixels of frame {frame} cannot be decoded", path.display())]
+    Pixels {
+        /// File.
+        path: PathBuf,
+        /// Which frame of the file, from 1.
+        frame: usize,
+        /// What the decoder says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A text file (splits, manifest, table) cannot be understood.
     #[error("{}: {reason}", path.display())]
     Text {
