@@ -120,9 +120,12 @@ fn rounded_orientations_are_one_series() {
     is_the_series(&read(&regression("d25_ioprnd")).unwrap());
 }
 
+/// Tag, type and value.
+type Element = ((u16, u16), [u8; 2], Vec<u8>);
+
 /// Elements of a file in explicit little endian, by hand.
 #[derive(Clone, Default)]
-struct Elements(Vec<((u16, u16), [u8; 2], Vec<u8>)>);
+struct Elements(Vec<Element>);
 
 impl Elements {
     /// A slice of 3 x 2 pixels, the n-th of a series.
@@ -445,18 +448,21 @@ fn several_kinds_of_unusable_files_are_told_apart() {
         e.words((0x28, 2), &[3]);
     });
     write("b_report", &|e| {
-        e.text((8, 0x16), b"UI", "1.2.840.10008.5.1.4.1.1.88.11")
+        e.text((8, 0x16), b"UI", "1.2.840.10008.5.1.4.1.1.88.11");
     });
     write("c_seg", &|e| {
-        e.text((8, 0x16), b"UI", "1.2.840.10008.5.1.4.1.1.66.4")
+        e.text((8, 0x16), b"UI", "1.2.840.10008.5.1.4.1.1.66.4");
     });
     write("d_capture", &|e| {
-        e.text((8, 0x16), b"UI", "1.2.840.10008.5.1.4.1.1.7")
+        e.text((8, 0x16), b"UI", "1.2.840.10008.5.1.4.1.1.7");
     });
     write("e_movie", &|e| e.text((0x28, 8), b"IS", "4"));
+    write("f_mosaic", &|e| {
+        e.text((8, 8), b"CS", "ORIGINAL\\PRIMARY\\M\\ND\\MOSAIC");
+    });
     // The index of a disc is none, and what is not DICOM.
     write("DICOMDIR", &|e| {
-        e.text((8, 0x16), b"UI", "1.2.840.10008.1.3.10")
+        e.text((8, 0x16), b"UI", "1.2.840.10008.1.3.10");
     });
     std::fs::write(root.path().join("notes.txt"), "no image").unwrap();
     let study = dicom::read_study(root.path(), &Limits::default()).unwrap();
@@ -467,19 +473,26 @@ fn several_kinds_of_unusable_files_are_told_apart() {
         .collect();
     assert_eq!(
         names,
-        ["a_rgb", "b_report", "c_seg", "d_capture", "e_movie"]
+        [
+            "a_rgb",
+            "b_report",
+            "c_seg",
+            "d_capture",
+            "e_movie",
+            "f_mosaic"
+        ]
     );
     assert!(study.unusable.iter().all(|u| !u.damaged));
     is_plain(&read(root.path()).unwrap());
 
     // A file that could be a slice stops the reading, and leaves the list as it is.
     std::fs::write(
-        root.path().join("f_cut"),
+        root.path().join("g_cut"),
         &Elements::slice(3).file(&[])[..200],
     )
     .unwrap();
     let study = dicom::read_study(root.path(), &Limits::default()).unwrap();
-    assert_eq!((study.series.len(), study.unusable.len()), (1, 6));
+    assert_eq!((study.series.len(), study.unusable.len()), (1, 7));
     let cut = study.unusable.last().unwrap();
     assert!(cut.damaged && matches!(cut.reason, Error::Truncated { .. }));
     is_plain(&study.series[0].read(&Limits::default()).unwrap());
@@ -523,7 +536,7 @@ fn places_that_make_no_volume_are_refused() {
             (0x20, 0x32),
             b"DS",
             ["0\\0\\0", "0\\0\\2", "0\\0\\6"][usize::from(n)],
-        )
+        );
     });
     assert!(matches!(error, Error::MissingSlices { .. }), "{error}");
     let error = with(&|_, s| s.text((0x20, 0x32), b"DS", "0\\0\\0"));

@@ -36,7 +36,8 @@ const SEQUENCES: [Tag; 7] = [
 ];
 
 /// Values that are kept.
-const VALUES: [Tag; 25] = [
+const VALUES: [Tag; 26] = [
+    tags::IMAGE_TYPE,
     tags::MEDIA_STORAGE_SOP_CLASS_UID,
     tags::TRANSFER_SYNTAX_UID,
     tags::SOP_CLASS_UID,

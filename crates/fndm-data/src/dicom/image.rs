@@ -71,13 +71,16 @@ pub(super) struct Refused {
     pub(super) damaged: bool,
 }
 
+/// An image; none of what is not DICOM, and of the index of a disc.
+pub(super) type Opened = std::result::Result<Option<Image>, Box<Refused>>;
+
 impl Refused {
-    fn damaged(error: Error) -> Self {
-        Self {
+    fn damaged(error: Error) -> Box<Self> {
+        Box::new(Self {
             error,
             series: None,
             damaged: true,
-        }
+        })
     }
 }
 
@@ -109,14 +112,14 @@ fn bytes(path: &Path, limits: &Limits) -> Result<Option<Vec<u8>>> {
 
 impl Image {
     /// Reads a file's elements. `None` for what is not DICOM, and for the index of a disc.
-    pub(super) fn open(path: &Path, limits: &Limits) -> std::result::Result<Option<Self>, Refused> {
+    pub(super) fn open(path: &Path, limits: &Limits) -> Opened {
         match bytes(path, limits).map_err(Refused::damaged)? {
             Some(bytes) => Self::parse(&bytes, path),
             None => Ok(None),
         }
     }
 
-    fn parse(bytes: &[u8], path: &Path) -> std::result::Result<Option<Self>, Refused> {
+    fn parse(bytes: &[u8], path: &Path) -> Opened {
         let file = elements::parse(bytes, path).map_err(|error| {
             // Of a transfer syntax that isn't known, what the elements are isn't either.
             let named = elements::start(bytes, path)
@@ -140,10 +143,12 @@ impl Image {
         if class == syntax::DIRECTORY {
             return Ok(None);
         }
-        let refused = |error: Error, damaged: bool| Refused {
-            error,
-            series: get.text(tags::SERIES_INSTANCE_UID),
-            damaged,
+        let refused = |error: Error, damaged: bool| {
+            Box::new(Refused {
+                error,
+                series: get.text(tags::SERIES_INSTANCE_UID),
+                damaged,
+            })
         };
         other_kind(&get, &class).map_err(|error| refused(error, false))?;
         let image = Self::read(&file, get).map_err(|error| refused(error, true))?;
@@ -240,6 +245,12 @@ fn other_kind(get: &Attributes<'_>, class: &str) -> Result<()> {
         && !colours.starts_with("MONOCHROME")
     {
         return Err(unsupported(path, "photometric interpretation", colours));
+    }
+    // One image of all slices side by side, whose place is that of none of them.
+    let types = get.text(tags::IMAGE_TYPE).unwrap_or_default();
+    if types.split('\\').any(|part| part.trim() == "MOSAIC") {
+        let got = "a mosaic of slices (ImageType); export them as single slices".into();
+        return Err(unsupported(path, "kind of image", got));
     }
     // A number that can't be read is told later: it may be that of a slice.
     let count = get.whole(COUNT, *b"IS", [1, i32::MAX.into()]);

@@ -189,7 +189,9 @@ pub(super) fn decode(
             }
             0xd9 => return Err("the image ends before its pixels".into()),
             // Comments and what programs add.
-            0xe0..=0xef | 0xfe | 0xdb => drop(input.segment()?),
+            0xe0..=0xef | 0xfe | 0xdb => {
+                input.segment()?;
+            }
             code => return Err(format!("unexpected marker {code:02x}")),
         }
     }

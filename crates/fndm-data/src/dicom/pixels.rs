@@ -187,7 +187,7 @@ impl Format {
                 let bytes = bytes.get(start..start + size);
                 let bytes = bytes.ok_or_else(|| place.decode("they are not there"))?;
                 let swapped = width == 1 && *big && *words;
-                if swapped && (start % 2 != 0 || size % 2 != 0) {
+                if swapped && !(start.is_multiple_of(2) && size.is_multiple_of(2)) {
                     let got = "8 bits in big-endian words, an odd number of pixels".into();
                     return Err(Error::Unsupported {
                         path: place.path.to_path_buf(),

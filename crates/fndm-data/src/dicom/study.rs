@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::image::{Image, Refused};
+use super::image::Image;
 use super::series::{Series, mixed};
 use crate::{Error, Limits, Result, Volume};
 
@@ -52,15 +52,11 @@ pub fn read_study(folder: impl AsRef<Path>, limits: &Limits) -> Result<Study> {
         match Image::open(&path, limits) {
             Ok(Some(image)) => found.entry(image.series.clone()).or_default().push(image),
             Ok(None) => {}
-            Err(Refused {
-                error,
-                series,
-                damaged,
-            }) => unusable.push(Unusable {
+            Err(refused) => unusable.push(Unusable {
                 path,
-                series,
-                reason: error,
-                damaged,
+                series: refused.series,
+                reason: refused.error,
+                damaged: refused.damaged,
             }),
         }
     }

@@ -17,7 +17,10 @@ import numpy as np
 import pydicom
 import pydicom.uid as uid
 import SimpleITK as sitk
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 
 out = pathlib.Path(sys.argv[1])
@@ -121,6 +124,53 @@ def by_dcmtk(name, slices, *options):
             subprocess.run(["dcmcjpeg", "+un", *options, str(plain), str(folder / f"IM{d.InstanceNumber}")], check=True)
 
 
+def lossless(pixels, precision, predictor, shift=0, rows_to_restart=0):
+    """JPEG's process 14 with what DCMTK does not write: bits left out, and restarts. Codes of 5 bits."""
+    rows, columns = pixels.shape
+    p = pixels.astype(int) >> shift
+    head = b"\xff\xd8\xff\xc4" + (19 + 17).to_bytes(2, "big") + bytes([0, 0, 0, 0, 0, 17] + [0] * 11) + bytes(range(17))
+    head += b"\xff\xc3" + (11).to_bytes(2, "big") + bytes([precision]) + rows.to_bytes(2, "big") + columns.to_bytes(2, "big")
+    head += bytes([1, 1, 0x11, 0])
+    if rows_to_restart:
+        head += b"\xff\xdd" + (4).to_bytes(2, "big") + (rows_to_restart * columns).to_bytes(2, "big")
+    head += b"\xff\xda" + (8).to_bytes(2, "big") + bytes([1, 1, 0, predictor, 0, shift])
+    out, bits = head, ""
+
+    def flush(bits):
+        bits += "1" * (-len(bits) % 8)
+        return bytes(int(bits[n : n + 8], 2) for n in range(0, len(bits), 8)).replace(b"\xff", b"\xff\x00")
+
+    for y in range(rows):
+        first = y == 0 or (rows_to_restart and y % rows_to_restart == 0)
+        if first and y:
+            out, bits = out + flush(bits) + bytes([0xFF, 0xD0 + (y // rows_to_restart - 1) % 8]), ""
+        for x in range(columns):
+            a = p[y, x - 1] if x else 0
+            b, c = (p[y - 1, x], p[y - 1, x - 1]) if y else (0, 0)
+            if x == 0:
+                guess = 1 << (precision - shift - 1) if first else b
+            elif first:
+                guess = a
+            else:
+                guess = [a, b, c, a + b - c, a + (b - c >> 1), b + (a - c >> 1), a + b >> 1][predictor - 1]
+            d = (p[y, x] - guess + 32768) % 65536 - 32768
+            size = 16 if d == -32768 else int(abs(d)).bit_length()
+            bits += f"{size:05b}"
+            if 0 < size < 16:
+                bits += f"{d if d > 0 else d + (1 << size) - 1:0{size}b}"
+    return out + flush(bits) + b"\xff\xd9"
+
+
+def by_hand(name, slices, *how):
+    folder = out / name
+    folder.mkdir(parents=True)
+    for d in slices:
+        pixels = np.frombuffer(d.PixelData, "u2").reshape(ROWS, COLUMNS)
+        d.PixelData = pydicom.encaps.encapsulate([lossless(pixels, d.BitsStored, *how)])
+        d["PixelData"].VR, d["PixelData"].is_undefined_length = "OB", True
+        save(d, folder / f"IM{d.InstanceNumber}", uid.JPEGLossless)
+
+
 def groups(d, rescale):
     g = Dataset()
     position = Dataset()
@@ -133,7 +183,20 @@ def groups(d, rescale):
     return g
 
 
-def enhanced(name, slices, order, shared_scale=False, compress=None):
+def unknown(sequence):
+    """A sequence as an archive keeps one that it does not know: type UN, implicit inside (CP-246)."""
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, True
+    for item in sequence:
+        inner = DicomBytesIO()
+        inner.is_little_endian, inner.is_implicit_VR = True, True
+        write_dataset(inner, item)
+        content = inner.getvalue()
+        buffer.write(b"\xfe\xff\x00\xe0" + len(content).to_bytes(4, "little") + content)
+    return buffer.getvalue()
+
+
+def enhanced(name, slices, order, shared_scale=False, compress=None, unknown_types=False):
     """Enhanced MR by the standard's functional groups; frames in another order than their places."""
     first = slices[0]
     d = slice_of(0, np.concatenate([np.frombuffer(slices[n].PixelData, "u2") for n in order]).reshape(-1, COLUMNS))
@@ -152,9 +215,15 @@ def enhanced(name, slices, order, shared_scale=False, compress=None):
     d.PerFrameFunctionalGroupsSequence = Sequence([groups(slices[n], not shared_scale) for n in order])
     folder = out / name
     folder.mkdir(parents=True)
+    if unknown_types:
+        # Else pydicom makes it a sequence again.
+        pydicom.config.replace_un_with_known_vr = False
+        for tag in (0x52009229, 0x52009230):
+            d[tag] = DataElement(tag, "UN", unknown(d[tag].value))
     if compress:
         d.compress(compress, generate_instance_uid=False)
     save(d, folder / "IM1", compress or uid.ExplicitVRLittleEndian)
+    pydicom.config.replace_un_with_known_vr = True
 
 
 def scales():
@@ -205,6 +274,16 @@ case("dcmtk_sv1_8", small)
 for predictor in range(1, 8):
     by_dcmtk(f"dcmtk_sv{predictor}", series(unsigned), "+el", "+sv", str(predictor))
     case(f"dcmtk_sv{predictor}", unsigned)
+# The whole range: differences of 16 bits, which wrap around.
+wild = rng.choice([0, 1, 32767, 32768, 65535], BASE.shape)
+for name, base, how in [
+    ("hand_sv4", wild, (16, 4)),
+    ("hand_sv7_restarts", wild, (16, 7, 0, 3)),
+    ("hand_sv1_restarts", unsigned, (16, 1, 0, 1)),
+    ("hand_sv5_shift", unsigned, (16, 5, 2)),
+]:
+    by_hand(name, series(base), *how[1:])
+    case(name, base >> 2 << 2 if "shift" in name else base)
 plain("monochrome1", base=unsigned, stored=12, colours="MONOCHROME1")
 case("monochrome1", 4095 - unsigned)
 plain("monochrome1_signed", base=signed, signed=True, colours="MONOCHROME1", slope=2, intercept=1)
@@ -214,6 +293,8 @@ by_pydicom("scales", scales())
 case("scales", per_frame)
 enhanced("enhanced", scales(), [2, 0, 1])
 case("enhanced", per_frame)
+enhanced("enhanced_unknown_types", scales(), [1, 0, 2], unknown_types=True)
+case("enhanced_unknown_types", per_frame)
 enhanced("enhanced_rle", scales(), [1, 2, 0], compress=uid.RLELossless)
 case("enhanced_rle", per_frame)
 enhanced("enhanced_shared", series(unsigned, slope=2.5, intercept=-4), [0, 1, 2], True)
