@@ -308,7 +308,7 @@ fn max_pool() -> Result<()> {
     Ok(())
 }
 
-/// Bounds, gradients at the bounds (PyTorch: none), and plain candle's way.
+/// Values and gradients at the bounds, where PyTorch has no gradient, by both ways.
 #[test]
 fn rectifiers() -> Result<()> {
     let v = [
