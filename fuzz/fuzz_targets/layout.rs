@@ -3,7 +3,6 @@
 
 use std::path::{Component, Path};
 
-use fndm_data::labels::Labels;
 use fndm_data::layout::{self, Manifest};
 use fndm_data::{Limits, Splits, list_patients};
 use libfuzzer_sys::fuzz_target;
@@ -14,7 +13,6 @@ fuzz_target!(|bytes: &[u8]| {
     std::fs::write(&text, bytes).expect("a temporary file");
     let limits = Limits::default();
     let _ = Splits::read(&text, &limits).map(|s| s.check_folders(folder.path()));
-    let _ = Labels::read(&text, &limits);
     if let Ok(manifest) = Manifest::read(&text, &limits) {
         for id in manifest.ids() {
             let _ = manifest.files(id, &["flair", "t1"]);

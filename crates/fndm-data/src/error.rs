@@ -233,6 +233,20 @@ pub enum Error {
         /// What a patient would look like.
         reason: String,
     },
+    /// A label fits no slice, or contradicts another.
+    #[error("labels of slices")]
+    Label {
+        /// What is wrong.
+        source: crate::labels::LabelProblem,
+    },
+    /// A table of labels can't be used.
+    #[error("{}", path.display())]
+    LabelTable {
+        /// The table.
+        path: PathBuf,
+        /// What is wrong, and in which line.
+        source: crate::labels::LabelProblem,
+    },
     /// A patient stands on two sides of the split.
     #[error("patient {patient} stands on two sides of the split: {first} and {second}")]
     PatientOnTwoSides {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use fndm_data::labels::Labels;
 use fndm_data::layout::{Manifest, complete_patients, find_mask, find_sequence, list_sequences};
 use fndm_data::{
     Error, Limits, Preprocess, Side, SliceSet, Splits, Volume, affine, list_patients, nifti,
@@ -342,63 +341,6 @@ fn fractions_must_sum_to_one() {
     ];
     let error = Splits::stratified(&twice, [0.5, 0.5, 0.0], 1).unwrap_err();
     assert!(matches!(error, Error::PatientOnTwoSides { .. }), "{error}");
-}
-
-#[test]
-fn labels_from_a_table_and_from_folders() {
-    let root = tree(&["healthy/a/a_t1.nii", "diseased/b/b_t1.nii"]);
-    let path = root.path().join("labels.csv");
-    let read = |text: &str| {
-        fs::write(&path, text).unwrap();
-        Labels::read(&path, &Limits::default())
-    };
-    let labels = read("slice, note, label, patient\n2,x,1,a\n,,0,a\n\n3,,0,b\n").unwrap();
-    assert_eq!([2, 3].map(|z| labels.get("a", z)), [Some(1), Some(0)]);
-    assert_eq!(labels.get("b", 4), None);
-    // As spreadsheets write it.
-    let labels = read("\u{feff}patient,slice,label\r\na,2,1\r\n").unwrap();
-    assert_eq!(labels.get("a", 2), Some(1));
-    for (text, part) in [
-        ("patient,label\n", "slice"),
-        ("patient,slice,label\na,1,2\n", "line 2"),
-        ("patient,slice,label\na,x,1\n", "line 2"),
-        ("patient,slice,label\n,1,1\n", "line 2"),
-        ("patient,slice,label\na,1,1\na,1,0\n", "line 3"),
-        ("", "patient"),
-    ] {
-        let error = read(text).unwrap_err();
-        assert!(
-            matches!(error, Error::Text { .. }) && error.to_string().contains(part),
-            "{error}"
-        );
-    }
-
-    let labels = Labels::from_folders(root.path()).unwrap();
-    let limits = Limits::default();
-    let patient = read_patient(root.path().join("diseased/b"), &["t1"], &limits).unwrap();
-    let mut slices = Preprocess {
-        image_size: 4,
-        ..Preprocess::default()
-    }
-    .apply(&patient)
-    .unwrap();
-    labels.apply(&mut slices).unwrap();
-    assert_eq!(
-        SliceSet::from_patients([slices.clone()]).unwrap().labels,
-        [1; 5]
-    );
-    slices.id = "c".into();
-    let error = labels.apply(&mut slices).unwrap_err();
-    assert!(matches!(error, Error::NoMask { .. }), "{error}");
-    assert!(matches!(
-        Labels::from_folders(root.path().join("healthy")),
-        Err(Error::NoPatients { .. })
-    ));
-    let both = tree(&["healthy/a/a_t1.nii", "diseased/a/a_t1.nii"]);
-    assert!(matches!(
-        Labels::from_folders(both.path()),
-        Err(Error::PatientOnTwoSides { .. })
-    ));
 }
 
 /// Reading by several threads gives the same set, in the order of the names.

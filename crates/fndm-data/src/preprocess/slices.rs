@@ -6,6 +6,7 @@ use super::count;
 use super::head::erode;
 use super::resize::{Pad, Resampler};
 use crate::affine::{Affine, Reorder};
+use crate::labels::{Label, Labels};
 use crate::nifti::Header;
 use crate::{Error, Result, Volume};
 
@@ -56,6 +57,16 @@ impl Geometry {
     #[must_use]
     pub fn total_slices(&self) -> usize {
         self.stack[0]
+    }
+
+    /// The index along the slice axis as the file stores it, of slice `z` counted from the lower end. Its own inverse.
+    #[must_use]
+    pub fn stored_slice(&self, z: usize) -> usize {
+        if self.reorder.flipped[0] {
+            (self.stack[0] - 1).saturating_sub(z)
+        } else {
+            z
+        }
     }
 
     /// Side of a resized pixel in millimetres, if rows and columns have the same.
@@ -132,6 +143,42 @@ impl PatientSlices {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.z.is_empty()
+    }
+
+    /// Some of the slices, by their indices in the order given.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for an index that is too large.
+    pub fn select(&self, indices: &[usize]) -> Result<Self> {
+        if let Some(n) = indices.iter().find(|n| **n >= self.len()) {
+            let expected = format!("below {}", self.len());
+            return Err(Error::config("index of a slice", expected, n));
+        }
+        let labels = self.labels.as_ref();
+        Ok(Self {
+            id: self.id.clone(),
+            sequences: self.sequences.clone(),
+            images: self.images.select(Axis(0), indices),
+            z: indices.iter().map(|&n| self.z[n]).collect(),
+            head: self.head.select(Axis(0), indices),
+            mask: self.mask.as_ref().map(|mask| mask.select(Axis(0), indices)),
+            labels: labels.map(|labels| indices.iter().map(|&n| labels[n]).collect()),
+            geometry: self.geometry.clone(),
+        })
+    }
+
+    /// The slices that these labels know, with their bits; unknown slices are left out, and so is the mask, if there was one.
+    ///
+    /// # Errors
+    /// [`Error::Label`] for a label of a slice beyond the volume.
+    pub fn labelled(&self, labels: &Labels) -> Result<Self> {
+        let bits: Vec<Option<u8>> = labels.of(self)?.into_iter().map(Label::bit).collect();
+        let known: Vec<usize> = (0..bits.len()).filter(|&n| bits[n].is_some()).collect();
+        Ok(Self {
+            labels: Some(bits.into_iter().flatten().collect()),
+            mask: None,
+            ..self.select(&known)?
+        })
     }
 
     /// The head of each slice without its outer `pixels`, which are mostly scalp and skull.
