@@ -308,7 +308,7 @@ fn max_pool() -> Result<()> {
     Ok(())
 }
 
-/// Values and gradients at the bounds, where PyTorch has no gradient, by both ways.
+/// Values and gradients at the bounds, where there is no gradient, by both ways.
 #[test]
 fn rectifiers() -> Result<()> {
     let v = [
