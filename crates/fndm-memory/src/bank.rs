@@ -47,7 +47,10 @@ impl MemoryBank {
                 if i % batch == 0 {
                     report(on_progress, Stage::Statistics, i, count)?;
                 }
-                builder.observe(extractor, &images.narrow(0, i * n / count, 1)?)?;
+                let image = i * n / count;
+                builder
+                    .observe(extractor, &images.narrow(0, image, 1)?)
+                    .map_err(|e| e.after(image))?;
             }
             report(on_progress, Stage::Statistics, count, count)?;
         }
@@ -55,7 +58,10 @@ impl MemoryBank {
             report(on_progress, Stage::Features, start, n)?;
             let count = batch.min(n - start);
             let head = head.map(|h| batch_of(h, start, count));
-            builder.push(extractor, &images.narrow(0, start, count)?, head)?;
+            let part = images.narrow(0, start, count)?;
+            builder
+                .push(extractor, &part, head)
+                .map_err(|e| e.after(start))?;
         }
         report(on_progress, Stage::Features, n, n)?;
         builder.finish(on_progress)
@@ -173,8 +179,11 @@ impl MemoryBank {
     /// The score of every query `(Q, D)`: the mean over its nearest rows, infinite when there are fewer rows than asked.
     ///
     /// # Errors
-    /// When the queries are of another dimension.
+    /// When the queries are of another dimension, or one has a value that is NaN or infinite: it is named.
     pub fn score(&self, queries: ArrayView2<'_, f32>) -> Result<Array1<f32>> {
+        if let Some(((row, _), _)) = queries.indexed_iter().find(|(_, v)| !v.is_finite()) {
+            return Err(Error::non_finite(format!("query {row}"), None));
+        }
         let found = self.index.search(queries, self.config.neighbours)?;
         let k = self.config.neighbours as f32;
         Ok(found
@@ -243,7 +252,9 @@ impl HealthyModel for MemoryBank {
         let mut all: Option<Array3<f32>> = None;
         for start in (0..n).step_by(self.config.batch_size) {
             let count = self.config.batch_size.min(n - start);
-            let embedding = self.embed(extractor, &images.narrow(0, start, count)?)?;
+            let embedding = self
+                .embed(extractor, &images.narrow(0, start, count)?)
+                .map_err(|e| e.after(start))?;
             let (h, w) = embedding.grid;
             let inside: Option<Vec<usize>> = head.map(|head| {
                 let part = batch_of(head, start, count);

@@ -6,6 +6,7 @@ use crate::{Error, Result};
 
 /// The distribution of the smoothed scores of healthy pixels: thresholds for any quantile.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Calibration {
     /// Probabilities, ascending from 0 to 1, dense towards 1.
     pub probabilities: Vec<f64>,
@@ -32,9 +33,7 @@ impl Calibration {
             });
         }
         if values.iter().any(|v| !v.is_finite()) {
-            return Err(Error::NonFinite {
-                what: "healthy scores".to_owned(),
-            });
+            return Err(Error::non_finite("healthy scores", None));
         }
         values.sort_unstable_by(f32::total_cmp);
         let mut probabilities: Vec<f64> = (0..=990).map(|i| f64::from(i) / 1000.0).collect();

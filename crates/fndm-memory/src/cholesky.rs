@@ -8,7 +8,8 @@ pub(crate) fn inverse_factor(a: &mut [f64], n: usize) -> Option<()> {
             let dot: f64 = (0..j).map(|k| a[i * n + k] * a[j * n + k]).sum();
             let rest = a[i * n + j] - dot;
             if i == j {
-                if rest.is_nan() || rest <= 0.0 {
+                // NaN and infinity are neither.
+                if !(rest > 0.0 && rest < f64::INFINITY) {
                     return None;
                 }
                 a[j * n + j] = rest.sqrt();
@@ -70,5 +71,6 @@ mod tests {
     fn an_indefinite_matrix_has_none() {
         assert!(inverse_factor(&mut [1.0, 2.0, 2.0, 1.0], 2).is_none());
         assert!(inverse_factor(&mut [f64::NAN], 1).is_none());
+        assert!(inverse_factor(&mut [f64::INFINITY], 1).is_none());
     }
 }

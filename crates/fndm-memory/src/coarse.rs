@@ -11,6 +11,10 @@ use crate::smooth::{Edge, Smoothing, gaussian_blur};
 use crate::tensor::{batch_of, check_images};
 use crate::{Error, FeatureExtractor, Result, Stage};
 
+/// The largest erosion and dilation, in pixels: both take time with its square, and more than a quarter of a slice of 256 px is
+/// surely a mistake.
+pub const MAX_RADIUS: usize = 64;
+
 /// From patch scores to the coarse segmentation `x_seg`. Pixels are those of the images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -62,10 +66,10 @@ impl CoarseConfig {
             ("coarse.head_erosion", self.head_erosion),
             ("coarse.dilation", self.dilation),
         ] {
-            if pixels > 64 {
+            if pixels > MAX_RADIUS {
                 return Err(Error::config(
                     field,
-                    format!("expected 0 to 64 pixels, got {pixels}"),
+                    format!("expected 0 to {MAX_RADIUS} pixels, got {pixels}"),
                 ));
             }
         }
@@ -90,7 +94,8 @@ impl CoarseConfig {
     /// Smooth maps `(B, H, W)` to masks: above the threshold, inside the eroded head, no small components, grown.
     ///
     /// # Errors
-    /// When the config is wrong or the head has another shape.
+    /// When the config is wrong, the head has another shape, the threshold is NaN, or a map is NaN or infinite inside of the head:
+    /// neither is above or below anything.
     pub fn binarise(
         &self,
         maps: ArrayView3<'_, f32>,
@@ -104,6 +109,17 @@ impl CoarseConfig {
                 format!("{:?}", maps.dim()),
                 head.dim(),
             ));
+        }
+        if threshold.is_nan() {
+            return Err(Error::non_finite("threshold of the coarse map", None));
+        }
+        let inside = maps.indexed_iter().zip(head);
+        if let Some((((image, y, x), _), _)) = inside
+            .into_iter()
+            .find(|((_, v), on)| **on && !v.is_finite())
+        {
+            let what = format!("score map at row {y}, column {x}");
+            return Err(Error::non_finite(what, Some(image)));
         }
         let mut out = Array3::from_elem(maps.dim(), false);
         out.axis_iter_mut(Axis(0))
@@ -194,6 +210,10 @@ pub trait HealthyModel {
     ) -> Result<Array3<f32>> {
         let (_, h, w) = check_images(images, head)?;
         let scores = self.patch_scores(extractor, images, head)?;
+        // Whatever the model: the smoothing would spread it, and no comparison would show it.
+        if let Some(((image, _, _), _)) = scores.indexed_iter().find(|(_, v)| !v.is_finite()) {
+            return Err(Error::non_finite("patch scores", Some(image)));
+        }
         let mut maps = self.coarse_config().score_maps(scores.view(), (h, w))?;
         if let Some(head) = head {
             Zip::from(&mut maps).and(head).for_each(|v, head| {
@@ -226,7 +246,9 @@ pub trait HealthyModel {
             let count = batch.min(n - start);
             let part = images.narrow(0, start, count)?;
             let head = batch_of(head, start, count);
-            let maps = self.score_maps(extractor, &part, Some(head))?;
+            let maps = self
+                .score_maps(extractor, &part, Some(head))
+                .map_err(|e| e.after(start))?;
             for (map, head) in maps.axis_iter(Axis(0)).zip(head.axis_iter(Axis(0))) {
                 let head = erode(head, config.head_erosion);
                 values.extend(map.iter().zip(&head).filter(|(_, h)| **h).map(|(v, _)| *v));

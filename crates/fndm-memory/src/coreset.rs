@@ -238,9 +238,7 @@ fn check_features(features: ArrayView2<'_, f32>) -> Result<()> {
         });
     }
     if features.iter().any(|v| !v.is_finite()) {
-        return Err(Error::NonFinite {
-            what: "features".to_owned(),
-        });
+        return Err(Error::non_finite("features", None));
     }
     Ok(())
 }

@@ -1,5 +1,8 @@
 use std::path::PathBuf;
 
+/// An error of any other crate.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// What can go wrong in this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,10 +26,12 @@ pub enum Error {
         got: String,
     },
     /// An array holds NaN or an infinite value.
-    #[error("{what}: a value is NaN or infinite")]
+    #[error("{what}{}: a value is NaN or infinite", of_image(.image.as_ref()))]
     NonFinite {
         /// Which array.
         what: String,
+        /// The number of the image that it belongs to, where there is one, among the images that were given.
+        image: Option<usize>,
     },
     /// There is nothing to work on.
     #[error("{what} is empty")]
@@ -83,8 +88,11 @@ pub enum Error {
     Malformed {
         /// Which file.
         what: String,
-        /// What is wrong with it.
+        /// What is wrong with it, or the part that is.
         message: String,
+        /// The cause, where another part of the program found it.
+        #[source]
+        source: Option<Cause>,
     },
     /// A file's content isn't what was saved.
     #[error("{what}: checksum {got}, expected {expected}: the file is damaged")]
@@ -97,8 +105,10 @@ pub enum Error {
         got: String,
     },
     /// A file couldn't be read or written.
-    #[error("{path}")]
+    #[error("can't {operation} {path}")]
     Io {
+        /// What was tried: "read" or "write".
+        operation: &'static str,
         /// Which file.
         path: PathBuf,
         /// The cause.
@@ -107,13 +117,47 @@ pub enum Error {
     },
     /// The network that extracts the features failed.
     #[error("feature extractor")]
-    Extractor(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Extractor(#[source] Cause),
     /// A tensor operation failed.
     #[error("tensor operation")]
     Tensor(#[from] candle_core::Error),
 }
 
+fn of_image(image: Option<&usize>) -> String {
+    image.map_or_else(String::new, |image| format!(" of image {image}"))
+}
+
 impl Error {
+    pub(crate) fn non_finite(what: impl Into<String>, image: Option<usize>) -> Self {
+        Self::NonFinite {
+            what: what.into(),
+            image,
+        }
+    }
+
+    /// The error of a batch that begins with image `start`, seen from all images.
+    pub(crate) fn after(self, start: usize) -> Self {
+        match self {
+            Self::NonFinite {
+                what,
+                image: Some(image),
+            } => Self::non_finite(what, Some(start + image)),
+            other => other,
+        }
+    }
+
+    pub(crate) fn malformed(
+        what: impl Into<String>,
+        message: impl Into<String>,
+        source: Option<Cause>,
+    ) -> Self {
+        Self::Malformed {
+            what: what.into(),
+            message: message.into(),
+            source,
+        }
+    }
+
     pub(crate) fn config(field: &'static str, message: impl Into<String>) -> Self {
         Self::Config {
             field,
@@ -142,3 +186,58 @@ impl From<fndm_models::Error> for Error {
 
 /// This crate's results.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    fn chain(error: &dyn std::error::Error) -> Vec<String> {
+        let mut parts = vec![error.to_string()];
+        let mut next = error.source();
+        while let Some(error) = next {
+            parts.push(error.to_string());
+            next = error.source();
+        }
+        parts
+    }
+
+    #[test]
+    fn each_level_of_the_chain_says_its_own_part_once() {
+        let io = || std::io::Error::new(std::io::ErrorKind::NotFound, "no such place");
+        for (error, own, cause) in [
+            (
+                Error::Io {
+                    operation: "read",
+                    path: "a/bank".into(),
+                    source: io(),
+                },
+                "can't read a/bank",
+                "no such place",
+            ),
+            (
+                Error::malformed("a/bank", "the header", Some(Box::new(io()))),
+                "a/bank: malformed: the header",
+                "no such place",
+            ),
+            (
+                Error::Extractor(Box::new(io())),
+                "feature extractor",
+                "no such place",
+            ),
+            (
+                Error::Tensor(candle_core::Error::Msg("no such place".into())),
+                "tensor operation",
+                "no such place",
+            ),
+        ] {
+            assert_eq!(chain(&error), [own, cause]);
+        }
+        let alone = Error::malformed("a/bank", "the file is empty", None);
+        assert_eq!(chain(&alone), ["a/bank: malformed: the file is empty"]);
+        let image = Error::non_finite("feature map 1", Some(2)).after(5);
+        assert_eq!(
+            chain(&image),
+            ["feature map 1 of image 7: a value is NaN or infinite"]
+        );
+    }
+}

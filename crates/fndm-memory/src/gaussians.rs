@@ -1,3 +1,5 @@
+use crate::{Error, Result};
+
 /// A Gaussian at every position.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Gaussians {
@@ -8,6 +10,20 @@ pub(crate) struct Gaussians {
 }
 
 impl Gaussians {
+    /// From f64, in the range of f32.
+    pub(crate) fn new(mean: impl Iterator<Item = f64>, whitening: &[f64]) -> Result<Self> {
+        let gaussians = Self {
+            mean: mean.map(|v| v as f32).collect(),
+            whitening: whitening.iter().map(|v| *v as f32).collect(),
+        };
+        let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
+        if finite(&gaussians.mean) && finite(&gaussians.whitening) {
+            Ok(gaussians)
+        } else {
+            Err(Error::non_finite("a Gaussian's mean or covariance", None))
+        }
+    }
+
     /// The squared Mahalanobis distance of a feature at a position.
     pub(crate) fn distance(&self, position: usize, x: &[f32]) -> f64 {
         let c = x.len();

@@ -110,11 +110,18 @@ impl<'a> Greedy<'a> {
             .with_min_len(256)
             .map(|i| points.iter(i).map(|v| f64::from(v).powi(2)).sum::<f64>() as f32)
             .collect();
+        // Squares beyond f32 would make every distance infinite, or NaN, which `min` hides.
+        if norms.iter().any(|v| !v.is_finite()) {
+            return Err(Error::non_finite("squares of the features", None));
+        }
         let nearest = match start {
             Start::Farthest => from_all(&points, &norms),
             Start::Points(starts) => from_some(&points, n, starts),
             Start::Chosen(_) => vec![f32::INFINITY; n],
         };
+        if !matches!(start, Start::Chosen(_)) && nearest.iter().any(|v| !v.is_finite()) {
+            return Err(Error::non_finite("squared distances of the features", None));
+        }
         let mut greedy = Self {
             points,
             norms,

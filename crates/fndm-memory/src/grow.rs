@@ -56,7 +56,10 @@ impl MemoryBank {
             report(on_progress, Stage::Features, start, n)?;
             let count = batch.min(n - start);
             let head = head.map(|h| batch_of(h, start, count));
-            builder.push(extractor, &images.narrow(0, start, count)?, head)?;
+            let part = images.narrow(0, start, count)?;
+            builder
+                .push(extractor, &part, head)
+                .map_err(|e| e.after(start))?;
         }
         report(on_progress, Stage::Features, n, n)?;
         let (seen, new) = builder.into_pool()?;

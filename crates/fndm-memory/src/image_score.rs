@@ -10,7 +10,7 @@ impl MemoryBank {
     /// The score of one image from the features `(P, D)` of its patches, as the config's [`ImageScore`] says.
     ///
     /// # Errors
-    /// When there are no patches, or they are of another dimension.
+    /// When there are no patches, they are of another dimension, or a value is NaN or infinite.
     pub fn image_score(&self, patches: ArrayView2<'_, f32>) -> Result<f32> {
         let support = match self.config.image_score {
             ImageScore::Largest => {
@@ -24,6 +24,9 @@ impl MemoryBank {
             }
             ImageScore::Reweighted { neighbours } => neighbours,
         };
+        if let Some(((row, _), _)) = patches.indexed_iter().find(|(_, v)| !v.is_finite()) {
+            return Err(Error::non_finite(format!("patch {row}"), None));
+        }
         let found = self.index.search(patches, 1)?;
         let mut largest: Option<(usize, f32)> = None;
         for (patch, &distance) in found.distances.iter().enumerate() {
@@ -72,7 +75,9 @@ impl MemoryBank {
         let (n, _, _) = check_images(images, head)?;
         let mut scores = Array1::zeros(n);
         for (i, score) in scores.iter_mut().enumerate() {
-            let embedding = self.embed(extractor, &images.narrow(0, i, 1)?)?;
+            let embedding = self
+                .embed(extractor, &images.narrow(0, i, 1)?)
+                .map_err(|e| e.after(i))?;
             let inside: Vec<usize> = match head {
                 Some(head) => {
                     let patches = head_patches(batch_of(head, i, 1), embedding.grid);

@@ -90,7 +90,7 @@ pub use bank::MemoryBank;
 pub use builder::BankBuilder;
 pub use calibration::Calibration;
 pub use classifier::ClassifierFeatures;
-pub use coarse::{CoarseConfig, CoarseMap, HealthyModel};
+pub use coarse::{CoarseConfig, CoarseMap, HealthyModel, MAX_RADIUS};
 pub use config::{ImageScore, MemoryConfig, Score};
 pub use contrast::{Contrast, ContrastBuilder, ContrastConfig, intensities};
 pub use coreset::{Coreset, CoresetMethod, CoresetSize, greedy, greedy_from};

@@ -100,9 +100,7 @@ impl NearestNeighbours {
             )
             .collect();
         if !norms.iter().all(|n| n.is_finite()) {
-            return Err(Error::NonFinite {
-                what: "the bank".to_owned(),
-            });
+            return Err(Error::non_finite("the bank", None));
         }
         index.lowers = norms.iter().map(|n| rounding.lower(*n)).collect();
         index.largest_norm = norms.iter().copied().fold(0.0, f32::max);

@@ -196,12 +196,16 @@ impl Layout {
                 }
             })?;
         }
-        if out.iter().all(|v| v.is_finite()) {
-            Ok(out)
-        } else {
-            Err(Error::NonFinite {
-                what: "feature maps".to_owned(),
-            })
+        match out.iter().position(|v| !v.is_finite()) {
+            None => Ok(out),
+            Some(at) => {
+                let image = at / (h * w * channels);
+                let layer = self.chosen.get(at % channels).map_or(0, |chosen| chosen.0);
+                Err(Error::non_finite(
+                    format!("feature map {layer}"),
+                    Some(image),
+                ))
+            }
         }
     }
 
@@ -221,7 +225,7 @@ impl Layout {
         for start in (0..n).step_by(batch) {
             let count = batch.min(n - start);
             let maps = extractor.maps(&images.narrow(0, start, count)?)?;
-            let features = self.embed(&maps, count)?;
+            let features = self.embed(&maps, count).map_err(|e| e.after(start))?;
             let scores: Vec<f32> = features
                 .par_chunks(c)
                 .enumerate()
@@ -239,6 +243,9 @@ impl Layout {
                 }
                 None => all.extend(scores),
             }
+        }
+        if let Some(at) = all.iter().position(|v| !v.is_finite()) {
+            return Err(Error::non_finite("patch scores", Some(at / (h * w))));
         }
         Array3::from_shape_vec((n, h, w), all)
             .map_err(|e| Error::shape("patch scores", "one per patch", e))
@@ -345,16 +352,11 @@ impl PadimBuilder {
                 inverse_factor(a, c)
             })
             .collect::<Option<Vec<()>>>()
-            .ok_or_else(|| Error::NonFinite {
-                what: "a covariance".to_owned(),
-            })?;
+            .ok_or_else(|| Error::non_finite("a covariance", None))?;
         Ok(Padim {
             config: self.config,
             layout,
-            gaussians: Gaussians {
-                mean: self.mean.iter().map(|v| *v as f32).collect(),
-                whitening: whitening.iter().map(|v| *v as f32).collect(),
-            },
+            gaussians: Gaussians::new(self.mean.into_iter(), &whitening)?,
             calibration: None,
         })
     }
@@ -387,7 +389,8 @@ impl Padim {
         for start in (0..n).step_by(config.batch_size) {
             report(on_progress, Stage::Features, start, n)?;
             let count = config.batch_size.min(n - start);
-            builder.push(extractor, &images.narrow(0, start, count)?)?;
+            let part = images.narrow(0, start, count)?;
+            builder.push(extractor, &part).map_err(|e| e.after(start))?;
         }
         report(on_progress, Stage::Features, n, n)?;
         builder.finish()

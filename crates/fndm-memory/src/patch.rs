@@ -126,11 +126,14 @@ impl PatchFeatures {
                     })
                     .min()
             })?;
-            if let Some(image) = failed {
-                return Err(Error::NonFinite {
-                    what: format!("feature map {l} of image {image}"),
-                });
+            if failed.is_some() {
+                return Err(Error::non_finite(format!("feature map {l}"), failed));
             }
+        }
+        // What is finite may still have left the range of f32 on the way.
+        let size = h * w * dimension;
+        if let Some(at) = features.iter().position(|v| !v.is_finite()) {
+            return Err(Error::non_finite("patch features", Some(at / size)));
         }
         let features = Array2::from_shape_vec((images * h * w, dimension), features)
             .map_err(|e| Error::shape("patch features", "rows of one length", e))?;

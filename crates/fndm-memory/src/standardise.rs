@@ -12,6 +12,7 @@ use crate::{Error, Result};
 /// Maps of one network can differ in scale by orders of magnitude, and distances then see the largest alone.
 /// A channel that never changes is left at zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Standardisation {
     /// For each map, each channel's mean.
     pub mean: Vec<Vec<f32>>,
@@ -96,22 +97,20 @@ impl Moments {
         for (l, (map, &(c, h, w))) in maps.iter().zip(&shapes).enumerate() {
             let map = to_cpu(map)?;
             let moments = &mut self.layers[l];
-            let finite = with_slice::<f32, _>(&map, |values| {
+            let failed = with_slice::<f32, _>(&map, |values| {
                 for (i, plane) in values.chunks_exact(h * w).enumerate() {
                     let n = plane.len() as f64;
                     let mean = plane.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
                     if !mean.is_finite() {
-                        return false;
+                        return Some(i / c);
                     }
                     let squares = plane.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum();
                     moments[i % c].add(n, mean, squares);
                 }
-                true
+                None
             })?;
-            if !finite {
-                return Err(Error::NonFinite {
-                    what: format!("feature map {l}"),
-                });
+            if failed.is_some() {
+                return Err(Error::non_finite(format!("feature map {l}"), failed));
             }
         }
         Ok(())

@@ -552,15 +552,116 @@ fn a_file_that_contradicts_itself_is_malformed() {
         ),
         ("\"neighbours\":1", "\"neighbours\":0", "neighbours"),
         ("\"maps\":2", "\"maps\":3", "mean.2"),
-        ("\"batch_size\":3", "\"batch\":3", "batch"),
+        ("\"batch_size\":3", "\"batch\":3", "`batch`"),
+        ("\"patches_seen\"", "\"seen\"", "`seen`"),
+        ("\"quantile\":0.98", "\"quantile\":1.98", "1.98"),
     ] {
         let bytes = forged(&bank, |d| {
             assert!(d.contains(from), "{d}");
             d.replace(from, to)
         });
         match MemoryBank::from_bytes(&bytes) {
-            Err(Error::Malformed { message, .. }) => assert!(message.contains(word), "{message}"),
+            Err(error @ Error::Malformed { .. }) => {
+                let chain = chain(&error);
+                assert!(chain.contains(word), "{chain}");
+            }
             other => panic!("{to}: {other:?}"),
         }
+    }
+}
+
+/// An error and its causes as programs print them.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text += &format!(": {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// Images of which one has a value in its middle.
+fn with_value(count: usize, image: usize, value: f32) -> Tensor {
+    let mut values: Vec<f32> = images(count, 1).flatten_all().unwrap().to_vec1().unwrap();
+    values[(image * 2 * SIZE + SIZE / 2) * SIZE + SIZE / 2] = value;
+    Tensor::from_vec(values, (count, 2, SIZE, SIZE), &Device::Cpu).unwrap()
+}
+
+#[test]
+fn what_is_not_finite_names_its_image_whatever_the_batch() {
+    let bank = build(&config());
+    let named = |error: Error, number: usize| match error {
+        Error::NonFinite { image, ref what } => assert_eq!(image, Some(number), "{what}"),
+        other => panic!("{other:?}"),
+    };
+    // Batches are of 3: image 4 is the second of the second. 1e30 is finite, its square is not.
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30] {
+        let bad = with_value(5, 4, value);
+        let head = head(5);
+        named(bank.score_maps(&extractor, &bad, None).unwrap_err(), 4);
+        let mut bank = bank.clone();
+        let calibrated = bank.calibrate(&extractor, &bad, head.view(), &mut silent);
+        named(calibrated.unwrap_err(), 4);
+        if value.is_finite() {
+            continue;
+        }
+        named(bank.image_scores(&extractor, &bad, None).unwrap_err(), 4);
+        let extended = bank.extend(&extractor, &bad, None, &mut silent);
+        named(extended.unwrap_err(), 4);
+        for standardise in [false, true] {
+            let config = MemoryConfig {
+                standardise,
+                ..config()
+            };
+            let built = MemoryBank::build(&config, &extractor, &bad, None, &mut silent);
+            named(built.unwrap_err(), 4);
+        }
+    }
+    // Outside of the head, too, for what lies there is seen by its neighbours.
+    let mut query = Array2::zeros((3, 12));
+    query[(2, 5)] = f32::NAN;
+    let error = bank.score(query.view()).unwrap_err();
+    assert_eq!(error.to_string(), "query 2: a value is NaN or infinite");
+    assert!(bank.image_score(query.view()).is_err());
+    // A bank can't be built of squares beyond f32 either.
+    let huge = Array2::from_shape_fn((6, 12), |(i, _)| 1e30 * i as f32);
+    let rows = MemoryBank::from_rows(&config(), None, huge.clone());
+    assert!(matches!(rows, Err(Error::NonFinite { .. })));
+    let chosen = fndm_memory::greedy(huge.view(), 3, &mut silent);
+    assert!(matches!(chosen, Err(Error::NonFinite { .. })));
+}
+
+#[test]
+fn no_comparison_with_nan_makes_a_mask() {
+    let coarse = CoarseConfig::default();
+    let mut maps = Array3::<f32>::zeros((2, SIZE, SIZE));
+    let head = head(2);
+    assert!(coarse.binarise(maps.view(), head.view(), f32::NAN).is_err());
+    // Outside of the head nothing is asked.
+    maps[(1, 0, 0)] = f32::NAN;
+    assert!(coarse.binarise(maps.view(), head.view(), 1.0).is_ok());
+    maps[(1, 10, 7)] = f32::NAN;
+    let error = coarse.binarise(maps.view(), head.view(), 1.0).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "score map at row 10, column 7 of image 1: a value is NaN or infinite"
+    );
+}
+
+#[test]
+fn radii_beyond_the_largest_are_an_error() {
+    for radius in [fndm_memory::MAX_RADIUS, fndm_memory::MAX_RADIUS + 1] {
+        let allowed = radius <= fndm_memory::MAX_RADIUS;
+        let config = CoarseConfig {
+            dilation: radius,
+            ..CoarseConfig::default()
+        };
+        assert_eq!(config.check().is_ok(), allowed);
+        let config = CoarseConfig {
+            head_erosion: radius,
+            ..CoarseConfig::default()
+        };
+        assert_eq!(config.check().is_ok(), allowed);
     }
 }

@@ -151,17 +151,97 @@ fn a_saved_contrast_comes_back_whole_and_a_damaged_one_is_an_error() {
             assert_eq!(read, contrast);
         }
     }
-    // A checksum says nothing of a file that claims to be huge.
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    assert!(text.contains("[2,12,12]"));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("contrast.safetensors");
     contrast.save(&path).unwrap();
     assert_eq!(Contrast::load(&path).unwrap(), contrast);
+    let size = bytes.len() as u64;
+    assert_eq!(Contrast::load_within(&path, size).unwrap(), contrast);
+    assert!(matches!(
+        Contrast::load_within(&path, size - 1),
+        Err(Error::Limit { .. })
+    ));
+    // A file of no end whose length the system gives as 0.
+    if cfg!(unix) {
+        assert!(matches!(
+            Contrast::load_within("/dev/zero", 1 << 16),
+            Err(Error::Limit { .. })
+        ));
+    }
     assert!(matches!(
         Contrast::load(folder.path().join("none")),
         Err(Error::Io { .. })
     ));
+}
+
+/// The file of a contrast whose description is changed, with the checksum that fits.
+fn forged(bytes: &[u8], change: impl Fn(&str) -> String) -> Vec<u8> {
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes).unwrap();
+    let header = &metadata.metadata().as_ref().unwrap()["fndm-contrast"];
+    let header: serde_json::Value = serde_json::from_str(header).unwrap();
+    let description = change(header["contrast"].as_str().unwrap());
+    let tensors = safetensors::SafeTensors::deserialize(bytes).unwrap();
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |bytes: &[u8]| {
+        for &byte in bytes {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    add(description.as_bytes());
+    let mut all = tensors.tensors();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    for (name, t) in &all {
+        add(format!("\n{name}:{:?}:{:?}:", t.dtype(), t.shape()).as_bytes());
+        add(t.data());
+    }
+    let header = serde_json::json!({
+        "checksum": format!("fnv1a64:{hash:016x}"),
+        "contrast": description,
+    });
+    let metadata = [("fndm-contrast".to_owned(), header.to_string())].into();
+    safetensors::serialize(tensors.tensors(), Some(metadata)).unwrap()
+}
+
+#[test]
+fn a_file_that_contradicts_itself_is_malformed() {
+    let bytes = built().to_bytes().unwrap();
+    assert!(Contrast::from_bytes(&forged(&bytes, str::to_owned)).is_ok());
+    for (from, to) in [
+        ("\"version\":1", "\"version\":2"),
+        ("[2,12,12]", "[2,12,13]"),
+        // A checksum says nothing of a file that claims to be huge.
+        ("[2,12,12]", "[2,4294967295,4294967295]"),
+        ("[2,12,12]", "[18446744073709551615,12,12]"),
+        ("[[2,12,12]]", "[]"),
+        ("[[2,12,12]]", "[[2,12,12],[0,1,1]]"),
+        ("\"batch_size\":16", "\"batch_size\":0"),
+        ("\"batch_size\"", "\"batches\""),
+        ("\"head_erosion\":2,\"min", "\"head_erosion\":999,\"min"),
+        ("\"probabilities\":[0.0,", "\"probabilities\":[0.5,"),
+        ("\"probabilities\"", "\"chances\""),
+        ("\"pixels\"", "\"dots\""),
+    ] {
+        let forged = forged(&bytes, |d| {
+            assert!(d.contains(from), "{from}: {d}");
+            d.replacen(from, to, 1)
+        });
+        match Contrast::from_bytes(&forged) {
+            Err(Error::Malformed { .. }) => {}
+            other => panic!("{to}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn scores_beyond_f32_are_an_error_and_not_healthy() {
+    let contrast = built();
+    // Both distances are infinite, and their difference is NaN, which `max` would make 0.
+    let mut values = vec![0f32; 3 * 2 * SIDE * SIDE];
+    values[2 * SIDE * SIDE + 7] = 3e38;
+    match contrast.patch_scores(&intensities, &tensor(values, 2, SIDE), None) {
+        Err(Error::NonFinite { image, .. }) => assert_eq!(image, Some(1)),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

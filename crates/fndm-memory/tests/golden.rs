@@ -1,21 +1,31 @@
 //! Every case of the reference data, found from its manifest. See `golden/memory/README.md` beside the repository.
+//!
+//! Every key of a case is used, or the case is left out aloud with its reason. Where the peer raised, ours must be an error.
 
 #![allow(
     clippy::needless_pass_by_value,
     reason = "array views are passed by value, as ndarray does"
 )]
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use fndm_memory::{
-    CoarseConfig, Coreset, CoresetMethod, CoresetSize, Edge, FeatureExtractor, HealthyModel,
+    CoarseConfig, Coreset, CoresetMethod, CoresetSize, Edge, Error, FeatureExtractor, HealthyModel,
     ImageScore, MemoryBank, MemoryConfig, NearestNeighbours, Padim, PadimConfig, PatchFeatures,
     Result, Score, Smoothing, Storage, greedy, greedy_from, silent,
 };
-use ndarray::{Array2, Array3, ArrayView1};
+use ndarray::{Array2, Array3, ArrayView1, Axis};
 use serde_json::Value;
 use std::collections::HashMap;
+
+/// Says it to the terminal, past the capture of what a passing test prints.
+macro_rules! aloud {
+    ($($text:tt)*) => {{
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
 
 /// The reference data: the folder given by `FNDM_GOLDEN`, the one beside the repository, or the part kept in it.
 struct Golden {
@@ -23,33 +33,85 @@ struct Golden {
     tensors: HashMap<String, Tensor>,
 }
 
-fn golden() -> Option<Golden> {
+fn golden() -> Golden {
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let full = std::env::var_os("FNDM_GOLDEN")
         .map_or_else(|| own.join("../../../shared/golden"), PathBuf::from);
     let folder = [full.join("memory"), own.join("tests/golden")]
         .into_iter()
         .find(|f| f.join("manifest.json").is_file());
-    let Some(folder) = folder else {
-        println!("skipped: no reference data in {}", full.display());
-        return None;
-    };
+    let folder = folder.expect("a part of the reference data is kept in the repository");
+    if !folder.starts_with(&full) {
+        aloud!(
+            "no reference data in {}: using the part in tests/golden",
+            full.display()
+        );
+    }
     let manifest = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
-    Some(Golden {
-        manifest: serde_json::from_str(&manifest).unwrap(),
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    let known = [
+        "set",
+        "faiss",
+        "torch",
+        "patch",
+        "coreset",
+        "knn",
+        "segmentation",
+        "end_to_end",
+        "padim",
+        "anomalib_patchcore",
+    ];
+    for other in strange(&manifest, &known) {
+        aloud!("left out: all of {other}, which this test does not know");
+    }
+    Golden {
+        manifest,
         tensors: candle_core::safetensors::load(folder.join("memory.safetensors"), &Device::Cpu)
             .unwrap(),
-    })
+    }
+}
+
+/// The keys of an object that are not among these.
+fn strange(object: &Value, known: &[&str]) -> Vec<String> {
+    let keys = object
+        .as_object()
+        .into_iter()
+        .flat_map(|object| object.keys());
+    keys.filter(|key| !known.contains(&key.as_str()))
+        .cloned()
+        .collect()
+}
+
+fn leave_out(case: &Value, why: &str) {
+    aloud!("left out: {}: {why}", case["id"]);
+}
+
+/// A list of whole numbers; a number alone is a list of one.
+fn list(value: &Value) -> Vec<usize> {
+    let one = |v: &Value| v.as_u64().unwrap_or_else(|| panic!("no whole number: {v}")) as usize;
+    match value {
+        Value::Array(all) => all.iter().map(one).collect(),
+        alone => vec![one(alone)],
+    }
 }
 
 impl Golden {
-    fn cases(&self, kind: &str) -> Vec<Value> {
-        let cases = self
-            .manifest
-            .get(kind)
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
+    /// The cases of a kind. One with a key that this test doesn't know may mean something else: it is left out aloud.
+    fn cases(&self, kind: &str, known: &[&str]) -> Vec<Value> {
+        let all = self.manifest.get(kind).and_then(Value::as_array);
+        let mut cases = all.cloned().unwrap_or_default();
+        if cases.is_empty() {
+            aloud!("{kind}: the reference data has no case");
+        }
+        cases.retain(|case| {
+            let mut known = known.to_vec();
+            known.extend(["id", "note", "raises", "message"]);
+            let unknown = strange(case, &known);
+            if !unknown.is_empty() {
+                leave_out(case, &format!("{unknown:?} is not known to this test"));
+            }
+            unknown.is_empty()
+        });
         println!("{kind}: {} cases", cases.len());
         cases
     }
@@ -130,8 +192,23 @@ fn layers(golden: &Golden, case: &Value, from: usize, count: usize) -> Vec<Tenso
 
 #[test]
 fn patch_features() {
-    let Some(golden) = golden() else { return };
-    for case in golden.cases("patch") {
+    let golden = golden();
+    let known = [
+        "layers",
+        "patchsize",
+        "stride",
+        "pretrain_embed_dimension",
+        "target_embed_dimension",
+        "patches_layer0",
+        "patchify_shape_layer0",
+        "patches_layer1",
+        "patchify_shape_layer1",
+        "patches_layer2",
+        "patchify_shape_layer2",
+        "embedding_shape",
+        "patch_shapes",
+    ];
+    for case in golden.cases("patch", &known) {
         let config = PatchFeatures {
             patch_size: number(&case, "patchsize"),
             stride: number(&case, "stride"),
@@ -139,10 +216,39 @@ fn patch_features() {
             target_dimension: number(&case, "target_embed_dimension"),
         };
         let count = golden.tensor(&case, "layer0").dim(0).unwrap();
-        let got = config.embed(&layers(&golden, &case, 0, count)).unwrap();
-        let grid = &case["patch_shapes"][0];
-        assert_eq!(got.grid.0 as u64, grid[0].as_u64().unwrap());
-        assert_eq!(got.grid.1 as u64, grid[1].as_u64().unwrap());
+        let maps = layers(&golden, &case, 0, count);
+        let got = config.embed(&maps);
+        if case.get("raises").is_some() {
+            assert!(got.is_err(), "{}: the peer raises", id(&case));
+            continue;
+        }
+        let got = got.unwrap();
+        for (l, map) in maps.iter().enumerate() {
+            // Each map by itself: its own grid.
+            let alone = config.embed(std::slice::from_ref(map)).unwrap();
+            let grid = vec![alone.grid.0, alone.grid.1];
+            let named = &case[format!("patches_layer{l}")];
+            for expected in [named, &case["patch_shapes"][l]] {
+                assert!(
+                    expected.is_null() || list(expected) == grid,
+                    "{}",
+                    id(&case)
+                );
+            }
+            let unfolded = &case[format!("patchify_shape_layer{l}")];
+            if !unfolded.is_null() {
+                let (c, k) = (map.dim(1).unwrap(), config.patch_size);
+                let shape = [count, grid[0] * grid[1], c, k, k];
+                assert_eq!(list(unfolded), shape, "{}", id(&case));
+            }
+            if !case["layers"].is_null() {
+                assert_eq!(list(&case["layers"][l]), map.dims(), "{}", id(&case));
+            }
+        }
+        if !case["embedding_shape"].is_null() {
+            let shape = got.features.shape();
+            assert_eq!(list(&case["embedding_shape"]), shape, "{}", id(&case));
+        }
         let error = worst(floats(&got.features), &golden.values(&case, "embedding"));
         println!("{}: {error:.1e}", id(&case));
         assert!(error < 1e-5, "{}: {error}", id(&case));
@@ -157,11 +263,54 @@ fn distance(a: ArrayView1<'_, f32>, b: ArrayView1<'_, f32>) -> f64 {
         .sum()
 }
 
+/// How far each choice was from those before it, relative to the farthest row then, in f64: the smallest of all choices. It says
+/// whether they are right also where near ties let ours and the peer's part.
+fn shortest_of_farthest(features: &Array2<f32>, starts: &[usize], chosen: &[usize]) -> f64 {
+    let n = features.nrows();
+    let between = |i: usize, j: usize| distance(features.row(i), features.row(j)).sqrt();
+    let mut nearest: Vec<f64> = (0..n)
+        .map(|i| {
+            if starts.is_empty() {
+                (0..n).map(|j| between(i, j).powi(2)).sum::<f64>().sqrt()
+            } else {
+                starts.iter().map(|&s| between(i, s)).sum::<f64>() / starts.len() as f64
+            }
+        })
+        .collect();
+    let mut short = 1f64;
+    for &row in chosen {
+        let farthest = nearest.iter().copied().fold(0.0, f64::max);
+        if farthest > 0.0 {
+            short = short.min(nearest[row] / farthest);
+        }
+        for (i, nearest) in nearest.iter_mut().enumerate() {
+            *nearest = nearest.min(between(i, row));
+        }
+    }
+    short
+}
+
 #[test]
 fn greedy_coresets() {
-    let Some(golden) = golden() else { return };
+    let golden = golden();
     let mut near_ties = 0;
-    for case in golden.cases("coreset") {
+    let known = [
+        "features",
+        "percentage",
+        "kind",
+        "dimension_to_project_features_to",
+        "seed",
+        "float64_agrees",
+        "smallest_relative_gap",
+        "run_matches_indices",
+        "n_selected",
+        "start_points",
+    ];
+    for case in golden.cases("coreset", &known) {
+        if case["run_matches_indices"].as_bool() == Some(false) {
+            leave_out(&case, "the peer's own run chooses otherwise");
+            continue;
+        }
         let full = golden.matrix(&case, "features");
         let features = match golden.find(&case, "projection_weight") {
             Some(_) => {
@@ -169,12 +318,25 @@ fn greedy_coresets() {
                 let reduced = full.dot(&weight.t());
                 let error = worst(floats(&reduced), &golden.values(&case, "reduced"));
                 assert!(error < 1e-5, "{}: reduced {error}", id(&case));
+                let dimension = number(&case, "dimension_to_project_features_to");
+                assert_eq!(reduced.ncols(), dimension, "{}", id(&case));
                 reduced
             }
             None => full,
         };
         let percentage = case["percentage"].as_f64().unwrap();
-        let exact = case["kind"].as_str() == Some("exact");
+        let exact = match case["kind"].as_str() {
+            Some("exact") => true,
+            Some("approximate") => false,
+            other => {
+                leave_out(&case, &format!("a coreset of kind {other:?}"));
+                continue;
+            }
+        };
+        let starts = match &case["start_points"] {
+            Value::Null => Vec::new(),
+            points => list(points),
+        };
         let config = Coreset {
             method: if exact {
                 CoresetMethod::Greedy
@@ -184,24 +346,37 @@ fn greedy_coresets() {
             size: CoresetSize::Fraction(percentage),
             ..Coreset::default()
         };
+        if case.get("raises").is_some() {
+            // A whole bank is a coreset here, and none in the peer.
+            let ours = config.select(features.view(), features.nrows(), &mut silent);
+            let whole = percentage == 1.0;
+            assert!(whole || ours.is_err(), "{}: the peer raises", id(&case));
+            continue;
+        }
         let expected: Vec<usize> = golden
-            .values(&case, "indices")
+            .find(&case, "indices")
+            .map_or_else(Vec::new, |t| values(&t))
             .iter()
             .map(|v| *v as usize)
             .collect();
         let count = config.count(features.nrows());
         assert_eq!(count, expected.len(), "{}", id(&case));
+        if !case["n_selected"].is_null() {
+            assert_eq!(number(&case, "n_selected"), count, "{}", id(&case));
+        }
+        if count == 0 {
+            // The peer's bank would be empty; ours can't be.
+            let ours = config.select(features.view(), features.nrows(), &mut silent);
+            assert!(ours.is_err(), "{}", id(&case));
+            continue;
+        }
         let got = if exact {
             greedy(features.view(), count, &mut silent).unwrap()
         } else {
-            let starts: Vec<usize> = case["start_points"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|v| v.as_u64().unwrap() as usize)
-                .collect();
             greedy_from(features.view(), &starts, count, &mut silent).unwrap()
         };
+        let short = shortest_of_farthest(&features, &starts, &got);
+        assert!(short > 1.0 - 1e-4, "{}: {short}", id(&case));
         // Rows that repeat chosen ones aren't chosen here; the peer goes on with them.
         for repeated in &expected[got.len()..] {
             let row = features.row(*repeated);
@@ -209,7 +384,11 @@ fn greedy_coresets() {
         }
         let expected = &expected[..got.len()];
         let same = got == expected;
-        println!("{}: {} rows, same: {same}", id(&case), got.len());
+        let all = got.len();
+        println!(
+            "{}: {all} rows, same: {same}, {short:.6} of the farthest",
+            id(&case)
+        );
         if case["float64_agrees"].as_bool() == Some(true) {
             assert_eq!(got, expected, "{}", id(&case));
         } else if !same {
@@ -221,12 +400,33 @@ fn greedy_coresets() {
 
 #[test]
 fn nearest_neighbours() {
-    let Some(golden) = golden() else { return };
-    for case in golden.cases("knn") {
+    let golden = golden();
+    let known = [
+        "bank",
+        "queries",
+        "n_nearest_neighbours",
+        "max_abs_error_of_peer_against_float64",
+    ];
+    for case in golden.cases("knn", &known) {
         let bank = golden.matrix(&case, "bank");
         let queries = golden.matrix(&case, "query");
         let k = number(&case, "n_nearest_neighbours");
-        let index = NearestNeighbours::new(bank.clone(), Storage::F32).unwrap();
+        for (named, array) in [("bank", &bank), ("queries", &queries)] {
+            assert!(case[named].is_null() || list(&case[named]) == array.shape());
+        }
+        let index = NearestNeighbours::new(bank.clone(), Storage::F32);
+        if case.get("raises").is_some() {
+            let found = index.and_then(|index| index.search(queries.view(), k));
+            assert!(found.is_err(), "{}: the peer raises", id(&case));
+            continue;
+        }
+        let index = match index {
+            Err(Error::NonFinite { .. }) if bank.iter().any(|v| !v.is_finite()) => {
+                leave_out(&case, "a bank with NaN is an error here");
+                continue;
+            }
+            index => index.unwrap(),
+        };
         let got = index.search(queries.view(), k).unwrap();
         let error = worst(floats(&got.distances), &golden.values(&case, "distances"));
         let mut near_ties = 0;
@@ -256,8 +456,17 @@ fn nearest_neighbours() {
             ..MemoryConfig::default()
         };
         let bank = MemoryBank::from_rows(&config, None, bank).unwrap();
-        let scores = bank.score(queries.view()).unwrap();
-        let score_error = worst(floats(&scores), &golden.values(&case, "scores"));
+        // The peer gives a query of NaN a huge score; here it is an error, and the others are scored without it.
+        let (good, bad): (Vec<usize>, Vec<usize>) =
+            (0..queries.nrows()).partition(|&i| queries.row(i).iter().all(|v| v.is_finite()));
+        if !bad.is_empty() {
+            let refused = bank.score(queries.view());
+            assert!(matches!(refused, Err(Error::NonFinite { .. })));
+        }
+        let scores = bank.score(queries.select(Axis(0), &good).view()).unwrap();
+        let theirs = golden.values(&case, "scores");
+        let theirs: Vec<f64> = good.iter().map(|&i| theirs[i]).collect();
+        let score_error = worst(floats(&scores), &theirs);
         println!(
             "{}: distances {error:.1e}, scores {score_error:.1e}, near ties {near_ties}",
             id(&case)
@@ -275,26 +484,41 @@ fn planes(t: &Tensor) -> Array3<f32> {
     .unwrap()
 }
 
+/// The peers' sigma is 4 where a case names none.
 fn smoothing(case: &Value) -> CoarseConfig {
+    let sigma = match &case["sigma"] {
+        Value::Null => 4.0,
+        sigma => sigma
+            .as_f64()
+            .unwrap_or_else(|| panic!("{}: sigma", id(case))),
+    };
     CoarseConfig {
-        smoothing: Smoothing::Pixels(case["sigma"].as_f64().unwrap_or(4.0)),
+        smoothing: Smoothing::Pixels(sigma),
         ..CoarseConfig::default()
     }
 }
 
 fn size(case: &Value, name: &str) -> (usize, usize) {
-    (
-        case[name][0].as_u64().unwrap() as usize,
-        case[name][1].as_u64().unwrap() as usize,
-    )
+    match list(&case[name])[..] {
+        [side] => (side, side),
+        [height, width] => (height, width),
+        ref other => panic!("{}: {name} {other:?}", id(case)),
+    }
 }
 
 #[test]
 fn score_maps() {
-    let Some(golden) = golden() else { return };
-    for case in golden.cases("segmentation") {
+    let golden = golden();
+    let known = ["scores", "target_size", "sigma"];
+    for case in golden.cases("segmentation", &known) {
         let scores = planes(&golden.tensor(&case, "scores"));
+        assert!(case["scores"].is_null() || list(&case["scores"]) == scores.shape());
         let size = size(&case, "target_size");
+        if case.get("raises").is_some() {
+            let ours = smoothing(&case).score_maps(scores.view(), size);
+            assert!(ours.is_err(), "{}: the peer raises", id(&case));
+            continue;
+        }
         let upsampled = fndm_memory::upsample_bilinear(scores.view(), size).unwrap();
         let map = smoothing(&case).score_maps(scores.view(), size).unwrap();
         let first = worst(floats(&upsampled), &golden.values(&case, "upsampled"));
@@ -336,8 +560,23 @@ impl Stored {
 
 #[test]
 fn end_to_end() {
-    let Some(golden) = golden() else { return };
-    for case in golden.cases("end_to_end") {
+    let golden = golden();
+    let known = [
+        "n_train",
+        "n_test",
+        "layers",
+        "image",
+        "neighbours",
+        "sampler",
+        "percentage",
+        "bank",
+        "ps",
+        "stride",
+        "pre",
+        "tgt",
+        "sigma",
+    ];
+    for case in golden.cases("end_to_end", &known) {
         let (train, test) = (number(&case, "n_train"), number(&case, "n_test"));
         let extractor = Stored {
             layers: layers(&golden, &case, 0, train + test),
@@ -361,10 +600,26 @@ fn end_to_end() {
         };
         let image = size(&case, "image");
         let healthy = Stored::images(0, train, image);
-        let built = MemoryBank::build(&config, &extractor, &healthy, None, &mut silent).unwrap();
+        let built = MemoryBank::build(&config, &extractor, &healthy, None, &mut silent);
+        if case.get("raises").is_some() {
+            assert!(built.is_err(), "{}: the peer raises", id(&case));
+            continue;
+        }
+        let built = built.unwrap();
+        for (l, map) in extractor.layers.iter().enumerate() {
+            let shape = &map.dims()[1..];
+            assert!(case["layers"].is_null() || list(&case["layers"][l]) == shape);
+        }
+        let whole = case["sampler"].as_str() == Some("Identity");
         let expected = golden.values(&case, "bank");
         let sampled = golden.matrix(&case, "bank");
-        let bank = if sampled.nrows() == built.len() {
+        assert!(case["bank"].is_null() || list(&case["bank"]) == sampled.shape());
+        if let Some(percentage) = case["percentage"].as_f64() {
+            let count = (built.len() as f64 * percentage) as usize;
+            assert_eq!(sampled.nrows(), count, "{}", id(&case));
+        }
+        assert!(!whole || sampled.nrows() == built.len(), "{}", id(&case));
+        let bank = if whole {
             let error = worst(floats(&built.index().to_array().unwrap()), &expected);
             println!("{}: bank {error:.1e}", id(&case));
             assert!(error < 1e-5);
@@ -400,8 +655,15 @@ fn end_to_end() {
 
 #[test]
 fn gaussians_per_position() {
-    let Some(golden) = golden() else { return };
-    for case in golden.cases("padim") {
+    let golden = golden();
+    let known = [
+        "layers",
+        "channel_indices",
+        "image_size",
+        "queries",
+        "sigma",
+    ];
+    for case in golden.cases("padim", &known) {
         let both = |name: &str| {
             (1..)
                 .map_while(|l| golden.find(&case, &format!("{name}_l{l}")))
@@ -409,20 +671,18 @@ fn gaussians_per_position() {
         };
         let (train, query) = (both("train"), both("query"));
         let (n, q) = (train[0].dim(0).unwrap(), query[0].dim(0).unwrap());
+        for (l, map) in train.iter().enumerate() {
+            assert!(case["layers"].is_null() || list(&case["layers"][l]) == map.dims());
+        }
+        assert!(case["queries"].is_null() || number(&case, "queries") == q);
         let layers = train
             .iter()
             .zip(&query)
             .map(|(t, q)| Tensor::cat(&[t, q], 0).unwrap())
             .collect();
         let extractor = Stored { layers };
-        let channels = case["channel_indices"].as_array().unwrap();
         let config = PadimConfig {
-            channels: Some(
-                channels
-                    .iter()
-                    .map(|v| v.as_u64().unwrap() as usize)
-                    .collect(),
-            ),
+            channels: Some(list(&case["channel_indices"])),
             // The peer adds twice: once to the covariance, once before it inverts.
             regularisation: 0.01 + 1e-5,
             coarse: CoarseConfig {
@@ -434,13 +694,24 @@ fn gaussians_per_position() {
         };
         let image = size(&case, "image_size");
         let healthy = Stored::images(0, n, image);
+        let model = Padim::build(&config, &extractor, &healthy, &mut silent);
         if n < 2 {
             // The peer's covariance of one image is NaN.
-            assert!(Padim::build(&config, &extractor, &healthy, &mut silent).is_err());
+            assert!(model.is_err());
             println!("{}: one image has no covariance", id(&case));
             continue;
         }
-        let model = Padim::build(&config, &extractor, &healthy, &mut silent).unwrap();
+        let test = Stored::images(n, q, image);
+        if case.get("raises").is_some() {
+            let maps = model.and_then(|model| model.score_maps(&extractor, &test, None));
+            if maps.is_ok() {
+                // The peer's blur asks for sides above its radius of 16; ours mirrors again.
+                assert!(image.0.min(image.1) <= 16, "{}: the peer raises", id(&case));
+                leave_out(&case, "the peer can't blur an image that small");
+            }
+            continue;
+        }
+        let model = model.unwrap();
         let mean = worst(
             floats(model.mean().unwrap().t()),
             &golden.values(&case, "mean"),
@@ -449,7 +720,6 @@ fn gaussians_per_position() {
             floats(&model.inverse_covariance()),
             &golden.values(&case, "inverse_covariance"),
         );
-        let test = Stored::images(n, q, image);
         let scores = model.patch_scores(&extractor, &test, None).unwrap();
         let distance = worst(floats(&scores), &golden.values(&case, "distance"));
         let upsampled = fndm_memory::upsample_bilinear(scores.view(), image).unwrap();
@@ -467,8 +737,9 @@ fn gaussians_per_position() {
 
 #[test]
 fn reweighted_image_scores() {
-    let Some(golden) = golden() else { return };
-    for case in golden.cases("anomalib_patchcore") {
+    let golden = golden();
+    let known = ["bank", "patches_per_image", "images", "num_neighbors"];
+    for case in golden.cases("anomalib_patchcore", &known) {
         let bank = golden.matrix(&case, "bank");
         let embedding = golden.matrix(&case, "embedding");
         let config = MemoryConfig {
@@ -482,7 +753,14 @@ fn reweighted_image_scores() {
             },
             ..MemoryConfig::default()
         };
-        let bank = MemoryBank::from_rows(&config, None, bank).unwrap();
+        assert!(case["bank"].is_null() || list(&case["bank"]) == bank.shape());
+        let bank = MemoryBank::from_rows(&config, None, bank);
+        if case.get("raises").is_some() {
+            let ours = bank.and_then(|bank| bank.image_score(embedding.view()));
+            assert!(ours.is_err(), "{}: the peer raises", id(&case));
+            continue;
+        }
+        let bank = bank.unwrap();
         let scores = bank.score(embedding.view()).unwrap();
         let patches = worst(floats(&scores), &golden.values(&case, "patch_scores"));
         let found = bank.index().search(embedding.view(), 1).unwrap();
@@ -495,9 +773,10 @@ fn reweighted_image_scores() {
                 .all(|(i, e)| *i == Some(*e as usize))
         );
         let images: Vec<f64> = embedding
-            .axis_chunks_iter(ndarray::Axis(0), number(&case, "patches_per_image"))
+            .axis_chunks_iter(Axis(0), number(&case, "patches_per_image"))
             .map(|patches| f64::from(bank.image_score(patches).unwrap()))
             .collect();
+        assert!(case["images"].is_null() || number(&case, "images") == images.len());
         let images = worst(images, &golden.values(&case, "image_scores"));
         println!("{}: patches {patches:.1e}, images {images:.1e}", id(&case));
         assert!(patches < 1e-4 && images < 1e-4);

@@ -86,23 +86,22 @@ impl Moments {
                     a[i * c + j] = f64::from(second[(k, at.0, at.1)]) - mean(i) * mean(j);
                 }
                 for i in 0..c {
-                    // Rounding may leave a variance of nothing just below 0.
-                    a[i * c + i] = a[i * c + i].max(0.0) + config.regularisation;
+                    // Rounding may leave a variance of nothing just below 0. NaN stays NaN, and is told below.
+                    let variance = &mut a[i * c + i];
+                    if *variance < 0.0 {
+                        *variance = 0.0;
+                    }
+                    *variance += config.regularisation;
                 }
                 inverse_factor(a, c)
             })
             .collect::<Option<Vec<()>>>()
-            .ok_or_else(|| Error::NonFinite {
-                what: "a covariance".to_owned(),
-            })?;
+            .ok_or_else(|| Error::non_finite("a covariance", None))?;
         let mean = (0..positions * c).map(|k| {
             let (p, i) = (k / c, k % c);
-            (f64::from(mean[(i, p / w, p % w)]) + centre[i]) as f32
+            f64::from(mean[(i, p / w, p % w)]) + centre[i]
         });
-        Ok(Gaussians {
-            mean: mean.collect(),
-            whitening: whitening.iter().map(|v| *v as f32).collect(),
-        })
+        Gaussians::new(mean, &whitening)
     }
 }
 
@@ -210,7 +209,10 @@ impl Contrast {
             report(on_progress, Stage::Features, start, n)?;
             let count = config.batch_size.min(n - start);
             let labels = &labels[start..start + count];
-            builder.push(extractor, &images.narrow(0, start, count)?, labels)?;
+            let part = images.narrow(0, start, count)?;
+            builder
+                .push(extractor, &part, labels)
+                .map_err(|e| e.after(start))?;
         }
         report(on_progress, Stage::Features, n, n)?;
         builder.finish()

@@ -107,7 +107,8 @@ impl Contrast {
 
     fn score(&self, position: usize, x: &[f32]) -> f32 {
         let difference = self.healthy.distance(position, x) - self.diseased.distance(position, x);
-        difference.max(0.0) as f32
+        // Not `max`, which would make 0, healthy, of NaN.
+        (if difference < 0.0 { 0.0 } else { difference }) as f32
     }
 }
 

@@ -5,7 +5,7 @@ mod read;
 mod write;
 
 pub(crate) use checksum::checksum;
-pub(crate) use write::write_file;
+pub(crate) use write::{unwritable, write_file};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,7 @@ const KEY: &str = "fndm-memory";
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Header {
     checksum: String,
     bank: String,
@@ -33,6 +34,7 @@ struct Description {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct CalibrationDescription {
     pixels: u64,
     slices: usize,

@@ -39,6 +39,7 @@ impl MemoryBank {
     pub fn load_within(path: impl AsRef<Path>, limit: u64) -> Result<Self> {
         let path = path.as_ref();
         let io = |source| Error::Io {
+            operation: "read",
             path: path.to_owned(),
             source,
         };
@@ -70,16 +71,15 @@ impl MemoryBank {
     fn read(source: &Source<'_>, what: &str) -> Result<Self> {
         let bytes = source.bytes();
         let (_, metadata) =
-            SafeTensors::read_metadata(bytes).map_err(|e| malformed(what, e.to_string()))?;
-        let tensors =
-            SafeTensors::deserialize(bytes).map_err(|e| malformed(what, e.to_string()))?;
+            SafeTensors::read_metadata(bytes).map_err(|e| because(what, "the file's header", e))?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|e| because(what, "the file", e))?;
         let header = metadata
             .metadata()
             .as_ref()
             .and_then(|m| m.get(KEY))
             .ok_or_else(|| malformed(what, format!("expected {KEY:?} in the header")))?;
         let header: Header =
-            serde_json::from_str(header).map_err(|e| malformed(what, format!("header: {e}")))?;
+            serde_json::from_str(header).map_err(|e| because(what, "header", e))?;
         let got = checksum(&header.bank, &tensors.tensors());
         if got != header.checksum {
             return Err(Error::Checksum {
@@ -90,13 +90,10 @@ impl MemoryBank {
         }
         let description = describe(&header.bank, what)?;
         let config = description.config;
-        config
-            .check()
-            .map_err(|e| malformed(what, format!("config: {e}")))?;
+        config.check().map_err(|e| because(what, "config", e))?;
         let parts = Parts { tensors, what };
         let rows = parts.rows(source, &config)?;
-        let index = NearestNeighbours::from_rows(rows)
-            .map_err(|e| malformed(what, format!("rows: {e}")))?;
+        let index = NearestNeighbours::from_rows(rows).map_err(|e| because(what, "rows", e))?;
         let standardisation = if config.standardise && description.maps > 0 {
             Some(parts.standardisation(description.maps)?)
         } else {
@@ -117,16 +114,22 @@ impl MemoryBank {
 }
 
 fn malformed(what: &str, message: impl Into<String>) -> Error {
-    Error::Malformed {
-        what: what.to_owned(),
-        message: message.into(),
-    }
+    Error::malformed(what, message, None)
+}
+
+/// A part of the file that another part of the program couldn't read.
+fn because(
+    what: &str,
+    part: &str,
+    cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Error {
+    Error::malformed(what, part, Some(cause.into()))
 }
 
 /// The description, of this version.
 fn describe(bank: &str, what: &str) -> Result<Description> {
     let value: serde_json::Value =
-        serde_json::from_str(bank).map_err(|e| malformed(what, format!("header: {e}")))?;
+        serde_json::from_str(bank).map_err(|e| because(what, "header", e))?;
     // Before its fields, which another version may have others of.
     let version = value.get("version").and_then(serde_json::Value::as_u64);
     if version != Some(u64::from(VERSION)) {
@@ -138,7 +141,7 @@ fn describe(bank: &str, what: &str) -> Result<Description> {
             format!("expected version {VERSION}, got {got}"),
         ));
     }
-    serde_json::from_value(value).map_err(|e| malformed(what, format!("header: {e}")))
+    serde_json::from_value(value).map_err(|e| because(what, "header", e))
 }
 
 /// Where a bank is read from.
@@ -173,7 +176,7 @@ impl<'a> Parts<'a> {
         let tensor = self
             .tensors
             .tensor(name)
-            .map_err(|e| malformed(self.what, format!("{name}: {e}")))?;
+            .map_err(|e| because(self.what, name, e))?;
         if tensor.dtype() != dtype {
             return Err(malformed(
                 self.what,

@@ -25,10 +25,6 @@ impl MemoryBank {
     /// # Errors
     /// When the header can't be written.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let malformed = |e: &dyn std::fmt::Display| Error::Malformed {
-            what: "the bank".to_owned(),
-            message: e.to_string(),
-        };
         let mut parts = vec![rows_part(self.index.rows())];
         if let Some(s) = &self.standardisation {
             for (l, (mean, deviation)) in s.mean.iter().zip(&s.deviation).enumerate() {
@@ -62,7 +58,7 @@ impl MemoryBank {
                 head_erosion: c.head_erosion,
             }),
         };
-        let bank = serde_json::to_string(&description).map_err(|e| malformed(&e))?;
+        let bank = serde_json::to_string(&description).map_err(unwritable)?;
         let views = parts
             .iter()
             .map(|p| {
@@ -72,13 +68,13 @@ impl MemoryBank {
                 ))
             })
             .collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>()
-            .map_err(|e| malformed(&e))?;
+            .map_err(unwritable)?;
         let header = Header {
             checksum: checksum(&bank, &views),
             bank,
         };
-        let header = serde_json::to_string(&header).map_err(|e| malformed(&e))?;
-        serialize(views, Some(HashMap::from([(KEY.to_owned(), header)]))).map_err(|e| malformed(&e))
+        let header = serde_json::to_string(&header).map_err(unwritable)?;
+        serialize(views, Some(HashMap::from([(KEY.to_owned(), header)]))).map_err(unwritable)
     }
 
     /// Writes the bank to a temporary file in the same folder, which is then renamed.
@@ -90,10 +86,16 @@ impl MemoryBank {
     }
 }
 
+/// What can't be put into the file's format.
+pub(crate) fn unwritable(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::malformed("the file to write", "its content", Some(Box::new(cause)))
+}
+
 /// Writes a file under a temporary name in the same folder, then renames it.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = temporary_name(path);
     let io = |source| Error::Io {
+        operation: "write",
         path: path.to_owned(),
         source,
     };
