@@ -91,7 +91,9 @@ pub struct Interval {
 /// ```
 ///
 /// # Errors
-/// If the config is out of range, or no score is defined.
+/// [`Error::Parameter`] if the config is out of range; [`Error::TooFew`] if fewer than two patients
+/// have a defined score: what one patient's mean would be in others is not to be had from that
+/// patient alone, and an interval of no width would say that it is certain.
 pub fn bootstrap_mean<K: Ord>(
     scores: impl IntoIterator<Item = (K, Score)>,
     config: &BootstrapConfig,
@@ -110,9 +112,15 @@ pub fn bootstrap_mean<K: Ord>(
         }
     }
     let sums: Vec<(f64, usize)> = patients.into_values().collect();
-    let mean = mean_of(sums.iter().copied()).ok_or(Error::NoValues {
-        what: "scores to bootstrap",
-    })?;
+    let few = Error::TooFew {
+        what: "patients with a defined score, for a bootstrap interval",
+        least: 2,
+        found: sums.len(),
+    };
+    if sums.len() < 2 {
+        return Err(few);
+    }
+    let mean = mean_of(sums.iter().copied()).ok_or(few)?;
     let (low, high) = percentile_interval(&sums, config);
     Ok(Interval {
         mean,
@@ -217,13 +225,23 @@ mod tests {
         let scores = [
             (1, Score::Value(0.5)),
             (2, Score::Undefined(Undefined::BothEmpty)),
+            (3, Score::Value(0.5)),
+            (4, Score::Value(f64::NAN)),
         ];
         let interval = bootstrap_mean(scores, &BootstrapConfig::default()).unwrap();
-        assert_eq!((interval.patients, interval.counted), (1, 1));
+        assert_eq!((interval.patients, interval.counted), (2, 2));
         assert_eq!(interval.skipped[&Undefined::BothEmpty], 1);
+        assert_eq!(interval.skipped[&Undefined::NotFinite], 1);
         assert_eq!((interval.low, interval.high), (0.5, 0.5));
-        let none = [(1, Score::Undefined(Undefined::BothEmpty))];
-        assert!(bootstrap_mean(none, &BootstrapConfig::default()).is_err());
+        // One patient, or none, has no interval, and the error says how many there were.
+        for (found, few) in [(1, &scores[..2]), (0, &scores[1..2])] {
+            match bootstrap_mean(few.to_vec(), &BootstrapConfig::default()) {
+                Err(Error::TooFew {
+                    least: 2, found: f, ..
+                }) => assert_eq!(f, found),
+                other => panic!("{other:?}"),
+            }
+        }
         for bad in [
             BootstrapConfig {
                 resamples: 0,

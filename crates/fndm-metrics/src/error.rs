@@ -48,7 +48,7 @@ pub enum Error {
         what: &'static str,
         /// The value.
         found: f64,
-        /// Its position in memory order.
+        /// Its position in the order of the values: of a set of images, counted on from one to the next.
         position: usize,
     },
     /// A parameter lies outside its range.
@@ -79,12 +79,32 @@ pub enum Error {
         /// The definition that has none.
         definition: &'static str,
     },
+    /// The values are so large that their squares have no number, not even in double precision.
+    #[error("{what}: the squares of values from {low:e} to {high:e} are too large for a number")]
+    TooLarge {
+        /// The function.
+        what: &'static str,
+        /// The smallest value.
+        low: f64,
+        /// The largest value.
+        high: f64,
+    },
+    /// There is something to compute from, but less than the method needs.
+    #[error("{what}: expected at least {least}, found {found}")]
+    TooFew {
+        /// What there is too little of.
+        what: &'static str,
+        /// How many are needed.
+        least: usize,
+        /// How many came.
+        found: usize,
+    },
     /// A table was asked for a column or got a row that does not fit.
     #[error("table: {0}")]
     Table(String),
     /// A value could not be written as JSON.
-    #[error("json: {0}")]
-    Json(#[from] serde_json::Error),
+    #[error("the table cannot be written as JSON")]
+    Json(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// The result of this crate's functions.
@@ -100,4 +120,23 @@ pub(crate) fn same_shape(what: &'static str, expected: &[usize], found: &[usize]
         expected: expected.to_vec(),
         found: found.to_vec(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+    use std::error::Error as _;
+
+    #[test]
+    fn each_level_of_the_chain_says_its_own_part_once() {
+        let cause = serde_json::from_str::<u8>("x").unwrap_err();
+        let words = cause.to_string();
+        let error = Error::Json(Box::new(cause));
+        let source = error.source().unwrap().to_string();
+        let chain = format!("{error}: {source}");
+        assert_eq!(source, words);
+        assert_eq!(chain.matches(&words).count(), 1, "{chain}");
+        assert!(chain.starts_with("the table cannot be written as JSON: "));
+        assert!(error.source().unwrap().source().is_none());
+    }
 }

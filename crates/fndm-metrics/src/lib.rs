@@ -79,6 +79,14 @@
 //!
 //! A mask empty on one side: Dice and Jaccard are 0, surface Dice too, distances are undefined.
 //! Both sides empty: all are undefined. What is 0 / 0 is never made a number silently. [`EmptyRules`] turns that into what a study has agreed on.
+//! Scores that are NaN or infinite are an error that names their position.
+//!
+//! # Dimensions
+//!
+//! A mask is judged in the axes of its array, 1 to 3 for distances and lesions (surface elements: 2 or
+//! 3), any number for overlap. An array of one slice `(X, Y, 1)` is a volume, in which every pixel
+//! of a mask is on the border: that is also what medpy and surface-distance make of it. For a
+//! slice, pass an array of two axes. Four axes are an error wherever there are distances.
 //!
 //! # Cost
 //!

@@ -8,6 +8,9 @@ use ndarray::{ArrayView, Dimension};
 /// The number of bins that scikit-image uses for images of floating point numbers.
 pub const OTSU_BINS: usize = 256;
 
+/// More bins than these are surely a mistake.
+const MOST_BINS: usize = 1 << 24;
+
 /// Otsu's threshold as scikit-image's `threshold_otsu` computes it for floating point images: 256
 /// equal bins from the smallest to the largest value; the threshold is the centre of a bin, the
 /// first of the best. A constant image gives back its value.
@@ -24,7 +27,8 @@ pub const OTSU_BINS: usize = 256;
 /// ```
 ///
 /// # Errors
-/// If there is no value, a value is NaN or infinite, or the range is too narrow for 256 bins.
+/// If there is no value, a value is NaN or infinite (named with its position), the range is too
+/// narrow for 256 bins, or squares overflow even in double precision.
 pub fn otsu<T: Real>(values: &[T]) -> Result<T> {
     otsu_with_bins(values, OTSU_BINS)
 }
@@ -66,16 +70,18 @@ fn masked_values<T: Real, D: Dimension>(
 /// [`otsu`] with a number of bins of one's own choice.
 ///
 /// The arithmetic, the single precision of the counts included, follows scikit-image step by step:
-/// on nearly flat maxima that decides which bin wins.
+/// on nearly flat maxima that decides which bin wins. Where squares of `f32` values overflow (above
+/// about 1e19), the sums are taken in double precision instead; there scikit-image gives the first
+/// bin, whatever the values.
 ///
 /// # Errors
-/// As [`otsu`], and if `bins` is zero.
+/// As [`otsu`], and if `bins` is not in 1 to 2^24.
 pub fn otsu_with_bins<T: Real>(values: &[T], bins: usize) -> Result<T> {
-    if bins == 0 {
+    if !(1..=MOST_BINS).contains(&bins) {
         return Err(Error::Parameter {
             what: "otsu bins",
-            expected: "at least 1",
-            found: 0.0,
+            expected: "1 to 16777216",
+            found: bins as f64,
         });
     }
     let (low, high) = range(values)?;
@@ -89,7 +95,19 @@ pub fn otsu_with_bins<T: Real>(values: &[T], bins: usize) -> Result<T> {
     }
     let half = T::nearest(0.5);
     let centres: Vec<T> = edges.windows(2).map(|e| (e[0] + e[1]) * half).collect();
-    Ok(centres[best_bin(&counts, &centres)])
+    let best = best_bin(&counts, &centres).or_else(|| {
+        let wide: Vec<f64> = centres.iter().map(|centre| centre.as_f64()).collect();
+        best_bin(&counts, &wide)
+    });
+    Ok(centres[best.ok_or_else(|| too_large(low, high))?])
+}
+
+fn too_large<T: Real>(low: T, high: T) -> Error {
+    Error::TooLarge {
+        what: "otsu",
+        low: low.as_f64(),
+        high: high.as_f64(),
+    }
 }
 
 /// The smallest and the largest value.
@@ -147,7 +165,8 @@ fn bin_of<T: Real>(value: T, low: T, high: T, edges: &[T]) -> usize {
 }
 
 /// The first bin that, with all below it as background, has the largest variance between classes.
-fn best_bin<T: Real>(counts: &[u64], centres: &[T]) -> usize {
+/// None where a variance is too large for `T`.
+fn best_bin<T: Real>(counts: &[u64], centres: &[T]) -> Option<usize> {
     let bins = counts.len();
     let counts: Vec<f32> = counts.iter().map(|&count| count as f32).collect();
     let single = |x: f32| T::nearest(f64::from(x));
@@ -175,11 +194,14 @@ fn best_bin<T: Real>(counts: &[u64], centres: &[T]) -> usize {
         let difference =
             moment / single(weight) - moment_above[i + 1] / single(weight_above[i + 1]);
         let variance = single(weight * weight_above[i + 1]) * (difference * difference);
+        if !variance.finite() {
+            return None;
+        }
         if variance > best.1 {
             best = (i, variance);
         }
     }
-    best.0
+    Some(best.0)
 }
 
 /// Otsu's threshold with no bins: over all partings of the sorted values. The threshold is the
@@ -187,7 +209,7 @@ fn best_bin<T: Real>(counts: &[u64], centres: &[T]) -> usize {
 /// lowest threshold. A constant image gives back its value.
 ///
 /// # Errors
-/// If there is no value, or one is NaN or infinite.
+/// If there is no value, one is NaN or infinite, or their squares overflow.
 pub fn otsu_exact<T: Real>(values: &[T]) -> Result<T> {
     let (low, high) = range(values)?;
     if low == high {
@@ -212,6 +234,9 @@ pub fn otsu_exact<T: Real>(values: &[T]) -> Result<T> {
         let above = count - below;
         let difference = sum / below - (total - sum) / above;
         let variance = below * above * difference * difference;
+        if !variance.is_finite() {
+            return Err(too_large(low, high));
+        }
         if variance > best.1 {
             best = (value, variance);
         }
@@ -270,7 +295,8 @@ pub fn otsu_integer<T: Integer>(values: &[T]) -> Result<T> {
         }
     }
     let centres: Vec<f64> = (start..=start + span).map(|value| value as f64).collect();
-    let best = start + best_bin(&counts, &centres) as i128;
+    let best = best_bin(&counts, &centres).ok_or_else(wide)?;
+    let best = start + best as i128;
     T::try_from(best).map_err(|_| wide())
 }
 
@@ -306,6 +332,19 @@ mod tests {
             otsu_integer(&[u64::MAX - 1, u64::MAX]).unwrap(),
             u64::MAX - 1
         );
+    }
+
+    #[test]
+    fn values_whose_squares_overflow_are_parted_all_the_same() {
+        // In single precision every variance is infinite, and the first bin would win.
+        let values = [0.0f32, 1e20, 2e20, 9e20, 1e21];
+        let threshold = otsu(&values).unwrap();
+        assert!(threshold > 2e20 && threshold < 9e20, "{threshold}");
+        assert_eq!(otsu_exact(&values).unwrap(), 2e20);
+        let huge = [0.0f64, 1e200, 2e200, 9e200, 1e201];
+        assert!(matches!(otsu(&huge), Err(Error::TooLarge { .. })));
+        assert!(matches!(otsu_exact(&huge), Err(Error::TooLarge { .. })));
+        assert!(otsu_with_bins(&[0.0f64, 1.0], usize::MAX).is_err());
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub struct Paired {
 /// ```
 ///
 /// # Errors
-/// If the config is out of range, or no case has both scores defined.
+/// If the config is out of range, or fewer than two patients have a case with both scores defined.
 pub fn paired_comparison<K: Ord + Clone>(
     cases: impl IntoIterator<Item = (K, Score, Score)>,
     config: &BootstrapConfig,
@@ -50,7 +50,9 @@ pub fn paired_comparison<K: Ord + Clone>(
         .into_iter()
         .map(|(patient, first, second)| {
             let difference = match (first.finite(), second.finite()) {
-                (Score::Value(first), Score::Value(second)) => Score::Value(first - second),
+                (Score::Value(first), Score::Value(second)) => {
+                    Score::Value(first - second).finite()
+                }
                 (Score::Undefined(reason), _) | (_, Score::Undefined(reason)) => {
                     Score::Undefined(reason)
                 }
@@ -264,6 +266,17 @@ mod tests {
             (1, 0, 1)
         );
         assert_eq!(paired.wilcoxon_p, Some(1.0));
+        // The difference of two numbers need not be one.
+        let far = [
+            ("a", Score::Value(f64::MAX), Score::Value(-f64::MAX)),
+            ("b", Score::Value(0.1), Score::Value(0.2)),
+            ("c", Score::Value(0.1), Score::Value(0.3)),
+        ];
+        let paired = paired_comparison(far, &BootstrapConfig::default()).unwrap();
+        assert_eq!(paired.difference.skipped[&Undefined::NotFinite], 1);
+        assert_eq!((paired.first_higher, paired.second_higher), (0, 2));
+        let one = paired_comparison(far[..2].to_vec(), &BootstrapConfig::default());
+        assert!(matches!(one, Err(Error::TooFew { found: 1, .. })));
         assert!(wilcoxon_signed_rank(&[f64::NAN]).is_err());
         let none = Score::Undefined(Undefined::NoDifference);
         assert_eq!(wilcoxon_signed_rank(&[0.0, 0.0]).unwrap(), none);

@@ -70,8 +70,10 @@ impl<T: Real> Ranking<T> {
     pub fn of_images<'a>(images: impl IntoIterator<Item = (&'a [T], &'a [bool])>) -> Result<Self> {
         let mut positives = Vec::new();
         let mut negatives = Vec::new();
+        let mut before = 0;
         for (scores, labels) in images {
-            check(scores, labels)?;
+            check(scores, labels, before)?;
+            before += scores.len();
             let positive = labels.iter().filter(|&&label| label).count();
             positives.reserve_exact(positive);
             negatives.reserve_exact(labels.len() - positive);
@@ -215,13 +217,14 @@ pub(crate) fn pixels_of<'a, T: Real, D: Dimension>(
     })
 }
 
-pub(crate) fn check<T: Real>(scores: &[T], labels: &[bool]) -> Result<()> {
+/// Checks the pixels of an image; `before` is the number of pixels of the images before it.
+pub(crate) fn check<T: Real>(scores: &[T], labels: &[bool], before: usize) -> Result<()> {
     same_shape("labels", &[scores.len()], &[labels.len()])?;
     if let Some(position) = scores.iter().position(|score| !score.finite()) {
         return Err(Error::NotFinite {
             what: "scores",
             found: scores[position].as_f64(),
-            position,
+            position: before + position,
         });
     }
     Ok(())
@@ -274,10 +277,10 @@ pub fn best_mean_dice<'a, T: Real>(
     // Each pixel as (key, image * 2 + label).
     let mut pixels: Vec<(T::Key, u32)> = Vec::new();
     let mut positives: Vec<u64> = Vec::new();
-    let mut seen = false;
+    let mut seen = 0;
     for (scores, labels) in images {
-        check(scores, labels)?;
-        seen |= !scores.is_empty();
+        check(scores, labels, seen)?;
+        seen += scores.len();
         let positive = labels.iter().filter(|&&label| label).count() as u64;
         if positive == 0 {
             continue;
@@ -293,7 +296,7 @@ pub fn best_mean_dice<'a, T: Real>(
             pixels.push((score.key(), image + u32::from(label)));
         }
     }
-    if !seen {
+    if seen == 0 {
         return Err(Error::NoValues { what: "scores" });
     }
     pixels.par_sort_unstable_by(|a, b| b.cmp(a));
@@ -445,6 +448,16 @@ mod tests {
             auroc(&[0.1f32, f32::NAN], &[true, false]),
             Err(Error::NotFinite { position: 1, .. })
         ));
+        // In a set of images the position counts on.
+        let (good, bad) = ([0.1f32, 0.2], [0.3f32, f32::INFINITY]);
+        let labels = [true, false];
+        let set = || [(&good[..], &labels[..]), (&bad[..], &labels[..])];
+        for error in [
+            best_dice_pooled(set()).unwrap_err(),
+            best_mean_dice(set()).unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::NotFinite { position: 3, .. }));
+        }
         assert!(auroc(&[0.1f64], &[true, false]).is_err());
         assert!(auroc::<f32>(&[], &[]).is_err());
         assert!(best_mean_dice::<f32>([]).is_err());

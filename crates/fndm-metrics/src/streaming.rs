@@ -105,7 +105,7 @@ impl RankingHistogram {
     /// # Errors
     /// If the lengths differ or a score is NaN or infinite; then nothing is counted.
     pub fn add<T: Real>(&mut self, scores: &[T], labels: &[bool]) -> Result<()> {
-        check(scores, labels)?;
+        check(scores, labels, 0)?;
         for (score, &label) in scores.iter().zip(labels) {
             let bin = self.bin(score.as_f64());
             if label {

@@ -115,7 +115,8 @@ impl LesionReport {
     #[must_use]
     pub fn precision(&self) -> Score {
         share(
-            self.components - self.false_lesions,
+            // A report that was read from a file can hold anything.
+            self.components.saturating_sub(self.false_lesions),
             self.components,
             self.empty(),
         )
@@ -267,6 +268,16 @@ mod tests {
             config,
         )
         .unwrap()
+    }
+
+    #[test]
+    fn a_report_that_contradicts_itself_is_no_panic() {
+        let read = LesionReport {
+            components: 1,
+            false_lesions: 2,
+            ..LesionReport::default()
+        };
+        assert_eq!(read.precision(), Score::Value(0.0));
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl SizeBins {
         self.edges.len() + 1
     }
 
-    /// The class of a size.
+    /// The class of a size; the first of all for NaN and for sizes below 0.
     #[must_use]
     pub fn class(&self, size: f64) -> usize {
         self.edges.partition_point(|&edge| edge <= size)
@@ -74,16 +74,25 @@ impl From<SizeBins> for Vec<f64> {
 
 /// Scores of cases (Dice of a slice or a volume, say) by the size of what was to be found, an
 /// aggregate for each class.
-#[must_use]
+///
+/// # Errors
+/// If a size is NaN: it belongs to no class.
 pub fn scores_by_size(
     cases: impl IntoIterator<Item = (f64, Score)>,
     bins: &SizeBins,
-) -> Vec<Aggregate> {
+) -> Result<Vec<Aggregate>> {
     let mut classes = vec![Vec::new(); bins.count()];
-    for (size, score) in cases {
+    for (position, (size, score)) in cases.into_iter().enumerate() {
+        if size.is_nan() {
+            return Err(Error::NotFinite {
+                what: "sizes of cases",
+                found: size,
+                position,
+            });
+        }
         classes[bins.class(size)].push(score);
     }
-    classes.into_iter().map(Aggregate::of).collect()
+    Ok(classes.into_iter().map(Aggregate::of).collect())
 }
 
 /// The lesions of one class of size.
@@ -209,10 +218,15 @@ mod tests {
             (6.0, Score::Value(0.8)),
             (7.0, Score::Undefined(Undefined::Failed)),
         ];
-        let classes = scores_by_size(cases, &bins);
+        let classes = scores_by_size(cases, &bins).unwrap();
         assert_eq!(classes[0].mean, Some(0.2));
         assert_eq!(classes[1].mean, Some(0.8));
         assert_eq!(classes[1].skipped_total(), 1);
+        let nameless = [(1.0, Score::Value(0.2)), (f64::NAN, Score::Value(0.9))];
+        assert!(matches!(
+            scores_by_size(nameless, &bins),
+            Err(Error::NotFinite { position: 1, .. })
+        ));
     }
 
     #[test]

@@ -202,6 +202,7 @@ pub fn surface_dice<D: Dimension>(
     spacing: &[f64],
     tolerance: f64,
 ) -> Result<Score> {
+    super::surfel::check_tolerance(tolerance)?;
     match SurfelDistances::of(result, reference, spacing)? {
         Ok(distances) => distances.surface_dice(tolerance).map(Score::Value),
         Err(crate::Undefined::BothEmpty) => Ok(Score::Undefined(crate::Undefined::BothEmpty)),

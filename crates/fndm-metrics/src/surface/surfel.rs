@@ -136,7 +136,7 @@ impl SurfelDistances {
     }
 }
 
-fn check_tolerance(tolerance: f64) -> Result<()> {
+pub(crate) fn check_tolerance(tolerance: f64) -> Result<()> {
     if tolerance >= 0.0 {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! JSON with every figure at full precision.
 
 use super::{Cell, Table};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::score::Score;
 use serde_json::{Map, Value};
 
@@ -26,10 +26,10 @@ impl Table {
                 fields.insert(column.key.clone(), value);
                 match cell {
                     Cell::Aggregate(aggregate) => {
-                        aggregates.insert(column.key.clone(), serde_json::to_value(aggregate)?);
+                        aggregates.insert(column.key.clone(), value_of(aggregate)?);
                     }
                     Cell::Score(Score::Undefined(reason)) => {
-                        undefined.insert(column.key.clone(), serde_json::to_value(reason)?);
+                        undefined.insert(column.key.clone(), value_of(reason)?);
                     }
                     _ => {}
                 }
@@ -51,6 +51,10 @@ impl Table {
     /// # Errors
     /// As [`Table::to_json_value`].
     pub fn to_json(&self) -> Result<String> {
-        Ok(serde_json::to_string_pretty(&self.to_json_value()?)?)
+        serde_json::to_string_pretty(&self.to_json_value()?).map_err(|e| Error::Json(Box::new(e)))
     }
+}
+
+fn value_of(value: &impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(value).map_err(|e| Error::Json(Box::new(e)))
 }
