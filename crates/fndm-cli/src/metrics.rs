@@ -4,7 +4,9 @@
 //! fndm metrics results/ references/ --format markdown
 //! ```
 //!
-//! A voxel is marked where its value is above 0.5. Prints one row per case and, for folders, their mean with what was skipped and why, an interval
+//! A voxel is marked where its value is above 0.5. A file of two axes (`dim[0]` = 2) is judged in two dimensions; one of three
+//! axes is a volume, also where the third has one slice, as medpy and surface-distance take its array: every pixel of it is
+//! on the border then. `--flat` judges such a slice in two dimensions. Prints one row per case and, for folders, their mean with what was skipped and why, an interval
 //! for the mean Dice by bootstrap over patients, and the lesions by size.
 
 use std::collections::BTreeSet;
@@ -16,12 +18,12 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use fndm::data::{Limits, Volume, nifti};
 use fndm::metrics::{
-    Aggregate, BootstrapConfig, BorderDistances, Cell, Column, Confusion, Connectivity,
+    self, Aggregate, BootstrapConfig, BorderDistances, Cell, Column, Confusion, Connectivity,
     EmptyPolicy, EmptyRules, LesionConfig, LesionReport, LesionSummary, Score, SizeBins,
     SurfelDistances, Table, Undefined, bootstrap_mean, image_diagonal, lesion_detection,
     surface_dice,
 };
-use ndarray::Array3;
+use ndarray::{ArrayD, Axis};
 
 /// Segmentation metrics of masks against reference masks (NIfTI).
 #[derive(Debug, Args)]
@@ -45,9 +47,12 @@ pub(crate) struct Options {
     /// Smallest lesion in voxels.
     #[arg(long, default_value_t = 1)]
     minimum_lesion: u64,
-    /// Where to cut lesions into classes of size, in mm^3, ascending.
+    /// Where to cut lesions into classes of size, in mm^3 (mm^2 in two dimensions), ascending.
     #[arg(long, value_delimiter = ',', default_value = "100,1000,10000")]
     sizes: Vec<f64>,
+    /// Judge volumes of a single slice (X, Y, 1) in two dimensions.
+    #[arg(long)]
+    flat: bool,
     /// Seed of the bootstrap.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -74,6 +79,8 @@ struct Case {
     name: String,
     scores: Vec<Score>,
     lesions: Option<LesionReport>,
+    /// The number of axes that it was judged in.
+    axes: Option<usize>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -166,9 +173,26 @@ fn mask_name(path: &Path) -> Option<String> {
     Some(name.strip_suffix(".nii")?.to_owned())
 }
 
-fn read_mask(path: &Path) -> Result<(Volume, Array3<bool>)> {
+/// A mask with the axes that it is judged in: those of its file, without the third of one slice where that is asked for.
+fn read_mask(path: &Path, flat: bool) -> Result<(Volume, ArrayD<bool>)> {
     let volume = nifti::read(path, &Limits::default())?;
-    let mask = volume.data.mapv(|value| value > 0.5);
+    if let Some((at, _)) = volume.data.indexed_iter().find(|(_, value)| value.is_nan()) {
+        bail!(
+            "{}: expected a mask of numbers, found NaN at voxel {at:?}",
+            path.display()
+        );
+    }
+    let mut mask = volume.data.mapv(|value| value > 0.5).into_dyn();
+    let axes = volume
+        .header
+        .as_ref()
+        .map_or(3, |header| header.shape.len());
+    for axis in (1..3).rev() {
+        let single = axis == 2 && flat && mask.len_of(Axis(2)) == 1;
+        if axes <= axis || single {
+            mask = mask.index_axis_move(Axis(axis), 0);
+        }
+    }
     Ok((volume, mask))
 }
 
@@ -189,8 +213,8 @@ fn columns() -> Vec<Column> {
 
 /// Every metric of one pair of files.
 fn judge(name: &str, result: &Path, reference: &Path, options: &Options) -> Result<Case> {
-    let (result_volume, result_mask) = read_mask(result)?;
-    let (reference_volume, reference_mask) = read_mask(reference)?;
+    let (result_volume, result_mask) = read_mask(result, options.flat)?;
+    let (reference_volume, reference_mask) = read_mask(reference, options.flat)?;
     let same_place = result_volume
         .affine
         .iter()
@@ -205,12 +229,17 @@ fn judge(name: &str, result: &Path, reference: &Path, options: &Options) -> Resu
         reference_volume.affine,
         reference.display()
     );
-    let spacing = reference_volume.spacing();
+    let spacing = &reference_volume.spacing()[..reference_mask.ndim().min(3)];
+    if reference_mask.ndim() == 3 && reference_mask.len_of(Axis(2)) == 1 {
+        eprintln!(
+            "note: {name}: a volume of one slice, judged in three dimensions: every pixel is on the border (--flat judges it in two)"
+        );
+    }
     let (a, b) = (result_mask.view(), reference_mask.view());
 
     let counts = Confusion::of(&a, &b)?;
-    let borders = BorderDistances::of(&a, &b, &spacing, Connectivity::Faces)?;
-    let surfels = SurfelDistances::of(&a, &b, &spacing)?;
+    let borders = BorderDistances::of(&a, &b, spacing, Connectivity::Faces)?;
+    let surfels = SurfelDistances::of(&a, &b, spacing)?;
     let border = |metric: fn(&BorderDistances) -> Result<f64>| match &borders {
         Ok(borders) => metric(borders).map(Score::Value),
         Err(reason) => Ok(Score::Undefined(*reason)),
@@ -227,14 +256,14 @@ fn judge(name: &str, result: &Path, reference: &Path, options: &Options) -> Resu
             reference_empty: EmptyPolicy::ImageDiagonal,
         },
     };
-    let diagonal = image_diagonal(reference_mask.shape(), &spacing)?;
+    let diagonal = image_diagonal(reference_mask.shape(), spacing)?;
     let distance = |score| rules.apply(score, diagonal);
 
     let config = LesionConfig {
         minimum_voxels: options.minimum_lesion,
         ..LesionConfig::default()
     };
-    let lesions = lesion_detection(&a, &b, &spacing, &config)?;
+    let lesions = lesion_detection(&a, &b, spacing, &config)?;
     let scores = vec![
         counts.dice(),
         counts.volumetric_similarity(),
@@ -242,7 +271,7 @@ fn judge(name: &str, result: &Path, reference: &Path, options: &Options) -> Resu
         distance(border(|d| Ok(d.percentile(95.0)?))?),
         distance(surfel_hd95),
         distance(border(|d| Ok(d.average_symmetric()))?),
-        surface_dice(&a, &b, &spacing, options.tolerance)?,
+        surface_dice(&a, &b, spacing, options.tolerance)?,
         lesions.sensitivity(),
         Score::Value(lesions.false_lesions as f64),
         lesions.f1(),
@@ -251,6 +280,7 @@ fn judge(name: &str, result: &Path, reference: &Path, options: &Options) -> Resu
         name: name.to_owned(),
         scores,
         lesions: Some(lesions),
+        axes: Some(a.ndim()),
     })
 }
 
@@ -260,6 +290,7 @@ fn failed(name: &str) -> Case {
         name: name.to_owned(),
         scores: vec![Score::Undefined(Undefined::Failed); columns().len()],
         lesions: None,
+        axes: None,
     }
 }
 
@@ -297,17 +328,22 @@ fn summary(cases: &[Case], bins: &SizeBins, seed: u64) -> Result<String> {
         seed,
         ..BootstrapConfig::default()
     };
-    if dice.clone().any(|(_, score)| score.value().is_some()) {
-        let interval = bootstrap_mean(dice, &config)?;
-        text += &format!(
-            "\nMean Dice {:.4}, {} % interval {:.4} to {:.4} ({} cases drawn {} times).\n",
-            interval.mean,
-            100.0 * interval.confidence,
-            interval.low,
-            interval.high,
-            interval.patients,
-            config.resamples
-        );
+    match bootstrap_mean(dice, &config) {
+        Ok(interval) => {
+            text += &format!(
+                "\nMean Dice {:.4}, {} % interval {:.4} to {:.4} ({} cases drawn {} times).\n",
+                interval.mean,
+                100.0 * interval.confidence,
+                interval.low,
+                interval.high,
+                interval.patients,
+                config.resamples
+            );
+        }
+        Err(few @ metrics::Error::TooFew { .. }) => {
+            text += &format!("\nNo interval for the mean Dice: {few}.\n");
+        }
+        Err(error) => return Err(error.into()),
     }
     let reports: Vec<LesionReport> = cases
         .iter()
@@ -325,10 +361,16 @@ fn summary(cases: &[Case], bins: &SizeBins, seed: u64) -> Result<String> {
         Column::number("dice", "Dice", 4),
     ];
     let mut table = Table::new(columns)?;
+    let flat = |case: &Case| case.axes == Some(2);
+    let unit = match (cases.iter().any(flat), cases.iter().all(flat)) {
+        (_, true) => "mm^2",
+        (false, _) => "mm^3",
+        (true, false) => "mm^3 or mm^2",
+    };
     for row in &summary.by_size {
         let title = match row.to {
-            Some(to) => format!("{} to {to} mm^3", row.from),
-            None => format!("{} mm^3 and up", row.from),
+            Some(to) => format!("{} to {to} {unit}", row.from),
+            None => format!("{} {unit} and up", row.from),
         };
         let cells = vec![
             Cell::from(row.lesions as f64),

@@ -1,3 +1,4 @@
+use fndm_memory::MAX_RADIUS;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -228,13 +229,14 @@ impl DetectConfig {
                 self.residual_limit,
             ));
         }
-        if self.head_erosion > 256 || self.coarse_dilation > 256 {
-            let got = self.head_erosion.max(self.coarse_dilation);
-            return Err(Error::option(
-                "head erosion, x_seg dilation",
-                "at most 256 pixels",
-                got,
-            ));
+        for (option, pixels) in [
+            ("head erosion", self.head_erosion),
+            ("x_seg dilation", self.coarse_dilation),
+        ] {
+            if pixels > MAX_RADIUS {
+                let expected = format!("at most {MAX_RADIUS} pixels");
+                return Err(Error::option(option, expected, pixels));
+            }
         }
         if !(1..=4096).contains(&self.batch) {
             return Err(Error::option("batch", "1 to 4096", self.batch));

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use fndm::data::PatientSlices;
-use fndm::metrics::{BootstrapConfig, Score, paired_comparison};
+use fndm::metrics::{self, BootstrapConfig, Score, paired_comparison};
 use fndm::{CoarseSource, DetectConfig, Detector, Method, SliceMaps, ThresholdScope};
 use fndm_study::{
     Case, CaseScore, Evaluation, Level, Report, evaluate, examine_case, flair_quantile, write_csv,
@@ -165,7 +165,16 @@ fn differences(rows: &[(&Entry, &Evaluation)]) -> Result<String> {
     for (entry, other) in rows.iter().filter(|(entry, _)| entry.key != "fndm") {
         let pairs = first.cases.iter().zip(&other.cases);
         let pairs = pairs.map(|(a, b)| (a.patient.clone(), dice(a), dice(b)));
-        let paired = paired_comparison(pairs, &BootstrapConfig::default())?;
+        let paired = match paired_comparison(pairs, &BootstrapConfig::default()) {
+            Ok(paired) => paired,
+            // What two methods differ by in one patient says nothing of others.
+            Err(few @ metrics::Error::TooFew { .. }) => {
+                let title = entry.title.to_string();
+                cells.push(vec![title, "–".into(), few.to_string(), "–".into()]);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let difference = &paired.difference;
         cells.push(vec![
             entry.title.to_string(),
