@@ -169,9 +169,14 @@ fn binary<const N: usize>(
     (Some(numbers), shown)
 }
 
-/// A text for an error: in quotes, control characters escaped, cut where it's long.
+/// A text for an error: in quotes, control characters replaced, cut where it's long.
 fn shown(text: &str) -> String {
-    let short: String = text.chars().take(SHOWN).collect();
-    let more = if short.len() < text.len() { "..." } else { "" };
-    format!("{short:?}{more}")
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let short: String = text.chars().take(SHOWN).map(plain).collect();
+    let more = if text.chars().nth(SHOWN).is_some() {
+        "..."
+    } else {
+        ""
+    };
+    format!("\"{short}\"{more}")
 }

@@ -253,11 +253,13 @@ fn other_kind(get: &Attributes<'_>, class: &str) -> Result<()> {
         return Err(unsupported(path, "kind of image", got));
     }
     // A number that can't be read is told later: it may be that of a slice.
-    let count = get.whole(COUNT, *b"IS", [1, i32::MAX.into()]);
-    let several = matches!(count, Ok(Some(2..)));
-    if several && groups(get.dataset, 0).is_none() {
-        let got = "they have no PerFrameFunctionalGroupsSequence that says where each lies".into();
-        return Err(unsupported(path, "frames of a multi-frame file", got));
+    if let Ok(Some(count @ 2..)) = get.whole(COUNT, *b"IS", [1, i32::MAX.into()])
+        && groups(get.dataset, 0).is_none()
+    {
+        let got = format!(
+            "{count} frames, and no PerFrameFunctionalGroupsSequence that says where each lies"
+        );
+        return Err(unsupported(path, "a multi-frame file of this kind", got));
     }
     Ok(())
 }
