@@ -37,12 +37,14 @@ fuzz_target!(|bytes: &[u8]| {
         }
         let _ = std::fs::write(path, b"");
     }
-    for id in list_patients(&root).unwrap_or_default() {
-        let patient = root.join(id);
+    for id in list_patients(&root).unwrap_or_default().ids {
+        let patient = root.join(&id);
         for sequence in ["flair", "t1", "t1ce", "t2", ""] {
             let _ = layout::find_sequence(&patient, sequence);
         }
         let _ = layout::find_mask(&patient);
-        let _ = layout::read_patient(&patient, &["t1"], &limits);
+        let _ = layout::list_sequences(&patient);
+        let read = layout::read_patient_below(&root, &id, &["t1"], &limits);
+        assert!(read.is_err(), "empty files hold no image");
     }
 });

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use fndm::data::{Limits, Patient, list_patients, nifti, read_patient};
+use fndm::data::{Limits, Patient, list_patients, nifti, read_sequences};
 use fndm::{DetectConfig, Detection, Detector, Method};
 use fndm_study::copies;
 use serde_json::json;
@@ -66,7 +66,7 @@ impl Input {
     fn read(&self, sequences: &[String]) -> Result<Patient> {
         let limits = Limits::default();
         match self {
-            Input::Folder(path) => Ok(read_patient(path, sequences, &limits)?),
+            Input::Folder(path) => Ok(read_sequences(path, sequences, &limits)?),
             Input::Files(files) => {
                 let mut volumes = Vec::new();
                 for name in sequences {
@@ -97,8 +97,12 @@ fn inputs(options: &Options) -> Result<Vec<Input>> {
             Ok(vec![Input::Folder(path.clone())])
         }
         (None, Some(path), []) => {
-            let ids = list_patients(path)?;
-            Ok(ids
+            let listed = list_patients(path)?;
+            for left_out in listed.left_out {
+                eprintln!("left out: {:#}", anyhow::Error::new(left_out.reason));
+            }
+            Ok(listed
+                .ids
                 .into_iter()
                 .map(|id| Input::Folder(path.join(id)))
                 .collect())

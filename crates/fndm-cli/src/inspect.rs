@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use fndm_data::layout::{find_mask, list_sequences};
 use fndm_data::{
     Limits, PatientSlices, Preprocess, Side, Splits, find_identical_sequences, list_patients,
-    read_patient,
+    read_patient_below,
 };
 use ndarray::{Array2, Axis};
 
@@ -67,7 +67,11 @@ const ALL_HEAD: f64 = 0.9;
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let preprocess = preprocess(options)?;
     let limits = Limits::default();
-    let ids = list_patients(&options.folder)?;
+    let listed = list_patients(&options.folder)?;
+    for left_out in listed.left_out {
+        println!("left out: {:#}", anyhow::Error::new(left_out.reason));
+    }
+    let ids = listed.ids;
     println!("{}: {}", options.folder.display(), patients(ids.len()));
     let common = contents(&options.folder, &ids)?;
     let sequences = if options.sequences.is_empty() {
@@ -89,14 +93,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "patient", "voxels", "mm"
     );
     for id in &ids {
-        let folder = options.folder.join(id);
-        let read = read_patient(&folder, &sequences, &limits);
+        let read = read_patient_below(&options.folder, id, &sequences, &limits);
         let cut = read.and_then(|patient| Ok((preprocess.apply(&patient)?, patient)));
         let (cut, patient) = match cut {
             Ok(both) => both,
             Err(error) => {
                 println!("{id:28} WRONG, see below");
-                wrong.push((id, error.to_string()));
+                wrong.push((id, format!("{:#}", anyhow::Error::new(error))));
                 continue;
             }
         };
@@ -133,6 +136,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
                 "the head fills the slices: no background was found, or the volume is cut to it";
             wrong.push((id, told.to_string()));
         }
+        for note in &cut.notes {
+            wrong.push((id, note.to_string()));
+        }
         let copies = find_identical_sequences(&patient);
         if !copies.is_empty() {
             let told = copies
@@ -167,7 +173,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
     }
     if let (Some(path), false) = (&options.sheet, rows.is_empty()) {
-        write_sheet(path, &rows)?;
+        write_sheet(path, &rows).with_context(|| path.display().to_string())?;
         println!("heads: {}", path.display());
     }
     Ok(match (used, wrong.len()) {
@@ -186,7 +192,8 @@ fn contents(folder: &Path, ids: &[String]) -> Result<Vec<String>> {
     let mut found: BTreeMap<String, usize> = BTreeMap::new();
     let mut masks = 0;
     for id in ids {
-        for name in list_sequences(folder.join(id))? {
+        // What can't be read is told with the patient, below.
+        for name in list_sequences(folder.join(id)).unwrap_or_default() {
             *found.entry(name).or_default() += 1;
         }
         // Two files that could be the mask are told with the patient, below.
@@ -219,7 +226,7 @@ fn splits(folder: &Path, limits: &Limits) -> Option<Splits> {
             Some(splits)
         }
         Err(error) => {
-            println!("splits: WRONG: {error}");
+            println!("splits: WRONG: {:#}", anyhow::Error::new(error));
             None
         }
     }

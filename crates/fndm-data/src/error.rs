@@ -8,16 +8,19 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Everything that can go wrong in this crate. Each variant says what was
 /// expected, what came, and which file or patient it was.
+///
+/// The message is what this level knows; what the system or a parser said is the
+/// [`source`](std::error::Error::source) and not told twice. Print the whole chain.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused to read or write.
-    #[error("{}: {error}", path.display())]
+    #[error("cannot read or write {}", path.display())]
     Io {
         /// File or folder.
         path: PathBuf,
-        /// The system's own error. The message tells it, so it's no `source` that would be told again.
-        error: io::Error,
+        /// The system's own error.
+        source: io::Error,
     },
     /// The file asks for more than [`Limits`](crate::Limits) allows.
     #[error("{}: {what} is {got}, above the limit of {limit}", path.display())]
@@ -74,12 +77,12 @@ pub enum Error {
         got: u64,
     },
     /// The gzip stream is broken, or ends in bytes that are not gzip.
-    #[error("{}: broken gzip stream: {error}", path.display())]
+    #[error("{}: broken gzip stream", path.display())]
     Gzip {
         /// File.
         path: PathBuf,
-        /// The unpacker's own error, told by the message.
-        error: io::Error,
+        /// The unpacker's own error.
+        source: io::Error,
     },
     /// A DICOM file cannot be parsed or decoded.
     #[error("{}: not a usable DICOM file: {reason}", path.display())]
@@ -149,6 +152,14 @@ pub enum Error {
         /// Line or key, and what is wrong with it.
         reason: String,
     },
+    /// A file is not the JSON that is expected.
+    #[error("{}: not the JSON that is expected", path.display())]
+    Json {
+        /// File.
+        path: PathBuf,
+        /// What the parser says, with the line.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A patient has no file for a sequence that was asked for.
     #[error("patient {patient}: sequence {sequence} not found in {}: expected one of {}", folder.display(), expected.join(", "))]
     MissingSequence {
@@ -162,7 +173,7 @@ pub enum Error {
         expected: Vec<String>,
     },
     /// Two files could each be the sequence that was asked for.
-    #[error("patient {patient}: sequence {sequence} could be {} or {}: remove or rename one", first.display(), second.display())]
+    #[error("patient {patient}: {sequence} could be {} or {}: give the one that isn't meant another name, or name the files one by one", first.display(), second.display())]
     AmbiguousSequence {
         /// Patient.
         patient: String,
@@ -172,6 +183,46 @@ pub enum Error {
         first: PathBuf,
         /// The other.
         second: PathBuf,
+    },
+    /// A folder was given as one patient's, and a sequence lies in several folders of it.
+    #[error("{} isn't one patient's folder: {sequence} is in {} and in {}. Give one of these, or the whole as the data folder (--data)", folder.display(), first.display(), second.display())]
+    SeveralPatients {
+        /// The folder that was given.
+        folder: PathBuf,
+        /// Sequence asked for, or "mask".
+        sequence: String,
+        /// One folder that has it.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// A file may be a lesion mask, or a mask of something else.
+    #[error("patient {patient}: is {} a mask of lesions? If it is, name it as one of {expected} (.nii.gz); if it isn't, give it a name that says what is masked (as _brain_mask)", file.display())]
+    UnclearMask {
+        /// Patient.
+        patient: String,
+        /// The file.
+        file: PathBuf,
+        /// Names of lesion masks.
+        expected: String,
+    },
+    /// A folder bears the marker of our own results, which are never taken for data.
+    #[error("{} holds results of these programs (it has a file .fndm.json): results are not read as data", folder.display())]
+    OwnOutput {
+        /// Folder.
+        folder: PathBuf,
+    },
+    /// A name that can't be written in a report.
+    #[error("{}: the name is not UTF-8: rename it", path.display())]
+    NotUtf8 {
+        /// File or folder; shown with a sign in place of what can't be.
+        path: PathBuf,
+    },
+    /// A link to a folder that it lies in.
+    #[error("{} is a link to a folder that it lies in", path.display())]
+    LinkLoop {
+        /// The link.
+        path: PathBuf,
     },
     /// Two volumes of one patient do not lie on the same grid.
     #[error("patient {patient}: {first} and {second} have a different {what}: {values}")]
@@ -324,9 +375,9 @@ impl Error {
 
     /// For `map_err` on an input or output of the system.
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        move |error| Self::Io {
+        move |source| Self::Io {
             path: path.to_path_buf(),
-            error,
+            source,
         }
     }
 }

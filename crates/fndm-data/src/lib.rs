@@ -55,6 +55,7 @@ mod error;
 pub mod freeform;
 pub mod labels;
 pub mod layout;
+mod lesion;
 mod limits;
 pub mod loading;
 pub mod nifti;
@@ -68,7 +69,10 @@ mod text;
 mod volume;
 
 pub use error::{Error, Result};
-pub use layout::{list_patients, read_patient};
+pub use layout::{
+    list_patients, read_patient, read_patient_below, read_sequences, read_sequences_below,
+};
+pub use lesion::{Note, is_lesion};
 pub use limits::Limits;
 pub use patient::{Patient, find_identical_sequences};
 pub use preprocess::{HistogramReference, Normalization, PatientSlices, Plane, Preprocess};

@@ -11,6 +11,13 @@ use crate::{Error, Result};
 /// Folders, pipes and devices are refused before they are opened: opening a pipe would wait for its
 /// writer, and a device may never end.
 pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::config(
+            "path of a file to read",
+            "a path",
+            "an empty one",
+        ));
+    }
     let meta = std::fs::metadata(path).map_err(Error::io(path))?;
     if meta.is_dir() {
         return Err(Error::io(path)(IoError::from(ErrorKind::IsADirectory)));

@@ -9,11 +9,12 @@ const AFFINE_TOLERANCE: f64 = 1e-3;
 /// What is known of one patient: some sequences on one grid and, perhaps, a mask.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Patient {
-    /// Name of the patient, as the folder is called.
+    /// What the user calls the patient: the path of the patient's folder below the data folder
+    /// (`HGG/Brats_001`), or the name of the folder.
     pub id: String,
     /// Sequence name ("flair", "t1", ...) and volume, in the order asked for.
     pub sequences: Vec<(String, Volume)>,
-    /// Lesion mask on the same grid: voxels above 0 are lesion.
+    /// Lesion mask on the same grid: what counts as lesion tells [`is_lesion`](crate::is_lesion).
     pub mask: Option<Volume>,
 }
 

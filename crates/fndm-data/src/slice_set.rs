@@ -5,7 +5,7 @@ use std::path::Path;
 use ndarray::{Array3, Array4, Axis, s};
 use rayon::prelude::*;
 
-use crate::{Error, Limits, PatientSlices, Preprocess, Result, read_patient};
+use crate::{Error, Limits, PatientSlices, Preprocess, Result, read_patient_below};
 
 /// A training set: slices and one bit for each. It has no field for the pixels of a
 /// mask, so that no training can use them.
@@ -63,7 +63,7 @@ impl SliceSet {
         let Some(labels) = slices.labels else {
             return Err(Error::NoMask {
                 patient: slices.id,
-                reason: "the label of each slice is taken from it".into(),
+                reason: "the label of each slice is taken from it, or from a table".into(),
             });
         };
         if slices.sequences != self.sequences {
@@ -96,7 +96,7 @@ impl SliceSet {
     /// does not depend on the number of threads.
     ///
     /// # Errors
-    /// As [`read_patient`], [`Preprocess::apply`] and [`SliceSet::from_patients`].
+    /// As [`read_patient_below`], [`Preprocess::apply`] and [`SliceSet::from_patients`].
     pub fn load<I: AsRef<str> + Sync, S: AsRef<str> + Sync>(
         root: impl AsRef<Path>,
         ids: &[I],
@@ -108,7 +108,7 @@ impl SliceSet {
         let patients: Result<Vec<PatientSlices>> = ids
             .par_iter()
             .map(|id| {
-                let mut patient = read_patient(root.join(id.as_ref()), sequences, limits)?;
+                let mut patient = read_patient_below(root, id.as_ref(), sequences, limits)?;
                 let mut slices = preprocess.apply(&patient)?;
                 // The pixels go no further than this.
                 patient.mask = None;

@@ -1,13 +1,14 @@
 //! Which patient belongs to training, validation and test.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::layout::is_inside;
 use crate::{Error, Limits, Result, text};
 
 /// A side of the split.
@@ -70,7 +71,7 @@ impl Splits {
     /// Reads `{"train": [...], "val": [...], "test": [...]}` and checks it.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Limit`], [`Error::Text`], [`Error::PatientOnTwoSides`].
+    /// [`Error::Io`], [`Error::Limit`], [`Error::Text`], [`Error::Json`], [`Error::PatientOnTwoSides`].
     pub fn read(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
         let splits: Self = text::read_json(path.as_ref(), limits)?;
         splits.check()?;
@@ -219,10 +220,4 @@ impl Splits {
         }
         Ok(())
     }
-}
-
-/// Whether a patient's name leads to a folder inside the data set: `id` or `group/id`, without `..`.
-fn is_inside(name: &str) -> bool {
-    let mut parts = Path::new(name).components();
-    !name.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
 }

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, Limits, Result, nifti, open};
 
-/// Reads a text file of at most `limits.text_bytes`.
+/// Reads a text file of at most `limits.text_bytes`, in UTF-8. A byte order mark in front, as Windows programs
+/// write it, is left out.
 pub(crate) fn read(path: &Path, limits: &Limits) -> Result<String> {
     let (file, _) = open::open(path)?;
     let mut bytes = Vec::new();
@@ -23,7 +24,23 @@ pub(crate) fn read(path: &Path, limits: &Limits) -> Result<String> {
             got: bytes.len() as u64,
         });
     }
-    String::from_utf8(bytes).map_err(|error| problem(path, format!("not UTF-8: {error}")))
+    decode(bytes).map_err(|reason| problem(path, reason))
+}
+
+fn decode(mut bytes: Vec<u8>) -> std::result::Result<String, String> {
+    match bytes.as_slice() {
+        [0xef, 0xbb, 0xbf, ..] => drop(bytes.drain(..3)),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+            return Err("the text is in UTF-16: save it as UTF-8".into());
+        }
+        _ => {}
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .split(|byte| *byte == b'\n')
+            .count();
+        format!("line {line}: not UTF-8: save the text as UTF-8")
+    })
 }
 
 /// Reads a JSON file that holds an object. (A list would be taken by serde as the fields in order.)
@@ -35,15 +52,20 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limits: &Limits) -> Re
             "not the JSON that is expected: an object, {...}",
         ));
     }
-    serde_json::from_str(&text)
-        .map_err(|error| problem(path, format!("not the JSON that is expected: {error}")))
+    serde_json::from_str(&text).map_err(json(path))
 }
 
 /// Writes a JSON file with one item a line, through a temporary name.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text =
-        serde_json::to_string_pretty(value).map_err(|error| problem(path, error.to_string()))?;
+    let text = serde_json::to_string_pretty(value).map_err(json(path))?;
     nifti::write_text(path, &(text + "\n"))
+}
+
+fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> Error + '_ {
+    move |source| Error::Json {
+        path: path.to_path_buf(),
+        source: source.into(),
+    }
 }
 
 /// An error about the contents of a text file.

@@ -5,24 +5,26 @@ use std::path::Path;
 use fndm_data::{Error, Limits, Splits, Volume, affine, list_patients, nifti, read_patient};
 use ndarray::Array3;
 
-/// The message with those of its sources, as programs print a chain.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
+/// The messages of an error and of its sources.
+fn chain(error: &Error) -> Vec<String> {
+    let mut parts = vec![error.to_string()];
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
+        parts.push(inner.to_string());
         cause = inner.source();
     }
-    text
+    parts
 }
 
-/// The chain is the path, a colon, and `reason` once.
+/// The chain, as programs print it, has the path, `reason` once, and each of its parts once.
 fn told_once(error: &Error, path: &Path, reason: &str) {
-    let text = chain(error);
+    let parts = chain(error);
+    let text = parts.join(": ");
     assert!(text.contains(&path.display().to_string()), "{text}");
     assert_eq!(text.matches(reason).count(), 1, "{text}");
-    // One who prints the error alone learns no less.
-    assert_eq!(error.to_string(), text);
+    for part in &parts {
+        assert_eq!(text.matches(part.as_str()).count(), 1, "{part} in {text}");
+    }
 }
 
 #[test]
@@ -68,6 +70,19 @@ fn a_broken_gzip_stream_is_told_once() {
     let error = nifti::read(&path, &Limits::default()).unwrap_err();
     assert!(matches!(error, Error::Gzip { .. }), "{error:?}");
     told_once(&error, &path, "broken gzip stream");
+    assert!(chain(&error).len() > 1, "{error:?}");
+}
+
+/// What the parser of JSON says, with the line, is the source.
+#[test]
+fn json_is_told_once() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("splits.json");
+    std::fs::write(&path, "{\"train\": [],\n\"trian\": []}").unwrap();
+    let error = Splits::read(&path, &Limits::default()).unwrap_err();
+    assert!(matches!(error, Error::Json { .. }), "{error:?}");
+    told_once(&error, &path, "trian");
+    told_once(&error, &path, "line 2");
 }
 
 /// A folder under the name of a file, and, where there are some, a pipe that nobody writes to.
@@ -81,7 +96,7 @@ fn what_is_no_file_is_refused_at_once() {
     let pipe = root.path().join("pipe.nii");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     if !made.is_ok_and(|status| status.success()) {
-        println!("no pipe can be made here: not tested");
+        eprintln!("no pipe can be made here: not tested");
         return;
     }
     for error in [

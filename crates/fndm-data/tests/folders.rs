@@ -6,7 +6,7 @@ use std::path::Path;
 use fndm_data::layout::{Manifest, complete_patients, find_mask, find_sequence, list_sequences};
 use fndm_data::{
     Error, Limits, Preprocess, Side, SliceSet, Splits, Volume, affine, list_patients, nifti,
-    read_patient,
+    read_patient, read_patient_below,
 };
 use ndarray::Array3;
 use proptest::prelude::*;
@@ -51,7 +51,7 @@ fn brats_2018_to_2021() {
         "BraTS2021_00000/BraTS2021_00000_t1ce.nii",
     ]);
     assert_eq!(
-        list_patients(root.path()).unwrap(),
+        list_patients(root.path()).unwrap().ids,
         ["BraTS2021_00000", "BraTS20_Training_001"]
     );
     let all = ["t1", "t1ce", "t2", "flair"];
@@ -82,10 +82,12 @@ fn brats_2018_by_grade_and_odd_masks() {
         "LGG/Brats18_TCIA09_141_1",
         "p1",
     ];
-    assert_eq!(list_patients(root.path()).unwrap(), ids);
+    assert_eq!(list_patients(root.path()).unwrap().ids, ids);
     let limits = Limits::default();
     let patient = read_patient(root.path().join(ids[1]), &["t1", "flair"], &limits).unwrap();
     assert_eq!(patient.id, "Brats18_2013_11_1");
+    let patient = read_patient_below(root.path(), ids[1], &["t1", "flair"], &limits).unwrap();
+    assert_eq!(patient.id, ids[1]);
     assert_eq!(number(&patient.sequences[0].1), 1);
     assert_eq!(patient.mask.as_ref().map(number), Some(2));
     let found = read_numbers(root.path(), ids[0], &["flair"]);
@@ -130,7 +132,10 @@ fn isles_2022() {
         "sub-strokecase0001/ses-0001/anat/sub-strokecase0001_ses-0001_FLAIR.nii.gz",
         "derivatives/sub-strokecase0001/ses-0001/sub-strokecase0001_ses-0001_msk.nii.gz",
     ]);
-    assert_eq!(list_patients(root.path()).unwrap(), ["sub-strokecase0001"]);
+    assert_eq!(
+        list_patients(root.path()).unwrap().ids,
+        ["sub-strokecase0001"]
+    );
     let found = read_numbers(root.path(), "sub-strokecase0001", &["dwi", "adc", "flair"]);
     assert_eq!(found, (vec![0, 1, 2], Some(3)));
     let found = list_sequences(root.path().join("sub-strokecase0001")).unwrap();
@@ -146,7 +151,7 @@ fn isles_2022_with_rawdata() {
         "derivatives/sub-strokecase0002/ses-0001/sub-strokecase0002_ses-0001_msk.nii.gz",
     ]);
     let raw = root.path().join("rawdata");
-    assert_eq!(list_patients(&raw).unwrap(), ["sub-strokecase0002"]);
+    assert_eq!(list_patients(&raw).unwrap().ids, ["sub-strokecase0002"]);
     let found = read_numbers(&raw, "sub-strokecase0002", &["flair", "dwi"]);
     assert_eq!(found, (vec![1, 0], Some(2)));
 }
@@ -237,7 +242,11 @@ fn a_manifest_names_any_file() {
         write(r#"{"patients": []}"#),
         Err(Error::NoPatients { .. })
     ));
-    assert!(matches!(write("{"), Err(Error::Text { .. })));
+    assert!(matches!(write("{"), Err(Error::Json { .. })));
+    for id in ["../a", "/a", "a/../../b", ""] {
+        let outside = format!(r#"{{"patients": [{{"id": "{id}", "sequences": {{}}}}]}}"#);
+        assert!(matches!(write(&outside), Err(Error::Text { .. })), "{id}");
+    }
 }
 
 fn splits(train: &[&str], val: &[&str], test: &[&str]) -> Splits {
@@ -281,13 +290,27 @@ fn splits_are_checked() {
     for text in ["[]", r#"{"trian": []}"#, "\u{feff}"] {
         fs::write(&path, text).unwrap();
         let error = Splits::read(&path, &Limits::default()).unwrap_err();
-        assert!(matches!(error, Error::Text { .. }), "{error}");
+        let right = matches!(error, Error::Text { .. } | Error::Json { .. });
+        assert!(right, "{error}");
     }
-    fs::write(&path, [0xff, 0xfe]).unwrap();
-    assert!(matches!(
-        Splits::read(&path, &Limits::default()),
-        Err(Error::Text { .. })
-    ));
+    // As PowerShell writes it: a byte order mark in front, which JSON may have (RFC 8259, section 8.1).
+    fs::write(&path, "\u{feff}{\"train\": [\"a\"]}").unwrap();
+    assert_eq!(
+        Splits::read(&path, &Limits::default()).unwrap().train,
+        ["a"]
+    );
+    let utf16: Vec<u8> = "\u{feff}{}"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    for (bytes, part) in [(utf16.as_slice(), "UTF-16"), (b"{\n\xff}", "line 2")] {
+        fs::write(&path, bytes).unwrap();
+        let error = Splits::read(&path, &Limits::default()).unwrap_err();
+        assert!(
+            matches!(error, Error::Text { .. }) && error.to_string().contains(part),
+            "{error}"
+        );
+    }
     let tight = Limits {
         text_bytes: 1,
         ..Limits::default()

@@ -3,8 +3,8 @@
 use fndm_data::phantom::PhantomConfig;
 use fndm_data::preprocess::{HeadThreshold, HistogramReference, Resampler, erode};
 use fndm_data::{
-    Error, Normalization, Patient, PatientSlices, Plane, Preprocess, SliceSet, Volume, affine,
-    find_identical_sequences,
+    Error, Normalization, Note, Patient, PatientSlices, Plane, Preprocess, SliceSet, Volume,
+    affine, find_identical_sequences,
 };
 use ndarray::{Array2, Array3, Axis, s};
 use proptest::prelude::*;
@@ -757,4 +757,78 @@ fn extreme_shapes_are_refused() {
     };
     assert_eq!(cut((1 << 16, 1, 1), &cropped).unwrap().len(), 1);
     assert_eq!(cut((2, 1, 1), &plain).unwrap().len(), 1);
+}
+
+/// A mask that was resampled rings: what is above 0.5 is lesion, and the user is told.
+#[test]
+fn what_counts_as_lesion() {
+    let mut p = patient([16, 16, 8]);
+    let mask = &mut p.mask.as_mut().unwrap().data;
+    mask.fill(0.02);
+    mask[(7, 7, 2)] = 0.5;
+    mask[(7, 7, 4)] = 0.51;
+    mask[(7, 7, 5)] = 1.23;
+    mask[(7, 8, 5)] = -0.15;
+    let preprocess = Preprocess {
+        image_size: 16,
+        ..Preprocess::default()
+    };
+    let slices = preprocess.apply(&p).unwrap();
+    assert_eq!(
+        slices.labels.as_deref(),
+        Some(&[0, 0, 0, 0, 1, 1, 0, 0][..])
+    );
+    let lesion = slices.mask.as_ref().unwrap();
+    assert_eq!(lesion.iter().filter(|bit| **bit).count(), 2);
+    let below = 16 * 16 * 8 - 3;
+    let told = Note::NotBinary {
+        low: -0.15,
+        high: 1.23,
+        below,
+        lesion: 2,
+    };
+    assert_eq!(slices.notes, [told]);
+    assert!(slices.notes[0].to_string().contains("-0.15 to 1.23"));
+
+    // Labels as in BraTS are lesion, and nothing is odd about them.
+    let mask = &mut p.mask.as_mut().unwrap().data;
+    mask.fill(0.0);
+    for (k, label) in [(1, 1.0), (2, 2.0), (4, 4.0)] {
+        mask[(7, 7, k)] = label;
+    }
+    let slices = preprocess.apply(&p).unwrap();
+    assert_eq!(
+        slices.labels.as_deref(),
+        Some(&[0, 1, 1, 0, 1, 0, 0, 0][..])
+    );
+    assert_eq!(slices.notes, []);
+
+    let mask = &mut p.mask.as_mut().unwrap().data;
+    mask[(0, 0, 0)] = f32::NAN;
+    let error = preprocess.apply(&p).unwrap_err();
+    assert!(
+        matches!(&error, Error::NotFinite { sequence, .. } if sequence == "mask"),
+        "{error}"
+    );
+}
+
+/// A mask of the brain under the name of one of lesions is told.
+#[test]
+fn a_mask_that_covers_the_head_is_told() {
+    let mut p = patient([16, 16, 8]);
+    let preprocess = Preprocess {
+        image_size: 16,
+        ..Preprocess::default()
+    };
+    assert_eq!(preprocess.apply(&p).unwrap().notes, []);
+    let head = p.sequences[0].1.data.mapv(|v| f32::from(u8::from(v > 0.0)));
+    p.mask.as_mut().unwrap().data = head;
+    let slices = preprocess.apply(&p).unwrap();
+    assert!(
+        matches!(slices.notes[..], [Note::CoversHead { share }] if share > 0.95),
+        "{:?}",
+        slices.notes
+    );
+    p.mask = None;
+    assert_eq!(preprocess.apply(&p).unwrap().notes, []);
 }

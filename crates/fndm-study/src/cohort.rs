@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fndm_data::phantom::PhantomConfig;
 use fndm_data::{
-    Limits, Patient, Side, Splits, find_identical_sequences, list_patients, read_patient,
+    Limits, Patient, Side, Splits, find_identical_sequences, list_patients, read_patient_below,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ impl Source {
     /// When the split can't be read, has a patient twice or without a folder, or the side is empty.
     pub fn folder(path: &Path, split: Option<Side>, split_file: Option<&Path>) -> Result<Self> {
         let patients = match split {
-            None => list_patients(path)?,
+            None => list_patients(path)?.ids,
             Some(side) => {
                 let default = path.join("splits.json");
                 let splits = Splits::read(split_file.unwrap_or(&default), &Limits::default())?;
@@ -104,7 +104,7 @@ impl Source {
                 Ok(patient)
             }
             Self::Folder { path, .. } => {
-                Ok(read_patient(path.join(id), sequences, &Limits::default())?)
+                Ok(read_patient_below(path, id, sequences, &Limits::default())?)
             }
         }
     }

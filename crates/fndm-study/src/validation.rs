@@ -130,6 +130,7 @@ pub fn select_slices(slices: &PatientSlices, indices: &[usize]) -> PatientSlices
             .labels
             .as_ref()
             .map(|labels| indices.iter().map(|&i| labels[i]).collect()),
+        notes: slices.notes.clone(),
         geometry: slices.geometry.clone(),
     }
 }

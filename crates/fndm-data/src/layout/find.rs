@@ -1,100 +1,47 @@
-//! Finding patients and files in folders.
+//! Finding a patient's files.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::manifest::Files;
-use super::names::{common_name, mask_names, sequence_names};
-use crate::{Error, Limits, Result};
-
-/// Folders deeper than this below a patient's folder are not searched.
-const DEPTH: usize = 3;
-/// Most files that are looked at in one patient's folder.
-const FILES: usize = 10_000;
-
-/// Patients of a data set: its sub-folders that hold a NIfTI file, sorted. Joined with `folder`,
-/// each is the patient's own folder. Hidden folders and `derivatives` are passed over.
-///
-/// A sub-folder may also be a group of patients, as `HGG` and `LGG` are in BraTS 2018 and 2019: its
-/// patients are given as `HGG/<id>`. It is taken for a group when it has no NIfTI file of its own,
-/// and every folder in it has at least two whose names begin with that folder's name.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::NoPatients`] when there is none; [`Error::Limit`] when there
-/// are more than [`Limits::default`] allows.
-pub fn list_patients(folder: impl AsRef<Path>) -> Result<Vec<String>> {
-    let folder = folder.as_ref();
-    let limit = Limits::default().patients;
-    let mut patients = Vec::new();
-    for path in entries(folder)? {
-        let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
-            continue;
-        };
-        if name.starts_with('.') || name == "derivatives" || !path.is_dir() {
-            continue;
-        }
-        let files = files_below(&path)?;
-        match members(&path, &files) {
-            Some(members) => patients.extend(members.iter().map(|id| format!("{name}/{id}"))),
-            None if !files.is_empty() => patients.push(name.to_string()),
-            None => {}
-        }
-        if patients.len() > limit {
-            return Err(Error::Limit {
-                path: folder.to_path_buf(),
-                what: "number of patients",
-                limit: limit as u64,
-                got: patients.len() as u64,
-            });
-        }
-    }
-    if patients.is_empty() {
-        return Err(Error::NoPatients {
-            folder: folder.to_path_buf(),
-            reason: "expected sub-folders with .nii or .nii.gz files, one for each patient".into(),
-        });
-    }
-    patients.sort();
-    Ok(patients)
-}
+use super::masks::{Role, is_mask_word, is_other_word, mask_names, role, without_id};
+use super::names::{common_name, has_agent, sequence_names};
+use super::place::Place;
+use super::walk::{files_below, stem};
+use crate::{Error, Result};
 
 /// The file of one sequence in a patient's folder.
 ///
 /// # Errors
-/// [`Error::MissingSequence`], [`Error::AmbiguousSequence`], [`Error::Io`].
+/// [`Error::MissingSequence`], [`Error::AmbiguousSequence`], [`Error::SeveralPatients`],
+/// [`Error::OwnOutput`], [`Error::NotUtf8`], [`Error::Limit`], [`Error::Io`].
 pub fn find_sequence(folder: impl AsRef<Path>, sequence: &str) -> Result<PathBuf> {
-    let folder = folder.as_ref();
-    let id = id_of(folder);
-    let names = sequence_names(sequence);
-    let files = files_below(folder)?;
-    choose(&id, sequence, &names, &files)?.ok_or_else(|| Error::MissingSequence {
-        patient: id.clone(),
-        sequence: sequence.to_string(),
-        folder: folder.to_path_buf(),
-        expected: names
-            .iter()
-            .map(|name| format!("{id}_{name}.nii.gz"))
-            .collect(),
-    })
+    let place = Place::of(folder.as_ref())?;
+    sequence_among(&place, sequence, &files_below(&place.path)?)
 }
 
 /// The sequences that a patient's folder holds, by the ends of the names of its files, sorted. Those
 /// that are known under several names have the one that [`find_sequence`] takes as the first: `flair`
-/// for `t2f`. The mask is left out.
+/// for `t2f`. Masks are left out, and images named for what was cut away from them (`_brain`, `_bet`).
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Limit`].
+/// [`Error::OwnOutput`], [`Error::NotUtf8`], [`Error::Limit`], [`Error::Io`].
 pub fn list_sequences(folder: impl AsRef<Path>) -> Result<Vec<String>> {
-    let folder = folder.as_ref();
-    let id = id_of(folder).to_ascii_lowercase();
-    let masks = mask_names();
-    let mut found = std::collections::BTreeSet::new();
-    for file in files_below(folder)? {
-        let stem = stem(&file);
-        let rest = stem.strip_prefix(&id).unwrap_or(&stem);
+    let place = Place::of(folder.as_ref())?;
+    let files = files_below(&place.path)?;
+    let mut found = BTreeSet::new();
+    for file in &files {
+        if role(file, &place.name, &files) != Role::Image {
+            continue;
+        }
+        let stem = stem(file);
+        let rest = without_id(&stem, &place.name);
         let end = rest.rsplit('_').next().unwrap_or(rest);
-        let name = common_name(end.trim_start_matches(['-', '.']));
-        if !name.is_empty() && !masks.iter().any(|mask| mask == name) {
+        let name = match common_name(end.trim_start_matches(['-', '.'])) {
+            "t1" if has_agent(&stem) => "t1ce",
+            name => name,
+        };
+        if !name.is_empty() && !is_other_word(name) {
             found.insert(name.to_string());
         }
     }
@@ -104,70 +51,97 @@ pub fn list_sequences(folder: impl AsRef<Path>) -> Result<Vec<String>> {
 /// The file of the lesion mask, if there is one: in the patient's folder, or in
 /// `derivatives/<id>` beside it (BIDS), or beside the `rawdata` that it lies in.
 ///
+/// Names that are taken are told by [`mask_names`]. A mask of the brain or of the head, as `BET`, HD-BET,
+/// `SynthStrip` and fMRIPrep write it, is none, nor is a result of our own.
+///
 /// # Errors
-/// [`Error::AmbiguousSequence`], [`Error::Io`].
+/// [`Error::UnclearMask`] for a file that may be a lesion mask or not, if there is no other;
+/// [`Error::AmbiguousSequence`] for two; [`Error::OwnOutput`], [`Error::NotUtf8`], [`Error::Limit`],
+/// [`Error::Io`].
 pub fn find_mask(folder: impl AsRef<Path>) -> Result<Option<PathBuf>> {
-    let folder = folder.as_ref();
-    let id = id_of(folder);
-    let names = mask_names();
-    let own = choose(&id, "mask", &names, &files_below(folder)?)?;
+    mask_of(&Place::of(folder.as_ref())?)
+}
+
+fn mask_of(place: &Place) -> Result<Option<PathBuf>> {
+    let own = mask_among(place, &files_below(&place.path)?)?;
     if own.is_some() {
         return Ok(own);
     }
-    let Some(mut root) = folder.parent() else {
+    let Some(mut root) = place.path.parent() else {
         return Ok(None);
     };
     if let (true, Some(above)) = (root.ends_with("rawdata"), root.parent()) {
         root = above;
     }
-    let beside = root.join("derivatives").join(&id);
-    if !beside.is_dir() {
+    let beside = root.join("derivatives").join(&place.name);
+    if !beside.is_dir() || super::is_own_output(&beside) {
         return Ok(None);
     }
-    choose(&id, "mask", &names, &files_below(&beside)?)
-}
-
-/// The patients of a folder that is a group of them; `None` for one that is a patient's.
-fn members(folder: &Path, files: &[PathBuf]) -> Option<Vec<String>> {
-    let mut named: BTreeMap<String, usize> = BTreeMap::new();
-    for file in files {
-        let inner = file.parent()?;
-        if inner.parent() != Some(folder) {
-            return None;
-        }
-        let (id, name) = (inner.file_name()?.to_str()?, file.file_name()?.to_str()?);
-        let after = name.strip_prefix(id)?;
-        if !after.starts_with(['_', '-']) {
-            return None;
-        }
-        *named.entry(id.to_string()).or_default() += 1;
-    }
-    let group = !named.is_empty() && named.values().all(|&files| files >= 2);
-    group.then(|| named.into_keys().collect())
+    mask_among(place, &files_below(&beside)?)
 }
 
 impl Files {
-    /// Finds the given sequences, and the mask if there is one, in a patient's folder.
+    /// Finds the given sequences, and the lesion mask if there is one, in a patient's folder. The folder's name
+    /// as given is the patient's id.
     ///
     /// # Errors
-    /// [`Error::MissingSequence`], [`Error::AmbiguousSequence`], [`Error::Io`];
+    /// Those of [`find_sequence`] and [`find_mask`];
     /// [`Error::InvalidConfig`] when no sequence is asked for or one is asked for twice.
     pub fn find<S: AsRef<str>>(folder: &Path, sequences: &[S]) -> Result<Self> {
+        let place = Place::of(folder)?;
+        let mut files = Self::of(&place, sequences)?;
+        files.mask = mask_of(&place)?;
+        Ok(files)
+    }
+
+    /// As [`find`](Self::find), for the patient `id` of a data folder: the path of the patient's folder below it.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find); [`Error::InvalidConfig`] for an id that is no path below the data folder.
+    pub fn find_below<S: AsRef<str>>(root: &Path, id: &str, sequences: &[S]) -> Result<Self> {
+        let place = Place::below(root, id)?;
+        let mut files = Self::of(&place, sequences)?;
+        files.mask = mask_of(&place)?;
+        Ok(files)
+    }
+
+    /// As [`find`](Self::find), but no lesion mask is looked for.
+    ///
+    /// # Errors
+    /// Those of [`find_sequence`]; [`Error::InvalidConfig`] as [`find`](Self::find).
+    pub fn find_sequences<S: AsRef<str>>(folder: &Path, sequences: &[S]) -> Result<Self> {
+        Self::of(&Place::of(folder)?, sequences)
+    }
+
+    /// As [`find_below`](Self::find_below), but no lesion mask is looked for.
+    ///
+    /// # Errors
+    /// Those of [`find_sequence`]; [`Error::InvalidConfig`] as [`find_below`](Self::find_below).
+    pub fn find_sequences_below<S: AsRef<str>>(
+        root: &Path,
+        id: &str,
+        sequences: &[S],
+    ) -> Result<Self> {
+        Self::of(&Place::below(root, id)?, sequences)
+    }
+
+    fn of<S: AsRef<str>>(place: &Place, sequences: &[S]) -> Result<Self> {
         check_sequences(sequences)?;
-        if !folder.is_dir() {
+        if !place.path.is_dir() {
             let kind = std::io::ErrorKind::NotFound;
             let error = std::io::Error::new(kind, "the patient's folder does not exist");
-            return Err(Error::io(folder)(error));
+            return Err(Error::io(&place.path)(error));
         }
+        let files = files_below(&place.path)?;
         let mut found = Vec::with_capacity(sequences.len());
         for sequence in sequences {
             let name = sequence.as_ref();
-            found.push((name.to_string(), find_sequence(folder, name)?));
+            found.push((name.to_string(), sequence_among(place, name, &files)?));
         }
         Ok(Self {
-            id: id_of(folder),
+            id: place.id.clone(),
             sequences: found,
-            mask: find_mask(folder)?,
+            mask: None,
         })
     }
 }
@@ -183,106 +157,132 @@ pub(super) fn check_sequences<S: AsRef<str>>(sequences: &[S]) -> Result<()> {
     }
 }
 
-/// The patient's id: the name of the folder, also when the path ends in `.`.
-fn id_of(folder: &Path) -> String {
-    let named = folder.file_name().map(|n| n.to_string_lossy().into_owned());
-    named.unwrap_or_else(|| {
-        let full = folder.canonicalize().unwrap_or_default();
-        full.file_name().map_or_else(
-            || "patient".to_string(),
-            |n| n.to_string_lossy().into_owned(),
-        )
+/// The file whose name ends in the first of the sequence's names that any file's name ends in.
+fn sequence_among(place: &Place, sequence: &str, files: &[PathBuf]) -> Result<PathBuf> {
+    let names = sequence_names(sequence);
+    // `<id>_<name>` itself is meant even where a longer name ends the same way.
+    let exact = |name: &str| {
+        let meant = format!("{}_{name}", place.name).to_ascii_lowercase();
+        move |stem: &str| stem == meant
+    };
+    let with_agent = common_name(&sequence.to_ascii_lowercase()) == "t1ce";
+    for name in &names {
+        let fitting = files.iter().filter(|file| {
+            let stem = stem(file);
+            // `ce-gadolinium_T1w` ends as a T1 without an agent does.
+            let plain = common_name(name) == "t1" && has_agent(&stem);
+            !plain && ends_in(without_id(&stem, &place.name), name)
+        });
+        let fitting: Vec<&PathBuf> = fitting.collect();
+        if let Some(file) = choose(place, sequence, exact(name), &fitting)? {
+            return Ok(file);
+        }
+    }
+    if with_agent {
+        let agent = |file: &&PathBuf| {
+            let stem = stem(file);
+            has_agent(&stem) && ends_in(&stem, "t1w")
+        };
+        let fitting: Vec<&PathBuf> = files.iter().filter(agent).collect();
+        if let Some(file) = choose(place, sequence, exact("t1w"), &fitting)? {
+            return Ok(file);
+        }
+    }
+    Err(Error::MissingSequence {
+        patient: place.id.clone(),
+        sequence: sequence.to_string(),
+        folder: place.path.clone(),
+        expected: names
+            .iter()
+            .map(|name| format!("{}_{name}.nii.gz", place.name))
+            .collect(),
     })
 }
 
-/// The file whose name ends in the first of `names` that any file's name ends in.
+/// Whether a file's name is `name` or ends in it after one of `_ - .`, and the word before doesn't make it
+/// a mask (`_mask_t1`).
+fn ends_in(rest: &str, name: &str) -> bool {
+    let Some(before) = rest.strip_suffix(name) else {
+        return false;
+    };
+    let Some(before) = before.strip_suffix(['_', '-', '.']) else {
+        return before.is_empty();
+    };
+    !is_mask_word(before.rsplit(['_', '-', '.']).next().unwrap_or(before))
+}
+
+fn mask_among(place: &Place, files: &[PathBuf]) -> Result<Option<PathBuf>> {
+    let roles: Vec<Role> = files
+        .iter()
+        .map(|file| role(file, &place.name, files))
+        .collect();
+    let with = |wanted: Role| -> Vec<&PathBuf> {
+        let of_role = files
+            .iter()
+            .zip(&roles)
+            .filter(|(_, role)| **role == wanted);
+        of_role.map(|(file, _)| file).collect()
+    };
+    let best = roles.iter().filter_map(|role| match role {
+        Role::Lesion(rank) => Some(*rank),
+        _ => None,
+    });
+    if let Some(best) = best.min() {
+        // `<id>_seg` is meant where a longer name, or one without the id, is there as well.
+        let exact = |stem: &str| {
+            let rest = without_id(stem, &place.name);
+            rest.len() < stem.len() && !rest[1..].contains(['_', '-', '.'])
+        };
+        return choose(place, "mask", exact, &with(Role::Lesion(best)));
+    }
+    match with(Role::Unclear).first() {
+        None => Ok(None),
+        Some(file) => Err(Error::UnclearMask {
+            patient: place.id.clone(),
+            file: (*file).clone(),
+            expected: mask_names().join(", ").replace("<id>", &place.name),
+        }),
+    }
+}
+
+/// The one file of those that fit, or the one of them whose name is exact. Links to one file are one.
 fn choose(
-    id: &str,
+    place: &Place,
     sequence: &str,
-    names: &[String],
-    files: &[PathBuf],
+    exact: impl Fn(&str) -> bool,
+    fitting: &[&PathBuf],
 ) -> Result<Option<PathBuf>> {
-    for name in names {
-        let mut fitting = files.iter().filter(|path| role_is(path, name));
-        let Some(first) = fitting.next() else {
-            continue;
-        };
-        // `<id>_<name>` itself is meant even where a longer name ends the same way.
-        let exact = |path: &Path| stem(path) == format!("{id}_{name}").to_ascii_lowercase();
-        let Some(second) = fitting.next() else {
-            return Ok(Some(first.clone()));
-        };
-        let exact: Vec<&PathBuf> = files.iter().filter(|path| exact(path)).collect();
-        return match exact.as_slice() {
-            [one] => Ok(Some((*one).clone())),
-            _ => Err(Error::AmbiguousSequence {
-                patient: id.to_string(),
-                sequence: sequence.to_string(),
-                first: first.clone(),
-                second: second.clone(),
-            }),
-        };
+    let [first, others @ ..] = fitting else {
+        return Ok(None);
+    };
+    let real = |path: &PathBuf| path.canonicalize().ok();
+    let same = |other: &&&PathBuf| real(other).is_some() && real(other) == real(first);
+    let Some(second) = others.iter().find(|other| !same(other)) else {
+        return Ok(Some((*first).clone()));
+    };
+    let mut exact = fitting.iter().filter(|path| exact(&stem(path)));
+    if let (Some(one), None) = (exact.next(), exact.next()) {
+        return Ok(Some((*one).clone()));
     }
-    Ok(None)
-}
-
-/// File name in lower case, without `.nii`, `.nii.gz`.
-fn stem(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.to_ascii_lowercase();
-    let name = name.strip_suffix(".gz").unwrap_or(&name);
-    name.strip_suffix(".nii").unwrap_or(name).to_string()
-}
-
-/// Whether a file's name is `name` or ends in it after one of `_ - .`.
-fn role_is(path: &Path, name: &str) -> bool {
-    let stem = stem(path);
-    match stem.strip_suffix(name) {
-        Some("") => true,
-        Some(before) => before.ends_with(['_', '-', '.']),
-        None => false,
-    }
-}
-
-fn is_nifti(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.to_ascii_lowercase();
-    !name.starts_with('.') && (name.ends_with(".nii") || name.ends_with(".nii.gz"))
-}
-
-/// The NIfTI files below a folder, sorted.
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    collect(folder, DEPTH, &mut files)?;
-    files.sort();
-    Ok(files)
-}
-
-fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
-    for path in entries(folder)? {
-        if path.is_dir() {
-            if depth > 0 {
-                collect(&path, depth - 1, files)?;
-            }
-        } else if is_nifti(&path) {
-            files.push(path);
-        }
-        if files.len() > FILES {
-            return Err(Error::Limit {
-                path: folder.to_path_buf(),
-                what: "number of files of one patient",
-                limit: FILES as u64,
-                got: files.len() as u64,
-            });
-        }
-    }
-    Ok(())
-}
-
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut out = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-        out.push(entry.map_err(Error::io(folder))?.path());
-    }
-    Ok(out)
+    let below = |path: &Path| {
+        let inside = path.strip_prefix(&place.path).ok()?;
+        let mut parts = inside.components();
+        let folder = parts.next()?;
+        // A file directly in the patient's folder lies in no folder below it.
+        parts.next().map(|_| place.path.join(folder))
+    };
+    Err(match (below(first), below(second)) {
+        (Some(a), Some(b)) if a != b => Error::SeveralPatients {
+            folder: place.path.clone(),
+            sequence: sequence.to_string(),
+            first: a,
+            second: b,
+        },
+        _ => Error::AmbiguousSequence {
+            patient: place.id.clone(),
+            sequence: sequence.to_string(),
+            first: (*first).clone(),
+            second: (*second).clone(),
+        },
+    })
 }

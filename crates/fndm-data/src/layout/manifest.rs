@@ -61,7 +61,7 @@ impl Manifest {
     /// Reads a manifest.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Limit`], [`Error::Text`] (also for a patient listed twice),
+    /// [`Error::Io`], [`Error::Limit`], [`Error::Json`], [`Error::Text`] (also for a patient listed twice),
     /// [`Error::NoPatients`].
     pub fn read(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
         let path = path.as_ref();
@@ -75,6 +75,14 @@ impl Manifest {
         for entry in &document.patients {
             if !seen.insert(&entry.id) {
                 let reason = format!("patient {} is listed twice", entry.id);
+                return Err(text::problem(path, reason));
+            }
+            // Results are written under the id.
+            if !super::is_inside(&entry.id) {
+                let reason = format!(
+                    "patient id \"{}\": expected a path without . and ..",
+                    entry.id
+                );
                 return Err(text::problem(path, reason));
             }
         }

@@ -8,8 +8,13 @@ const OTHERS: [(&str, &[&str]); 4] = [
     ("t2", &["t2w"]),
 ];
 
+/// Sequences of one name.
+const SINGLE: [&str; 8] = ["dwi", "adc", "swi", "pd", "pdw", "t2star", "asl", "b0"];
+
 /// The ends of file names that mean a sequence, the best first. The name itself is
 /// always the first.
+///
+/// In BIDS the agent is told apart from the sequence: `sub-01_ce-gadolinium_T1w` is `t1ce`, not `t1`.
 #[must_use]
 pub fn sequence_names(sequence: &str) -> Vec<String> {
     let named = sequence.to_ascii_lowercase();
@@ -20,17 +25,19 @@ pub fn sequence_names(sequence: &str) -> Vec<String> {
         .collect()
 }
 
-/// The ends of file names that mean the lesion mask, the best first. `segm` stands in one patient of
-/// BraTS 2020 (number 355).
-#[must_use]
-pub fn mask_names() -> Vec<String> {
-    ["seg", "msk", "mask", "lesion", "segm"]
-        .map(String::from)
-        .to_vec()
-}
-
 /// What a name is called here: the sequence whose names it is one of, else the name itself.
 pub(super) fn common_name(name: &str) -> &str {
     let known = OTHERS.iter().find(|(_, names)| names.contains(&name));
     known.map_or(name, |(common, _)| common)
+}
+
+/// Whether a word is the name of a sequence.
+pub(super) fn is_sequence_word(word: &str) -> bool {
+    let common = common_name(word);
+    SINGLE.contains(&word) || OTHERS.iter().any(|(name, _)| *name == common)
+}
+
+/// Whether a file's name has BIDS's key for a contrast agent.
+pub(super) fn has_agent(stem: &str) -> bool {
+    stem.split('_').any(|token| token.starts_with("ce-"))
 }

@@ -143,14 +143,14 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn broken(&self, error: std::io::Error) -> Error {
+    fn broken(&self, source: std::io::Error) -> Error {
         if self.packed {
             Error::Gzip {
                 path: self.path.clone(),
-                error,
+                source,
             }
         } else {
-            Error::io(&self.path)(error)
+            Error::io(&self.path)(source)
         }
     }
 

@@ -11,7 +11,7 @@ use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, Axis, s};
 use serde::{Deserialize, Serialize};
 
 use crate::affine::Reorder;
-use crate::{Error, Patient, Result};
+use crate::{Error, Note, Patient, Result, is_lesion};
 
 pub use head::{HeadThreshold, erode};
 pub use histogram::HistogramReference;
@@ -237,11 +237,13 @@ impl Preprocess {
             .map(|mask| reorder.view(mask.data.view()));
         let labels = mask_stack.map(|mask| {
             z.iter()
-                .map(|&k| u8::from(mask.index_axis(Axis(0), k).iter().any(|&v| v > 0.0)))
+                .map(|&k| u8::from(mask.index_axis(Axis(0), k).iter().any(|&v| is_lesion(v))))
                 .collect()
         });
+        let mut notes = patient.notes();
+        notes.extend(mask_stack.and_then(|mask| Note::on_head(mask, head.view())));
         let mask = mask_stack.map(|mask| {
-            let lesion = |k: usize| mask.index_axis(Axis(0), k).mapv(|v| v > 0.0);
+            let lesion = |k: usize| mask.index_axis(Axis(0), k).mapv(is_lesion);
             stack_up(&z, size, |k| shrink(k, &lesion))
         });
         Ok(PatientSlices {
@@ -252,6 +254,7 @@ impl Preprocess {
             head: small_head,
             mask,
             labels,
+            notes,
             geometry: Geometry::new(reference, reorder, [total, height, width], pad, size),
         })
     }

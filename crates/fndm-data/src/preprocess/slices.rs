@@ -8,7 +8,7 @@ use super::resize::{Pad, Resampler};
 use crate::affine::{Affine, Reorder};
 use crate::labels::{Label, Labels};
 use crate::nifti::Header;
-use crate::{Error, Result, Volume};
+use crate::{Error, Note, Result, Volume};
 
 /// What is needed to put slices back on the grid that they were cut from.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,7 +114,7 @@ impl Geometry {
 /// Slices of one patient, ready for a network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PatientSlices {
-    /// Name of the patient.
+    /// Id of the patient, as in [`Patient`](crate::Patient).
     pub id: String,
     /// Names of the channels.
     pub sequences: Vec<String>,
@@ -126,8 +126,11 @@ pub struct PatientSlices {
     pub head: Array3<bool>,
     /// Where the lesion is (N, H, W), for evaluation only. `None` without a mask.
     pub mask: Option<Array3<bool>>,
-    /// 1 where the slice's mask has a voxel before resizing, else 0. `None` without a mask.
+    /// 1 where the slice's mask has a voxel of lesion before resizing, else 0; or from
+    /// [`Labels`](crate::labels::Labels). `None` without either.
     pub labels: Option<Vec<u8>>,
+    /// What is odd about the mask. Tell the user.
+    pub notes: Vec<Note>,
     /// The way back.
     pub geometry: Geometry,
 }
