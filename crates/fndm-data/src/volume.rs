@@ -12,8 +12,8 @@ pub struct Volume {
     /// Maps voxel indices (i, j, k, 1) to millimetres (x, y, z, 1) in scanner
     /// space: x to the right, y to the front, z up (RAS+).
     pub affine: [[f64; 4]; 4],
-    /// The header of the file it was read from. It is kept so that a mask can be
-    /// written with the same header. `None` for a volume made by a program.
+    /// The header of the file it was read from, in the file's own dimensions and units. It is kept so that a
+    /// mask can be written with the same header. `None` for a volume made by a program.
     pub header: Option<Header>,
 }
 

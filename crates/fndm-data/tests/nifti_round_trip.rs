@@ -366,3 +366,140 @@ fn several_volumes_are_no_volume() {
     let error = nifti::read(&path, &Limits::default()).unwrap_err();
     assert!(matches!(error, Error::InvalidHeader { .. }), "{error}");
 }
+
+/// A file of `shape` with the header's bytes changed, in a folder.
+fn file_of(shape: (usize, usize, usize), change: impl Fn(&mut [u8])) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("v.nii");
+    let place = affine::diagonal([1.5, 1.5, 3.0]);
+    nifti::write_map(&path, &Volume::new(Array3::ones(shape), place)).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    change(&mut bytes);
+    std::fs::write(&path, &bytes).unwrap();
+    folder
+}
+
+/// Where the numbers of space stand in a NIfTI-1 header: steps, offsets of the quaternion, matrix.
+const OF_SPACE: [std::ops::Range<usize>; 3] = [80..92, 268..280, 280..328];
+
+/// Metres and microns are turned into millimetres; a result keeps the file's units and bytes of place.
+#[test]
+fn units_of_the_header_are_honoured() {
+    // The unit of time, in the bits above, says nothing of space: seconds, milliseconds, none.
+    for time in [8u8, 16, 0] {
+        for (code, factor) in [(0u8, 1.0f32), (1, 1e-3), (2, 1.0), (3, 1e3)] {
+            // With a matrix, with a quaternion alone, with steps alone.
+            for places in 0..3 {
+                let folder = file_of((4, 5, 6), |bytes| {
+                    bytes[123] = code | time;
+                    for at in OF_SPACE.into_iter().flat_map(|range| range.step_by(4)) {
+                        let value = f32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+                        bytes[at..at + 4].copy_from_slice(&(value * factor).to_le_bytes());
+                    }
+                    if places > 0 {
+                        bytes[254..256].fill(0);
+                        bytes[252] = u8::from(places == 1);
+                    }
+                });
+                let path = folder.path().join("v.nii");
+                let volume = nifti::read(&path, &Limits::default()).unwrap();
+                let [i, j, k] = volume.spacing();
+                // 1.5 mm in metres is not exact in 32 bits.
+                let near = |a: f64, b: f64| (a - b).abs() < 1e-6;
+                assert!(
+                    near(i, 1.5) && near(j, 1.5) && near(k, 3.0),
+                    "{code} {places}: {i} {j} {k}"
+                );
+                let size = affine::determinant(&volume.affine).abs();
+                assert!((size - 6.75).abs() < 1e-5, "{size}");
+
+                let out = folder.path().join("mask.nii");
+                nifti::write_mask(&out, &volume).unwrap();
+                let again = nifti::read(&out, &Limits::default()).unwrap();
+                assert_eq!(again.affine, volume.affine);
+                let (old, new) = (std::fs::read(&path).unwrap(), std::fs::read(&out).unwrap());
+                assert_eq!(new[123], code | time);
+                for range in OF_SPACE {
+                    assert_eq!(new[range.clone()], old[range]);
+                }
+                // Put elsewhere, the numbers are still in the file's units.
+                let mut moved = volume.clone();
+                moved.affine[0][3] = 25.0;
+                nifti::write_map(&out, &moved).unwrap();
+                let again = nifti::read(&out, &Limits::default()).unwrap();
+                for (a, b) in again
+                    .affine
+                    .iter()
+                    .flatten()
+                    .zip(moved.affine.iter().flatten())
+                {
+                    assert!((a - b).abs() < 1e-5, "{:?}", again.affine);
+                }
+                assert_eq!(std::fs::read(&out).unwrap()[123], code | time);
+            }
+        }
+    }
+}
+
+/// What is written on a file's grid has the file's own dimensions.
+#[test]
+fn dimensions_are_those_of_the_file() {
+    for (axes, shape) in [
+        (1i16, (7, 1, 1)),
+        (2, (4, 5, 1)),
+        (3, (4, 5, 6)),
+        (3, (4, 5, 1)),
+        (4, (4, 5, 6)),
+        (5, (4, 5, 6)),
+        (7, (4, 5, 6)),
+    ] {
+        // A step of the fourth axis: the time between volumes.
+        let folder = file_of(shape, |bytes| {
+            bytes[40..42].copy_from_slice(&axes.to_le_bytes());
+            bytes[92..96].copy_from_slice(&2.5f32.to_le_bytes());
+        });
+        let path = folder.path().join("v.nii");
+        let volume = nifti::read(&path, &Limits::default()).unwrap();
+        assert_eq!(volume.data.dim(), shape);
+        for name in ["mask.nii", "map.nii.gz"] {
+            let out = folder.path().join(name);
+            if name == "mask.nii" {
+                nifti::write_mask(&out, &volume).unwrap();
+            } else {
+                nifti::write_map(&out, &volume).unwrap();
+            }
+            let old = nifti::read_header(&path, &Limits::default()).unwrap();
+            let new = nifti::read_header(&out, &Limits::default()).unwrap();
+            assert_eq!(new.shape.len(), usize::try_from(axes).unwrap());
+            assert_eq!(new.shape, old.shape);
+            assert_eq!((new.pixdim, new.sform), (old.pixdim, old.sform));
+            assert_eq!(
+                (new.qform_code, new.sform_code),
+                (old.qform_code, old.sform_code)
+            );
+            let again = nifti::read(&out, &Limits::default()).unwrap();
+            assert_eq!((&again.data, again.affine), (&volume.data, volume.affine));
+        }
+        // Another array on the old header: the array's own dimensions.
+        let mut other = volume.clone();
+        other.data = Array3::ones((2, 3, 4));
+        let out = folder.path().join("other.nii");
+        nifti::write_map(&out, &other).unwrap();
+        let new = nifti::read_header(&out, &Limits::default()).unwrap();
+        assert_eq!(new.shape, [2, 3, 4]);
+    }
+}
+
+/// What isn't finite is neither lesion nor none.
+#[test]
+fn no_mask_is_made_of_nan() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mask.nii");
+    for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut mask = ones();
+        mask.data[(1, 2, 3)] = odd;
+        let error = nifti::write_mask(&path, &mask).unwrap_err();
+        assert!(matches!(error, Error::InvalidConfig { .. }), "{error}");
+        assert!(!path.exists());
+    }
+}

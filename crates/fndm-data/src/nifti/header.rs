@@ -37,7 +37,8 @@ pub struct Header {
     pub shape: Vec<usize>,
     /// How a voxel is stored.
     pub datatype: DataType,
-    /// `pixdim`: the sign of the quaternion's third axis, then the step along each axis.
+    /// `pixdim`: the sign of the quaternion's third axis, then the step along each axis, in the units of
+    /// [`xyzt_units`](Self::xyzt_units).
     pub pixdim: [f64; 8],
     /// First byte of the voxels in the file that holds them.
     pub vox_offset: u64,
@@ -224,7 +225,18 @@ impl Header {
         }
     }
 
-    /// Step along each axis, from `pixdim`: negative steps are made positive, and 0 becomes 1.
+    /// Millimetres in the header's unit of space: 1000 for metres, 0.001 for microns, 1 for millimetres and
+    /// where no unit is said. The bits of `xyzt_units` that tell the unit of time play no part.
+    #[must_use]
+    pub fn millimetres(&self) -> f64 {
+        match self.xyzt_units & 7 {
+            1 => 1000.0,
+            3 => 0.001,
+            _ => 1.0,
+        }
+    }
+
+    /// Step along each axis in the header's own units, from `pixdim`: negative steps are made positive, and 0 becomes 1.
     #[must_use]
     pub fn zooms(&self) -> Vec<f64> {
         self.pixdim[1..]

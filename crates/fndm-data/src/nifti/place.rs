@@ -7,7 +7,18 @@ use crate::affine::{self, Affine};
 pub(super) const BAD_QUATERNION: &str = "b² + c² + d² of at most 1";
 
 impl Header {
-    /// The affine in use: the sform if its code is above 0, else the qform if its
+    /// The affine in use, in millimetres, whatever the header's units.
+    #[must_use]
+    pub fn affine_mm(&self) -> Option<Affine> {
+        let unit = self.millimetres();
+        let mut affine = self.affine()?;
+        if unit != 1.0 {
+            affine[..3].iter_mut().flatten().for_each(|v| *v *= unit);
+        }
+        Some(affine)
+    }
+
+    /// The affine in use, in the header's own units: the sform if its code is above 0, else the qform if its
     /// code is above 0, else [`Header::base_affine`]. `None` when the qform is needed
     /// and its quaternion is longer than 1.
     #[must_use]
@@ -80,10 +91,10 @@ impl Header {
         std::array::from_fn(|axis| zooms.get(axis).copied().unwrap_or(1.0))
     }
 
-    /// [`affine`](Self::affine) as it is read again from a file of this header: NIfTI-1 has 32-bit floats.
+    /// [`affine_mm`](Self::affine_mm) as it is read again from a file of this header: NIfTI-1 has 32-bit floats.
     pub(super) fn stored_affine(&self) -> Option<Affine> {
         if self.version == Version::Two {
-            return self.affine();
+            return self.affine_mm();
         }
         let single = |v: f64| f64::from(v as f32);
         let mut stored = self.clone();
@@ -91,12 +102,14 @@ impl Header {
         stored.quaternion = stored.quaternion.map(single);
         stored.qoffset = stored.qoffset.map(single);
         stored.pixdim = stored.pixdim.map(single);
-        stored.affine()
+        stored.affine_mm()
     }
 
-    /// Puts the volume elsewhere: the sform takes the matrix, the qform is dropped.
+    /// Puts the volume elsewhere: the sform takes the matrix, which is in millimetres, the qform is dropped.
+    /// The header's units stay.
     pub(super) fn set_affine(&mut self, matrix: &Affine) {
-        self.sform = std::array::from_fn(|row| matrix[row]);
+        let unit = self.millimetres();
+        self.sform = std::array::from_fn(|row| matrix[row].map(|v| v / unit));
         if self.sform_code <= 0 {
             self.sform_code = 1;
         }
@@ -105,7 +118,7 @@ impl Header {
         self.qoffset = [0.0; 3];
         self.pixdim[0] = 1.0;
         let steps = affine::spacing(matrix);
-        self.pixdim[1..4].copy_from_slice(&steps);
+        self.pixdim[1..4].copy_from_slice(&steps.map(|step| step / unit));
     }
 }
 

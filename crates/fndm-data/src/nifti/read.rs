@@ -21,7 +21,8 @@ pub struct Image<T> {
     pub header: Header,
 }
 
-/// Reads a 3-D volume. Axes of size 1 beyond the third are dropped, missing ones added.
+/// Reads a 3-D volume. Axes of size 1 beyond the third are dropped, missing ones added; the header keeps the
+/// file's own. The affine is in millimetres, whatever the units of the file.
 ///
 /// For a pair, `path` is either of the two files.
 ///
@@ -55,7 +56,7 @@ pub fn read(path: impl AsRef<Path>, limits: &Limits) -> Result<Volume> {
         expected: expected.into(),
         got,
     };
-    let Some(matrix) = header.affine() else {
+    let Some(matrix) = header.affine_mm() else {
         let got = format!("{:?}", header.quaternion);
         return Err(invalid("quatern_b, c, d", BAD_QUATERNION, got));
     };

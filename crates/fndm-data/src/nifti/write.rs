@@ -11,14 +11,21 @@ use ndarray::ArrayView3;
 
 use super::datatype::DataType;
 use super::header::{Header, Version};
-use crate::{Error, Result, Volume, affine};
+use crate::{Error, Result, Volume, affine, is_lesion};
 
-/// Writes a mask as unsigned bytes: 1 where the voxel is above 0.5.
+/// Writes a mask as unsigned bytes: 1 where the voxel [is lesion](crate::is_lesion), above 0.5.
 ///
 /// # Errors
-/// As [`write()`].
+/// As [`write()`]; [`Error::InvalidConfig`] for a voxel that is NaN or infinite, which is neither.
 pub fn write_mask(path: impl AsRef<Path>, mask: &Volume) -> Result<()> {
-    let bits = mask.data.mapv(|v| f32::from(u8::from(v > 0.5)));
+    if let Some(odd) = mask.data.iter().find(|v| !v.is_finite()) {
+        return Err(Error::config(
+            "voxel of a mask to write",
+            "a finite value",
+            odd,
+        ));
+    }
+    let bits = mask.data.mapv(|v| f32::from(u8::from(is_lesion(v))));
     write_like(path, bits.view(), mask, DataType::U8)
 }
 
@@ -32,8 +39,8 @@ pub fn write_map(path: impl AsRef<Path>, map: &Volume) -> Result<()> {
 
 /// Writes a volume as the given type, unscaled. The suffix `.nii` or `.nii.gz` says whether
 /// it is packed. Where the volume came from a file, the header is that file's: its
-/// place, units and text; the data type, scaling and display range are new, and
-/// extensions are left out.
+/// dimensions (also of two axes, or of four with one volume), place, units and text; the data type, scaling and
+/// display range are new, and extensions are left out.
 ///
 /// # Errors
 /// [`Error::InvalidConfig`] for another suffix, for a value that an integer type
@@ -118,9 +125,11 @@ fn header_for(like: &Volume, datatype: DataType) -> Result<Header> {
         Some(header) => header.clone(),
         None => Header::fresh(&shape, datatype),
     };
-    // The number of axes decides which steps of a file without a matrix count.
-    header.shape = shape.to_vec();
-    if like.header.is_none() || header.affine() != Some(like.affine) {
+    // The file's own axes are kept, unless the array was changed: a viewer asks for equal dimensions.
+    if !is_same_grid(&header.shape, shape) {
+        header.shape = shape.to_vec();
+    }
+    if like.header.is_none() || header.affine_mm() != Some(like.affine) {
         header.set_affine(&like.affine);
     }
     header.datatype = datatype;
@@ -145,6 +154,12 @@ fn header_for(like: &Volume, datatype: DataType) -> Result<Header> {
         ));
     }
     Ok(header)
+}
+
+/// Whether a file's shape is that of a volume but for axes of size 1.
+fn is_same_grid(file: &[usize], volume: [usize; 3]) -> bool {
+    let size = |axis: usize| file.get(axis).copied().unwrap_or(1);
+    [0, 1, 2].map(size) == volume && file.iter().skip(3).all(|&size| size == 1)
 }
 
 /// Header, then voxels with the first axis running fastest.
