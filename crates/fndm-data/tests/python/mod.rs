@@ -19,7 +19,7 @@ pub(crate) fn with(package: &str) -> Option<PathBuf> {
             return Some(python);
         }
     }
-    println!("skipped: no Python with {package}; name one by FNDM_COMPARE_PYTHON");
+    eprintln!("skipped: no Python with {package}; name one by FNDM_COMPARE_PYTHON");
     None
 }
 
