@@ -393,7 +393,7 @@ fn sequences_are_told_apart() {
     assert_eq!(file("sub-1", "t1").unwrap(), "sub-1_T1w.nii.gz");
     assert!(file("sub-1", "t1ce").unwrap().contains("ce-gadolinium"));
     let listed = list_sequences(root.path().join("sub-1")).unwrap();
-    assert_eq!(listed, ["flair", "t1", "t1ce", "t2"]);
+    assert_eq!(listed, ["flair", "t1", "t1ce"]);
 
     assert_eq!(file("p2", "t1").unwrap(), "p2_t1.nii.gz");
     assert_eq!(file("p2", "flair").unwrap(), "p2_t2_flair.nii.gz");

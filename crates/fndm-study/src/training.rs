@@ -445,11 +445,14 @@ fn load(
         });
         let reason = match loaded {
             Ok(Ok(slices)) => {
+                for note in &slices.notes {
+                    on_event(TrainEvent::Note(format!("{id}: {note}")));
+                }
                 all.push(slices);
                 None
             }
             Ok(Err(reason)) => Some(reason),
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(cohort::chain(&error)),
         };
         if let Some(reason) = reason {
             on_event(TrainEvent::Note(format!("left out {id}: {reason}")));

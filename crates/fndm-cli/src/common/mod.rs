@@ -354,13 +354,16 @@ impl Cohort {
                 });
             let reason = match slices {
                 Ok(Ok(slices)) => {
+                    for note in &slices.notes {
+                        bar.suspend(|| eprintln!("{id}: warning: {note}"));
+                    }
                     cohort.patients.push(slices);
                     None
                 }
                 Ok(Err(reason)) => Some(reason),
                 Err(error) => {
                     cohort.failed += 1;
-                    Some(error.to_string())
+                    Some(format!("{:#}", anyhow::Error::new(error)))
                 }
             };
             if let Some(reason) = reason {

@@ -37,11 +37,12 @@ pub fn list_sequences(folder: impl AsRef<Path>) -> Result<Vec<String>> {
         let stem = stem(file);
         let rest = without_id(&stem, &place.name);
         let end = rest.rsplit('_').next().unwrap_or(rest);
-        let name = match common_name(end.trim_start_matches(['-', '.'])) {
+        let end = end.trim_start_matches(['-', '.']);
+        let name = match common_name(end) {
             "t1" if has_agent(&stem) => "t1ce",
             name => name,
         };
-        if !name.is_empty() && !is_other_word(name) {
+        if !name.is_empty() && !is_other_word(name) && ends_in(rest, end) {
             found.insert(name.to_string());
         }
     }
