@@ -56,7 +56,7 @@ const LESIONS: [&str; 9] = [
     "wmh",
 ];
 
-/// Words that say that the head or a healthy part of it is masked: those of BET, HD-BET, SynthStrip, ROBEX,
+/// Words that say that the head or a healthy part of it is masked: those of BET, HD-BET, `SynthStrip`, ROBEX,
 /// BSE, ANTs, FAST, `FreeSurfer` and fMRIPrep among them.
 const OTHERS: [&str; 51] = [
     "bet",

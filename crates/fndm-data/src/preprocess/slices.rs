@@ -166,6 +166,7 @@ impl PatientSlices {
             head: self.head.select(Axis(0), indices),
             mask: self.mask.as_ref().map(|mask| mask.select(Axis(0), indices)),
             labels: labels.map(|labels| indices.iter().map(|&n| labels[n]).collect()),
+            notes: self.notes.clone(),
             geometry: self.geometry.clone(),
         })
     }
@@ -180,6 +181,8 @@ impl PatientSlices {
         Ok(Self {
             labels: Some(bits.into_iter().flatten().collect()),
             mask: None,
+            // They are about the mask.
+            notes: Vec::new(),
             ..self.select(&known)?
         })
     }
