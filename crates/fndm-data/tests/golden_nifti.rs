@@ -293,7 +293,7 @@ fn check_header(name: &str, case: &mut Case<'_>, header: &Header) {
     );
     // Extensions lie before the voxels, and are passed over.
     assert!(
-        case.number("n_extensions") == 0.0 || header.vox_offset > 352,
+        case.number("n_extensions") == 0.0 || header.pair || header.vox_offset > 352,
         "{name}"
     );
     let used = case.get("slope_inter_as_used").as_array().unwrap();
