@@ -137,6 +137,7 @@ macro_rules! numbers {
     };
 }
 
+#[allow(clippy::cast_lossless, reason = "one text for all types")]
 fn f64s(tensors: &SafeTensors<'_>, name: &str) -> Option<(Vec<usize>, Vec<f64>)> {
     let view = tensors.tensor(name).ok()?;
     let bytes = view.data();
