@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use fndm_kernels::linear_combination;
 use serde::{Deserialize, Serialize};
 
-use crate::checks::{check_state, network_output};
+use crate::checks::{check_state, network_output, sample_not_finite};
 use crate::coefficients::{Integrand, Node, Segment};
 use crate::config::{Algorithm, Method};
 
@@ -35,7 +35,7 @@ use crate::{Error, NoiseSchedule, Prediction, Result, SolverConfig};
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct AdaptiveConfig {
     /// [`Algorithm::DpmSolver`] or [`Algorithm::DpmSolverPlusPlus`].
     pub algorithm: Algorithm,
@@ -114,6 +114,17 @@ struct Sample {
     /// The evaluation at `node`, kept when a step is tried again.
     m0: Option<Tensor>,
     evaluations: usize,
+    /// Steps that were tried, the rejected ones too.
+    steps: usize,
+}
+
+/// A state at which the network is asked.
+struct Asked {
+    x: Tensor,
+    node: Node,
+    sample: usize,
+    step: usize,
+    evaluation: usize,
 }
 
 impl AdaptiveConfig {
@@ -194,6 +205,12 @@ impl AdaptiveConfig {
                 low,
             ));
         }
+        if schedule.lambda(high) == f64::NEG_INFINITY {
+            return Err(Error::span(
+                "an adaptive run to stay below pure noise, where lambda is infinite",
+                high,
+            ));
+        }
         let (from, to) = if encode { (low, high) } else { (high, low) };
         Ok(AdaptiveSolver {
             config: self.clone(),
@@ -228,7 +245,7 @@ impl AdaptiveSolver {
     /// states.
     ///
     /// # Errors
-    /// When the model fails, its output doesn't fit, or a sample uses up its evaluations.
+    /// When the model fails, its output doesn't fit, a value isn't finite, or a sample uses up its evaluations.
     pub fn run<M>(&self, x: &Tensor, mut model: M) -> Result<AdaptiveRun>
     where
         M: FnMut(AdaptiveQuery<'_>) -> candle_core::Result<Tensor>,
@@ -242,6 +259,16 @@ impl AdaptiveSolver {
                 got: format!("{:?}", x.dims()),
             });
         }
+        if let Some(sample) = sample_not_finite(x)? {
+            return Err(Error::NonFinite {
+                what: "the state at the start",
+                sample,
+                step: 0,
+                evaluation: 0,
+                t: self.from.t,
+                model_time: self.schedule.model_time(self.from.t),
+            });
+        }
         let direction = (self.to.lambda - self.from.lambda).signum();
         let mut samples = Vec::with_capacity(batch);
         for i in 0..batch {
@@ -253,6 +280,7 @@ impl AdaptiveSolver {
                 h: direction * self.config.first_step,
                 m0: None,
                 evaluations: 0,
+                steps: 0,
             });
         }
         loop {
@@ -293,11 +321,11 @@ impl AdaptiveSolver {
             .copied()
             .filter(|&i| samples[i].m0.is_none())
             .collect();
-        let asked: Vec<(Tensor, Node)> = fresh
+        let asked: Vec<Asked> = fresh
             .iter()
-            .map(|&i| (samples[i].x.clone(), samples[i].node))
+            .map(|&i| samples[i].asked(i, samples[i].x.clone(), samples[i].node, 0))
             .collect();
-        for (&i, m) in fresh.iter().zip(self.ask(&asked, &fresh, model)?) {
+        for (&i, m) in fresh.iter().zip(self.ask(&asked, model)?) {
             samples[i].m0 = Some(m);
             samples[i].evaluations += 1;
         }
@@ -306,15 +334,16 @@ impl AdaptiveSolver {
             .map(|&i| self.attempt(&samples[i]))
             .collect::<Result<Vec<Try>>>()?;
 
-        let asked = tries
+        let asked = active
             .iter()
-            .map(|t| {
+            .zip(&tries)
+            .map(|(&i, t)| {
                 let segment = Segment::new(self.integrand, t.start, t.inner[0]);
                 let x = linear_combination(&[(segment.base(), &t.x), (segment.first(), &t.m0)])?;
-                Ok((x, t.inner[0]))
+                Ok(samples[i].asked(i, x, t.inner[0], 0))
             })
             .collect::<Result<Vec<_>>>()?;
-        let m1 = self.ask(&asked, active, model)?;
+        let m1 = self.ask(&asked, model)?;
 
         let (lower, higher) = if self.config.order == 2 {
             let mut ends = (Vec::new(), Vec::new());
@@ -334,15 +363,13 @@ impl AdaptiveSolver {
             ends
         } else {
             let mut asked = Vec::new();
-            for (t, m1) in tries.iter().zip(&m1) {
+            for ((&i, t), m1) in active.iter().zip(&tries).zip(&m1) {
                 let segment = Segment::new(self.integrand, t.start, t.inner[1]);
                 let w = segment.weights(&[0.0, t.part(0) / t.part(1)]);
-                asked.push((
-                    linear_combination(&[(segment.base(), &t.x), (w[0], &t.m0), (w[1], m1)])?,
-                    t.inner[1],
-                ));
+                let x = linear_combination(&[(segment.base(), &t.x), (w[0], &t.m0), (w[1], m1)])?;
+                asked.push(samples[i].asked(i, x, t.inner[1], 1));
             }
-            let m2 = self.ask(&asked, active, model)?;
+            let m2 = self.ask(&asked, model)?;
             let mut ends = (Vec::new(), Vec::new());
             for ((t, m1), m2) in tries.iter().zip(&m1).zip(&m2) {
                 let whole = Segment::new(self.integrand, t.start, t.end);
@@ -366,6 +393,12 @@ impl AdaptiveSolver {
             let sample = &mut samples[i];
             sample.evaluations += self.config.order - 1;
             let error = self.error(&lower[k], &higher[k], &sample.reference)?;
+            // The network's outputs are finite, so the step itself overflowed; a NaN would pass for a rejected step.
+            if !error.is_finite() {
+                let asked = sample.asked(i, higher[k].clone(), tries[k].start, 0);
+                return Err(self.non_finite("the error of a step", &asked));
+            }
+            sample.steps += 1;
             let taken = tries[k].end.lambda - tries[k].start.lambda;
             if error <= 1.0 {
                 sample.x = higher[k].clone();
@@ -373,14 +406,9 @@ impl AdaptiveSolver {
                 sample.node = tries[k].end;
                 sample.m0 = None;
             }
-            // Bounded both ways, so that an error of zero or a NaN can't break the step.
+            // Bounded both ways: an error of zero would make the next step infinite.
             let factor = self.config.safety * error.powf(-1.0 / self.config.order as f64);
-            sample.h = taken
-                * if factor.is_nan() {
-                    0.2
-                } else {
-                    factor.clamp(0.2, 5.0)
-                };
+            sample.h = taken * factor.clamp(0.2, 5.0);
         }
         Ok(())
     }
@@ -439,36 +467,47 @@ impl AdaptiveSolver {
             .sqrt())
     }
 
+    fn non_finite(&self, what: &'static str, asked: &Asked) -> Error {
+        Error::NonFinite {
+            what,
+            sample: asked.sample,
+            step: asked.step,
+            evaluation: asked.evaluation,
+            t: asked.node.t,
+            model_time: self.schedule.model_time(asked.node.t),
+        }
+    }
+
     /// Asks the network for these states, and turns its answers into what is integrated.
-    fn ask<M>(
-        &self,
-        states: &[(Tensor, Node)],
-        samples: &[usize],
-        model: &mut M,
-    ) -> Result<Vec<Tensor>>
+    fn ask<M>(&self, states: &[Asked], model: &mut M) -> Result<Vec<Tensor>>
     where
         M: FnMut(AdaptiveQuery<'_>) -> candle_core::Result<Tensor>,
     {
         if states.is_empty() {
             return Ok(Vec::new());
         }
-        let tensors: Vec<&Tensor> = states.iter().map(|(x, _)| x).collect();
+        let tensors: Vec<&Tensor> = states.iter().map(|s| &s.x).collect();
+        let samples: Vec<usize> = states.iter().map(|s| s.sample).collect();
         let x = Tensor::cat(&tensors, 0)?;
         let model_times: Vec<f64> = states
             .iter()
-            .map(|(_, n)| self.schedule.model_time(n.t))
+            .map(|s| self.schedule.model_time(s.node.t))
             .collect();
         let output = model(AdaptiveQuery {
             x: &x,
             model_times: &model_times,
-            samples,
+            samples: &samples,
         })?;
         let output = network_output(&output, &x, self.config.learned_variance)?;
         states
             .iter()
             .enumerate()
-            .map(|(k, (x, node))| {
+            .map(|(k, asked)| {
+                let (x, node) = (&asked.x, asked.node);
                 let output = output.narrow(0, k, 1)?.contiguous()?;
+                if sample_not_finite(&output)?.is_some() {
+                    return Err(self.non_finite("the network's output", asked));
+                }
                 let mix = match self.integrand {
                     Integrand::X0 => self.config.prediction.x0_mix(node.alpha, node.sigma),
                     Integrand::Noise => self.config.prediction.noise_mix(node.alpha, node.sigma),
@@ -476,6 +515,19 @@ impl AdaptiveSolver {
                 mix.apply(x, &output)
             })
             .collect()
+    }
+}
+
+impl Sample {
+    /// The sample's place in the batch is `sample`; `ahead` evaluations come before this one.
+    fn asked(&self, sample: usize, x: Tensor, node: Node, ahead: usize) -> Asked {
+        Asked {
+            x,
+            node,
+            sample,
+            step: self.steps,
+            evaluation: self.evaluations + ahead,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Checks of the tensors that callers hand in.
 
 use candle_core::{DType, Tensor};
+use fndm_kernels::first_non_finite;
 
 use crate::{Error, Result};
 
@@ -21,6 +22,13 @@ pub(crate) fn check_state(x: &Tensor) -> Result<()> {
         return wrong("a batch axis", "a scalar".into());
     }
     Ok(())
+}
+
+/// The first sample of the batch `x` (B, ...) that has a NaN or an infinity.
+pub(crate) fn sample_not_finite(x: &Tensor) -> Result<Option<usize>> {
+    let batch = x.dims().first().copied().unwrap_or(1).max(1);
+    let each = (x.elem_count() / batch).max(1);
+    Ok(first_non_finite(x)?.map(|at| at / each))
 }
 
 /// `tensor` has the shape and type of the state `like`.

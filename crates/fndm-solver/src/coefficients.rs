@@ -5,6 +5,7 @@
 //! where u = lambda - `lambda_s` (Lu et al. 2022a, prop. 3.1; 2022b, prop. 4.1). A polynomial m is integrated exactly.
 
 use crate::NoiseSchedule;
+use crate::config::UniPcForm;
 
 /// A point of the schedule.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,6 +45,13 @@ impl Node {
         sigma: 1.0,
         lambda: f64::NEG_INFINITY,
     };
+}
+
+impl Node {
+    /// Whether nothing of the image is left here: the end of a schedule of zero terminal SNR.
+    pub(crate) fn is_pure_noise(self) -> bool {
+        self.lambda == f64::NEG_INFINITY
+    }
 }
 
 /// Which prediction is interpolated.
@@ -151,6 +159,17 @@ impl Segment {
         let first = self.first();
         let slope = 0.5 * first / r;
         vec![first - slope, slope]
+    }
+
+    /// Weights of m at 0 and at `r` for `UniPC`'s forms: half the slope times B(h).
+    pub(crate) fn uni_pc(&self, r: f64, form: UniPcForm) -> Vec<f64> {
+        let weight = match (form, self.integrand) {
+            (UniPcForm::Bh1, Integrand::X0) => self.to.alpha * self.h,
+            (UniPcForm::Bh1, Integrand::Noise) => -self.to.sigma * self.h,
+            (UniPcForm::Exact | UniPcForm::Bh2, _) => self.first(),
+        };
+        let slope = 0.5 * weight / r;
+        vec![self.first() - slope, slope]
     }
 
     /// The third-order weights of dpm-solver and diffusers at 0, `p1` and `p2`, both negative: the second difference

@@ -87,9 +87,23 @@ pub enum ThirdOrder {
     Peers,
 }
 
+/// Form of the steps of `UniPC` that use a single difference of evaluations: the predictor of order 2, and the corrector
+/// after a step of order 1. All others are determined by their order alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UniPcForm {
+    /// The interpolation is integrated exactly.
+    #[default]
+    Exact,
+    /// Half of the difference times B(h) = h, the paper's `B_1` (`bh1` in its program and in diffusers).
+    Bh1,
+    /// Half of the difference times B(h) = e^h - 1, the paper's `B_2` (`bh2`).
+    Bh2,
+}
+
 /// What is done to the predicted clean image before a step uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Clip {
     /// Nothing.
     #[default]
@@ -130,7 +144,7 @@ pub enum Clip {
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct SolverConfig {
     /// The formula family.
     pub algorithm: Algorithm,
@@ -153,6 +167,8 @@ pub struct SolverConfig {
     pub second_order: SecondOrder,
     /// Form of multistep order 3.
     pub third_order: ThirdOrder,
+    /// Form of `UniPC`.
+    pub uni_pc_form: UniPcForm,
     /// Limits on the predicted clean image.
     pub clip: Clip,
     /// Sampling only: one more evaluation at the last time, whose predicted clean image is the result.
@@ -191,6 +207,7 @@ impl SolverConfig {
             learned_variance: false,
             second_order: SecondOrder::Midpoint,
             third_order: ThirdOrder::Exact,
+            uni_pc_form: UniPcForm::Exact,
             clip: Clip::None,
             denoise_to_zero: false,
             encode_to_noise: false,
@@ -279,6 +296,8 @@ impl SolverConfig {
     ///
     /// # Errors
     /// When the config is unsound, asks for what only sampling has, or the span leaves the schedule or touches t = 0.
+    ///
+    /// On a schedule of zero terminal SNR it may end in pure noise, with a last step of order 1.
     pub fn encode(&self, schedule: &NoiseSchedule, span: RangeInclusive<f64>) -> Result<Solver> {
         self.check()?;
         let refuse = |field| Err(Error::EncodingOnlySampling { field });
@@ -301,16 +320,25 @@ impl SolverConfig {
                 low,
             ));
         }
+        if self.encode_to_noise && schedule.lambda(high) == f64::NEG_INFINITY {
+            return Err(Error::config(
+                "encode_to_noise",
+                "false when the span already ends in pure noise",
+                true,
+            ));
+        }
         Ok(Solver::new(Plan::new(self, schedule, low, high)?))
     }
 
     /// A solver from noise towards data, over the times of `span`, whose ends may be given in either order.
     ///
-    /// It may end at t = 0, with a last step of order 1. A network is never asked at 0, but between 0 and
+    /// On a schedule of zero terminal SNR it may start in pure noise, with a first step of order 1; the network then
+    /// predicts v or x0. It may end at t = 0, with a last step of order 1. A network is never asked at 0, but between 0 and
     /// [`NoiseSchedule::t_min`] it is asked at times below any that it was trained at, where a step begins there.
     ///
     /// # Errors
-    /// When the config is unsound or the span leaves the schedule.
+    /// When the config is unsound, the span leaves the schedule, or it starts in pure noise and the network predicts the
+    /// noise or the score.
     pub fn sample(&self, schedule: &NoiseSchedule, span: RangeInclusive<f64>) -> Result<Solver> {
         self.check()?;
         if self.encode_to_noise {

@@ -69,8 +69,40 @@ pub enum Error {
         /// The limit that was reached.
         evaluations: usize,
     },
+    /// One kind of prediction can't be turned into another at this place of the schedule: at alpha = 0 the noise doesn't
+    /// determine the clean image, at sigma = 0 the clean image doesn't determine the noise.
+    #[error("no {wanted} from a prediction of {given} at alpha = {alpha}, sigma = {sigma}")]
+    Conversion {
+        /// What was asked for.
+        wanted: &'static str,
+        /// What the network predicts.
+        given: &'static str,
+        /// alpha there.
+        alpha: f64,
+        /// sigma there.
+        sigma: f64,
+    },
+    /// NaN or infinity where a run needs numbers.
+    #[error(
+        "NaN or infinity in {what}, sample {sample} of the batch, at step {step} (evaluation {evaluation}, t = {t}, \
+         model time {model_time})"
+    )]
+    NonFinite {
+        /// Which tensor.
+        what: &'static str,
+        /// The first sample of the batch that has one, from 0.
+        sample: usize,
+        /// The step, from 0. In an adaptive run, the sample's own: the steps that it has tried.
+        step: usize,
+        /// The network evaluation, from 0. In an adaptive run, the sample's own.
+        evaluation: usize,
+        /// The continuous time there.
+        t: f64,
+        /// The network's time there.
+        model_time: f64,
+    },
     /// The tensor library or the caller's model failed.
-    #[error(transparent)]
+    #[error("a tensor operation or the model failed")]
     Candle(#[from] candle_core::Error),
 }
 

@@ -6,12 +6,16 @@ use crate::{Error, NoiseSchedule, Result};
 
 /// How the times of a run are spread.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Grid {
     /// Evenly in t. The usual choice for large images.
     #[default]
     UniformTime,
+    /// Evenly in t, moved to the nearest training times, so that a network sees only times that it was trained at.
+    /// Sampling over `0..=1` these are the trailing steps of Lin et al. 2024. The span's ends stay as they are, and times
+    /// that fall together are dropped.
+    Trailing,
     /// Evenly in lambda.
     UniformLambda,
     /// Evenly in the square root of t: denser near the data.
@@ -35,7 +39,9 @@ impl Grid {
 
     pub(crate) fn check(&self, steps: usize) -> Result<()> {
         match self {
-            Self::UniformTime | Self::UniformLambda | Self::QuadraticTime => Ok(()),
+            Self::UniformTime | Self::Trailing | Self::UniformLambda | Self::QuadraticTime => {
+                Ok(())
+            }
             Self::Karras { rho } => {
                 if (1.0..=1000.0).contains(rho) {
                     Ok(())
@@ -77,11 +83,17 @@ impl Grid {
         if from == to {
             return Ok(vec![from]);
         }
-        if from.min(to) <= 0.0 && matches!(self, Self::UniformLambda | Self::Karras { .. }) {
-            return Err(Error::span(
-                "a span above t = 0 for a grid in lambda",
-                from.min(to),
-            ));
+        if matches!(self, Self::UniformLambda | Self::Karras { .. }) {
+            let (low, high) = (from.min(to), from.max(to));
+            if low <= 0.0 {
+                return Err(Error::span("a span above t = 0 for a grid in lambda", low));
+            }
+            if schedule.lambda(high) == f64::NEG_INFINITY {
+                return Err(Error::span(
+                    "a span that ends before pure noise for a grid in lambda",
+                    high,
+                ));
+            }
         }
         let even = |a: f64, b: f64, back: &dyn Fn(f64) -> f64| -> Vec<f64> {
             let mut times: Vec<f64> = (0..=n)
@@ -93,6 +105,10 @@ impl Grid {
         };
         let mut times = match self {
             Self::UniformTime => even(from, to, &|t| t),
+            Self::Trailing => {
+                let steps = schedule.steps() as f64;
+                even(from, to, &|t| (t * steps).round_ties_even() / steps)
+            }
             Self::QuadraticTime => even(from.sqrt(), to.sqrt(), &|r| r * r),
             Self::UniformLambda => even(schedule.lambda(from), schedule.lambda(to), &|l| {
                 schedule.lambda_inverse(l)

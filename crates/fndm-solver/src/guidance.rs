@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use fndm_kernels::linear_combination;
 use serde::{Deserialize, Serialize};
 
-use crate::{NoiseSchedule, Prediction, Result};
+use crate::{Error, NoiseSchedule, Prediction, Result};
 
 /// Steers a noise prediction by a classifier's gradient (Li et al. 2023, eq. 8; Dhariwal and Nichol 2021, algorithm 2):
 ///
@@ -13,6 +13,7 @@ use crate::{NoiseSchedule, Prediction, Result};
 /// It knows nothing of the classifier: the gradient is a tensor, however it came about. The paper guides sampling alone;
 /// encoding goes without.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Guidance {
     /// Strength of the guidance; 0 is none, 1 is the posterior's own score.
     pub scale: f64,
@@ -40,7 +41,7 @@ impl Guidance {
     /// that network's terms.
     ///
     /// # Errors
-    /// When the shapes differ.
+    /// When the shapes differ; [`Error::Conversion`] for x0 and v at alpha = 0, where no change of the noise is one of them.
     pub fn apply_to(
         &self,
         prediction: Prediction,
@@ -55,6 +56,17 @@ impl Guidance {
             Prediction::V => -sigma / alpha,
             Prediction::Score => 1.0,
         };
+        if self.scale == 0.0 {
+            return Ok(output.clone());
+        }
+        if !f64::is_finite(weight) {
+            return Err(Error::Conversion {
+                wanted: "guided output",
+                given: prediction.name(),
+                alpha,
+                sigma,
+            });
+        }
         Ok(linear_combination(&[
             (1.0, output),
             (self.scale * weight, gradient),

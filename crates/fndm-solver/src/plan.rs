@@ -1,8 +1,8 @@
 //! All scalars of a run, worked out before it: one stage per network evaluation.
 
 use crate::coefficients::{Integrand, Node, Segment};
-use crate::config::{Algorithm, LowerOrderFinal, Method, SecondOrder, ThirdOrder};
-use crate::{Clip, Grid, NoiseSchedule, Prediction, Result, SolverConfig};
+use crate::config::{Algorithm, LowerOrderFinal, Method, SecondOrder, ThirdOrder, UniPcForm};
+use crate::{Clip, Error, Grid, NoiseSchedule, Prediction, Result, SolverConfig};
 
 /// A linear combination of the anchor state and of past evaluations, newest first.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +16,8 @@ pub(crate) struct Update {
 pub(crate) struct Stage {
     /// Where the network is evaluated.
     pub(crate) node: Node,
+    /// What is interpolated of this evaluation.
+    pub(crate) integrand: Integrand,
     pub(crate) model_time: f64,
     /// Takes the place of the evaluation before it, which was at the same time but a worse state.
     pub(crate) replaces: bool,
@@ -38,7 +40,6 @@ pub(crate) struct Plan {
     pub(crate) times: Vec<f64>,
     /// How many evaluations a stage can look back to, itself included.
     pub(crate) memory: usize,
-    pub(crate) integrand: Integrand,
     pub(crate) prediction: Prediction,
     pub(crate) learned_variance: bool,
     pub(crate) clip: Clip,
@@ -99,6 +100,7 @@ impl Builder<'_> {
         if self.config.denoise_to_zero {
             times.push(0.0);
         }
+        self.check_pure_noise()?;
         let memory = self
             .stages
             .iter()
@@ -114,12 +116,31 @@ impl Builder<'_> {
             stages: self.stages,
             times,
             memory,
-            integrand: self.integrand,
             prediction: self.config.prediction,
             learned_variance: self.config.learned_variance,
             clip: self.config.clip,
             seed: self.config.seed,
         })
+    }
+
+    /// In pure noise the state is the noise, and a network that predicts it says nothing.
+    fn check_pure_noise(&self) -> Result<()> {
+        let says_nothing = matches!(
+            self.config.prediction,
+            Prediction::Noise | Prediction::Score
+        );
+        match self.stages.iter().find(|s| s.node.is_pure_noise()) {
+            Some(stage) if says_nothing => Err(Error::config(
+                "prediction",
+                format!(
+                    "v or x0, as the network is asked in pure noise (alpha = 0 at t = {}), where the noise doesn't \
+                     determine the clean image",
+                    stage.node.t
+                ),
+                format!("{:?}", self.config.prediction),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn nodes(&self, times: &[f64]) -> Vec<Node> {
@@ -146,13 +167,23 @@ impl Builder<'_> {
         }
     }
 
+    /// A step out of pure noise integrates x0: the noise is known there, and says nothing of the image.
+    fn integrand_at(&self, node: Node) -> Integrand {
+        if node.is_pure_noise() {
+            Integrand::X0
+        } else {
+            self.integrand
+        }
+    }
+
     fn segment(&self, from: Node, to: Node) -> Segment {
-        Segment::new(self.integrand, from, to)
+        Segment::new(self.integrand_at(from), from, to)
     }
 
     fn push(&mut self, node: Node, segment: Segment, history: Vec<f64>, commit: bool, lands: bool) {
         self.stages.push(Stage {
             node,
+            integrand: self.integrand_at(node),
             model_time: self.schedule.model_time(node.t),
             replaces: false,
             correct: None,
@@ -174,7 +205,9 @@ impl Builder<'_> {
         let mut nodes = self.nodes(&times);
         let steps = nodes.len() - 1;
         nodes.extend(self.jump());
-        let start = self.start(&nodes, steps);
+        // A step out of pure noise has no history and leaves none: what is said of a run's start begins after it.
+        let begin = usize::from(nodes[0].is_pure_noise());
+        let start = self.start(&nodes, begin, steps);
         let uni_pc = self.config.algorithm == Algorithm::UniPc;
         let mut previous_order = 0;
         for i in 0..nodes.len() - 1 {
@@ -185,7 +218,8 @@ impl Builder<'_> {
                 anchor: segment.base(),
                 history: self.multistep_weights(&segment, &points[..order]),
             };
-            let correct = if i > 0 && (uni_pc || (start == Start::Corrected && i == 1)) {
+            let correct = if i > begin && (uni_pc || (start == Start::Corrected && i == begin + 1))
+            {
                 self.correction(&nodes[..=i], previous_order)
             } else {
                 None
@@ -193,26 +227,28 @@ impl Builder<'_> {
             let noise = self.stochastic(nodes[i], nodes[i + 1], &mut predict);
             self.stages.push(Stage {
                 node: nodes[i],
+                integrand: self.integrand_at(nodes[i]),
                 model_time: self.schedule.model_time(nodes[i].t),
                 replaces: false,
                 correct,
                 predict,
                 // A state that the next evaluation corrects is only a guess: the anchor stays where it is.
-                commit: !(uni_pc || (start == Start::Corrected && i == 0)),
+                commit: i < begin || !(uni_pc || (start == Start::Corrected && i == begin)),
                 lands: true,
                 noise,
             });
             previous_order = order;
         }
         if let Start::Repeated(middle) = start {
-            self.repeat_start(&nodes, middle);
+            self.repeat_start(&nodes[begin..], begin, middle);
         }
         Ok(times)
     }
 
     /// How a multistep run of order 3 makes up for having no history. Its first step would leave an error of a lower
     /// order than all others.
-    fn start(&self, nodes: &[Node], steps: usize) -> Start {
+    fn start(&self, nodes: &[Node], begin: usize, steps: usize) -> Start {
+        let nodes = &nodes[begin..];
         if self.config.order < 3 || self.config.third_order == ThirdOrder::Peers || nodes.len() < 3
         {
             return Start::Plain;
@@ -220,7 +256,7 @@ impl Builder<'_> {
         if self.config.algorithm != Algorithm::UniPc {
             return Start::Corrected;
         }
-        if nodes.len() < 4 || self.order_of_step(3, steps) < 3 {
+        if nodes.len() < 4 || self.order_of_step(begin + 3, steps) < 3 {
             return Start::Plain;
         }
         // The repeated start integrates x0 over two steps at once: see `start_of_encoding`.
@@ -236,6 +272,9 @@ impl Builder<'_> {
     fn multistep_weights(&self, segment: &Segment, points: &[f64]) -> Vec<f64> {
         let uni_pc = self.config.algorithm == Algorithm::UniPc;
         match *points {
+            [_, p] if uni_pc && self.config.uni_pc_form != UniPcForm::Exact => {
+                segment.uni_pc(p, self.config.uni_pc_form)
+            }
             [_, p] if !uni_pc && self.config.second_order == SecondOrder::Midpoint => {
                 segment.midpoint(p)
             }
@@ -249,10 +288,10 @@ impl Builder<'_> {
     /// Rewrites the first three stages of a `UniPC` run so that its first two steps together have a local error of
     /// fourth order: the network is asked a second time at the first step's end, once its state is corrected, and the
     /// evaluation after two steps corrects both at once, from the start.
-    fn repeat_start(&mut self, nodes: &[Node], middle: f64) {
+    fn repeat_start(&mut self, nodes: &[Node], begin: usize, middle: f64) {
         let one = self.segment(nodes[0], nodes[1]);
         let two = self.segment(nodes[0], nodes[2]);
-        let [first, second, third, ..] = &mut self.stages[..] else {
+        let [first, second, third, ..] = &mut self.stages[begin..] else {
             return;
         };
         first.lands = false;
@@ -274,7 +313,7 @@ impl Builder<'_> {
             anchor: two.base(),
             history: two.weights(&[1.0, middle, 0.0]),
         });
-        self.stages.insert(1, again);
+        self.stages.insert(begin + 1, again);
     }
 
     /// Order of multistep step `step` (from 1) of `steps`, before what the history allows.
@@ -299,15 +338,24 @@ impl Builder<'_> {
         if segment.h == 0.0 || !segment.h.is_finite() {
             return None;
         }
-        if let Some(by_noise) = self.start_of_encoding(nodes) {
+        let form = self.config.uni_pc_form;
+        let peers = self.config.algorithm == Algorithm::UniPc && form != UniPcForm::Exact;
+        if !peers && let Some(by_noise) = self.start_of_encoding(nodes) {
             return Some(by_noise);
         }
         let mut points = vec![1.0];
         let past = past_points(before, segment.h);
         points.extend(past.iter().take(order));
+        let history = if peers && points.len() == 2 {
+            let mut weights = segment.uni_pc(1.0, form);
+            weights.reverse();
+            weights
+        } else {
+            segment.weights(&points)
+        };
         Some(Update {
             anchor: segment.base(),
-            history: segment.weights(&points),
+            history,
         })
     }
 
@@ -339,7 +387,12 @@ impl Builder<'_> {
         let noise = (self.config.eta * (to.sigma / from.sigma) * (1.0 - kept).max(0.0).sqrt())
             .min(to.sigma);
         let direction = (to.sigma * to.sigma - noise * noise).max(0.0).sqrt();
-        predict.history = vec![direction - predict.anchor * from.sigma];
+        if from.is_pure_noise() {
+            predict.anchor = direction / from.sigma;
+            predict.history = vec![to.alpha - direction * from.alpha / from.sigma];
+        } else {
+            predict.history = vec![direction - predict.anchor * from.sigma];
+        }
         noise
     }
 

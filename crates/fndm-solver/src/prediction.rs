@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use fndm_kernels::linear_combination;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// What a network's output means, for x = alpha `x_0` + sigma epsilon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -71,26 +71,50 @@ impl Prediction {
         }
     }
 
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Noise => "the noise",
+            Self::X0 => "x0",
+            Self::V => "v",
+            Self::Score => "the score",
+        }
+    }
+
+    /// `mix`, unless it divides by zero.
+    fn checked(self, wanted: &'static str, mix: Mix, alpha: f64, sigma: f64) -> Result<Mix> {
+        if mix.x.is_finite() && mix.output.is_finite() {
+            return Ok(mix);
+        }
+        Err(Error::Conversion {
+            wanted,
+            given: self.name(),
+            alpha,
+            sigma,
+        })
+    }
+
     /// The noise that the network's `output` at state `x` amounts to. All tensors have one shape.
     ///
     /// # Errors
-    /// When the shapes differ.
+    /// When the shapes differ; [`Error::Conversion`] from x0 at sigma = 0.
     pub fn noise(self, x: &Tensor, output: &Tensor, alpha: f64, sigma: f64) -> Result<Tensor> {
-        self.noise_mix(alpha, sigma).apply(x, output)
+        self.checked("noise", self.noise_mix(alpha, sigma), alpha, sigma)?
+            .apply(x, output)
     }
 
     /// The clean image that the network's `output` at state `x` amounts to.
     ///
     /// # Errors
-    /// When the shapes differ.
+    /// When the shapes differ; [`Error::Conversion`] from the noise or the score at alpha = 0.
     pub fn x0(self, x: &Tensor, output: &Tensor, alpha: f64, sigma: f64) -> Result<Tensor> {
-        self.x0_mix(alpha, sigma).apply(x, output)
+        self.checked("x0", self.x0_mix(alpha, sigma), alpha, sigma)?
+            .apply(x, output)
     }
 
     /// The velocity that the network's `output` at state `x` amounts to.
     ///
     /// # Errors
-    /// When the shapes differ.
+    /// When the shapes differ; [`Error::Conversion`] from x0 at sigma = 0, from the noise or the score at alpha = 0.
     pub fn v(self, x: &Tensor, output: &Tensor, alpha: f64, sigma: f64) -> Result<Tensor> {
         let (noise, x0) = (self.noise_mix(alpha, sigma), self.x0_mix(alpha, sigma));
         let mix = match self {
@@ -103,18 +127,26 @@ impl Prediction {
                 output: alpha * noise.output - sigma * x0.output,
             },
         };
-        mix.apply(x, output)
+        self.checked("v", mix, alpha, sigma)?.apply(x, output)
     }
 
     /// What a network of this kind should output for the clean image `x0` and the noise in it: the training target.
     ///
     /// # Errors
-    /// When the shapes differ.
+    /// When the shapes differ; [`Error::Conversion`] for the score at sigma = 0.
     pub fn target(self, x0: &Tensor, noise: &Tensor, alpha: f64, sigma: f64) -> Result<Tensor> {
         Ok(match self {
             Self::Noise => noise.clone(),
             Self::X0 => x0.clone(),
             Self::V => linear_combination(&[(alpha, noise), (-sigma, x0)])?,
+            Self::Score if sigma == 0.0 => {
+                return Err(Error::Conversion {
+                    wanted: "score",
+                    given: "the noise",
+                    alpha,
+                    sigma,
+                });
+            }
             Self::Score => linear_combination(&[(-1.0 / sigma, noise)])?,
         })
     }
@@ -126,6 +158,9 @@ impl Mix {
         let used: Vec<(f64, &Tensor)> = terms.into_iter().filter(|(c, _)| *c != 0.0).collect();
         if let [(1.0, only)] = used[..] {
             return Ok(only.clone());
+        }
+        if used.is_empty() {
+            return Ok(output.zeros_like()?);
         }
         Ok(linear_combination(&used)?)
     }

@@ -15,6 +15,9 @@ const MIN_LOG_ALPHA: f64 = -30.0;
 /// Time runs from 0 (data) to 1 (noise). A discrete schedule of T training steps puts training index i at
 /// t = (i + 1) / T and joins the values of ln(alpha) there, and 0 at t = 0, by straight lines. Everything is f64.
 ///
+/// A schedule may end in pure noise (zero terminal SNR, Lin et al. 2024): alpha is 0 and lambda -infinity at t = 1, and over
+/// the last training step alpha itself falls along a straight line. See [`Self::rescaled_to_zero_snr`].
+///
 /// ```
 /// use fndm_solver::ScheduleConfig;
 /// # fn main() -> fndm_solver::Result<()> {
@@ -35,7 +38,7 @@ pub struct NoiseSchedule {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Form {
-    /// ln(alpha) at t = 0, 1/T, 2/T, .. 1: T + 1 values, the first 0, strictly falling.
+    /// ln(alpha) at t = 0, 1/T, 2/T, .. 1: T + 1 values, the first 0, strictly falling. The last may be -infinity.
     Discrete { log_alphas: Vec<f64> },
     /// ln(alpha) = -(`beta_max` - `beta_min`) t^2 / 4 - `beta_min` t / 2.
     Linear { beta_min: f64, beta_max: f64 },
@@ -44,20 +47,20 @@ enum Form {
 impl NoiseSchedule {
     /// A discrete schedule from its betas, one per training step.
     ///
-    /// A schedule that was rescaled to end in pure noise has a last beta of 1, where lambda is infinite and noise
-    /// prediction says nothing. Leave that step out, or give it a beta just below 1.
+    /// The last beta may be 1: the schedule then ends in pure noise (zero terminal SNR).
     ///
     /// # Errors
-    /// When there is none, one is not in (0, 1), or alpha falls below 9e-14.
+    /// When there is none, one is not in (0, 1), or alpha falls below 9e-14 before the end in pure noise.
     pub fn from_betas(betas: &[f64]) -> Result<Self> {
         let mut log_alphas = Vec::with_capacity(betas.len() + 1);
         let mut sum = 0.0;
         log_alphas.push(sum);
         for (i, &beta) in betas.iter().enumerate() {
-            if !(beta > 0.0 && beta < 1.0) {
+            let last = i + 1 == betas.len();
+            if !(beta > 0.0 && (beta < 1.0 || (last && beta == 1.0))) {
                 return Err(Error::schedule(
                     format!("beta {i}"),
-                    "a number in (0, 1)",
+                    "a number in (0, 1); the last may be 1",
                     beta,
                 ));
             }
@@ -67,18 +70,20 @@ impl NoiseSchedule {
         Self::from_knots(log_alphas)
     }
 
-    /// A discrete schedule from the products of (1 - beta), that is alpha^2 at every training step.
+    /// A discrete schedule from the products of (1 - beta), that is alpha^2 at every training step. The last may be 0:
+    /// the schedule then ends in pure noise.
     ///
     /// # Errors
-    /// When there is none, they don't fall strictly inside (0, 1), or alpha falls below 9e-14.
+    /// When there is none, they don't fall strictly inside (0, 1), or alpha falls below 9e-14 before the end in pure noise.
     pub fn from_alphas_cumprod(alphas_cumprod: &[f64]) -> Result<Self> {
         let mut log_alphas = Vec::with_capacity(alphas_cumprod.len() + 1);
         log_alphas.push(0.0);
         for (i, &a) in alphas_cumprod.iter().enumerate() {
-            if !(a > 0.0 && a < 1.0) {
+            let last = i + 1 == alphas_cumprod.len();
+            if !(a < 1.0 && (a > 0.0 || (last && a == 0.0))) {
                 return Err(Error::schedule(
                     format!("alpha_cumprod {i}"),
-                    "a number in (0, 1)",
+                    "a number in (0, 1); the last may be 0",
                     a,
                 ));
             }
@@ -101,12 +106,14 @@ impl NoiseSchedule {
                 ));
             }
         }
-        let last = log_alphas[steps];
-        if last < MIN_LOG_ALPHA {
+        // Pure noise is exact; what comes shortly before it isn't.
+        let pure = log_alphas[steps] == f64::NEG_INFINITY;
+        let i = steps - usize::from(pure);
+        if log_alphas[i] < MIN_LOG_ALPHA {
             return Err(Error::schedule(
-                "ln(alpha) at the last training step",
+                format!("ln(alpha) at training step {}", i - 1),
                 format!("at least {MIN_LOG_ALPHA}, below which alpha is of no use in arithmetic"),
-                last,
+                log_alphas[i],
             ));
         }
         Ok(Self {
@@ -143,6 +150,57 @@ impl NoiseSchedule {
             steps,
             t_max: 1.0,
         })
+    }
+
+    /// The same schedule, rescaled to end in pure noise: zero terminal SNR (Lin et al. 2024, algorithm 1). alpha is moved
+    /// and stretched so that it stays what it is at the first training step and is exactly 0 at the last.
+    ///
+    /// A network for such a schedule predicts v or x0: at t = 1 the state is the noise, and the noise says nothing of the
+    /// image. Sampling starts at t = 1 exactly; [`Grid::Trailing`](crate::Grid::Trailing) over `0..=1` is the paper's
+    /// choice of steps. Lambda being infinite there, grids in lambda need another start.
+    ///
+    /// ```
+    /// use fndm_solver::ScheduleConfig;
+    /// # fn main() -> fndm_solver::Result<()> {
+    /// let usual = ScheduleConfig::linear(1000).build()?;
+    /// let schedule = ScheduleConfig::linear(1000).zero_terminal_snr().build()?;
+    /// assert_eq!((schedule.alpha(1.0), schedule.sigma(1.0)), (0.0, 1.0));
+    /// assert!((schedule.alpha_of_index(0) - usual.alpha_of_index(0)).abs() < 1e-15);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// When the schedule is continuous, clipped, or has a single training step.
+    pub fn rescaled_to_zero_snr(&self) -> Result<Self> {
+        let Form::Discrete { log_alphas } = &self.form else {
+            return Err(Error::schedule(
+                "a schedule of zero terminal SNR",
+                "a discrete schedule to rescale",
+                "a continuous one",
+            ));
+        };
+        if self.steps < 2 || self.t_max < 1.0 {
+            return Err(Error::schedule(
+                "a schedule of zero terminal SNR",
+                "a whole schedule of two training steps or more to rescale",
+                format!("{} steps up to t = {}", self.steps, self.t_max),
+            ));
+        }
+        let (first, last) = (log_alphas[1].exp(), log_alphas[self.steps].exp());
+        let stretch = first / (first - last);
+        let mut rescaled = log_alphas.clone();
+        // The first and the last are exact.
+        for l in &mut rescaled[2..self.steps] {
+            *l = ((l.exp() - last) * stretch).ln();
+        }
+        rescaled[self.steps] = f64::NEG_INFINITY;
+        Self::from_knots(rescaled)
+    }
+
+    /// Whether the schedule ends in pure noise: alpha is 0 at [`Self::t_max`].
+    #[must_use]
+    pub fn ends_in_pure_noise(&self) -> bool {
+        self.lambda(self.t_max) == f64::NEG_INFINITY
     }
 
     /// Ends the schedule at the last training step whose lambda is at least `lambda_min`.
@@ -221,14 +279,19 @@ impl NoiseSchedule {
         }
     }
 
-    /// ln(alpha) at time `t`. Above 1 the last straight line goes on; below 0 it is 0.
+    /// ln(alpha) at time `t`. Above 1 the last straight line goes on; below 0 it is 0. -infinity in pure noise.
     #[must_use]
     pub fn log_alpha(&self, t: f64) -> f64 {
         match &self.form {
             Form::Discrete { log_alphas } => {
                 let p = (t * self.steps as f64).max(0.0);
                 let i = (p.floor() as usize).min(self.steps - 1);
-                log_alphas[i] + (p - i as f64) * (log_alphas[i + 1] - log_alphas[i])
+                let part = p - i as f64;
+                if log_alphas[i + 1] == f64::NEG_INFINITY {
+                    // Down to pure noise alpha falls along a straight line, as its logarithm can't.
+                    return log_alphas[i] + (-part.min(1.0)).ln_1p();
+                }
+                log_alphas[i] + part * (log_alphas[i + 1] - log_alphas[i])
             }
             Form::Linear { beta_min, beta_max } => {
                 let t = t.max(0.0);
@@ -237,19 +300,19 @@ impl NoiseSchedule {
         }
     }
 
-    /// alpha at time `t`, in (0, 1].
+    /// alpha at time `t`, in (0, 1]; 0 in pure noise.
     #[must_use]
     pub fn alpha(&self, t: f64) -> f64 {
         self.log_alpha(t).exp()
     }
 
-    /// sigma at time `t`, sqrt(1 - alpha^2), in [0, 1).
+    /// sigma at time `t`, sqrt(1 - alpha^2), in [0, 1); 1 in pure noise.
     #[must_use]
     pub fn sigma(&self, t: f64) -> f64 {
         (-(2.0 * self.log_alpha(t)).exp_m1()).sqrt()
     }
 
-    /// Half the log signal-to-noise ratio, ln(alpha / sigma): falls with time, infinite at t = 0.
+    /// Half the log signal-to-noise ratio, ln(alpha / sigma): falls with time, infinite at t = 0, -infinity in pure noise.
     #[must_use]
     pub fn lambda(&self, t: f64) -> f64 {
         let log_alpha = self.log_alpha(t);
@@ -269,6 +332,10 @@ impl NoiseSchedule {
                 };
                 let after = log_alphas.partition_point(|&l| l >= log_alpha);
                 let i = after.clamp(1, self.steps) - 1;
+                if log_alphas[i + 1] == f64::NEG_INFINITY {
+                    let part = -(log_alpha - log_alphas[i]).exp_m1();
+                    return (i as f64 + part) / self.steps as f64;
+                }
                 let part = (log_alpha - log_alphas[i]) / (log_alphas[i + 1] - log_alphas[i]);
                 (i as f64 + part) / self.steps as f64
             }

@@ -12,7 +12,7 @@ const MAX_BETA: f64 = 0.999;
 
 /// Which noise schedule a model was trained with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum ScheduleConfig {
     /// Betas rise linearly (Ho et al. 2020).
@@ -40,7 +40,7 @@ pub enum ScheduleConfig {
     },
     /// The betas themselves.
     Betas {
-        /// One beta per training step, each in (0, 1); see [`NoiseSchedule::from_betas`].
+        /// One beta per training step, each in (0, 1), the last also 1; see [`NoiseSchedule::from_betas`].
         betas: Vec<f64>,
     },
     /// Beta rises linearly in continuous time (the VP-SDE of Song et al. 2021); the model takes t in [0, 1].
@@ -51,6 +51,11 @@ pub enum ScheduleConfig {
         beta_max: f64,
         /// How finely training samples time; sets the smallest time, 1 / steps.
         steps: usize,
+    },
+    /// Another schedule, rescaled to end in pure noise (Lin et al. 2024); see [`NoiseSchedule::rescaled_to_zero_snr`].
+    ZeroTerminalSnr {
+        /// The schedule as it was, discrete and whole.
+        schedule: Box<ScheduleConfig>,
     },
     /// Another schedule without its last, noisiest steps; see [`NoiseSchedule::clipped`].
     Clipped {
@@ -95,6 +100,14 @@ impl ScheduleConfig {
         }
     }
 
+    /// This schedule, rescaled to end in pure noise.
+    #[must_use]
+    pub fn zero_terminal_snr(self) -> Self {
+        Self::ZeroTerminalSnr {
+            schedule: Box::new(self),
+        }
+    }
+
     /// The schedule.
     ///
     /// # Errors
@@ -124,6 +137,7 @@ impl ScheduleConfig {
                 beta_max,
                 steps,
             } => NoiseSchedule::continuous_linear(*beta_min, *beta_max, *steps),
+            Self::ZeroTerminalSnr { schedule } => schedule.build()?.rescaled_to_zero_snr(),
             Self::Clipped {
                 schedule,
                 lambda_min,

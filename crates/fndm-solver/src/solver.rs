@@ -53,12 +53,58 @@ impl Solver {
     /// and means what [`SolverConfig::prediction`](crate::SolverConfig::prediction) says.
     ///
     /// # Errors
-    /// When the model fails, or its output doesn't fit the state.
+    /// When the model fails, its output doesn't fit the state, or a value isn't finite: [`Error::NonFinite`](crate::Error)
+    /// names the step and its time.
     pub fn run<M>(&self, x: &Tensor, model: M) -> Result<Tensor>
     where
         M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
     {
         self.stepper(x)?.run(model)
+    }
+
+    /// As [`Self::run`], with a model that sees the whole [`Query`](crate::Query), its alpha, sigma and lambda too, and
+    /// fails with an error of its own.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use fndm_solver::{Guidance, ScheduleConfig, SolverConfig};
+    ///
+    /// #[derive(Debug)]
+    /// enum MyError {
+    ///     Solver(fndm_solver::Error),
+    ///     Model(candle_core::Error),
+    /// }
+    /// impl From<fndm_solver::Error> for MyError {
+    ///     fn from(error: fndm_solver::Error) -> Self {
+    ///         Self::Solver(error)
+    ///     }
+    /// }
+    /// # impl From<candle_core::Error> for MyError {
+    /// #     fn from(error: candle_core::Error) -> Self {
+    /// #         Self::Model(error)
+    /// #     }
+    /// # }
+    /// # fn main() -> Result<(), MyError> {
+    /// let schedule = ScheduleConfig::linear(1000).build()?;
+    /// let solver = SolverConfig::dpm_solver_pp(2, 10).sample(&schedule, schedule.span())?;
+    /// let x = Tensor::ones((1, 4), DType::F32, &Device::Cpu)?;
+    /// let image: Result<Tensor, MyError> = solver.run_queries(&x, |query| {
+    ///     let noise = (query.x * query.sigma)?; // the network's work
+    ///     let gradient = query.x.neg()?; // of ln p(y | x)
+    ///     Ok(Guidance { scale: 2.0 }.apply(&noise, &gradient, query.sigma)?)
+    /// });
+    /// assert_eq!(image?.dims(), [1, 4]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of the model, and this crate's own, made into one of the model's type.
+    pub fn run_queries<E, M>(&self, x: &Tensor, model: M) -> std::result::Result<Tensor, E>
+    where
+        E: From<crate::Error>,
+        M: FnMut(crate::Query<'_>) -> std::result::Result<Tensor, E>,
+    {
+        self.stepper(x)?.run_queries(model)
     }
 
     /// The states after each step, as an iterator: those at [`Self::times`] without the first. Each is worked out when
@@ -79,7 +125,8 @@ impl Solver {
     /// ```
     ///
     /// # Errors
-    /// When `x` is a scalar or not of a floating-point type; the items, when the model fails.
+    /// When `x` is a scalar, not of a floating-point type or not finite; the items, when the model fails or its output
+    /// isn't finite.
     pub fn trajectory<M>(&self, x: &Tensor, model: M) -> Result<Trajectory<M>>
     where
         M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
@@ -90,7 +137,7 @@ impl Solver {
     /// A run to be taken one evaluation at a time.
     ///
     /// # Errors
-    /// When `x` is a scalar or not of a floating-point type.
+    /// When `x` is a scalar, not of a floating-point type or not finite.
     pub fn stepper(&self, x: &Tensor) -> Result<Stepper> {
         Stepper::new(self.clone(), x)
     }

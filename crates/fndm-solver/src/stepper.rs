@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::checks::{check_state, network_output};
+use crate::checks::{check_state, network_output, sample_not_finite};
 use crate::coefficients::Integrand;
 use crate::plan::{Plan, Stage, Update};
 use crate::prediction::Mix;
@@ -28,6 +28,8 @@ pub struct Query<'a> {
     pub alpha: f64,
     /// sigma at that time.
     pub sigma: f64,
+    /// lambda at that time, ln(alpha / sigma); -infinity in pure noise.
+    pub lambda: f64,
     /// Number of this evaluation, from 0.
     pub evaluation: usize,
     /// Number of the step that it belongs to, from 0; the same for all evaluations inside a singlestep step.
@@ -85,7 +87,7 @@ impl Stepper {
     pub(crate) fn new(solver: Solver, x: &Tensor) -> Result<Self> {
         check_state(x)?;
         let x = x.contiguous()?.detach();
-        Ok(Self {
+        let stepper = Self {
             solver,
             evaluation: 0,
             anchor: State {
@@ -94,7 +96,9 @@ impl Stepper {
             },
             x,
             history: VecDeque::new(),
-        })
+        };
+        stepper.expect_finite("the state at the start", &stepper.x)?;
+        Ok(stepper)
     }
 
     /// The state: where the network is evaluated next, or the result once the run is through.
@@ -141,6 +145,7 @@ impl Stepper {
                 t: stage.node.t,
                 alpha: stage.node.alpha,
                 sigma: stage.node.sigma,
+                lambda: stage.node.lambda,
                 evaluation: self.evaluation,
                 step: self.steps_done(),
             })
@@ -149,7 +154,8 @@ impl Stepper {
     /// Goes on with the network's `output` at [`Self::query`], which has the state's shape and type.
     ///
     /// # Errors
-    /// When the run is through already, or the output's shape or type doesn't fit.
+    /// When the run is through already, the output's shape or type doesn't fit, or it isn't finite
+    /// ([`Error::NonFinite`]).
     pub fn advance(&mut self, output: &Tensor) -> Result<()> {
         let solver = self.solver.clone();
         let plan = solver.plan();
@@ -160,6 +166,7 @@ impl Stepper {
             });
         };
         let output = network_output(output, &self.x, plan.learned_variance)?;
+        self.expect_finite("the network's output", &output)?;
         let state = State {
             number: 2 * self.evaluation,
             tensor: self.x.clone(),
@@ -195,6 +202,24 @@ impl Stepper {
         Ok(())
     }
 
+    /// What isn't finite at one evaluation can't be told from a result at the next.
+    fn expect_finite(&self, what: &'static str, tensor: &Tensor) -> Result<()> {
+        let Some(sample) = sample_not_finite(tensor)? else {
+            return Ok(());
+        };
+        let plan = self.solver.plan();
+        let stage = plan.stages.get(self.evaluation);
+        let end = plan.times.last().copied().unwrap_or(f64::NAN);
+        Err(Error::NonFinite {
+            what,
+            sample,
+            step: self.steps_done(),
+            evaluation: self.evaluation,
+            t: stage.map_or(end, |s| s.node.t),
+            model_time: stage.map_or(f64::NAN, |s| s.model_time),
+        })
+    }
+
     /// One evaluation by `model`, which sees what [`Solver::run`] shows it.
     pub(crate) fn evaluate<M>(&mut self, model: &mut M) -> Result<()>
     where
@@ -212,7 +237,7 @@ impl Stepper {
     /// Takes what is left of the run, and returns the result; see [`Solver::run`].
     ///
     /// # Errors
-    /// When the model fails, or its output doesn't fit the state.
+    /// When the model fails, its output doesn't fit the state, or isn't finite.
     pub fn run<M>(mut self, mut model: M) -> Result<Tensor>
     where
         M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
@@ -223,10 +248,27 @@ impl Stepper {
         self.finish()
     }
 
+    /// As [`Self::run`], with a model that sees the whole [`Query`] and fails with an error of its own;
+    /// see [`Solver::run_queries`].
+    ///
+    /// # Errors
+    /// Those of the model, and this crate's own, made into one of the model's type.
+    pub fn run_queries<E, M>(mut self, mut model: M) -> std::result::Result<Tensor, E>
+    where
+        E: From<Error>,
+        M: FnMut(Query<'_>) -> std::result::Result<Tensor, E>,
+    {
+        while let Some(query) = self.query() {
+            let output = model(query)?;
+            self.advance(&output)?;
+        }
+        Ok(self.finish()?)
+    }
+
     /// The result.
     ///
     /// # Errors
-    /// When evaluations are left.
+    /// When evaluations are left, or the result isn't finite.
     pub fn finish(self) -> Result<Tensor> {
         if self.remaining() > 0 {
             return Err(Error::Stepper {
@@ -237,6 +279,7 @@ impl Stepper {
                 got: format!("one at evaluation {}", self.evaluation),
             });
         }
+        self.expect_finite("the result", &self.x)?;
         Ok(self.x)
     }
 
@@ -274,7 +317,7 @@ impl Plan {
         } else {
             Prediction::X0
         };
-        match self.integrand {
+        match stage.integrand {
             Integrand::X0 => stored.x0_mix(alpha, sigma),
             Integrand::Noise => stored.noise_mix(alpha, sigma),
         }

@@ -256,6 +256,54 @@ fn a_learned_variance_is_dropped() -> AnyResult {
     Ok(())
 }
 
+/// A model that sees the whole query gives the same bits, and its own error comes out as it went in.
+#[test]
+fn a_model_of_queries_and_its_own_error() -> AnyResult {
+    #[derive(Debug, PartialEq)]
+    enum Own {
+        Broken(usize),
+        Solver,
+    }
+    impl From<Error> for Own {
+        fn from(_: Error) -> Self {
+            Self::Solver
+        }
+    }
+    let (schedule, mixture) = (schedule(), Mixture::example());
+    for encode in [false, true] {
+        let config = SolverConfig {
+            method: Method::Singlestep,
+            ..SolverConfig::dpm_solver_pp(3, 20)
+        };
+        let solver = if encode {
+            config.encode(&schedule, schedule.span())?
+        } else {
+            config.sample(&schedule, schedule.span())?
+        };
+        let times = solver.model_times();
+        let own = solver.run_queries(&start(), |query| -> fndm_solver::Result<Tensor> {
+            assert!((query.alpha - schedule.alpha(query.t)).abs() < 1e-12);
+            assert!((query.lambda - (query.alpha / query.sigma).ln()).abs() < 1e-9);
+            assert_eq!(query.model_time, times[query.evaluation]);
+            Ok(mixture.noise(query.x, query.alpha, query.sigma)?)
+        })?;
+        // The schedule's alpha and sigma at the same time, by way of the network's own.
+        let by_time = solver.run(&start(), exact(&schedule, &mixture))?;
+        assert!(distance(&own, &array(&by_time)) < 1e-10);
+    }
+    let solver = SolverConfig::ddim(4).sample(&schedule, schedule.span())?;
+    let broken = solver.run_queries(&start(), |query| match query.evaluation {
+        2 => Err(Own::Broken(query.step)),
+        _ => Ok(query.x.clone()),
+    });
+    assert_eq!(broken.unwrap_err(), Own::Broken(2));
+    let wrong = solver.run_queries(&start(), |_| -> Result<Tensor, Own> {
+        Ok(Tensor::zeros(7, DType::F64, &Device::Cpu).unwrap())
+    });
+    assert_eq!(wrong.unwrap_err(), Own::Solver);
+    Ok(())
+}
+
 #[test]
 fn static_clipping_bounds_the_clean_image() -> AnyResult {
     let schedule = schedule();

@@ -240,11 +240,14 @@ fn times_outside_the_schedule() -> AnyResult {
 fn unusable_schedules() {
     for betas in [
         vec![],
-        vec![0.1, 1.0],
+        vec![1.0, 0.1],
+        vec![0.1, 1.1],
         vec![0.1, -0.1],
         vec![f64::NAN],
         vec![0.999; 9],
         vec![0.5, 1e-30],
+        // Pure noise after what is no longer told from it.
+        [vec![0.999; 9], vec![1.0]].concat(),
     ] {
         assert!(matches!(
             ScheduleConfig::Betas { betas }.build(),
@@ -261,7 +264,8 @@ fn unusable_schedules() {
             .is_err()
     );
     assert!(NoiseSchedule::from_alphas_cumprod(&[0.9, 0.95]).is_err());
-    assert!(NoiseSchedule::from_alphas_cumprod(&[0.9, 0.0]).is_err());
+    assert!(NoiseSchedule::from_alphas_cumprod(&[0.9, 0.0, 0.0]).is_err());
+    assert!(NoiseSchedule::from_alphas_cumprod(&[0.9, -0.1]).is_err());
     for (low, high) in [(0.0, 20.0), (20.0, 0.1), (0.1, 121.0), (f64::NAN, 20.0)] {
         assert!(NoiseSchedule::continuous_linear(low, high, 1000).is_err());
     }
@@ -311,6 +315,20 @@ fn a_model_that_fails() -> AnyResult {
     };
     let error = solver().run(&state(), failing);
     assert!(matches!(&error, Err(Error::Candle(e)) if e.to_string().contains("out of order")));
+    // The chain says each part once.
+    let error = error.unwrap_err();
+    let mut chain = vec![error.to_string()];
+    let mut next = std::error::Error::source(&error);
+    while let Some(source) = next {
+        chain.push(source.to_string());
+        next = source.source();
+    }
+    let told = chain.iter().filter(|part| part.contains("out of order"));
+    assert_eq!(
+        (told.count(), chain[0].contains("out of order")),
+        (1, false),
+        "{chain:?}"
+    );
     // The iterator gives what came before, the error, and then nothing more.
     let items: Vec<bool> = solver()
         .trajectory(&state(), failing)?
@@ -365,6 +383,71 @@ fn runs_out_of_step() -> AnyResult {
             matches!(solver.resume(&stored), Err(Error::Tensor { .. })),
             "{name}"
         );
+    }
+    Ok(())
+}
+
+/// A misspelt field is told, and never taken for its default.
+#[test]
+fn unknown_fields_of_every_config() -> AnyResult {
+    fn refused<T: serde::de::DeserializeOwned + serde::Serialize>(value: &T) -> AnyResult {
+        let good = serde_json::to_value(value)?;
+        serde_json::from_value::<T>(good.clone())?;
+        // Wherever there is an object, inside others too.
+        let mut paths = vec![String::new()];
+        let mut at = 0;
+        let mut objects = 0;
+        while at < paths.len() {
+            let path = paths[at].clone();
+            at += 1;
+            let Some(serde_json::Value::Object(fields)) = good.pointer(&path) else {
+                continue;
+            };
+            paths.extend(fields.keys().map(|k| format!("{path}/{k}")));
+            let mut bad = good.clone();
+            if let Some(serde_json::Value::Object(fields)) = bad.pointer_mut(&path) {
+                fields.insert("etta".into(), 0.5.into());
+            }
+            let read = serde_json::from_value::<T>(bad.clone());
+            assert!(read.is_err(), "{bad}");
+            objects += 1;
+        }
+        assert!(objects > 0, "{good}");
+        Ok(())
+    }
+    refused(&SolverConfig::default())?;
+    for clip in [
+        Clip::Static { max: 1.0 },
+        Clip::Dynamic {
+            ratio: 0.9,
+            least: 1.0,
+            most: None,
+        },
+    ] {
+        refused(&SolverConfig {
+            clip,
+            grid: Grid::karras(),
+            lower_order_final: fndm_solver::LowerOrderFinal::Below(3),
+            ..SolverConfig::default()
+        })?;
+    }
+    refused(&AdaptiveConfig::default())?;
+    refused(&fndm_solver::Guidance::default())?;
+    refused(&fndm_solver::Respacing::Ddim(50))?;
+    let continuous = ScheduleConfig::ContinuousLinear {
+        beta_min: 0.1,
+        beta_max: 20.0,
+        steps: 10,
+    };
+    for schedule in [
+        ScheduleConfig::linear(10),
+        ScheduleConfig::cosine(10),
+        ScheduleConfig::cosine(10).clipped(-5.1),
+        ScheduleConfig::linear(10).zero_terminal_snr(),
+        ScheduleConfig::Betas { betas: vec![0.1] },
+        continuous,
+    ] {
+        refused(&schedule)?;
     }
     Ok(())
 }
