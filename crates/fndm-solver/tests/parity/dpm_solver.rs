@@ -7,88 +7,192 @@ use fndm_solver::{
 };
 use serde_json::Value;
 
-use crate::common::{Golden, Mixture, Tally, distance, flag, largest, number, text};
+use crate::case::{Case, Read};
+use crate::common::{Golden, Mixture, Tally, distance, largest};
 use crate::schedules::grid_of;
-use crate::{AnyResult, stretched_schedule, trajectory};
+use crate::{AnyResult, has_inputs, stretched_schedule, trajectory};
 
 type Model<'a> = Box<dyn FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor> + 'a>;
 
-/// The model of a dpm-solver case: a closure on the schedule that it is solved on.
-fn dpm_model<'a>(
-    case: &Value,
-    mixture: Mixture,
-    schedule: &'a NoiseSchedule,
-) -> (Prediction, Model<'a>) {
-    let at = move |m: f64| {
-        let t = schedule.time_of_model_time(m);
-        (schedule.alpha(t), schedule.sigma(t))
+/// A case as it was read.
+struct Setup<'a> {
+    id: &'a str,
+    schedule: NoiseSchedule,
+    dim: usize,
+    model: &'a str,
+    scale: f64,
+    class: Vec<usize>,
+    sample: bool,
+    span: (f64, f64),
+    config: SolverConfig,
+    raises: Option<&'a str>,
+    finite: bool,
+    trajectory: bool,
+}
+
+fn read<'a>(golden: &Golden, case: &'a Value) -> Read<Setup<'a>> {
+    let case = Case::new(case)?;
+    let id = case.text("id")?;
+    let schedule = stretched_schedule(golden, case.text("schedule")?).map_err(|e| e.to_string())?;
+    let sample = match case.text("direction")? {
+        "sample" => true,
+        "inverse" => false,
+        other => return Err(format!("direction {other}")),
     };
-    let scale = case["guidance_scale"].as_f64().unwrap_or(0.0);
-    let class: Vec<usize> = case["class_components"]
-        .as_array()
-        .map(|a| {
-            a.iter()
-                .filter_map(Value::as_u64)
-                .map(|k| k as usize)
-                .collect()
-        })
-        .unwrap_or_default();
-    let noise = {
-        let mixture = mixture.clone();
-        move |x: &Tensor, m: f64, _: usize| {
-            let (a, s) = at(m);
-            mixture.noise(x, a, s)
+    let model = case.text_or("model", "noise")?;
+    let clip = match case.get("dynamic_thresholding") {
+        None | Some(Value::Bool(false)) => Clip::None,
+        Some(Value::Number(ratio)) => Clip::Dynamic {
+            ratio: ratio.as_f64().unwrap_or(f64::NAN),
+            least: 1.0,
+            most: None,
+        },
+        Some(object) => {
+            let object = Case::new(object)?;
+            let clip = Clip::Dynamic {
+                ratio: object.real_or("ratio", 0.995)?,
+                least: object.real_or("max_val", 1.0)?,
+                most: None,
+            };
+            object.all_used()?;
+            clip
         }
     };
-    match text(case, "model") {
-        "noise" => (Prediction::Noise, Box::new(noise)),
-        "x_start" => (
-            Prediction::X0,
-            Box::new(move |x, m, _| {
+    let (from, to) = (schedule.t_min(), schedule.t_max());
+    let (first, last) = if sample { (to, from) } else { (from, to) };
+    let span = (
+        case.real_or("t_start", first)?,
+        case.real_or("t_end", last)?,
+    );
+    let config = SolverConfig {
+        algorithm: match case.text("algorithm")? {
+            "dpmsolver++" => Algorithm::DpmSolverPlusPlus,
+            "dpmsolver" => Algorithm::DpmSolver,
+            other => return Err(format!("algorithm {other}")),
+        },
+        order: case.number("order")?,
+        method: match case.text("method")? {
+            "multistep" => Method::Multistep,
+            "singlestep" => Method::Singlestep,
+            "singlestep_fixed" => Method::SinglestepFixed,
+            "adaptive" => {
+                return Err(
+                    "adaptive: the peer has one step for the whole batch, this crate one a sample"
+                        .into(),
+                );
+            }
+            other => return Err(format!("method {other}")),
+        },
+        grid: grid_of(case.text("skip_type")?)?,
+        steps: case.number("steps")?,
+        lower_order_final: if case.flag("lower_order_final", true)? {
+            LowerOrderFinal::Below(10)
+        } else {
+            LowerOrderFinal::Never
+        },
+        prediction: match model {
+            "noise" | "classifier" | "classifier-free" => Prediction::Noise,
+            "x_start" => Prediction::X0,
+            "v" => Prediction::V,
+            "score" => Prediction::Score,
+            other => return Err(format!("model {other}")),
+        },
+        second_order: match case.text_or("solver_type", "dpmsolver")? {
+            "taylor" => SecondOrder::Taylor,
+            "dpmsolver" => SecondOrder::Midpoint,
+            other => return Err(format!("solver_type {other}")),
+        },
+        third_order: ThirdOrder::Peers,
+        clip,
+        denoise_to_zero: case.flag("denoise_to_zero", false)?,
+        ..SolverConfig::default()
+    };
+    let setup = Setup {
+        id,
+        schedule,
+        dim: case.number("dim")?,
+        model,
+        scale: case.real_or("guidance_scale", 0.0)?,
+        class: case.numbers("class_components")?.unwrap_or_default(),
+        sample,
+        span,
+        config,
+        raises: case.get("raises").map(|v| v.as_str().unwrap_or("an error")),
+        finite: case.flag("finite", true)?,
+        trajectory: case.flag("trajectory", false)?,
+    };
+    has_inputs(golden, "dpm_solver", setup.dim, case.text("start")?)?;
+    let components = golden.mixture(setup.dim).w.len();
+    if let Some(k) = setup.class.iter().find(|&&k| k >= components) {
+        return Err(format!("class component {k} of {components}"));
+    }
+    case.all_used()?;
+    Ok(setup)
+}
+
+impl Setup<'_> {
+    /// The network of the case: a closure on the schedule that it is solved on.
+    fn network(&self, mixture: Mixture) -> Model<'_> {
+        let schedule = &self.schedule;
+        let at = move |m: f64| {
+            let t = schedule.time_of_model_time(m);
+            (schedule.alpha(t), schedule.sigma(t))
+        };
+        let scale = self.scale;
+        let noise = {
+            let mixture = mixture.clone();
+            move |x: &Tensor, m: f64, _: usize| {
+                let (a, s) = at(m);
+                mixture.noise(x, a, s)
+            }
+        };
+        match self.model {
+            "x_start" => Box::new(move |x, m, _| {
                 let (a, s) = at(m);
                 (x - (mixture.noise(x, a, s)? * s)?)? / a
             }),
-        ),
-        "v" => (
-            Prediction::V,
-            Box::new(move |x, m, _| {
+            "v" => Box::new(move |x, m, _| {
                 let (a, s) = at(m);
                 let eps = mixture.noise(x, a, s)?;
                 let x0 = ((x - (&eps * s)?)? / a)?;
                 (eps * a)? - (x0 * s)?
             }),
-        ),
-        "score" => (
-            Prediction::Score,
-            Box::new(move |x, m, _| {
+            "score" => Box::new(move |x, m, _| {
                 let (a, s) = at(m);
                 mixture.noise(x, a, s)? * (-1.0 / s)
             }),
-        ),
-        "classifier" => {
-            let part = mixture.part(&class);
-            // ln p(class | x) = ln p(x | class) - ln p(x) + constant, and a score is -noise / sigma.
-            let gradient = move |x: &Tensor, m: f64, _: usize| {
-                let (a, s) = at(m);
-                (mixture.noise(x, a, s)? - part.noise(x, a, s)?)? / s
-            };
-            (
-                Prediction::Noise,
-                Box::new(Guidance { scale }.compose(schedule, noise, gradient)),
-            )
-        }
-        "classifier-free" => {
-            let part = mixture.part(&class);
-            (
-                Prediction::Noise,
+            "classifier" => {
+                let part = mixture.part(&self.class);
+                // ln p(class | x) = ln p(x | class) - ln p(x) + constant, and a score is -noise / sigma.
+                let gradient = move |x: &Tensor, m: f64, _: usize| {
+                    let (a, s) = at(m);
+                    (mixture.noise(x, a, s)? - part.noise(x, a, s)?)? / s
+                };
+                Box::new(Guidance { scale }.compose(schedule, noise, gradient))
+            }
+            "classifier-free" => {
+                let part = mixture.part(&self.class);
                 Box::new(move |x, m, _| {
                     let (a, s) = at(m);
                     let (all, cond) = (mixture.noise(x, a, s)?, part.noise(x, a, s)?);
                     (&all + ((&cond - &all)? * scale)?)?.contiguous()
-                }),
-            )
+                })
+            }
+            _ => Box::new(noise),
         }
-        other => panic!("unknown model {other}"),
+    }
+
+    fn states(&self, golden: &Golden, case: &Value) -> fndm_solver::Result<Vec<Tensor>> {
+        let span = self.span.0..=self.span.1;
+        let solver = if self.sample {
+            self.config.sample(&self.schedule, span)?
+        } else {
+            self.config.encode(&self.schedule, span)?
+        };
+        let start = golden
+            .get("inputs", case["start"].as_str().unwrap_or_default())
+            .tensor();
+        trajectory(&solver, &start, self.network(golden.mixture(self.dim)))
     }
 }
 
@@ -100,80 +204,45 @@ fn runs() -> AnyResult {
     }
     let mut tally = Tally::default();
     for case in golden.cases("dpm_solver") {
-        let id = text(&case, "id");
-        if let Some(error) = case.get("raises").and_then(Value::as_str) {
-            tally.leave_out(id, &format!("the peer fails: {error}"));
-            continue;
-        }
-        let schedule = stretched_schedule(&golden, text(&case, "schedule"))?;
-        let (prediction, model) = dpm_model(&case, golden.mixture(number(&case, "dim")), &schedule);
-        let clip = match case["dynamic_thresholding"].as_object() {
-            Some(o) => Clip::Dynamic {
-                ratio: o["ratio"].as_f64().expect("a ratio"),
-                least: o["max_val"].as_f64().expect("a bound"),
-                most: None,
-            },
-            None => Clip::None,
-        };
-        let config = SolverConfig {
-            algorithm: match text(&case, "algorithm") {
-                "dpmsolver++" => Algorithm::DpmSolverPlusPlus,
-                "dpmsolver" => Algorithm::DpmSolver,
-                other => panic!("unknown algorithm {other}"),
-            },
-            order: number(&case, "order"),
-            method: match text(&case, "method") {
-                "multistep" => Method::Multistep,
-                "singlestep" => Method::Singlestep,
-                "singlestep_fixed" => Method::SinglestepFixed,
-                other => panic!("unknown method {other}"),
-            },
-            grid: grid_of(text(&case, "skip_type")),
-            steps: number(&case, "steps"),
-            lower_order_final: if flag(&case, "lower_order_final") {
-                LowerOrderFinal::Below(10)
-            } else {
-                LowerOrderFinal::Never
-            },
-            prediction,
-            second_order: if text(&case, "solver_type") == "taylor" {
-                SecondOrder::Taylor
-            } else {
-                SecondOrder::Midpoint
-            },
-            third_order: ThirdOrder::Peers,
-            clip,
-            denoise_to_zero: flag(&case, "denoise_to_zero"),
-            ..SolverConfig::default()
-        };
-        let time = |key: &str, otherwise: f64| case[key].as_f64().unwrap_or(otherwise);
-        let solver = if text(&case, "direction") == "sample" {
-            config.sample(
-                &schedule,
-                time("t_end", schedule.t_min())..=time("t_start", schedule.t_max()),
-            )?
-        } else {
-            match config.encode(
-                &schedule,
-                time("t_start", schedule.t_min())..=time("t_end", schedule.t_max()),
-            ) {
-                Err(Error::EncodingOnlySampling { field }) => {
-                    tally.leave_out(id, &format!("{field} while encoding is an error here"));
-                    continue;
-                }
-                other => other?,
+        let setup = match read(&golden, &case) {
+            Ok(setup) => setup,
+            Err(reason) => {
+                tally.leave_out(
+                    case["id"].as_str().unwrap_or("a case without a name"),
+                    &reason,
+                );
+                continue;
             }
         };
-        let start = golden.get("inputs", text(&case, "start")).tensor();
-        let states = trajectory(&solver, &start, model)?;
-        let want = golden.get("dpm_solver", &format!("{id}.x"));
+        let id = setup.id;
+        let ours = setup.states(&golden, &case);
+        if setup.raises.is_some() || !setup.finite {
+            let peer = setup.raises.unwrap_or("a result that isn't finite");
+            tally.peer_failed(id, peer, ours);
+            continue;
+        }
+        let states = match ours {
+            Err(Error::EncodingOnlySampling { field }) => {
+                tally.leave_out(id, &format!("{field} while encoding is an error here"));
+                continue;
+            }
+            other => other?,
+        };
+        let Some(want) = golden.find("dpm_solver", &format!("{id}.x")) else {
+            tally.leave_out(id, "the set has no result of it");
+            continue;
+        };
         let end = states.last().expect("a state");
         let error = distance(end, want) / largest(want).max(1.0);
         tally.compare(id, "end", error, 1e-9);
-        if let Some(want) = golden.find("dpm_solver", &format!("{id}.trajectory")) {
-            // The trajectory of a singlestep run lacks the start.
-            let skipped = usize::from(text(&case, "method") != "multistep");
-            tally.compare_states(id, &states[skipped..], want, 1e-9);
+        match golden.find("dpm_solver", &format!("{id}.trajectory")) {
+            Some(want) => {
+                // The trajectory of a singlestep run lacks the start.
+                let skipped = usize::from(setup.config.method != Method::Multistep);
+                tally.compare_states(id, &states[skipped..], want, 1e-9);
+            }
+            None if setup.trajectory => tally.fail(id, "the trajectory is missing"),
+            None => {}
         }
     }
     tally.finish("dpm-solver");

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod case;
 mod diffusers;
 mod dpm_solver;
 mod guided_diffusion;
@@ -10,8 +11,9 @@ mod ode_truth;
 mod schedules;
 
 use candle_core::Tensor;
+use case::Read;
 use common::{Array, Golden, text};
-use fndm_solver::{NoiseSchedule, ScheduleConfig, Solver};
+use fndm_solver::{Error, NoiseSchedule, ScheduleConfig, Solver};
 use serde_json::Value;
 
 type AnyResult = Result<(), Box<dyn std::error::Error>>;
@@ -26,13 +28,15 @@ fn stretched_schedule(golden: &Golden, name: &str) -> fndm_solver::Result<NoiseS
                 .as_f64()
                 .unwrap_or(usual)
         };
+        if golden.manifest["schedules"].get(name).is_none() {
+            return Err(no_schedule(name));
+        }
         let (low, high) = (bound("beta_0", 0.1), bound("beta_1", 20.0));
         return NoiseSchedule::continuous_linear(low, high, 1000);
     };
     let kept = golden
-        .get("schedules", &format!("{name}.t_array"))
-        .values
-        .len();
+        .find("schedules", &format!("{name}.t_array"))
+        .map_or(betas.values.len(), |t| t.values.len());
     ScheduleConfig::Betas {
         betas: betas.values[..kept].to_vec(),
     }
@@ -40,7 +44,36 @@ fn stretched_schedule(golden: &Golden, name: &str) -> fndm_solver::Result<NoiseS
 }
 
 fn full_schedule(golden: &Golden, name: &str) -> fndm_solver::Result<NoiseSchedule> {
-    NoiseSchedule::from_betas(&golden.get("schedules", &format!("{name}.betas")).values)
+    match golden.find("schedules", &format!("{name}.betas")) {
+        Some(betas) => NoiseSchedule::from_betas(&betas.values),
+        None => Err(no_schedule(name)),
+    }
+}
+
+fn no_schedule(name: &str) -> Error {
+    Error::Schedule {
+        what: name.to_string(),
+        expected: "betas in the set".into(),
+        got: "none".into(),
+    }
+}
+
+/// Whether the set has the mixture of a case and the point that it starts from.
+fn has_inputs(golden: &Golden, file: &str, dim: usize, start: &str) -> Read<()> {
+    if golden.find("mixtures", &format!("d{dim}.w")).is_none() {
+        return Err(format!("the set has no mixture of dimension {dim}"));
+    }
+    let there = match start.strip_prefix("end of ") {
+        Some(other) => ["x", "trajectory"]
+            .iter()
+            .any(|kind| golden.find(file, &format!("{other}.{kind}")).is_some()),
+        None => golden.find("inputs", start).is_some(),
+    };
+    if there {
+        Ok(())
+    } else {
+        Err(format!("the set has no start {start}"))
+    }
 }
 
 /// Runs a solver and returns the state after every step, the start first.
