@@ -34,7 +34,7 @@
 //! - [`affine`]: orientation codes, reorientation, voxel sizes.
 //! - [`layout`]: BraTS, ISLES (BIDS) and plain folders, manifests; [`list_patients`], [`read_patient`].
 //! - [`Patient`]: checked sequences on one grid; [`find_identical_sequences`].
-//! - [`Splits`]: training, validation and test by patient, with a leak check.
+//! - [`Splits`]: training, validation and test by patient, with a leak check; [`Folds`]: folds by patient, to choose by.
 //! - [`labels`]: healthy or diseased per slice, from a table or from folders.
 //! - [`Preprocess`]: slicing, head mask, normalisation, resizing, all of which can be
 //!   undone; [`PatientSlices`] and, for training, [`SliceSet`].
@@ -52,12 +52,14 @@ pub mod corrupt;
 #[cfg(feature = "dicom")]
 pub mod dicom;
 mod error;
+mod folds;
 pub mod freeform;
 pub mod labels;
 pub mod layout;
 mod lesion;
 mod limits;
 pub mod loading;
+mod neighbours;
 pub mod nifti;
 mod open;
 mod patient;
@@ -69,11 +71,13 @@ mod text;
 mod volume;
 
 pub use error::{Error, Result};
+pub use folds::Folds;
 pub use layout::{
     list_patients, read_patient, read_patient_below, read_sequences, read_sequences_below,
 };
 pub use lesion::{Note, is_lesion};
 pub use limits::Limits;
+pub use neighbours::{neighbours, with_neighbours};
 pub use patient::{Patient, find_identical_sequences};
 pub use preprocess::{HistogramReference, Normalization, PatientSlices, Plane, Preprocess};
 pub use slice_set::SliceSet;

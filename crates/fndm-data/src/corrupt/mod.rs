@@ -28,12 +28,15 @@
 
 mod filter;
 mod kinds;
+mod lesion;
 
 use std::ops::Range;
 
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayView3, ArrayViewMut3, Zip, s};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
+
+pub use lesion::{PseudoLesion, Shift};
 
 use crate::freeform::{check_weights, pick};
 use crate::{Error, Result};

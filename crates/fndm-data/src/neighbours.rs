@@ -1,0 +1,117 @@
+//! The neighbours of a slice in its volume.
+
+use std::collections::BTreeMap;
+
+use ndarray::{Array2, Array4, ArrayView4, s};
+
+use crate::{Error, Result};
+
+/// For each slice, the indices of the slices from `context` below to `context` above it in the volume: `(N, 2 context + 1)`,
+/// the slice itself in the middle.
+///
+/// `patient` and `z` have the patient of each slice and its position in the volume. Where a volume's slices end, or one is
+/// missing, the last one on the way stands for what lies beyond.
+///
+/// ```
+/// use fndm_data::neighbours;
+/// // Two patients; the slice at 6 of the first is missing.
+/// let table = neighbours(&[0, 0, 0, 1], &[4, 5, 7, 5], 1)?;
+/// assert_eq!(table, ndarray::array![[0, 0, 1], [0, 1, 1], [2, 2, 2], [3, 3, 3]]);
+/// # Ok::<(), fndm_data::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] when `patient` and `z` differ in length.
+pub fn neighbours(patient: &[usize], z: &[usize], context: usize) -> Result<Array2<usize>> {
+    if patient.len() != z.len() {
+        let expected = format!("{} patients, one for each position", z.len());
+        return Err(Error::shape("patient", expected, &[patient.len()]));
+    }
+    let place: BTreeMap<(usize, usize), usize> = patient
+        .iter()
+        .zip(z)
+        .enumerate()
+        .map(|(n, (&p, &z))| ((p, z), n))
+        .collect();
+    let mut table = Array2::zeros((z.len(), 2 * context + 1));
+    for (n, (&p, &at)) in patient.iter().zip(z).enumerate() {
+        let (mut below, mut above) = (n, n);
+        let (mut down, mut up) = (true, true);
+        table[[n, context]] = n;
+        for step in 1..=context {
+            let found = at.checked_sub(step).and_then(|z| place.get(&(p, z)));
+            down &= found.is_some();
+            below = found.filter(|_| down).copied().unwrap_or(below);
+            table[[n, context - step]] = below;
+            let found = at.checked_add(step).and_then(|z| place.get(&(p, z)));
+            up &= found.is_some();
+            above = found.filter(|_| up).copied().unwrap_or(above);
+            table[[n, context + step]] = above;
+        }
+    }
+    Ok(table)
+}
+
+/// Slices `(N, C, H, W)` with their neighbours beside them, `(N, C (2 context + 1), H, W)`: all channels of the lowest first.
+///
+/// # Errors
+/// [`Error::Shape`] when `patient`, `z` and the images differ in length.
+pub fn with_neighbours(
+    images: ArrayView4<'_, f32>,
+    patient: &[usize],
+    z: &[usize],
+    context: usize,
+) -> Result<Array4<f32>> {
+    let (n, c, h, w) = images.dim();
+    if n != z.len() {
+        let expected = format!("{n} positions, one for each slice");
+        return Err(Error::shape("z", expected, &[z.len()]));
+    }
+    let table = neighbours(patient, z, context)?;
+    let mut out = Array4::zeros((n, c * (2 * context + 1), h, w));
+    for ((i, k), &from) in table.indexed_iter() {
+        out.slice_mut(s![i, k * c..(k + 1) * c, .., ..])
+            .assign(&images.slice(s![from, .., .., ..]));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_of_the_same_patient_and_next_in_z() {
+        // Out of order, with a gap at 3 of patient 1.
+        let (patient, z) = ([1, 0, 1, 0, 1, 1], [2, 8, 1, 7, 5, 4]);
+        let table = neighbours(&patient, &z, 2).unwrap();
+        let expected = [
+            [2, 2, 0, 0, 0],
+            [3, 3, 1, 1, 1],
+            [2, 2, 2, 0, 0],
+            [3, 3, 3, 1, 1],
+            [5, 5, 4, 4, 4],
+            [5, 5, 5, 4, 4],
+        ];
+        for (row, expected) in table.rows().into_iter().zip(expected) {
+            assert_eq!(row.to_vec(), expected);
+        }
+        let alone = neighbours(&patient, &z, 0).unwrap();
+        assert_eq!(alone.column(0).to_vec(), [0, 1, 2, 3, 4, 5]);
+        assert!(neighbours(&patient, &z[1..], 1).is_err());
+    }
+
+    #[test]
+    fn channels_are_those_of_the_neighbours() {
+        let images = Array4::from_shape_fn((3, 2, 2, 2), |(n, c, y, x)| {
+            (100 * n + 10 * c + 2 * y + x) as f32
+        });
+        let out = with_neighbours(images.view(), &[0; 3], &[4, 5, 6], 1).unwrap();
+        assert!(with_neighbours(images.view(), &[0; 2], &[4, 5], 1).is_err());
+        assert_eq!(out.dim(), (3, 6, 2, 2));
+        for ((n, k, y, x), &v) in out.indexed_iter() {
+            let from = (n + k / 2).saturating_sub(1).min(2);
+            assert_eq!(v, images[[from, k % 2, y, x]]);
+        }
+    }
+}
