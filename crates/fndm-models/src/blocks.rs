@@ -142,7 +142,7 @@ impl AttentionBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.norm.forward(x, pass)?, pass)?;
         let a = qkv_attention(&qkv, self.heads, self.new_order)?;
         self.out.forward_onto(&a, x, pass)

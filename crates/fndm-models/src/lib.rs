@@ -33,6 +33,7 @@
 //! # Parts
 //! - [`UNet`], [`UNetConfig`]: the noise-prediction network; [`HybridInput`], [`Conditions`]: its input.
 //! - [`Classifier`], [`ClassifierConfig`], [`Pool`]: the classifier, its gradient and its maps.
+//! - [`Segmenter`], [`SegmenterConfig`]: a network for segmentation, or from image to image, without time.
 //! - [`Backbone`], [`BackboneKind`]: EfficientNet-Lite0 and ResNets whose maps are patch features.
 //! - [`Parameters`]: the ordered store of what is trained.
 //! - [`StateDict`], [`Limits`], [`Mismatch`]: checkpoints of safetensors and PyTorch, in and out; [`Guess`]: the config
@@ -66,6 +67,7 @@ mod layers;
 mod parameters;
 mod pool;
 mod recompute;
+mod segmenter;
 mod unet;
 
 pub use backbone::{Backbone, BackboneKind};
@@ -77,4 +79,5 @@ pub use error::{Error, Mismatch, Result};
 pub use guess::Guess;
 pub use hybrid::{Conditions, HybridInput};
 pub use parameters::Parameters;
+pub use segmenter::{Segmenter, SegmenterConfig};
 pub use unet::{UNet, UNetMaps};
