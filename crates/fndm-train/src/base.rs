@@ -153,6 +153,11 @@ impl<B: Batch> Base<B> {
         })
     }
 
+    /// Counts something beside the slices as data: a checkpoint made with another `hash` of it is refused.
+    pub(crate) fn join_to_data(&mut self, hash: u64) {
+        self.data.hash = format!("{}-{hash:016x}", self.data.hash);
+    }
+
     pub(crate) fn join(&mut self, group: Arc<dyn Group>) -> Result<()> {
         let (batch, size) = (self.settings.batch, group.size());
         check(

@@ -340,7 +340,7 @@ pub(crate) trait Batch: Send + 'static {
 }
 
 /// Part `rank` of `size` equal ones.
-fn part<T: Clone>(values: Vec<T>, rank: usize, size: usize) -> Vec<T> {
+pub(crate) fn part<T: Clone>(values: Vec<T>, rank: usize, size: usize) -> Vec<T> {
     if size == 1 {
         return values;
     }

@@ -372,7 +372,7 @@ impl ClassifierTrainConfig {
     }
 }
 
-fn check_common(
+pub(crate) fn check_common(
     batch: usize,
     accumulation: usize,
     (iterations, time_budget_s): (Option<u64>, Option<f64>),

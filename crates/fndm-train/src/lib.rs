@@ -38,7 +38,9 @@
 //! - [`DiffusionTrainer`], [`DiffusionConfig`]: objective (5) with hybrid conditions; [`DiffusionBatches`]: what it is trained on.
 //!   [`ConditionDropout`], [`CoarseJitter`], [`Augmentation`], [`TimeSampling`], [`LossWeight`]: its settings.
 //! - [`ClassifierTrainer`], [`ClassifierTrainConfig`]: cross entropy on noised slices; [`ClassifierBatches`].
-//! - [`Trainer`]: what both can do; [`run`], [`try_run`], [`RunConfig`], [`StopFlag`]: a whole run with checkpoints and a log;
+//! - [`SegmenterTrainer`]: a network for segmentation, as a remover of lesions ([`RemoverConfig`]) or as a student of a
+//!   teacher's masks ([`StudentConfig`], [`PixelTargets`]). [`PixelAugmentation`], [`ImageLoss`]: their settings.
+//! - [`Trainer`]: what all can do; [`run`], [`try_run`], [`RunConfig`], [`StopFlag`]: a whole run with checkpoints and a log;
 //!   [`run_validated`], [`Validation`]: the same with a validation that chooses the best checkpoint.
 //! - [`Adam`], [`Ema`], [`OptimizerConfig`], [`EmaConfig`], [`RateSchedule`], [`NonFinite`], [`Compute`]: the optimiser, and
 //!   the arithmetic.
@@ -79,6 +81,7 @@ mod prefetch;
 mod random;
 mod report;
 mod run;
+mod segmenter;
 mod slices;
 mod stop;
 mod times;
@@ -105,6 +108,10 @@ pub use optimizer::{EmaConfig, NonFinite, OptimizerConfig, RateSchedule};
 pub use plot::write_loss_curve;
 pub use report::{StepReport, TimeRange};
 pub use run::{Ended, RunConfig, Validation, ValidationLine, run, run_validated, try_run};
+pub use segmenter::{
+    ImageLoss, PixelAugmentation, PixelBatch, PixelTargets, RemoverBatches, RemoverConfig,
+    SegmenterTrainer, StudentBatches, StudentConfig,
+};
 pub use stop::StopFlag;
 pub use times::{LossWeight, TimeSampling};
 pub use trainer::Trainer;

@@ -11,6 +11,8 @@ pub(crate) enum Purpose {
     Diffusion = 2,
     Classifier = 3,
     Validation = 4,
+    Remover = 5,
+    Student = 6,
 }
 
 /// The generator number `index` of a purpose: (seed, purpose, index) alone decide what it yields.

@@ -1,0 +1,228 @@
+//! Batches of a remover and of a student, made from (seed, number) alone.
+
+use std::sync::Arc;
+
+use fndm_data::loading::Order;
+use fndm_data::{SliceSet, neighbours};
+use ndarray::{Array2, Array3, Axis};
+
+use super::augment::Plan;
+use super::{PixelTargets, RemoverConfig, StudentConfig};
+use crate::Result;
+use crate::batch::{Batch, part};
+use crate::random::{Purpose, generator};
+use crate::slices::check_slices;
+
+/// One batch of a segmenter's training. Arrays are in the order (B, C, H, W).
+#[derive(Debug, Clone)]
+pub struct PixelBatch {
+    /// B, the input's C, H, W.
+    pub shape: [usize; 4],
+    /// What the network sees.
+    pub input: Vec<f32>,
+    /// What it should give: an image, or from 0 (healthy) to 1 (lesion).
+    pub target: Vec<f32>,
+    /// How much each pixel counts, (B, 1, H, W).
+    pub weight: Vec<f32>,
+    /// Position of each sample in the slice set.
+    pub slices: Vec<usize>,
+}
+
+impl PixelBatch {
+    fn with_capacity(shape: [usize; 4], outputs: usize) -> Self {
+        let [n, c, h, w] = shape;
+        Self {
+            shape,
+            input: Vec::with_capacity(n * c * h * w),
+            target: Vec::with_capacity(n * outputs * h * w),
+            weight: Vec::with_capacity(n * h * w),
+            slices: Vec::with_capacity(n),
+        }
+    }
+}
+
+impl Batch for PixelBatch {
+    fn slices(&self) -> &[usize] {
+        &self.slices
+    }
+
+    fn timesteps(&self) -> &[usize] {
+        &[]
+    }
+
+    fn part(self, rank: usize, size: usize) -> Self {
+        let [n, c, h, w] = self.shape;
+        Self {
+            shape: [n / size, c, h, w],
+            input: part(self.input, rank, size),
+            target: part(self.target, rank, size),
+            weight: part(self.weight, rank, size),
+            slices: part(self.slices, rank, size),
+        }
+    }
+}
+
+/// Makes a remover's batches: healthy slices, each with a pseudo-lesion.
+#[derive(Debug)]
+pub struct RemoverBatches {
+    config: RemoverConfig,
+    set: Arc<SliceSet>,
+    order: Order,
+    seed: u64,
+}
+
+impl RemoverBatches {
+    /// # Errors
+    /// When the config or the slices are not as they should be.
+    pub fn new(config: &RemoverConfig, set: Arc<SliceSet>, seed: u64) -> Result<Self> {
+        config.check()?;
+        check_slices(&set, Some(0.0))?;
+        Self::unchecked(config, set, seed)
+    }
+
+    /// Without looking at every pixel: for slices that were checked before.
+    pub(super) fn unchecked(config: &RemoverConfig, set: Arc<SliceSet>, seed: u64) -> Result<Self> {
+        Ok(Self {
+            order: Order::new(&set.labels, Some(0.0), seed)?,
+            config: config.clone(),
+            set,
+            seed,
+        })
+    }
+
+    /// Batch number `index`, from 0.
+    ///
+    /// # Errors
+    /// When a pseudo-lesion can't be drawn.
+    pub fn draw(&mut self, index: u64) -> Result<PixelBatch> {
+        let (config, set) = (&self.config, &self.set);
+        let n = config.batch;
+        let (_, c, h, w) = set.images.dim();
+        let mut rng = generator(self.seed, Purpose::Remover, index);
+        let mut batch = PixelBatch::with_capacity([n, c, h, w], c);
+        for position in 0..n {
+            let slice = self.order.at(index * n as u64 + position as u64);
+            let plan = config.augmentation.draw_place(&mut rng).plan((h, w));
+            let mut clean = Array3::zeros((c, h, w));
+            for (from, to) in set
+                .images
+                .index_axis(Axis(0), slice)
+                .outer_iter()
+                .zip(clean.outer_iter_mut())
+            {
+                plan.apply(from, to, -1.0);
+            }
+            config
+                .augmentation
+                .change_intensities(&mut rng, &mut clean, c);
+            let head = moved_head(set, slice, &plan);
+            let region = config.lesion.draw_region(&mut rng, head.view());
+            let mut seen = clean.clone();
+            config
+                .lesion
+                .apply(&mut rng, seen.view_mut(), region.view())?;
+            batch.input.extend(seen.iter());
+            batch.target.extend(clean.iter());
+            let (background, more) = (config.background_weight as f32, config.region_weight as f32);
+            batch
+                .weight
+                .extend(head.iter().zip(&region).map(|(&head, &region)| {
+                    let base = if head { 1.0 } else { background };
+                    base + more * region
+                }));
+            batch.slices.push(slice);
+        }
+        Ok(batch)
+    }
+}
+
+fn moved_head(set: &SliceSet, slice: usize, plan: &Plan) -> Array2<bool> {
+    let head = set
+        .head
+        .index_axis(Axis(0), slice)
+        .mapv(|head| f32::from(u8::from(head)));
+    let mut moved = Array2::zeros(head.dim());
+    plan.apply(head.view(), moved.view_mut(), 0.0);
+    moved.mapv(|share| share >= 0.5)
+}
+
+/// Makes a student's batches: slices with their neighbours, and what the teacher says of them.
+#[derive(Debug)]
+pub struct StudentBatches {
+    config: StudentConfig,
+    set: Arc<SliceSet>,
+    targets: Arc<PixelTargets>,
+    /// (N, 2 context + 1).
+    neighbours: Array2<usize>,
+    order: Order,
+    seed: u64,
+}
+
+impl StudentBatches {
+    /// `context` neighbours on each side are shown.
+    ///
+    /// # Errors
+    /// When the config, the slices or the targets are not as they should be.
+    pub fn new(
+        config: &StudentConfig,
+        context: usize,
+        set: Arc<SliceSet>,
+        targets: Arc<PixelTargets>,
+        seed: u64,
+    ) -> Result<Self> {
+        config.check()?;
+        check_slices(&set, config.diseased_share)?;
+        targets.check(&set)?;
+        Self::unchecked(config, context, set, targets, seed)
+    }
+
+    /// Without looking at every pixel: for slices that were checked before.
+    pub(super) fn unchecked(
+        config: &StudentConfig,
+        context: usize,
+        set: Arc<SliceSet>,
+        targets: Arc<PixelTargets>,
+        seed: u64,
+    ) -> Result<Self> {
+        Ok(Self {
+            neighbours: neighbours(&set.patient, &set.z, context)?,
+            order: Order::new(&set.labels, config.diseased_share, seed)?,
+            config: config.clone(),
+            set,
+            targets,
+            seed,
+        })
+    }
+
+    /// Batch number `index`, from 0.
+    #[must_use]
+    pub fn draw(&mut self, index: u64) -> PixelBatch {
+        let n = self.config.batch;
+        let (_, c, h, w) = self.set.images.dim();
+        let seen = self.neighbours.dim().1;
+        let mut rng = generator(self.seed, Purpose::Student, index);
+        let mut batch = PixelBatch::with_capacity([n, c * seen, h, w], 1);
+        let augmentation = self.config.augmentation;
+        let mut plane = Array2::zeros((h, w));
+        for position in 0..n {
+            let slice = self.order.at(index * n as u64 + position as u64);
+            let plan = augmentation.draw_place(&mut rng).plan((h, w));
+            let mut input = Array3::zeros((c * seen, h, w));
+            for (k, &from) in self.neighbours.row(slice).iter().enumerate() {
+                let image = self.set.images.index_axis(Axis(0), from);
+                for (c_in, from) in image.outer_iter().enumerate() {
+                    plan.apply(from, input.index_axis_mut(Axis(0), k * c + c_in), -1.0);
+                }
+            }
+            augmentation.change_intensities(&mut rng, &mut input, c);
+            batch.input.extend(input.iter());
+            let (target, weight) = (self.targets.target(), self.targets.weight());
+            plan.apply(target.index_axis(Axis(0), slice), plane.view_mut(), 0.0);
+            batch.target.extend(plane.iter());
+            plan.apply(weight.index_axis(Axis(0), slice), plane.view_mut(), 1.0);
+            batch.weight.extend(plane.iter());
+            batch.slices.push(slice);
+        }
+        batch
+    }
+}

@@ -1,0 +1,83 @@
+use serde::{Deserialize, Serialize};
+
+use super::PixelAugmentation;
+use super::remover::optimizer;
+use crate::config::check_common;
+use crate::error::check;
+use crate::{OptimizerConfig, RateSchedule, Result};
+
+/// Training of a student on a teacher's masks: cross entropy and soft Dice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StudentConfig {
+    /// Slices per forward pass, of all processes together.
+    pub batch: usize,
+    /// Forward passes per optimiser step.
+    pub accumulation: usize,
+    /// Iterations (optimiser steps) of the whole run.
+    pub iterations: Option<u64>,
+    /// Seconds of the whole run, resumed sessions added up.
+    pub time_budget_s: Option<f64>,
+    /// Optimiser.
+    pub optimizer: OptimizerConfig,
+    /// Weight of 1 less the soft Dice of a slice, beside its mean cross entropy.
+    pub dice_weight: f64,
+    /// Augmentation of slices, neighbours and targets.
+    pub augmentation: PixelAugmentation,
+    /// Share of diseased slices in what is drawn; none means that every slice comes equally often.
+    pub diseased_share: Option<f64>,
+    /// Batches prepared ahead.
+    pub prefetch: usize,
+}
+
+impl Default for StudentConfig {
+    fn default() -> Self {
+        Self {
+            batch: 16,
+            accumulation: 1,
+            iterations: None,
+            time_budget_s: None,
+            optimizer: optimizer(1e-3, 0.995),
+            dice_weight: 0.5,
+            augmentation: PixelAugmentation::default(),
+            diseased_share: Some(0.625),
+            prefetch: 4,
+        }
+    }
+}
+
+impl StudentConfig {
+    /// A whole run of so many iterations, with a rate that falls to nothing at its end.
+    #[must_use]
+    pub fn of(iterations: u64) -> Self {
+        let mut config = Self {
+            iterations: Some(iterations),
+            ..Self::default()
+        };
+        config.optimizer.rate = RateSchedule::Cosine { final_share: 0.0 };
+        config
+    }
+
+    /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
+        check_common(
+            self.batch,
+            self.accumulation,
+            (self.iterations, self.time_budget_s),
+            self.prefetch,
+            self.diseased_share,
+        )?;
+        self.optimizer.check(self.iterations)?;
+        let weight = self.dice_weight;
+        check(
+            (0.0..=1e4).contains(&weight),
+            "dice_weight",
+            "0 to 10000",
+            weight,
+        )?;
+        self.augmentation.check()
+    }
+}
