@@ -28,6 +28,7 @@
 //! # Parts
 //! - [`TrainPlan`], [`train_model`]: from slices with one bit each to a model folder.
 //! - [`Source`], [`examine_case`], [`evaluate`], [`Report`]: the paper's ablation and plain FLAIR, scored.
+//! - [`student`]: a small network for segmentation, taught from the bits of slices.
 //! - Pictures: [`Sheet`].
 
 mod cohort;
@@ -38,6 +39,7 @@ mod files;
 mod flair;
 mod report;
 mod sheet;
+pub mod student;
 mod training;
 mod validation;
 

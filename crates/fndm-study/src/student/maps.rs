@@ -1,0 +1,246 @@
+//! Maps of networks, and what is made of them. Maps are `(N, H, W)`, slices `(N, C, H, W)`.
+
+use std::collections::BTreeMap;
+
+use candle_core::Device;
+use fndm::batch_tensor;
+use fndm_data::with_neighbours;
+use fndm_memory::{Edge, gaussian_blur};
+use fndm_models::Segmenter;
+use ndarray::{Array3, Array4, ArrayView4, Axis, Zip};
+
+use crate::{Error, Result};
+
+/// Slices per pass through a network.
+const BATCH: usize = 32;
+
+fn input(what: &str, expected: impl Into<String>, got: impl std::fmt::Debug) -> Error {
+    Error::Input {
+        what: what.to_owned(),
+        expected: expected.into(),
+        got: format!("{got:?}"),
+    }
+}
+
+/// What a network gives for slices with their neighbours: `(N, out_channels, H, W)`.
+fn outputs(network: &Segmenter, seen: ArrayView4<'_, f32>, device: &Device) -> Result<Array4<f32>> {
+    let (n, _, h, w) = seen.dim();
+    let c = network.config().out_channels;
+    let mut values = Vec::with_capacity(n * c * h * w);
+    for chunk in seen.axis_chunks_iter(Axis(0), BATCH) {
+        let y = network.forward(&batch_tensor(&chunk, device)?)?;
+        values.extend(y.flatten_all()?.to_vec1::<f32>()?);
+    }
+    Array4::from_shape_vec((n, c, h, w), values)
+        .map_err(|e| input("a network's output", format!("{n} x {c} x {h} x {w}"), e))
+}
+
+/// Slices less what a remover of lesions makes of them, `(N, C, H, W)`: above 0 where the slice is brighter.
+///
+/// # Errors
+/// When the network takes other slices, or gives something else than slices.
+pub fn residual(
+    remover: &Segmenter,
+    images: ArrayView4<'_, f32>,
+    device: &Device,
+) -> Result<Array4<f32>> {
+    let healthy = outputs(remover, images, device)?;
+    if healthy.dim() != images.dim() {
+        let expected = format!("{:?}", images.dim());
+        return Err(input("a remover's output", expected, healthy.dim()));
+    }
+    Ok(&images - &healthy)
+}
+
+/// The sum of absolute residuals over sequences, smoothed in the plane by a Gaussian of so many pixels.
+///
+/// # Errors
+/// When the smoothing is out of its range.
+pub fn residual_map(residual: ArrayView4<'_, f32>, smoothing: f64) -> Result<Array3<f32>> {
+    let mut map = residual.mapv(f32::abs).sum_axis(Axis(1));
+    gaussian_blur(&mut map, smoothing, Edge::Symmetric)?;
+    Ok(map)
+}
+
+/// A student's probability of a lesion for slices and their positions in the volumes of their patients. With `mirror` it is the
+/// mean of the slice's and of its mirror image's, at two evaluations.
+///
+/// # Errors
+/// When the network takes other slices.
+pub fn probability(
+    student: &Segmenter,
+    images: ArrayView4<'_, f32>,
+    patient: &[usize],
+    z: &[usize],
+    mirror: bool,
+    device: &Device,
+) -> Result<Array3<f32>> {
+    let seen = with_neighbours(images, patient, z, student.config().context)?;
+    let run = |seen: ArrayView4<'_, f32>| -> Result<Array3<f32>> {
+        let logits = outputs(student, seen, device)?;
+        let first = logits.index_axis(Axis(1), 0);
+        Ok(first.mapv(|v| 1.0 / (1.0 + (-v).exp())))
+    };
+    let map = run(seen.view())?;
+    if !mirror {
+        return Ok(map);
+    }
+    let mut flipped = seen;
+    flipped.invert_axis(Axis(3));
+    let mut other = run(flipped.view())?;
+    other.invert_axis(Axis(2));
+    Ok((map + other) * 0.5)
+}
+
+/// Each slice's map with shares of its neighbours' in the volume, by a Gaussian of `sigma` slices. The shares of slices that
+/// aren't there go to those that are.
+///
+/// # Errors
+/// When `patient`, `z` and the maps differ in length, or sigma isn't within 0 to 100.
+pub fn smooth_z(
+    maps: &Array3<f32>,
+    patient: &[usize],
+    z: &[usize],
+    sigma: f64,
+) -> Result<Array3<f32>> {
+    let n = maps.dim().0;
+    if patient.len() != n || z.len() != n {
+        let expected = format!("{n} patients and positions, one for each slice");
+        return Err(input("maps", expected, (patient.len(), z.len())));
+    }
+    if !(0.0..=100.0).contains(&sigma) {
+        return Err(Error::option("z_smoothing", "0 to 100", sigma));
+    }
+    if sigma == 0.0 {
+        return Ok(maps.clone());
+    }
+    let place: BTreeMap<(usize, usize), usize> = (0..n).map(|n| ((patient[n], z[n]), n)).collect();
+    let reach = (4.0 * sigma).ceil() as usize;
+    let mut out = Array3::zeros(maps.dim());
+    for n in 0..n {
+        let mut total = 0.0;
+        let mut sum = out.index_axis_mut(Axis(0), n);
+        for at in z[n].saturating_sub(reach)..=z[n].saturating_add(reach) {
+            if let Some(&from) = place.get(&(patient[n], at)) {
+                let distance = at.abs_diff(z[n]) as f64 / sigma;
+                let weight = (-0.5 * distance * distance).exp() as f32;
+                sum.scaled_add(weight, &maps.index_axis(Axis(0), from));
+                total += weight;
+            }
+        }
+        sum /= total;
+    }
+    Ok(out)
+}
+
+/// The product of maps of 0 or more, each to its power: with powers that sum to 1 their weighted geometric mean. What is below
+/// 0 counts as 0.
+///
+/// # Errors
+/// When there is no map, or their shapes differ.
+pub fn weighted_product(maps: &[(&Array3<f32>, f64)]) -> Result<Array3<f32>> {
+    let Some((first, _)) = maps.first() else {
+        return Err(input("maps", "one or more", "none"));
+    };
+    let mut out = Array3::ones(first.dim());
+    for (map, power) in maps {
+        if map.dim() != out.dim() {
+            return Err(input("maps", format!("{:?}", out.dim()), map.dim()));
+        }
+        let power = *power as f32;
+        Zip::from(&mut out)
+            .and(*map)
+            .for_each(|out, &v| *out *= v.max(0.0).powf(power));
+    }
+    Ok(out)
+}
+
+/// Otsu's threshold of all slices of a patient together, over the pixels inside: for each slice its patient's. A patient with
+/// no pixel inside has the largest number.
+///
+/// # Errors
+/// When the shapes differ, or a value isn't finite.
+pub fn volume_thresholds(
+    maps: &Array3<f32>,
+    inside: &Array3<bool>,
+    patient: &[usize],
+) -> Result<Vec<f32>> {
+    if maps.dim() != inside.dim() || patient.len() != maps.dim().0 {
+        let expected = format!("an inside and patients for {:?}", maps.dim());
+        return Err(input("maps", expected, (inside.dim(), patient.len())));
+    }
+    let mut values: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
+    for (n, &p) in patient.iter().enumerate() {
+        let pixels = maps.index_axis(Axis(0), n);
+        let inside = inside.index_axis(Axis(0), n);
+        let counted = pixels.iter().zip(&inside).filter(|&(_, &i)| i);
+        values
+            .entry(p)
+            .or_default()
+            .extend(counted.map(|(&v, _)| v));
+    }
+    let mut thresholds = BTreeMap::new();
+    for (p, values) in values {
+        let threshold = match values.is_empty() {
+            true => f32::MAX,
+            false => fndm_metrics::otsu(&values)?,
+        };
+        thresholds.insert(p, threshold);
+    }
+    Ok(patient.iter().map(|p| thresholds[p]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn smoothing_over_z_stays_in_the_patient_and_keeps_constants() {
+        let mut maps = Array3::from_elem((5, 1, 2), 2.0);
+        let (patient, z) = ([0, 0, 0, 1, 1], [3, 4, 6, 3, 4]);
+        let same = smooth_z(&maps, &patient, &z, 0.7).unwrap();
+        assert!(same.iter().all(|v: &f32| (v - 2.0).abs() < 1e-6));
+        // A point in slice 1 reaches its neighbour at 3 and, over the gap, the slice at 6, and not the other patient.
+        maps.fill(0.0);
+        maps[[1, 0, 0]] = 1.0;
+        let out = smooth_z(&maps, &patient, &z, 0.7).unwrap();
+        let weight = |d: f64| (-0.5 * (d / 0.7).powi(2)).exp();
+        let share =
+            |d: f64, others: &[f64]| weight(d) / others.iter().map(|&d| weight(d)).sum::<f64>();
+        for (n, expected) in [
+            (0, share(1.0, &[0.0, 1.0])),
+            (1, share(0.0, &[1.0, 0.0, 2.0])),
+            (2, share(2.0, &[2.0, 0.0])),
+            (3, 0.0),
+        ] {
+            // A slice three away has less than 0.0001.
+            assert!((f64::from(out[[n, 0, 0]]) - expected).abs() < 2e-4, "{n}");
+            assert_eq!(out[[n, 0, 1]], 0.0);
+        }
+        assert_eq!(smooth_z(&maps, &patient, &z, 0.0).unwrap(), maps);
+        assert!(smooth_z(&maps, &patient[1..], &z, 0.7).is_err());
+        assert!(smooth_z(&maps, &patient, &z, f64::NAN).is_err());
+    }
+
+    #[test]
+    fn a_product_is_the_geometric_mean_and_thresholds_are_a_volumes() {
+        let row = |v: [f32; 3]| Array3::from_shape_vec((1, 1, 3), v.to_vec()).unwrap();
+        let (a, b) = (row([4.0, 9.0, -1.0]), row([1.0, 4.0, 5.0]));
+        let mean = weighted_product(&[(&a, 0.5), (&b, 0.5)]).unwrap();
+        assert_eq!(mean, row([2.0, 6.0, 0.0]));
+        assert!(weighted_product(&[]).is_err());
+
+        // Patient 0 has values of 0 and 10, patient 1 of 100 and 200; one pixel lies outside.
+        let maps = Array3::from_shape_fn((3, 2, 2), |(n, y, _)| match n {
+            0 => 10.0 * y as f32,
+            1 => 100.0 + 100.0 * y as f32,
+            _ => 0.0,
+        });
+        let mut inside = Array3::from_elem((3, 2, 2), true);
+        inside[[0, 1, 1]] = false;
+        let found = volume_thresholds(&maps, &inside, &[0, 1, 0]).unwrap();
+        assert_eq!(found[0], found[2]);
+        assert!(found[0] >= 0.0 && found[0] < 10.0, "{found:?}");
+        assert!(found[1] >= 100.0 && found[1] < 200.0, "{found:?}");
+    }
+}

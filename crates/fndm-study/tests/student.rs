@@ -1,0 +1,192 @@
+//! The whole way of a student on a small phantom: teachers, masks, training, calibration, files.
+
+use fndm::candle_core::Device;
+use fndm::data::phantom::PhantomConfig;
+use fndm_data::{PatientSlices, Preprocess, SliceSet};
+use fndm_models::SegmenterConfig;
+use fndm_study::Error;
+use fndm_study::student::{Student, StudentPlan, TeacherConfig, teach, train_student};
+use fndm_train::{OptimizerConfig, PixelAugmentation, RemoverConfig, StopFlag, StudentConfig};
+use ndarray::Axis;
+
+const SIDE: usize = 32;
+
+fn patients(first: u64, count: u64) -> Vec<PatientSlices> {
+    let phantom = PhantomConfig {
+        size: SIDE,
+        slices: 12,
+        ..PhantomConfig::default()
+    };
+    let preprocess = Preprocess {
+        image_size: SIDE,
+        z_range: (0.2, 0.9),
+        ..Preprocess::default()
+    };
+    (first..first + count)
+        .map(|seed| {
+            let mut patient = phantom.patient(seed).unwrap();
+            patient.id = format!("phantom_{seed}");
+            preprocess.apply(&patient).unwrap()
+        })
+        .collect()
+}
+
+fn bits(patients: &[PatientSlices]) -> SliceSet {
+    let without = patients.iter().cloned().map(|mut slices| {
+        slices.mask = None;
+        slices
+    });
+    SliceSet::from_patients(without).unwrap()
+}
+
+fn plan(iterations: u64) -> StudentPlan {
+    let sequences = 4;
+    let network = |config: SegmenterConfig| SegmenterConfig {
+        image_size: SIDE,
+        channel_mult: vec![1., 2.],
+        model_channels: 16,
+        ..config
+    };
+    let optimizer = OptimizerConfig {
+        lr: 3e-3,
+        ..RemoverConfig::of(iterations).optimizer
+    };
+    StudentPlan {
+        remover: network(SegmenterConfig::remover_64(sequences)),
+        remover_training: RemoverConfig {
+            batch: 4,
+            optimizer: OptimizerConfig {
+                warm_up: 10,
+                ..optimizer.clone()
+            },
+            ..RemoverConfig::of(iterations)
+        },
+        teacher: TeacherConfig {
+            head_erosion: 1,
+            parts: 2,
+            ..TeacherConfig::default()
+        },
+        student: network(SegmenterConfig::small_64(sequences)),
+        student_training: StudentConfig {
+            batch: 4,
+            augmentation: PixelAugmentation::FLIP,
+            optimizer: OptimizerConfig {
+                warm_up: 10,
+                ..optimizer
+            },
+            ..StudentConfig::of(iterations)
+        },
+        apart: 3,
+        ..StudentPlan::glioma_64()
+    }
+}
+
+#[test]
+fn a_student_is_trained_calibrated_written_and_read_back() {
+    let (known, new) = (patients(1, 6), patients(100, 2));
+    let set = bits(&known);
+    assert!(set.labels.contains(&0) && set.labels.contains(&1));
+    let (folder, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let plan = plan(60);
+    let text = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<StudentPlan>(&text).unwrap(), plan);
+
+    // Stopped in the remover's and in the student's training, then gone on.
+    let stops = [25, 85];
+    let mut made = 0;
+    let mut student = None;
+    for _ in 0..=stops.len() {
+        let stop = StopFlag::new();
+        student = train_student(&plan, &set, folder.path(), &Device::Cpu, &stop, |_, _| {
+            made += 1;
+            if stops.contains(&made) {
+                stop.stop();
+            }
+        })
+        .unwrap();
+    }
+    let student = student.unwrap();
+    assert_eq!(made, 120);
+    let whole = train_student(
+        &plan,
+        &set,
+        again.path(),
+        &Device::Cpu,
+        &StopFlag::new(),
+        |_, _| {},
+    );
+    let whole = whole.unwrap().unwrap();
+    assert_eq!(student.calibration(), whole.calibration());
+    // Patients 2 and 5 are held apart.
+    let apart = [2, 5].map(|p| known[p].len());
+    assert_eq!(
+        student.calibration().slices.iter().sum::<usize>(),
+        apart[0] + apart[1]
+    );
+
+    let read = Student::load(folder.path(), &Device::Cpu).unwrap();
+    for slices in &new {
+        let maps = student.examine(slices).unwrap();
+        for other in [
+            whole.examine(slices).unwrap(),
+            read.examine(slices).unwrap(),
+        ] {
+            assert_eq!(maps.probability, other.probability);
+            assert_eq!(maps.diseased, other.diseased);
+        }
+        assert_eq!(maps.diseased.len(), slices.len());
+        assert!(maps.diseased.iter().all(|p| (0. ..=1.).contains(p)));
+        for (&p, &head) in maps.probability.iter().zip(&slices.head) {
+            assert!((0. ..=1.).contains(&p) && (head || p == 0.));
+        }
+    }
+    // By chance alone the mean over a lesion is that over the head; the student knows better.
+    let (mut inside, mut outside) = (Vec::new(), Vec::new());
+    for slices in &new {
+        let map = student.examine(slices).unwrap().probability;
+        let mask = slices.mask.as_ref().unwrap();
+        for ((&p, &lesion), &head) in map.iter().zip(mask).zip(&slices.head) {
+            match (head, lesion) {
+                (true, true) => inside.push(p),
+                (true, false) => outside.push(p),
+                _ => {}
+            }
+        }
+    }
+    let mean = |v: &[f32]| v.iter().sum::<f32>() / v.len() as f32;
+    assert!(!inside.is_empty());
+    println!("{} inside, {} outside", mean(&inside), mean(&outside));
+    assert!(mean(&inside) > 2. * mean(&outside));
+}
+
+#[test]
+fn healthy_slices_have_no_mask_and_wrong_settings_are_named() {
+    let set = bits(&patients(1, 3));
+    let config = SegmenterConfig {
+        image_size: SIDE,
+        ..SegmenterConfig::remover_64(4)
+    };
+    let parameters = fndm_models::Parameters::new(1, fndm::candle_core::DType::F32, &Device::Cpu);
+    let remover = fndm_models::Segmenter::new(&config, parameters.builder()).unwrap();
+    let teacher = TeacherConfig {
+        // An untrained remover changes nothing.
+        remover_power: 0.0,
+        parts: 3,
+        ..TeacherConfig::default()
+    };
+    let targets = teach(&teacher, &remover, &set, &Device::Cpu).unwrap();
+    for (label, target) in set.labels.iter().zip(targets.target().axis_iter(Axis(0))) {
+        let any = target.iter().any(|&t| t > 0.0);
+        assert!(*label == 1 || !any);
+    }
+    assert!(targets.target().iter().any(|&t| t > 0.0));
+    let wrong = TeacherConfig {
+        parts: 1,
+        ..teacher
+    };
+    let error = teach(&wrong, &remover, &set, &Device::Cpu).unwrap_err();
+    assert!(
+        matches!(error, Error::Option { name: "parts", .. }),
+        "{error}"
+    );
+}
