@@ -223,9 +223,10 @@ impl Plan {
             return;
         };
         for (to, (places, weights)) in to.iter_mut().zip(corners) {
-            let mut sum = beyond;
+            // A pixel that lands on another as a whole stays as it is, to the bit.
+            let mut sum = beyond * (1.0 - weights.iter().sum::<f32>());
             for (&place, &weight) in places.iter().zip(weights) {
-                sum += weight * (values[place as usize] - beyond);
+                sum += weight * values[place as usize];
             }
             *to = sum;
         }
