@@ -365,9 +365,9 @@ impl Segmenter {
         };
         let mut c = first;
         let mut encoder = Vec::with_capacity(levels.len());
-        for level in 0..levels.len() {
+        for (level, &channels) in levels.iter().enumerate() {
             encoder.push(blocks(c, level, &vb.pp("encoder").pp(level))?);
-            c = levels[level];
+            c = channels;
         }
         let mut decoder = Vec::with_capacity(levels.len() - 1);
         for level in (0..levels.len() - 1).rev() {

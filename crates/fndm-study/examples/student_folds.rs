@@ -457,7 +457,14 @@ fn main() -> Result<()> {
             let network = train(&mut trainer, options.out.join(format!("fold{fold}/{name}")))?;
             write_maps(&maps_file(&options, *fold, name), &cohort, |slices| {
                 let patient = vec![0; slices.z.len()];
-                let map = probability(&network, slices.images.view(), &patient, &slices.z, true)?;
+                let map = probability(
+                    &network,
+                    slices.images.view(),
+                    &patient,
+                    &slices.z,
+                    true,
+                    &device,
+                )?;
                 Ok(map.insert_axis(Axis(1)))
             })?;
         }

@@ -1,5 +1,10 @@
 //! Maps of networks, and what is made of them. Maps are `(N, H, W)`, slices `(N, C, H, W)`.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "array views are passed by value, as is usual with ndarray"
+)]
+
 use std::collections::BTreeMap;
 
 use candle_core::Device;

@@ -208,6 +208,10 @@ pub(super) struct Plan {
 
 impl Plan {
     /// `from` at its new place, in `to`; `beyond` stands for what lies outside of the slice.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "views are passed by value, as ndarray does"
+    )]
     pub(super) fn apply(
         &self,
         from: ArrayView2<'_, f32>,

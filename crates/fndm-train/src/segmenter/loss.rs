@@ -18,7 +18,7 @@ pub(super) fn image(
         ImageLoss::L2 => difference.sqr()?,
     };
     let each = difference.broadcast_mul(weight)?.flatten_from(1)?.mean(1)?;
-    answer(each)
+    answer(&each)
 }
 
 /// Cross entropy of logits, averaged over all pixels by their weights, plus `dice_weight` times 1 less the soft Dice, whose
@@ -41,10 +41,10 @@ pub(super) fn segmentation(
     let both = (sum(&(&probability * target)?)? * 2.0)?;
     let all = (sum(&probability)? + sum(&wanted)?)?;
     let dice = ((both + 1.0)? / (all + 1.0)?)?;
-    answer((entropy + dice.affine(-dice_weight, dice_weight)?)?)
+    answer(&(entropy + dice.affine(-dice_weight, dice_weight)?)?)
 }
 
-fn answer(each: Tensor) -> Result<Answer> {
+fn answer(each: &Tensor) -> Result<Answer> {
     let plain = each.detach().to_vec1::<f32>()?;
     Ok(Answer {
         loss: each.mean_all()?,
