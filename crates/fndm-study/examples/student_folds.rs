@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use clap::{Parser, Subcommand};
 use fndm::batch_tensor;
 use fndm_data::corrupt::PseudoLesion;
-use fndm_data::{Folds, Limits, PatientSlices, Preprocess, SliceSet, Splits, list_patients};
+use fndm_data::{Folds, Limits, PatientSlices, Preprocess, SliceSet, Splits};
 use fndm_memory::{
     Contrast, ContrastConfig, Edge, HealthyModel, gaussian_blur, intensities, silent,
 };
@@ -346,12 +346,9 @@ fn main() -> Result<()> {
     match &options.command {
         Command::Folds { count, seed } => {
             let splits = Splits::read(options.data.join("splits.json"), &Limits::default())?;
-            let there = list_patients(&options.data)?;
+            splits.check_folders(&options.data)?;
             let mut patients = Vec::new();
             for id in splits.train.iter().chain(&splits.val) {
-                if !there.contains(id) {
-                    bail!("{id}: no folder");
-                }
                 let sequences: Vec<String> = SEQUENCES.iter().map(|s| (*s).to_owned()).collect();
                 let source = Source::Folder {
                     path: options.data.clone(),
