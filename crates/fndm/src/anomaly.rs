@@ -15,7 +15,7 @@ use crate::{DetectConfig, Error, Result, ThresholdScope};
 /// The settings are `residual_limit` and `smoothing` of `config`.
 ///
 /// # Errors
-/// When the shapes differ.
+/// When the shapes differ, or a value isn't finite.
 pub fn anomaly_map(
     input: ArrayView4<'_, f32>,
     healthy: ArrayView4<'_, f32>,
@@ -28,14 +28,38 @@ pub fn anomaly_map(
             got: format!("{:?}", healthy.dim()),
         });
     }
+    for (images, what) in [(&input, "the input"), (&healthy, "the reconstruction")] {
+        if let Some(((slice, ..), value)) = images.indexed_iter().find(|(_, v)| !v.is_finite()) {
+            return Err(Error::Input {
+                what: format!("slice {slice} of {what}"),
+                expected: "finite numbers".into(),
+                got: value.to_string(),
+            });
+        }
+    }
     let limit = config.residual_limit as f32;
     let mut map = (&input - &healthy)
-        .mapv_into(|difference| difference.abs().min(limit))
+        .mapv_into(|difference| at_most(difference.abs(), limit))
         .sum_axis(Axis(1));
     if config.smoothing > 0. {
         gaussian_blur(&mut map, config.smoothing, Edge::Symmetric)?;
     }
     Ok(map)
+}
+
+/// As `f32::min`, which takes the limit for NaN: here NaN stays NaN.
+fn at_most(value: f32, limit: f32) -> f32 {
+    if value > limit { limit } else { value }
+}
+
+/// As `f32::max`, which takes 0 for NaN: here NaN stays NaN.
+fn at_least_0(value: f32) -> f32 {
+    if value < 0. { 0. } else { value }
+}
+
+/// Raises the map to a power. Rounding may leave what was smoothed just below 0.
+pub(crate) fn raise(map: &mut Array3<f32>, power: f64) {
+    map.mapv_inplace(|v| at_least_0(v).powf(power as f32));
 }
 
 /// Multiplies the map by the soft coarse map, relative to its threshold, to a power; both maps are `(N, H, W)`.
@@ -48,7 +72,7 @@ pub(crate) fn weigh_by_coarse(
     // A threshold of 0 says nothing of the scale; Otsu's method doesn't mind.
     let unit = if threshold > 0. { threshold } else { 1. };
     map.zip_mut_with(coarse, |value, &score| {
-        *value *= (score.max(0.) / unit).powf(power as f32).min(f32::MAX);
+        *value *= at_most((at_least_0(score) / unit).powf(power as f32), f32::MAX);
     });
 }
 
@@ -191,6 +215,35 @@ mod tests {
         inside.fill(false);
         let found = threshold(map.view(), inside.view(), ThresholdScope::Slice).unwrap();
         assert!(!found.mask.iter().any(|&m| m));
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let input = Array4::<f32>::zeros((2, 1, 4, 4));
+            let mut healthy = input.clone();
+            healthy[[1, 0, 2, 2]] = bad;
+            let config = DetectConfig::default();
+            let error = anomaly_map(input.view(), healthy.view(), &config).unwrap_err();
+            assert!(error.to_string().contains("slice 1"), "{error}");
+            let error = anomaly_map(healthy.view(), input.view(), &config).unwrap_err();
+            assert!(
+                error.to_string().contains("slice 1 of the input"),
+                "{error}"
+            );
+        }
+        let nan = Array3::from_elem((1, 1, 1), f32::NAN);
+        let one = Array3::from_elem((1, 1, 1), 1f32);
+        for (mut map, coarse) in [(nan.clone(), &one), (one.clone(), &nan)] {
+            weigh_by_coarse(&mut map, coarse, 1., 0.5);
+            assert!(map[[0, 0, 0]].is_nan());
+        }
+        let mut map = nan;
+        raise(&mut map, 0.5);
+        assert!(map[[0, 0, 0]].is_nan());
+        assert!(at_most(f32::NAN, 1.).is_nan() && at_least_0(f32::NAN).is_nan());
+        assert!(at_most(2., 1.) == 1. && at_most(0.5, 1.) == 0.5);
+        assert!(at_least_0(-1.) == 0. && at_least_0(0.5) == 0.5);
     }
 
     #[test]

@@ -247,6 +247,8 @@ impl DetectConfig {
 
 #[cfg(test)]
 mod tests {
+    use fndm_memory::CoarseConfig;
+
     use super::*;
 
     #[test]
@@ -319,6 +321,14 @@ mod tests {
                 batch: 0,
                 ..ok.clone()
             },
+            DetectConfig {
+                coarse_dilation: 65,
+                ..ok.clone()
+            },
+            DetectConfig {
+                head_erosion: 257,
+                ..ok.clone()
+            },
         ];
         for config in bad {
             assert!(
@@ -326,6 +336,35 @@ mod tests {
                 "{config:?}"
             );
         }
+    }
+
+    /// What is allowed here is allowed where it is used.
+    #[test]
+    fn the_dilation_has_one_limit() {
+        let most = DetectConfig {
+            coarse_dilation: MAX_RADIUS,
+            ..DetectConfig::default()
+        };
+        most.check().unwrap();
+        let used = CoarseConfig {
+            dilation: most.coarse_dilation,
+            ..CoarseConfig::default()
+        };
+        used.check().unwrap();
+        let more = CoarseConfig {
+            dilation: most.coarse_dilation + 1,
+            ..used
+        };
+        assert!(more.check().is_err());
+    }
+
+    #[test]
+    fn unknown_settings_are_refused() {
+        let unknown = serde_json::from_str::<DetectConfig>(r#"{"stepps": 3}"#);
+        assert!(unknown.unwrap_err().to_string().contains("stepps"));
+        let text =
+            r#"{"classifier_gradient":true,"image_condition":true,"memory_bank":true,"x":1}"#;
+        assert!(serde_json::from_str::<Parts>(text).is_err());
     }
 
     #[test]

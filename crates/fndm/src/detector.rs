@@ -1,22 +1,25 @@
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 use fndm_data::{Patient, PatientSlices, Volume};
 use fndm_memory::{
     ClassifierFeatures, CoarseConfig, Contrast, HealthyModel, MemoryBank, intensities,
 };
-use fndm_models::{Classifier, UNet};
+use fndm_models::{Classifier, Limits, StateDict, UNet};
 use fndm_solver::NoiseSchedule;
-use ndarray::{Array3, Array4, Axis, concatenate, s};
+use ndarray::{Array, Array3, Array4, Axis, RemoveAxis, concatenate, s};
 
 use crate::{
     CoarseRule, CoarseSource, DetectConfig, Error, Method, ModelConfig, Result, ThresholdScope,
     anomaly, model_folder as names,
-    round_trip::{RoundTrip, batch_tensor},
+    round_trip::{Place, RoundTrip, batch_tensor},
 };
+
+/// How often a model folder is read again that changes while it is read.
+const ATTEMPTS: usize = 5;
 
 /// A trained model, ready to examine patients.
 ///
@@ -33,6 +36,8 @@ pub struct Detector {
     bank: MemoryBank,
     contrast: Option<Contrast>,
     device: Device,
+    /// Where the networks come from, for messages; none where they were there already.
+    folder: Option<PathBuf>,
 }
 
 /// What the method says of the slices of one patient.
@@ -99,35 +104,45 @@ impl Detector {
     /// # Errors
     /// As [`Detector::load`].
     pub fn load_in(folder: &Path, device: &Device, dtype: DType) -> Result<Self> {
+        // A training may replace the model meanwhile: then what was read may be of both.
+        for _ in 0..ATTEMPTS {
+            let before = fs::read(folder.join(names::CONFIG)).ok();
+            let loaded = Self::load_once(folder, device, dtype);
+            if fs::read(folder.join(names::CONFIG)).ok() == before {
+                return loaded;
+            }
+        }
+        Err(Error::Input {
+            what: format!("model folder {}", folder.display()),
+            expected: "one that stays as it is while it is read".into(),
+            got: format!("{ATTEMPTS} changes"),
+        })
+    }
+
+    fn load_once(folder: &Path, device: &Device, dtype: DType) -> Result<Self> {
         let config = ModelConfig::read(&file_in(folder, names::CONFIG)?)?;
-        let unet = load_network(folder, names::UNET, (dtype, device), |vb| {
-            UNet::new(&config.unet, vb)
-        })?;
-        let wide = (DType::F32, device);
-        let classifier = load_network(folder, names::CLASSIFIER, wide, |vb| {
-            Classifier::new(&config.classifier, vb)
-        })?;
-        let path = file_in(folder, names::MEMORY)?;
-        let bank = MemoryBank::load(&path).map_err(|e| model_file(&path, e))?;
+        let state = tensors(folder, names::UNET)?;
+        let unet = UNet::from_state_dict(&config.unet, &state, dtype, device)?;
+        let state = tensors(folder, names::CLASSIFIER)?;
+        let classifier =
+            Classifier::from_state_dict(&config.classifier, &state, DType::F32, device)?;
+        let bank = MemoryBank::load(names::file(folder, names::MEMORY)?)?;
         let mut separate = BTreeMap::new();
         for (&method, model) in &config.separate {
-            let file = names::separate(method);
-            let network = load_network(folder, &file, (dtype, device), |vb| {
-                UNet::new(&model.unet, vb)
-            })?;
+            let state = tensors(folder, &names::separate(method))?;
+            let network = UNet::from_state_dict(&model.unet, &state, dtype, device)?;
             separate.insert(method, network);
         }
+        // Where model.json speaks of none, a file of that name is another model's.
         let contrast = match config.contrast {
-            true => {
-                let path = file_in(folder, names::CONTRAST)?;
-                Some(Contrast::load(&path).map_err(|e| model_file(&path, e))?)
-            }
+            true => Some(Contrast::load(names::file(folder, names::CONTRAST)?)?),
             false => None,
         };
         let detector = Self::from_parts(config, unet, classifier, bank, device)?;
         Ok(Self {
             separate,
             contrast,
+            folder: Some(folder.to_path_buf()),
             ..detector
         })
     }
@@ -138,15 +153,21 @@ impl Detector {
         Self { contrast, ..self }
     }
 
-    /// The network for these settings: that of the row, where it has one of its own.
-    fn unet(&self, config: &DetectConfig) -> &UNet {
-        let row = match config.parts {
-            parts if parts.memory_bank => None,
-            parts if parts.image_condition => Some(Method::CgNm),
-            _ => Some(Method::Cg),
-        };
-        row.and_then(|row| self.separate.get(&row))
-            .unwrap_or(&self.unet)
+    /// The network for these settings, that of the row where it has one of its own; and its file.
+    fn unet(&self, config: &DetectConfig) -> (&UNet, String) {
+        let row = self.config.row_of(config);
+        match row.and_then(|row| Some((row, self.separate.get(&row)?))) {
+            Some((row, unet)) => (unet, self.named(&names::separate(row))),
+            None => (&self.unet, self.named(names::UNET)),
+        }
+    }
+
+    /// A file of the model, for messages.
+    fn named(&self, file: &str) -> String {
+        match &self.folder {
+            Some(folder) => folder.join(file).display().to_string(),
+            None => file.to_owned(),
+        }
     }
 
     /// A detector from networks that are already there.
@@ -176,6 +197,7 @@ impl Detector {
             bank,
             contrast: None,
             device: device.clone(),
+            folder: None,
         })
     }
 
@@ -258,9 +280,19 @@ impl Detector {
                 got: format!("{:?}", slices.images.dim()),
             });
         }
+        if slices.z.len() != n || slices.head.dim() != (n, h, w) {
+            return Err(Error::Input {
+                what: format!("slices of {}", slices.id),
+                expected: format!("{n} positions, and a head of {:?}", (n, h, w)),
+                got: format!("{} and {:?}", slices.z.len(), slices.head.dim()),
+            });
+        }
+        check_finite(&slices.images, "the image", slices)?;
         let start = Instant::now();
+        let (unet, unet_file) = self.unet(config);
+        let classifier_file = self.named(names::CLASSIFIER);
         let trip = RoundTrip::new(
-            self.unet(config),
+            unet,
             &self.features.classifier,
             &self.schedule,
             self.config.prediction,
@@ -286,11 +318,17 @@ impl Detector {
                 &self.device,
             )?;
             let region = x_seg
-                .slice(s![range, .., ..])
+                .slice(s![range.clone(), .., ..])
                 .mapv(|inside| f32::from(u8::from(inside)))
                 .insert_axis(Axis(1));
             let region = batch_tensor(&region.view(), &self.device)?;
-            let batch = trip.run(&images, &region, first, &mut || {
+            let place = Place {
+                unet: &unet_file,
+                classifier: &classifier_file,
+                patient: &slices.id,
+                z: &slices.z[range],
+            };
+            let batch = trip.run(&images, &region, place, &mut || {
                 done += size;
                 progress(done as f64 / total as f64);
             })?;
@@ -304,11 +342,11 @@ impl Detector {
             anomaly::weigh_by_coarse(&mut anomaly, &coarse, threshold, config.coarse_weight);
         }
         if config.map_power != 1. {
-            // Rounding may leave what was smoothed just below 0.
-            anomaly.mapv_inplace(|v| v.max(0.).powf(config.map_power as f32));
+            anomaly::raise(&mut anomaly, config.map_power);
         }
         let inner_head = slices.eroded_head(config.head_erosion);
         anomaly::keep_inside(&mut anomaly, &inner_head);
+        check_finite(&anomaly, "the anomaly map", slices)?;
         let found = anomaly::threshold(anomaly.view(), inner_head.view(), config.threshold)?;
         Ok(SliceMaps {
             healthy,
@@ -339,10 +377,26 @@ impl Detector {
 
     /// The threshold of the soft map: the settings' own, or the one calibrated on healthy slices.
     fn coarse_threshold(&self, config: &DetectConfig) -> Result<f32> {
-        match config.coarse_threshold {
-            Some(threshold) => Ok(threshold),
-            None => Ok(self.coarse_model(config)?.threshold()?),
+        let calibrated = match config.coarse_threshold {
+            Some(threshold) => return Ok(threshold),
+            None => self.coarse_model(config)?.threshold()?,
+        };
+        if calibrated.is_finite() {
+            return Ok(calibrated);
         }
+        Err(Error::Input {
+            what: format!("threshold in {}", self.coarse_file(config)),
+            expected: "a finite number".into(),
+            got: calibrated.to_string(),
+        })
+    }
+
+    /// The file of the model that the coarse map comes from.
+    fn coarse_file(&self, config: &DetectConfig) -> String {
+        self.named(match config.coarse_source {
+            CoarseSource::Bank => names::MEMORY,
+            CoarseSource::Contrast => names::CONTRAST,
+        })
     }
 
     /// The soft map of the settings' source, and x_seg, without any diffusion.
@@ -354,10 +408,31 @@ impl Detector {
         let images = batch_tensor(&slices.images.view(), &self.device)?;
         let head = slices.head.view();
         let model = self.coarse_model(config)?;
-        let soft = match config.coarse_source {
-            CoarseSource::Bank => model.score_maps(&self.features, &images, Some(head))?,
-            CoarseSource::Contrast => model.score_maps(&intensities, &images, Some(head))?,
+        check_finite(&slices.images, "the image", slices)?;
+        let (soft, file) = match config.coarse_source {
+            CoarseSource::Bank => (
+                model.score_maps(&self.features, &images, Some(head)),
+                // Features that aren't finite are the classifier's.
+                self.named(names::CLASSIFIER),
+            ),
+            CoarseSource::Contrast => (
+                model.score_maps(&intensities, &images, Some(head)),
+                self.named(names::CONTRAST),
+            ),
         };
+        let soft = soft.map_err(|source| Error::Coarse {
+            network: file,
+            patient: slices.id.clone(),
+            slice: match &source {
+                fndm_memory::Error::NonFinite {
+                    image: Some(image), ..
+                } => slices.z.get(*image).copied(),
+                _ => None,
+            },
+            source,
+        })?;
+        let what = format!("{}: the coarse map", self.coarse_file(config));
+        check_finite(&soft, &what, slices)?;
         let calibrated = self.coarse_threshold(config)?;
         let settings = CoarseConfig {
             dilation: config.coarse_dilation,
@@ -404,25 +479,30 @@ fn file_in(folder: &Path, file: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn model_file(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::ModelFile {
-        path: path.to_path_buf(),
-        error: Box::new(source),
-    }
+/// The tensors of a network's file, read within limits. They are stored in half precision; who builds the network widens them,
+/// and refuses those that it doesn't know. Errors name the file.
+fn tensors(folder: &Path, file: &str) -> Result<StateDict> {
+    let path = names::file(folder, file)?;
+    Ok(StateDict::read(path, &Limits::default())?)
 }
 
-fn load_network<T>(
-    folder: &Path,
-    file: &str,
-    (dtype, device): (DType, &Device),
-    build: impl FnOnce(VarBuilder<'static>) -> fndm_models::Result<T>,
-) -> Result<T> {
-    let path = file_in(folder, file)?;
-    let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-    // Stored in half precision: the builder converts.
-    let vb = VarBuilder::from_buffered_safetensors(bytes, dtype, device)
-        .map_err(|e| model_file(&path, e))?;
-    build(vb).map_err(|e| model_file(&path, e))
+/// Fails on the first slice of `(N, ...)` with a value that is NaN or infinite.
+fn check_finite<D: RemoveAxis>(
+    array: &Array<f32, D>,
+    what: &str,
+    slices: &PatientSlices,
+) -> Result<()> {
+    for (i, slice) in array.axis_iter(Axis(0)).enumerate() {
+        if let Some(&value) = slice.iter().find(|value| !value.is_finite()) {
+            return Err(Error::NotFinite {
+                what: what.to_owned(),
+                patient: slices.id.clone(),
+                slice: slices.z.get(i).copied().unwrap_or(i),
+                value,
+            });
+        }
+    }
+    Ok(())
 }
 
 fn to_array(images: &Tensor) -> Result<Array4<f32>> {

@@ -1,26 +1,31 @@
 use std::path::{Path, PathBuf};
 
+/// An error of another library.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// What can go wrong in inference, or in a crate below it.
+///
+/// `Display` says what this level knows, `source` the rest.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder couldn't be read or written.
-    #[error("{}: {error}", path.display())]
+    #[error("{}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        error: std::io::Error,
+        source: std::io::Error,
     },
     /// A JSON file doesn't hold what it should.
-    #[error("{}: not a valid {what}: {error}", path.display())]
+    #[error("{}: not a valid {what}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// What the file should hold.
         what: &'static str,
         /// What the parser said.
-        error: serde_json::Error,
+        source: Cause,
     },
     /// A model folder lacks a file.
     #[error("model folder {}: expected the file {file}, found none", folder.display())]
@@ -30,13 +35,13 @@ pub enum Error {
         /// The missing file.
         file: String,
     },
-    /// A file of a model folder doesn't fit the folder's config.
-    #[error("{}: {error}", path.display())]
+    /// A file of a model folder can't be used.
+    #[error("model file {}", path.display())]
     ModelFile {
         /// The file.
         path: PathBuf,
-        /// What doesn't fit.
-        error: Box<dyn std::error::Error + Send + Sync>,
+        /// Why.
+        source: Cause,
     },
     /// A model folder was written by a newer version of this library.
     #[error("{}: format version {found}, this library reads up to {supported}", path.display())]
@@ -68,6 +73,50 @@ pub enum Error {
         /// What came.
         got: String,
     },
+    /// A network gave NaN or infinity: its weights are broken, or too large for the arithmetic. No mask comes of that.
+    #[error(
+        "{network}: gave {value} for patient {patient}, slice {slice}, in step {step} of {steps} while {direction}; expected finite numbers"
+    )]
+    NetworkNotFinite {
+        /// The network's file, or its name where it comes from none.
+        network: String,
+        /// The patient.
+        patient: String,
+        /// The slice, by its position in the volume (from 0).
+        slice: usize,
+        /// `encoding` or `sampling`.
+        direction: &'static str,
+        /// The step, from 1.
+        step: usize,
+        /// Steps in that direction.
+        steps: usize,
+        /// The first such value.
+        value: f32,
+    },
+    /// What decides on a mask is NaN or infinite.
+    #[error("{what} of patient {patient}, slice {slice}: expected finite numbers, got {value}")]
+    NotFinite {
+        /// What: an image, a map.
+        what: String,
+        /// The patient.
+        patient: String,
+        /// The slice, by its position in the volume (from 0).
+        slice: usize,
+        /// The first such value.
+        value: f32,
+    },
+    /// The coarse map of a patient couldn't be made.
+    #[error("{network}: no coarse map of patient {patient}{}", at_slice(*slice))]
+    Coarse {
+        /// The file of the network whose features it comes from, or of the model that judges them.
+        network: String,
+        /// The patient.
+        patient: String,
+        /// The slice that it failed at, by its position in the volume (from 0), where it was one.
+        slice: Option<usize>,
+        /// Why.
+        source: fndm_memory::Error,
+    },
     /// From fndm-data.
     #[error(transparent)]
     Data(#[from] fndm_data::Error),
@@ -91,10 +140,23 @@ pub enum Error {
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
+fn at_slice(slice: Option<usize>) -> String {
+    slice.map_or_else(String::new, |z| format!(", slice {z}"))
+}
+
 impl Error {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
-        move |error| Self::Io { path, error }
+        move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn json(path: &Path, what: &'static str) -> impl FnOnce(serde_json::Error) -> Self {
+        let path = path.to_path_buf();
+        move |error| Self::Json {
+            path,
+            what,
+            source: Box::new(error),
+        }
     }
 
     pub(crate) fn option(
@@ -108,25 +170,70 @@ impl Error {
             got: got.to_string(),
         }
     }
+
+    /// This error and its causes in one line, joined by `: `.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        text
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A program that prints the whole chain of causes tells each of them once.
+    /// Who prints the whole chain of causes tells each of them once.
     #[test]
     fn a_cause_is_told_once() {
-        let path = Path::new("x/model.json");
-        let refused = Error::io(path)(std::io::Error::other("disk on fire"));
-        assert_eq!(refused.to_string(), "x/model.json: disk on fire");
-        assert!(std::error::Error::source(&refused).is_none());
-        let json = Error::Json {
-            path: path.into(),
-            what: "model config",
-            error: serde_json::from_str::<u8>("{").unwrap_err(),
+        let told = |error: Error, display: &str, parts: &[&str]| {
+            assert_eq!(error.to_string(), display);
+            let chain = error.chain();
+            for part in parts {
+                assert_eq!(chain.matches(part).count(), 1, "{part} in {chain}");
+            }
         };
-        assert!(json.to_string().contains("not a valid model config: "));
-        assert!(std::error::Error::source(&json).is_none());
+        let path = Path::new("x/model.json");
+        told(
+            Error::io(path)(std::io::Error::other("disk on fire")),
+            "x/model.json",
+            &["x/model.json", "disk on fire"],
+        );
+        told(
+            Error::json(path, "model config")(serde_json::from_str::<u8>("{").unwrap_err()),
+            "x/model.json: not a valid model config",
+            &["x/model.json", "not a valid", "line 1"],
+        );
+        let full = || std::io::Error::other("disk on fire");
+        told(
+            Error::ModelFile {
+                path: path.into(),
+                source: Box::new(full()),
+            },
+            "model file x/model.json",
+            &["x/model.json", "disk on fire"],
+        );
+        told(
+            Error::Coarse {
+                network: "x/classifier.safetensors".into(),
+                patient: "a/b".into(),
+                slice: Some(7),
+                source: fndm_memory::Error::NonFinite {
+                    what: "feature map 0".into(),
+                    image: None,
+                },
+            },
+            "x/classifier.safetensors: no coarse map of patient a/b, slice 7",
+            &["classifier", "a/b", "feature map 0", "NaN"],
+        );
+        // Errors of the crates below show through, with their own causes.
+        let below = fndm_models::StateDict::read("no/such", &fndm_models::Limits::default());
+        assert!(Error::from(below.unwrap_err()).chain().contains("no/such"));
     }
 }

@@ -15,7 +15,9 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        fs::rename(&temporary, path)?;
+        sync_folder(path);
+        Ok(())
     });
     written.map_err(|source| {
         // The error that matters is the first one.
@@ -24,12 +26,16 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
+/// Brings renames and removals in the folder of `path` to the disk, in their order. Not every system lets a folder be opened for that.
+pub(crate) fn sync_folder(path: &Path) {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
+        let _ = folder.sync_all();
+    }
+}
+
 pub(crate) fn write_json(path: &Path, what: &'static str, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|error| Error::Json {
-        path: path.to_path_buf(),
-        what,
-        error,
-    })?;
+    let mut text = serde_json::to_string_pretty(value).map_err(Error::json(path, what))?;
     text.push('\n');
     write_atomic(path, text.as_bytes())
 }
@@ -39,9 +45,5 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     what: &'static str,
 ) -> Result<T> {
     let text = fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text).map_err(|error| Error::Json {
-        path: path.to_path_buf(),
-        what,
-        error,
-    })
+    serde_json::from_str(&text).map_err(Error::json(path, what))
 }

@@ -36,6 +36,7 @@ mod files;
 mod method;
 mod model_config;
 pub mod model_folder;
+mod replace;
 mod round_trip;
 
 pub use anomaly::{Thresholded, anomaly_map, keep_inside, threshold};

@@ -6,7 +6,7 @@ use fndm_models::{ClassifierConfig, UNetConfig};
 use fndm_solver::{Prediction, ScheduleConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{DetectConfig, Error, Method, Result, files};
+use crate::{CoarseSource, DetectConfig, Error, Method, Result, files, round_trip};
 
 /// The config file of a model folder, `model.json`: all that is needed to use the networks.
 ///
@@ -124,11 +124,9 @@ impl ModelConfig {
         if found == Some(1) {
             without_training(&mut value);
         }
-        let config: Self = serde_json::from_value(value).map_err(|error| Error::Json {
-            path: path.to_path_buf(),
-            what: "model config",
-            error,
-        })?;
+        crate::replace::take_staged(path, &mut value)?;
+        let config: Self =
+            serde_json::from_value(value).map_err(Error::json(path, "model config"))?;
         config.check()?;
         Ok(config)
     }
@@ -161,6 +159,38 @@ impl ModelConfig {
             config.parts = parts;
         }
         config
+    }
+
+    /// The network that serves these settings, where the folder has one of the row's own.
+    pub(crate) fn row_of(&self, config: &DetectConfig) -> Option<Method> {
+        let row = match config.parts {
+            parts if parts.memory_bank => return None,
+            parts if parts.image_condition => Method::CgNm,
+            _ => Method::Cg,
+        };
+        self.separate.contains_key(&row).then_some(row)
+    }
+
+    /// Whether a patient can be examined with these settings, as far as that can be told without networks and patients.
+    ///
+    /// # Errors
+    /// The first thing that can't be.
+    pub fn check_settings(&self, config: &DetectConfig) -> Result<()> {
+        let own = self.row_of(config).and_then(|row| self.separate.get(&row));
+        let unet = own.map_or(&self.unet, |own| &own.unet);
+        let schedule = self.schedule.build()?;
+        round_trip::check_settings(unet, &self.classifier, &schedule, self.prediction, config)?;
+        if config.parts.memory_bank
+            && config.coarse_source == CoarseSource::Contrast
+            && !self.contrast
+        {
+            return Err(Error::option(
+                "coarse source",
+                "bank, for a model without contrast.safetensors",
+                "contrast",
+            ));
+        }
+        Ok(())
     }
 
     /// Checks that the parts fit each other.

@@ -1,7 +1,9 @@
 //! Encode to noise, sample back as healthy: equations (6), (8) and (9) of the paper.
 
+use std::cell::{Cell, RefCell};
+
 use candle_core::{DType, Device, Tensor};
-use fndm_models::{Classifier, HybridInput, UNet};
+use fndm_models::{Classifier, ClassifierConfig, HybridInput, UNet, UNetConfig};
 use fndm_solver::{Guidance, NoiseSchedule, Prediction, Solver, SolverConfig};
 use ndarray::ArrayView4;
 use rand::SeedableRng;
@@ -20,6 +22,85 @@ pub(crate) struct RoundTrip<'a> {
     encode: Solver,
     sample: Solver,
     inputs: Inputs,
+}
+
+/// The networks' names and the slices of a batch, for messages; the fresh noise too depends on where a slice lies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// The file of the UNet.
+    pub(crate) unet: &'a str,
+    /// The file of the classifier.
+    pub(crate) classifier: &'a str,
+    /// The patient.
+    pub(crate) patient: &'a str,
+    /// The position of each slice in the volume.
+    pub(crate) z: &'a [usize],
+}
+
+/// The evaluations of one direction: which one is running, and what went wrong in it.
+///
+/// The solver knows candle's errors alone, so that one of ours waits here until the solver has come back.
+struct Watch<'a> {
+    place: Place<'a>,
+    direction: &'static str,
+    steps: usize,
+    step: Cell<usize>,
+    failed: RefCell<Option<Error>>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(place: Place<'a>, direction: &'static str, steps: usize) -> Self {
+        Self {
+            place,
+            direction,
+            steps,
+            step: Cell::new(0),
+            failed: RefCell::new(None),
+        }
+    }
+
+    /// One evaluation of the model by the solver.
+    fn evaluate(&self, evaluate: impl FnOnce() -> Result<Tensor>) -> candle_core::Result<Tensor> {
+        self.step.set(self.step.get() + 1);
+        evaluate().map_err(|error| {
+            *self.failed.borrow_mut() = Some(error);
+            candle_core::Error::Msg("the network failed".to_owned())
+        })
+    }
+
+    /// Fails where what `network` gave for a batch (B, ...) isn't finite.
+    fn check(&self, network: &str, output: &Tensor) -> Result<()> {
+        let Some(index) = fndm_kernels::first_non_finite(output)? else {
+            return Ok(());
+        };
+        let each = output.elem_count() / output.dim(0)?.max(1);
+        let value = output.flatten_all()?.get(index)?.to_dtype(DType::F32)?;
+        Err(Error::NetworkNotFinite {
+            network: network.to_owned(),
+            patient: self.place.patient.to_owned(),
+            slice: self
+                .place
+                .z
+                .get(index / each.max(1))
+                .copied()
+                .unwrap_or_default(),
+            direction: self.direction,
+            step: self.step.get(),
+            steps: self.steps,
+            value: value.to_scalar::<f32>()?,
+        })
+    }
+
+    /// What the solver came back with: a state that is finite, or the first thing that went wrong.
+    fn end(&self, state: fndm_solver::Result<Tensor>) -> Result<Tensor> {
+        if let Some(error) = self.failed.borrow_mut().take() {
+            return Err(error);
+        }
+        let state = state?;
+        // Finite predictions may still add up to an infinite state.
+        self.check(self.place.unet, &state)?;
+        Ok(state)
+    }
 }
 
 /// What a UNet takes beside the state.
@@ -42,8 +123,12 @@ enum Labels {
 }
 
 impl Inputs {
-    fn of(unet: &UNet, classifier: &Classifier, config: &DetectConfig) -> Result<Self> {
-        let (network, channels) = (unet.config(), classifier.config().in_channels);
+    fn of(
+        network: &UNetConfig,
+        classifier: &ClassifierConfig,
+        config: &DetectConfig,
+    ) -> Result<Self> {
+        let channels = classifier.in_channels;
         let image = network.in_channels >= 2 * channels;
         let coarse = network.in_channels == 2 * channels + 1;
         for (name, wanted, taken) in [
@@ -83,6 +168,39 @@ struct Conditions {
     unet_labels: Option<Tensor>,
 }
 
+/// The solvers of both directions.
+fn solvers(
+    schedule: &NoiseSchedule,
+    prediction: Prediction,
+    config: &DetectConfig,
+) -> Result<(Solver, Solver)> {
+    let solver = SolverConfig {
+        prediction,
+        ..SolverConfig::dpm_solver_pp(config.order, config.steps)
+    };
+    let span = schedule.t_min()..=schedule.t_max().min(config.noise_level);
+    let encode = solver.encode(schedule, span.clone())?;
+    let sample = SolverConfig {
+        prediction: Prediction::X0,
+        ..solver
+    }
+    .sample(schedule, span)?;
+    Ok((encode, sample))
+}
+
+/// Whether these settings can be run on a network of this config, without the network itself.
+pub(crate) fn check_settings(
+    unet: &UNetConfig,
+    classifier: &ClassifierConfig,
+    schedule: &NoiseSchedule,
+    prediction: Prediction,
+    config: &DetectConfig,
+) -> Result<()> {
+    config.check()?;
+    Inputs::of(unet, classifier, config)?;
+    solvers(schedule, prediction, config).map(|_| ())
+}
+
 impl<'a> RoundTrip<'a> {
     pub(crate) fn new(
         unet: &'a UNet,
@@ -91,19 +209,11 @@ impl<'a> RoundTrip<'a> {
         prediction: Prediction,
         config: &'a DetectConfig,
     ) -> Result<Self> {
-        let solver = SolverConfig {
-            prediction,
-            ..SolverConfig::dpm_solver_pp(config.order, config.steps)
-        };
-        let inputs = Inputs::of(unet, classifier, config)?;
-        let span = schedule.t_min()..=schedule.t_max().min(config.noise_level);
+        let inputs = Inputs::of(unet.config(), classifier.config(), config)?;
+        let (encode, sample) = solvers(schedule, prediction, config)?;
         Ok(Self {
-            encode: solver.encode(schedule, span.clone())?,
-            sample: SolverConfig {
-                prediction: Prediction::X0,
-                ..solver
-            }
-            .sample(schedule, span)?,
+            encode,
+            sample,
             unet,
             classifier,
             schedule,
@@ -131,14 +241,14 @@ impl<'a> RoundTrip<'a> {
         self.config.parts.classifier_gradient && self.config.guidance_scale > 0.
     }
 
-    /// The healthy reconstruction of `images` (B, C, H, W), given x_seg (B, 1, H, W) of zeros and ones. `first` is the
-    /// index of the first image among the patient's: the fresh noise depends on it, not on the batch. `tick` is called
-    /// after every evaluation.
+    /// The healthy reconstruction of `images` (B, C, H, W), given x_seg (B, 1, H, W) of zeros and ones. The fresh noise depends on
+    /// the seed and on where in the volume a slice lies, not on which others are examined with it. `tick` is called after
+    /// every evaluation.
     pub(crate) fn run(
         &self,
         images: &Tensor,
         x_seg: &Tensor,
-        first: usize,
+        place: Place<'_>,
         tick: &mut dyn FnMut(),
     ) -> Result<Tensor> {
         let config = self.config;
@@ -152,13 +262,15 @@ impl<'a> RoundTrip<'a> {
             &empty
         };
         let conditions = self.conditions(images, shown, labels(config.encode_label)?)?;
+        let watch = Watch::new(place, "encoding", self.encode.evaluations());
         let state = self.encode.run(images, |x, model_time, _| {
-            let output = self.predict(x, model_time, &conditions)?;
+            let output = watch.evaluate(|| self.predict(x, model_time, &conditions, &watch))?;
             tick();
             Ok(output)
-        })?;
+        });
+        let state = watch.end(state)?;
         let state = match config.region_noise {
-            Some(deviation) => self.refresh(&state, x_seg, first, deviation)?,
+            Some(deviation) => self.refresh(&state, x_seg, place.z, deviation)?,
             None => state,
         };
 
@@ -170,14 +282,16 @@ impl<'a> RoundTrip<'a> {
             images.clone()
         };
         let conditions = self.conditions(&blanked, x_seg, labels(config.sample_label)?)?;
+        let watch = Watch::new(place, "sampling", self.sample.evaluations());
         let healthy = self.sample.run(&state, |x, model_time, _| {
-            let output = self.predict(x, model_time, &conditions)?;
-            let x0 = self
-                .steer(x, &output, model_time, &conditions.labels)
-                .map_err(candle_core::Error::wrap)?;
+            let x0 = watch.evaluate(|| {
+                let output = self.predict(x, model_time, &conditions, &watch)?;
+                self.steer(x, &output, model_time, &conditions.labels, &watch)
+            })?;
             tick();
             Ok(x0)
-        })?;
+        });
+        let healthy = watch.end(healthy)?;
         if config.keep_outside && config.parts.memory_bank {
             let difference = (healthy - images)?;
             return Ok((images + difference.broadcast_mul(x_seg)?)?);
@@ -213,7 +327,8 @@ impl<'a> RoundTrip<'a> {
         x: &Tensor,
         model_time: f64,
         conditions: &Conditions,
-    ) -> candle_core::Result<Tensor> {
+        watch: &Watch<'_>,
+    ) -> Result<Tensor> {
         let (b, c, _, _) = x.dims4()?;
         let input = HybridInput {
             state: x.clone(),
@@ -221,15 +336,13 @@ impl<'a> RoundTrip<'a> {
             coarse: self.inputs.coarse.then(|| conditions.coarse.clone()),
         };
         let t = Tensor::full(model_time as f32, b, x.device())?;
-        let output = input
-            .concat()
-            .and_then(|input| {
-                self.unet
-                    .forward(&input, &t, conditions.unet_labels.as_ref())
-            })
-            .map_err(candle_core::Error::wrap)?;
+        let labels = conditions.unet_labels.as_ref();
+        let output = self.unet.forward(&input.concat()?, &t, labels)?;
         // A network with learned sigma has twice the channels; the variance isn't used.
-        output.narrow(1, 0, c)
+        let output = output.narrow(1, 0, c)?;
+        // Before anything clamps it: a clamp may take NaN for a number.
+        watch.check(watch.place.unet, &output)?;
+        Ok(output)
     }
 
     /// From the UNet's output to the guided prediction of x0.
@@ -239,6 +352,7 @@ impl<'a> RoundTrip<'a> {
         output: &Tensor,
         model_time: f64,
         labels: &Tensor,
+        watch: &Watch<'_>,
     ) -> Result<Tensor> {
         let time = self.schedule.time_of_model_time(model_time);
         let (alpha, sigma) = (self.schedule.alpha(time), self.schedule.sigma(time));
@@ -246,12 +360,15 @@ impl<'a> RoundTrip<'a> {
         if self.is_guided() {
             let t = Tensor::full(model_time as f32, x.dim(0)?, x.device())?;
             let gradient = self.classifier.log_prob_gradient(x, &t, labels)?;
+            watch.check(watch.place.classifier, &gradient)?;
             let guidance = Guidance {
                 scale: self.config.guidance_scale,
             };
             x0 = guidance.apply_to(Prediction::X0, &x0, &gradient, alpha, sigma)?;
         }
         if self.config.clip_x0 {
+            // The scale of the guidance may blow up what was finite.
+            watch.check(watch.place.classifier, &x0)?;
             x0 = x0.clamp(-1f32, 1f32)?;
         }
         Ok(x0)
@@ -263,14 +380,14 @@ impl<'a> RoundTrip<'a> {
         &self,
         state: &Tensor,
         x_seg: &Tensor,
-        first: usize,
+        z: &[usize],
         deviation: f64,
     ) -> Result<Tensor> {
         let (b, c, h, w) = state.dims4()?;
         let mut values = Vec::with_capacity(b * c * h * w);
-        for i in first..first + b {
+        for &z in z {
             let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
-            rng.set_stream(i as u64);
+            rng.set_stream(z as u64);
             values.extend((0..c * h * w).map(|_| -> f32 { StandardNormal.sample(&mut rng) }));
         }
         let sigma = self
