@@ -53,18 +53,19 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             options.model.display()
         );
     };
-    let trained = *first_seed..first_seed + patients;
-    let tested = options.first_seed..options.first_seed + options.patients;
-    if tested.is_empty() || (tested.start < trained.end && trained.start < tested.end) {
-        bail!(
-            "--first-seed, --patients: expected seeds outside {trained:?}, which were trained on, got {tested:?}"
-        );
-    }
     let source = Source::Phantom {
         config: config.clone(),
         first_seed: options.first_seed,
         patients: options.patients,
     };
+    source.check()?;
+    let trained = *first_seed..first_seed.saturating_add(*patients);
+    let tested = options.first_seed..options.first_seed.saturating_add(options.patients);
+    if tested.is_empty() || (tested.start < trained.end && trained.start < tested.end) {
+        bail!(
+            "--first-seed, --patients: expected seeds outside {trained:?}, which were trained on, got {tested:?}"
+        );
+    }
 
     let bar = common::bar(options.patients, "phantom patients");
     let mut cohort = Vec::new();

@@ -137,7 +137,10 @@ fn validation_source(options: &Options) -> Result<Source> {
         }
         (None, patients) => Ok(Source::Phantom {
             config: PhantomConfig::default(),
-            first_seed: options.phantom_seed + patients.unwrap_or_default(),
+            // Beyond the last seed the plan's check says so.
+            first_seed: options
+                .phantom_seed
+                .saturating_add(patients.unwrap_or_default()),
             patients: 5,
         }),
     }

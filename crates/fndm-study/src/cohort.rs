@@ -27,7 +27,7 @@ pub enum Source {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// The patients, by the names of their folders.
+        /// The patients: their folders' paths below `path`.
         patients: Vec<String>,
     },
 }
@@ -64,7 +64,7 @@ impl Source {
                 first_seed,
                 patients,
                 ..
-            } => (*first_seed..first_seed + patients)
+            } => (*first_seed..first_seed.saturating_add(*patients))
                 .map(|seed| format!("phantom_{seed:05}"))
                 .collect(),
             Self::Folder { patients, .. } => patients.clone(),
@@ -124,15 +124,4 @@ pub fn copies(patient: &Patient) -> Option<String> {
         "sequences are copies of each other ({})",
         pairs.join(", ")
     ))
-}
-
-/// An error and its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

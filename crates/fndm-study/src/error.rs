@@ -1,26 +1,39 @@
 use std::path::{Path, PathBuf};
 
+/// An error of another library.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// What can go wrong in a training or an evaluation, or in a crate below.
+///
+/// `Display` says what this level knows, `source` the rest.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder couldn't be read or written.
-    #[error("{}: {error}", path.display())]
+    #[error("{}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        error: std::io::Error,
+        source: std::io::Error,
     },
     /// A JSON file doesn't hold what it should.
-    #[error("{}: not a valid {what}: {error}", path.display())]
+    #[error("{}: not a valid {what}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// What the file should hold.
         what: &'static str,
         /// What the parser said.
-        error: serde_json::Error,
+        source: Cause,
+    },
+    /// A stage of a training's plan can't be.
+    #[error("plan of the training: {stage}")]
+    Plan {
+        /// The stage.
+        stage: String,
+        /// What is wrong with it.
+        source: Box<Error>,
     },
     /// An option has a value that makes no sense.
     #[error("{name}: expected {expected}, got {got}")]
@@ -43,12 +56,12 @@ pub enum Error {
         got: String,
     },
     /// A picture couldn't be encoded.
-    #[error("{}: {error}", path.display())]
+    #[error("{}", path.display())]
     Png {
         /// The picture.
         path: PathBuf,
         /// What the encoder said.
-        error: png::EncodingError,
+        source: Cause,
     },
     /// From fndm.
     #[error(transparent)]
@@ -82,7 +95,29 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
-        move |error| Self::Io { path, error }
+        move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn json(path: &Path, what: &'static str) -> impl FnOnce(serde_json::Error) -> Self {
+        let path = path.to_path_buf();
+        move |error| Self::Json {
+            path,
+            what,
+            source: Box::new(error),
+        }
+    }
+
+    /// This error and its causes in one line, joined by `: `.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        text
     }
 
     pub(crate) fn option(
@@ -102,19 +137,43 @@ impl Error {
 mod tests {
     use super::*;
 
-    /// A program that prints the whole chain of causes tells each of them once.
+    /// Who prints the whole chain of causes tells each of them once.
     #[test]
     fn a_cause_is_told_once() {
-        let path = Path::new("x/model.json");
-        let refused = Error::io(path)(std::io::Error::other("disk on fire"));
-        assert_eq!(refused.to_string(), "x/model.json: disk on fire");
-        assert!(std::error::Error::source(&refused).is_none());
-        let json = Error::Json {
-            path: path.into(),
-            what: "model config",
-            error: serde_json::from_str::<u8>("{").unwrap_err(),
+        let told = |error: Error, display: &str, parts: &[&str]| {
+            assert_eq!(error.to_string(), display);
+            let chain = error.chain();
+            for part in parts {
+                assert_eq!(chain.matches(part).count(), 1, "{part} in {chain}");
+            }
         };
-        assert!(json.to_string().contains("not a valid model config: "));
-        assert!(std::error::Error::source(&json).is_none());
+        let path = Path::new("x/report.json");
+        told(
+            Error::io(path)(std::io::Error::other("disk on fire")),
+            "x/report.json",
+            &["x/report.json", "disk on fire"],
+        );
+        told(
+            Error::json(path, "report")(serde_json::from_str::<u8>("{").unwrap_err()),
+            "x/report.json: not a valid report",
+            &["x/report.json", "not a valid", "line 1"],
+        );
+        told(
+            Error::Plan {
+                stage: "classifier".to_owned(),
+                source: Box::new(Error::option("batch", "1 or more", 0)),
+            },
+            "plan of the training: classifier",
+            &["classifier", "batch: expected 1 or more, got 0"],
+        );
+        let below = fndm::Error::MissingModelFile {
+            folder: "m".into(),
+            file: "unet.safetensors".into(),
+        };
+        told(
+            below.into(),
+            "model folder m: expected the file unet.safetensors, found none",
+            &["unet.safetensors"],
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! Figures of a method against the truth, per slice and per volume.
 
+use std::collections::BTreeSet;
+
 use fndm_metrics::{
     Aggregate, BootstrapConfig, Confusion, Definition, Ranking, Score, bootstrap_mean,
     percentile_hausdorff,
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use fndm::{ThresholdScope, threshold};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// What a method says of one patient, with the truth beside it. All arrays are `(N, H, W)`, N slices.
 #[derive(Debug, Clone)]
@@ -30,6 +32,36 @@ pub struct Case {
     pub spacing: [f64; 3],
     /// Wall time of the whole method on this patient, in milliseconds.
     pub milliseconds: f64,
+}
+
+impl Case {
+    /// Whether the arrays are of one shape, with a position for each slice.
+    ///
+    /// # Errors
+    /// The first array that differs, with the patient.
+    pub fn check(&self) -> Result<()> {
+        let shape = self.anomaly.dim();
+        let arrays = [
+            ("inner head", self.inner_head.dim()),
+            ("head", self.head.dim()),
+            ("truth", self.truth.dim()),
+        ];
+        let wrong = arrays.into_iter().find(|(_, dim)| *dim != shape);
+        let (what, expected, got) = match wrong {
+            Some((what, got)) => (what, format!("{shape:?}, as the map"), format!("{got:?}")),
+            None if self.z.len() != shape.0 => (
+                "slice positions",
+                shape.0.to_string(),
+                self.z.len().to_string(),
+            ),
+            None => return Ok(()),
+        };
+        Err(Error::Input {
+            what: format!("patient {}: {what}", self.patient),
+            expected,
+            got,
+        })
+    }
 }
 
 /// What a row of a table counts.
@@ -63,7 +95,7 @@ pub struct Row {
     /// Average precision over the same pixels.
     #[serde(default)]
     pub average_precision: Option<f64>,
-    /// 95 % interval of the Dice at Otsu's threshold, by bootstrap over patients (2000 resamples).
+    /// 95 % interval of the Dice at Otsu's threshold, by bootstrap over patients (2000 resamples); none of fewer than two.
     #[serde(default)]
     pub dice_interval: Option<[f64; 2]>,
     /// Evaluations of the UNet per slice.
@@ -106,10 +138,11 @@ pub struct Evaluation {
     pub cases: Vec<CaseScore>,
 }
 
-/// Scores one method over a cohort at one level.
+/// Scores one method over a cohort at one level. Each case is another patient.
 ///
 /// # Errors
-/// When the arrays of a case differ in shape, or a map isn't finite.
+/// When the arrays of a case differ in shape, a map isn't finite, or two cases are of one patient: whose slices belong
+/// together decides on the interval.
 pub fn evaluate(
     method: &str,
     level: Level,
@@ -118,7 +151,16 @@ pub fn evaluate(
     gradient_evaluations: usize,
 ) -> Result<Evaluation> {
     let mut scores = Vec::new();
+    let mut patients = BTreeSet::new();
     for case in cases {
+        case.check()?;
+        if !patients.insert(case.patient.as_str()) {
+            return Err(Error::Input {
+                what: format!("patient {}", case.patient),
+                expected: "one case for each patient".into(),
+                got: "two".into(),
+            });
+        }
         match level {
             Level::Slice => score_slices(case, &mut scores)?,
             Level::Volume => score_volume(case, &mut scores)?,
@@ -127,11 +169,15 @@ pub fn evaluate(
     let aggregate = |pick: fn(&CaseScore) -> Score| Aggregate::of(scores.iter().map(pick));
     let hd95 = aggregate(|s| s.hd95);
     let slices: usize = cases.iter().map(|c| c.z.len()).sum();
-    let interval = bootstrap_mean(
+    let interval = match bootstrap_mean(
         scores.iter().map(|s| (s.patient.as_str(), s.dice_otsu)),
         &BootstrapConfig::default(),
-    )
-    .ok();
+    ) {
+        Ok(interval) => Some(interval),
+        // Of fewer than two patients there is none.
+        Err(fndm_metrics::Error::TooFew { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
     let ranking = ranking(cases)?;
     let milliseconds: f64 = cases.iter().map(|c| c.milliseconds).sum();
     let row = Row {
@@ -277,6 +323,67 @@ mod tests {
         assert!((volume.row.dice_otsu.unwrap() - slice.row.dice_otsu.unwrap()).abs() < 1e-12);
         // In a volume every voxel of one slice is border, so one distance of 2 mm stands among many zeros.
         assert!(volume.row.hd95.unwrap() <= 2.);
+    }
+
+    #[test]
+    fn arrays_of_other_shapes_are_an_error() {
+        let changes: [fn(&mut Case); 5] = [
+            |case| case.truth = Array3::from_elem((1, 20, 20), false),
+            |case| case.head = Array3::from_elem((2, 20, 19), true),
+            |case| case.inner_head = Array3::from_elem((2, 19, 20), true),
+            |case| case.anomaly = Array3::zeros((3, 20, 20)),
+            |case| case.z = vec![3],
+        ];
+        for change in changes {
+            for level in [Level::Slice, Level::Volume] {
+                let mut case = case();
+                change(&mut case);
+                let error = evaluate("fndm", level, &[case], 1, 1).unwrap_err();
+                assert!(error.to_string().contains("patient a: "), "{error}");
+            }
+        }
+    }
+
+    /// Patients of the same name in two folders are two patients, and two cases of one id are a mistake.
+    #[test]
+    fn patients_are_told_apart_by_their_whole_id() {
+        let of = |id: &str, missed: usize| {
+            let mut case = case();
+            case.patient = id.to_owned();
+            case.anomaly.slice_mut(s![0, 5..5 + missed, ..]).fill(0.);
+            case
+        };
+        let both = [of("HGG/Brats_001", 0), of("LGG/Brats_001", 3)];
+        let result = evaluate("fndm", Level::Slice, &both, 1, 1).unwrap();
+        let ids: Vec<&str> = result.cases.iter().map(|c| c.patient.as_str()).collect();
+        assert_eq!(ids, ["HGG/Brats_001", "LGG/Brats_001"]);
+        let [low, high] = result.row.dice_interval.unwrap();
+        // Drawn from two patients, the mean may be that of either alone.
+        let dice: Vec<f64> = result
+            .cases
+            .iter()
+            .filter_map(|c| c.dice_otsu.value())
+            .collect();
+        assert!((high - dice[0]).abs() < 1e-12 && (low - dice[1]).abs() < 1e-12);
+        assert!(low < high);
+        let twice = [of("a", 0), of("a", 3)];
+        let error = evaluate("fndm", Level::Slice, &twice, 1, 1).unwrap_err();
+        assert!(error.to_string().contains("patient a"), "{error}");
+    }
+
+    #[test]
+    fn a_cohort_without_lesions_has_no_interval_and_a_map_of_nan_is_an_error() {
+        let mut healthy = case();
+        healthy.truth.fill(false);
+        let row = evaluate("fndm", Level::Slice, &[healthy], 1, 1)
+            .unwrap()
+            .row;
+        assert_eq!((row.dice_interval, row.cases), (None, 0));
+        for level in [Level::Slice, Level::Volume] {
+            let mut case = case();
+            case.anomaly[[1, 3, 3]] = f32::NAN;
+            assert!(evaluate("fndm", level, &[case], 1, 1).is_err());
+        }
     }
 
     #[test]

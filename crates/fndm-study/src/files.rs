@@ -29,11 +29,7 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 pub(crate) fn write_json(path: &Path, what: &'static str, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|error| Error::Json {
-        path: path.to_path_buf(),
-        what,
-        error,
-    })?;
+    let mut text = serde_json::to_string_pretty(value).map_err(Error::json(path, what))?;
     text.push('\n');
     write_atomic(path, text.as_bytes())
 }
@@ -43,9 +39,5 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     what: &'static str,
 ) -> Result<T> {
     let text = fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text).map_err(|error| Error::Json {
-        path: path.to_path_buf(),
-        what,
-        error,
-    })
+    serde_json::from_str(&text).map_err(Error::json(path, what))
 }

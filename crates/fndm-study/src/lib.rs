@@ -37,6 +37,7 @@ mod evaluation;
 mod examine;
 mod files;
 mod flair;
+mod plan_check;
 mod report;
 mod sheet;
 pub mod student;

@@ -180,7 +180,7 @@ impl Sheet {
             .and_then(|mut writer| writer.write_image_data(&self.pixels))
             .map_err(|error| Error::Png {
                 path: path.to_path_buf(),
-                error,
+                source: Box::new(error),
             })?;
         files::write_atomic(path, &bytes)
     }

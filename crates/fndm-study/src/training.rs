@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -15,16 +15,17 @@ use fndm_memory::{
 use fndm_models::{Classifier, ClassifierConfig, UNetConfig};
 use fndm_train::{
     Alone, ClassifierTrainConfig, ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended,
-    Group, RunConfig, StepReport, StopFlag, Trainer, Validation,
+    Group, RunConfig, StepReport, StopFlag, Trainer, Validation, agree, made_by_the_first,
 };
 use ndarray::{Array3, Axis};
 use serde::{Deserialize, Serialize};
 
-use fndm::model_folder::{self, save_weights};
+use fndm::model_folder::{self, weight_bytes};
 use fndm::{
     DetectConfig, Detector, FeatureConfig, Method, ModelConfig, SeparateModel, batch_tensor,
 };
 
+use crate::plan_check::check_output;
 use crate::validation::{ValidationPlan, ValidationRecord, Validator};
 use crate::{Error, Result, Source, cohort, files};
 
@@ -86,6 +87,7 @@ pub struct SeparatePlan {
 
 /// What came of one network's training.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StageRecord {
     /// Optimiser steps.
     pub iterations: u64,
@@ -97,6 +99,7 @@ pub struct StageRecord {
 
 /// A patient that wasn't used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LeftOut {
     /// The patient.
     pub patient: String,
@@ -106,6 +109,7 @@ pub struct LeftOut {
 
 /// What a model was trained on, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TrainingRecord {
     /// The command line that made it.
     pub command: String,
@@ -139,18 +143,16 @@ impl TrainingRecord {
     /// # Errors
     /// When there is none, or it isn't valid.
     pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(model_folder::TRAINING);
-        if path.is_file() {
-            return files::read_json(&path, "record of a training");
+        match model_folder::file(folder, model_folder::TRAINING) {
+            Ok(path) => return files::read_json(&path, "record of a training"),
+            Err(fndm::Error::MissingModelFile { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
         let path = folder.join(model_folder::CONFIG);
         let mut value: serde_json::Value = files::read_json(&path, "model config")?;
         let record = value.get_mut("training").map(serde_json::Value::take);
-        serde_json::from_value(record.unwrap_or_default()).map_err(|error| Error::Json {
-            path,
-            what: "record of a training",
-            error,
-        })
+        serde_json::from_value(record.unwrap_or_default())
+            .map_err(Error::json(&path, "record of a training"))
     }
 }
 
@@ -177,7 +179,9 @@ pub enum TrainEvent<'a> {
 /// Trains by `plan` and writes the model folder. Checkpoints, logs (`log.jsonl`, `TensorBoard` events) and loss curves go to
 /// `folder/training`; a run that was stopped goes on from the checkpoints when it is called again with the same plan. With a
 /// validation in the plan, the model is the best state by it. Where `stop` is set while the diffusion model trains, the model so
-/// far is written.
+/// far is written. A model that was in the folder before is replaced at one moment, by a whole one.
+///
+/// The whole plan is checked first, and whether the folder can be written: nothing is read before that.
 ///
 /// # Errors
 /// When no patient can be used, a setting makes no sense, or a file can't be written.
@@ -211,7 +215,14 @@ pub fn train_model_in(
     on_event: &mut dyn FnMut(TrainEvent<'_>),
 ) -> Result<Option<TrainingRecord>> {
     let writes = group.rank() == 0;
-    let (set, left_out) = load(plan, on_event)?;
+    // All that can be told is told before the first patient is read. Processes that wait for each other end together.
+    let together = group.as_ref();
+    let checked = plan.check_for(group.size());
+    agree(
+        together,
+        checked.and_then(|()| check_output(plan, folder, writes)),
+    )?;
+    let (set, left_out) = agree(together, load(plan, on_event))?;
     let diseased = set.labels.iter().filter(|&&l| l == 1).count();
     let mut record = TrainingRecord {
         command: command.to_string(),
@@ -234,15 +245,11 @@ pub fn train_model_in(
         });
     }
     let set = Arc::new(set);
-    files::create_dir(folder)?;
-    let runs = folder.join("training");
-
     let validator = match &plan.validation {
-        Some(validation) => Some(Validator::load(
-            validation,
-            &plan.sequences,
-            &plan.preprocess,
-        )?),
+        Some(validation) => {
+            let loaded = Validator::load(validation, &plan.sequences, &plan.preprocess);
+            Some(agree(together, loaded)?)
+        }
         None => None,
     };
 
@@ -256,7 +263,7 @@ pub fn train_model_in(
     .in_group(group.clone())?;
     let (ended, stage) = run_stage(
         &mut trainer,
-        &runs.join("classifier"),
+        &run_folder(folder, Run::Classifier),
         stop,
         &mut |_, report, share| {
             on_event(TrainEvent::Classifier(report, share));
@@ -268,28 +275,32 @@ pub fn train_model_in(
     if ended == Ended::Stopped {
         return Ok(None);
     }
-    if writes {
-        save_weights(
-            &folder.join(model_folder::CLASSIFIER),
-            &trainer.ema_tensors()?,
-        )?;
-    }
+    // The model's files. They stay here until the model is whole: an older model in the folder is replaced at one moment.
+    let mut parts = BTreeMap::new();
+    let weights = weight_bytes(&trainer.ema_tensors()?)?;
+    parts.insert(model_folder::CLASSIFIER.to_owned(), weights);
     let classifier = trainer.ema_network()?;
     drop(trainer);
 
-    let bank = build_bank(plan, &set, classifier.clone(), device, stop, on_event)?;
-    let Some(bank) = bank else { return Ok(None) };
+    let built = made_by_the_first(together, stop, |stopped| {
+        build_bank(plan, &set, classifier.clone(), device, stopped, on_event)
+    })?;
+    let Some(bytes) = built else { return Ok(None) };
+    let bank = MemoryBank::from_bytes(&bytes)?;
     record.memory_rows = bank.len();
-    if writes {
-        bank.save(folder.join(model_folder::MEMORY))?;
-    }
+    parts.insert(model_folder::MEMORY.to_owned(), bytes);
     let contrast = match &plan.contrast {
-        Some(config) => Some(build_contrast(config, &set, device)?),
+        Some(config) => {
+            let built = made_by_the_first(together, stop, |stopped| {
+                build_contrast(config, &set, device, stopped)
+            })?;
+            let Some(bytes) = built else { return Ok(None) };
+            let contrast = Contrast::from_bytes(&bytes)?;
+            parts.insert(model_folder::CONTRAST.to_owned(), bytes);
+            Some(contrast)
+        }
         None => None,
     };
-    if writes && let Some(contrast) = &contrast {
-        contrast.save(folder.join(model_folder::CONTRAST))?;
-    }
 
     let mut trainer = DiffusionTrainer::new(
         &plan.diffusion_training,
@@ -322,7 +333,7 @@ pub fn train_model_in(
     let validate: &mut dyn FnMut(&DiffusionTrainer) -> Result<Validation> = &mut validate;
     let (ended, stage) = run_stage(
         &mut trainer,
-        &runs.join("diffusion"),
+        &run_folder(folder, Run::Diffusion),
         stop,
         &mut |trainer, report, share| {
             (on_event.borrow_mut())(TrainEvent::Diffusion(report, share));
@@ -337,17 +348,19 @@ pub fn train_model_in(
                     diffusion: so_far,
                     ..record.clone()
                 };
-                let weights = trainer.ema_tensors()?;
-                write_model(folder, plan, &record, &weights)?;
+                let weights = weight_bytes(&trainer.ema_tensors()?)?;
+                parts.insert(model_folder::UNET.to_owned(), weights);
+                write_model(folder, plan, &record, &mut parts)?;
             }
             Ok(())
         },
         plan.validation.as_ref().map(|v| (v.every, validate)),
     )?;
     record.diffusion = stage;
-    let best = runs.join("diffusion").join("best.safetensors");
+    let best = run_folder(folder, Run::Diffusion).join("best.safetensors");
     let weights = match &plan.validation {
-        Some(_) if best.exists() => {
+        // The first process has written it.
+        Some(_) if writes && best.exists() => {
             record.validation = Some(files::read_json(
                 &best.with_file_name("best.json"),
                 "the best validation",
@@ -358,9 +371,13 @@ pub fn train_model_in(
     };
     drop(trainer);
     let on_event = on_event.into_inner();
-    if writes {
-        write_model(folder, plan, &record, &weights)?;
-    }
+    let written = if writes {
+        parts.insert(model_folder::UNET.to_owned(), weight_bytes(&weights)?);
+        write_model(folder, plan, &record, &mut parts)
+    } else {
+        Ok(())
+    };
+    agree(together, written)?;
     if ended == Ended::Stopped {
         return Ok(Some(record));
     }
@@ -368,7 +385,7 @@ pub fn train_model_in(
         let mut trainer =
             DiffusionTrainer::new(&own.training, &own.unet, set.clone(), plan.seed, device)?
                 .in_group(group.clone())?;
-        let folder_of_run = runs.join(format!("diffusion_{}", method.key()));
+        let folder_of_run = run_folder(folder, Run::Separate(method));
         let mut tell = |_: &DiffusionTrainer, report: &StepReport, share| {
             on_event(TrainEvent::Separate(method, report, share));
             Ok(())
@@ -378,17 +395,41 @@ pub fn train_model_in(
             break;
         }
         record.separate.insert(method, stage);
-        if writes {
-            let path = folder.join(model_folder::separate(method));
-            save_weights(&path, &trainer.ema_tensors()?)?;
-            write_model(folder, plan, &record, &weights)?;
-        }
+        let written = if writes {
+            let weights = weight_bytes(&trainer.ema_tensors()?)?;
+            parts.insert(model_folder::separate(method), weights);
+            write_model(folder, plan, &record, &mut parts)
+        } else {
+            Ok(())
+        };
+        agree(together, written)?;
     }
     Ok(Some(record))
 }
 
+/// The trainings of a plan.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Run {
+    Classifier,
+    Diffusion,
+    Separate(Method),
+}
+
+/// Where the checkpoints of all trainings lie within a model folder.
+pub(crate) const RUNS: &str = "training";
+
+/// Where the checkpoints and logs of one training lie.
+pub(crate) fn run_folder(folder: &Path, run: Run) -> PathBuf {
+    let runs = folder.join(RUNS);
+    match run {
+        Run::Classifier => runs.join("classifier"),
+        Run::Diffusion => runs.join("diffusion"),
+        Run::Separate(method) => runs.join(format!("diffusion_{}", method.key())),
+    }
+}
+
 /// The config of a model with these rows' own networks.
-fn model_config(plan: &TrainPlan, rows: &[Method]) -> ModelConfig {
+pub(crate) fn model_config(plan: &TrainPlan, rows: &[Method]) -> ModelConfig {
     let own = plan.separate.iter().filter(|(row, _)| rows.contains(row));
     let separate = own.map(|(&row, own)| {
         let unet = own.unet.clone();
@@ -410,20 +451,20 @@ fn model_config(plan: &TrainPlan, rows: &[Method]) -> ModelConfig {
     }
 }
 
+/// Puts the model that is made of `parts` into the folder, in one moment.
 fn write_model(
     folder: &Path,
     plan: &TrainPlan,
     record: &TrainingRecord,
-    unet: &BTreeMap<String, Tensor>,
+    parts: &mut BTreeMap<String, Vec<u8>>,
 ) -> Result<()> {
-    save_weights(&folder.join(model_folder::UNET), unet)?;
     let rows: Vec<Method> = record.separate.keys().copied().collect();
     let config = model_config(plan, &rows);
-    config.check()?;
+    let what = "record of a training";
     let path = folder.join(model_folder::TRAINING);
-    files::write_json(&path, "record of a training", record)?;
-    // Last, so that a folder with this file has all the others.
-    Ok(config.write(&folder.join(model_folder::CONFIG))?)
+    let json = serde_json::to_vec_pretty(record).map_err(Error::json(&path, what))?;
+    parts.insert(model_folder::TRAINING.to_owned(), json);
+    Ok(model_folder::replace(folder, &config, parts)?)
 }
 
 fn load(
@@ -452,7 +493,7 @@ fn load(
                 None
             }
             Ok(Err(reason)) => Some(reason),
-            Err(error) => Some(cohort::chain(&error)),
+            Err(error) => Some(error.chain()),
         };
         if let Some(reason) = reason {
             on_event(TrainEvent::Note(format!("left out {id}: {reason}")));
@@ -537,14 +578,15 @@ impl Budget for DiffusionTrainer {
     }
 }
 
+/// The bytes of the memory bank; none where it was stopped.
 fn build_bank(
     plan: &TrainPlan,
     set: &SliceSet,
     classifier: Classifier,
     device: &Device,
-    stop: &StopFlag,
+    stopped: &mut dyn FnMut() -> bool,
     on_event: &mut dyn FnMut(TrainEvent<'_>),
-) -> Result<Option<MemoryBank>> {
+) -> Result<Option<Vec<u8>>> {
     let features = ClassifierFeatures {
         classifier,
         blocks: plan.features.blocks.clone(),
@@ -553,11 +595,7 @@ fn build_bank(
     let Shares { kept, apart, .. } = Shares::of(set);
     let mut on_progress = |progress| {
         on_event(TrainEvent::Memory(progress));
-        if stop.is_set() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        go_on(stopped)
     };
     let (images, head) = pick(set, &kept, device)?;
     let built = MemoryBank::build(
@@ -566,17 +604,25 @@ fn build_bank(
         &images,
         Some(head.view()),
         &mut on_progress,
-    )
-    .and_then(|mut bank| {
-        let (images, head) = pick(set, &apart, device).map_err(|e| match e {
-            Error::Candle(e) => e.into(),
-            other => fndm_memory::Error::from(candle_core::Error::wrap(other)),
-        })?;
+    );
+    let (images, head) = pick(set, &apart, device)?;
+    let calibrated = built.and_then(|mut bank| {
         bank.calibrate(&features, &images, head.view(), &mut on_progress)?;
-        Ok(bank)
+        bank.to_bytes()
     });
+    unless_stopped(calibrated)
+}
+
+fn go_on(stopped: &mut dyn FnMut() -> bool) -> ControlFlow<()> {
+    match stopped() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    }
+}
+
+fn unless_stopped(built: fndm_memory::Result<Vec<u8>>) -> Result<Option<Vec<u8>>> {
     match built {
-        Ok(bank) => Ok(Some(bank)),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(fndm_memory::Error::Cancelled { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -620,13 +666,22 @@ fn pick(set: &SliceSet, indices: &[usize], device: &Device) -> Result<(Tensor, A
     Ok((batch_tensor(&images.view(), device)?, head))
 }
 
-fn build_contrast(config: &ContrastConfig, set: &SliceSet, device: &Device) -> Result<Contrast> {
+/// The bytes of the contrast; none where it was stopped.
+fn build_contrast(
+    config: &ContrastConfig,
+    set: &SliceSet,
+    device: &Device,
+    stopped: &mut dyn FnMut() -> bool,
+) -> Result<Option<Vec<u8>>> {
     let shares = Shares::of(set);
     let labels: Vec<u8> = shares.learned.iter().map(|&i| set.labels[i]).collect();
     let (images, _) = pick(set, &shares.learned, device)?;
-    let mut on_progress = fndm_memory::silent;
-    let mut contrast = Contrast::build(config, &intensities, &images, &labels, &mut on_progress)?;
+    let mut on_progress = |_| go_on(stopped);
+    let built = Contrast::build(config, &intensities, &images, &labels, &mut on_progress);
     let (images, head) = pick(set, &shares.apart, device)?;
-    contrast.calibrate(&intensities, &images, head.view(), &mut on_progress)?;
-    Ok(contrast)
+    let calibrated = built.and_then(|mut contrast| {
+        contrast.calibrate(&intensities, &images, head.view(), &mut on_progress)?;
+        contrast.to_bytes()
+    });
+    unless_stopped(calibrated)
 }
