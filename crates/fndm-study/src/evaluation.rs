@@ -98,7 +98,7 @@ pub struct Row {
     /// 95 % interval of the Dice at Otsu's threshold, by bootstrap over patients (2000 resamples); none of fewer than two.
     #[serde(default)]
     pub dice_interval: Option<[f64; 2]>,
-    /// Evaluations of the UNet per slice.
+    /// Evaluations of the `UNet` per slice.
     pub evaluations: usize,
     /// Gradients of the classifier per slice.
     pub gradient_evaluations: usize,
