@@ -189,9 +189,9 @@ const LOSS: &str = "mean over all elements of (model(x,t,y) - target)^2";
 const EMA: &str = "starts as a copy of the first weights, updated after every step: ema = rate*ema + (1-rate)*weights";
 
 fn unknown(object: &Value, known: &[&[&str]]) -> Option<String> {
-    let keys = object.as_object()?.keys();
-    keys.cloned()
-        .find(|key| !known.iter().any(|known| known.contains(&key.as_str())))
+    let mut keys = object.as_object()?.keys();
+    let of = |key: &str| known.iter().any(|known| known.contains(&key));
+    keys.find(|key| !of(key)).cloned()
 }
 
 /// `Adam lr 1e-4 betas 0.9 0.999 eps 1e-8, no weight decay, 3 steps on the same batch`.
