@@ -362,11 +362,11 @@ fn processes_that_wait_for_the_memory_bank_stop_together() {
                 &stop,
                 &mut |event| match event {
                     // The last event before the bank is that of the classifier's last iteration.
-                    TrainEvent::Classifier(report, _) if report.iteration == 2 => {
-                        // The training is finished, so that this stops what comes next.
-                        if rank == stopper && stopper == 1 {
-                            stop.stop();
-                        }
+                    // The training is finished, so that this stops what comes next.
+                    TrainEvent::Classifier(report, _)
+                        if report.iteration == 2 && rank == 1 && stopper == 1 =>
+                    {
+                        stop.stop();
                     }
                     TrainEvent::Memory(_) => {
                         built += 1;
