@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use fndm_data::labels::Label;
 use fndm_data::phantom::PhantomConfig;
 use fndm_data::{
     Limits, Patient, Side, Splits, find_identical_sequences, list_patients, read_patient_below,
+    read_sequences_below,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,15 @@ pub enum Source {
         /// The folder.
         path: PathBuf,
         /// The patients: their folders' paths below `path`.
+        patients: Vec<String>,
+    },
+    /// Two folders, one of volumes that are wholly healthy and one of volumes that are diseased throughout.
+    Sides {
+        /// The healthy ones.
+        healthy: PathBuf,
+        /// The diseased ones.
+        diseased: PathBuf,
+        /// The patients: `healthy/` or `diseased/` and the path of the patient's folder below that folder.
         patients: Vec<String>,
     },
 }
@@ -56,6 +67,41 @@ impl Source {
         })
     }
 
+    /// All patients of a healthy and of a diseased folder.
+    ///
+    /// # Errors
+    /// When one of the folders can't be read, or has no patient.
+    pub fn sides(healthy: &Path, diseased: &Path) -> Result<Self> {
+        let mut patients = Vec::new();
+        for (label, folder) in [(Label::Healthy, healthy), (Label::Diseased, diseased)] {
+            let ids = list_patients(folder)?.ids;
+            patients.extend(ids.iter().map(|id| format!("{}/{id}", label.name())));
+        }
+        Ok(Self::Sides {
+            healthy: healthy.to_path_buf(),
+            diseased: diseased.to_path_buf(),
+            patients,
+        })
+    }
+
+    /// What the folder of a patient of [`Source::Sides`] says of all its slices.
+    pub(crate) fn side_of(id: &str) -> Label {
+        match id.split_once('/') {
+            Some((side, _)) if side == Label::Healthy.name() => Label::Healthy,
+            Some((side, _)) if side == Label::Diseased.name() => Label::Diseased,
+            _ => Label::Unknown,
+        }
+    }
+
+    /// Every patient that a table of labels may speak of: those of a folder, whatever side of the split they are on.
+    pub(crate) fn known_ids(&self) -> Result<Vec<String>> {
+        let mut ids = self.ids();
+        if let Self::Folder { path, .. } = self {
+            ids.extend(list_patients(path)?.ids);
+        }
+        Ok(ids)
+    }
+
     /// Names of the patients.
     #[must_use]
     pub fn ids(&self) -> Vec<String> {
@@ -67,15 +113,27 @@ impl Source {
             } => (*first_seed..first_seed.saturating_add(*patients))
                 .map(|seed| format!("phantom_{seed:05}"))
                 .collect(),
-            Self::Folder { patients, .. } => patients.clone(),
+            Self::Folder { patients, .. } | Self::Sides { patients, .. } => patients.clone(),
         }
     }
 
-    /// Reads or makes patient number `index`, with the sequences in this order.
+    /// Reads or makes patient number `index`, with the sequences in this order, and the lesion mask if there is one.
     ///
     /// # Errors
     /// When a file is missing or broken, or the patient can't be used: the error names it.
     pub fn patient(&self, index: usize, sequences: &[String]) -> Result<Patient> {
+        self.read(index, sequences, true)
+    }
+
+    /// As [`Source::patient`], without a lesion mask: none is looked for, so that a broken one does no harm.
+    ///
+    /// # Errors
+    /// As [`Source::patient`].
+    pub fn sequences(&self, index: usize, sequences: &[String]) -> Result<Patient> {
+        self.read(index, sequences, false)
+    }
+
+    fn read(&self, index: usize, sequences: &[String], mask: bool) -> Result<Patient> {
         let ids = self.ids();
         let Some(id) = ids.get(index) else {
             return Err(Error::option(
@@ -84,12 +142,22 @@ impl Source {
                 index,
             ));
         };
+        let below = |root: &Path, id: &str| {
+            let limits = Limits::default();
+            match mask {
+                true => read_patient_below(root, id, sequences, &limits),
+                false => read_sequences_below(root, id, sequences, &limits),
+            }
+        };
         match self {
             Self::Phantom {
                 config, first_seed, ..
             } => {
                 let mut patient = config.patient(first_seed + index as u64)?;
                 patient.id.clone_from(id);
+                if !mask {
+                    patient.mask = None;
+                }
                 patient.sequences = sequences
                     .iter()
                     .map(|name| match patient.sequence(name) {
@@ -103,8 +171,22 @@ impl Source {
                     .collect::<Result<_>>()?;
                 Ok(patient)
             }
-            Self::Folder { path, .. } => {
-                Ok(read_patient_below(path, id, sequences, &Limits::default())?)
+            Self::Folder { path, .. } => Ok(below(path, id)?),
+            Self::Sides {
+                healthy, diseased, ..
+            } => {
+                let (root, below_side) = match (Self::side_of(id), id.split_once('/')) {
+                    (Label::Healthy, Some((_, rest))) => (healthy, rest),
+                    (Label::Diseased, Some((_, rest))) => (diseased, rest),
+                    _ => {
+                        let expected = "healthy/<id> or diseased/<id>";
+                        return Err(Error::option("patients", expected, id));
+                    }
+                };
+                let mut patient = below(root, below_side)?;
+                // Patients of one name on two sides are two.
+                patient.id.clone_from(id);
+                Ok(patient)
             }
         }
     }

@@ -27,16 +27,20 @@
 //!
 //! # Parts
 //! - [`TrainPlan`], [`train_model`]: from slices with one bit each to a model folder.
+//! - [`LabelSource`]: the bit of each slice from masks, a table, or two folders.
+//! - [`BitRow`], [`evaluate_bits`]: figures where there are no masks.
 //! - [`Source`], [`examine_case`], [`evaluate`], [`Report`]: the paper's ablation and plain FLAIR, scored.
 //! - [`student`]: a small network for segmentation, taught from the bits of slices.
 //! - Pictures: [`Sheet`].
 
+mod bits;
 mod cohort;
 mod error;
 mod evaluation;
 mod examine;
 mod files;
 mod flair;
+mod labelling;
 mod plan_check;
 mod report;
 mod sheet;
@@ -44,19 +48,21 @@ pub mod student;
 mod training;
 mod validation;
 
+pub use bits::{BitCase, BitRow, evaluate_bits};
 pub use cohort::{PHANTOM_SEQUENCES, Source, copies};
 pub use error::{Error, Result};
 pub use evaluation::{Case, CaseScore, Evaluation, Level, Row, evaluate};
-pub use examine::examine_case;
+pub use examine::{MethodMap, examine_case, method_map};
 pub use flair::{flair_map, flair_quantile};
 pub use fndm::Method;
+pub use labelling::{LabelRecord, LabelSource, Labelling, PatientBits};
 pub use report::{Report, markdown, table, write_csv};
 pub use sheet::{Sheet, Tile, upper_end};
 pub use training::{
     LeftOut, SeparatePlan, StageRecord, TrainEvent, TrainPlan, TrainingRecord, train_model,
     train_model_in,
 };
-pub use validation::{ValidationPlan, ValidationRecord, select_slices};
+pub use validation::{ValidationPlan, ValidationRecord, ValidationScore};
 
 pub use fndm;
 pub use fndm_train as train;

@@ -223,7 +223,7 @@ impl Source {
                 }
                 Ok(())
             }
-            Self::Folder { patients, .. } => {
+            Self::Folder { patients, .. } | Self::Sides { patients, .. } => {
                 if patients.is_empty() {
                     return Err(Error::option("patients", "one or more", "none"));
                 }

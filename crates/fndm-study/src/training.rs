@@ -27,10 +27,13 @@ use fndm::{
 
 use crate::plan_check::check_output;
 use crate::validation::{ValidationPlan, ValidationRecord, Validator};
-use crate::{Error, Result, Source, cohort, files};
+use crate::{Error, LabelRecord, LabelSource, Result, Source, cohort, files, labelling};
 
 /// One training patient in this many is held apart from the memory bank: its healthy slices calibrate the threshold.
 const CALIBRATION_SHARE: usize = 8;
+
+/// A class of fewer slices than this teaches nothing.
+const FEWEST_SLICES: usize = 2;
 
 /// Iterations between checkpoints.
 const CHECKPOINT_EVERY: u64 = 500;
@@ -44,6 +47,9 @@ const RECENT: usize = 200;
 pub struct TrainPlan {
     /// The patients.
     pub source: Source,
+    /// Where the bit of each slice comes from.
+    #[serde(default)]
+    pub labels: LabelSource,
     /// The sequences, in the order of the images' channels.
     pub sequences: Vec<String>,
     /// From volumes to slices.
@@ -119,6 +125,9 @@ pub struct TrainingRecord {
     pub patients: Vec<String>,
     /// Those that weren't.
     pub left_out: Vec<LeftOut>,
+    /// Where every bit came from, and how many of each kind each patient gives.
+    #[serde(default)]
+    pub labels: LabelRecord,
     /// Slices with the label healthy.
     pub healthy_slices: usize,
     /// Slices with the label diseased.
@@ -222,13 +231,14 @@ pub fn train_model_in(
         together,
         checked.and_then(|()| check_output(plan, folder, writes)),
     )?;
-    let (set, left_out) = agree(together, load(plan, on_event))?;
+    let (set, labels, left_out) = agree(together, load(plan, on_event))?;
     let diseased = set.labels.iter().filter(|&&l| l == 1).count();
     let mut record = TrainingRecord {
         command: command.to_string(),
         plan: plan.clone(),
         patients: set.ids.clone(),
         left_out,
+        labels,
         healthy_slices: set.labels.len() - diseased,
         diseased_slices: diseased,
         classifier: StageRecord::default(),
@@ -237,17 +247,18 @@ pub fn train_model_in(
         memory_rows: 0,
         validation: None,
     };
-    if record.healthy_slices == 0 || diseased == 0 {
+    if record.healthy_slices < FEWEST_SLICES || diseased < FEWEST_SLICES {
         return Err(Error::Input {
-            what: "slices for training".into(),
-            expected: "some healthy and some diseased ones".into(),
+            what: format!("slices for training, by {}", record.labels.source),
+            expected: format!("at least {FEWEST_SLICES} healthy and {FEWEST_SLICES} diseased ones"),
             got: format!("{} healthy, {diseased} diseased", record.healthy_slices),
         });
     }
     let set = Arc::new(set);
     let validator = match &plan.validation {
         Some(validation) => {
-            let loaded = Validator::load(validation, &plan.sequences, &plan.preprocess);
+            let loaded =
+                Validator::load(validation, &plan.labels, &plan.sequences, &plan.preprocess);
             Some(agree(together, loaded)?)
         }
         None => None,
@@ -470,29 +481,39 @@ fn write_model(
 fn load(
     plan: &TrainPlan,
     on_event: &mut dyn FnMut(TrainEvent<'_>),
-) -> Result<(SliceSet, Vec<LeftOut>)> {
+) -> Result<(SliceSet, LabelRecord, Vec<LeftOut>)> {
+    let labelling = plan.labels.open(&plan.source)?;
     let ids = plan.source.ids();
     let mut left_out = Vec::new();
+    let mut labels = LabelRecord {
+        source: plan.labels.words(),
+        patients: Vec::new(),
+    };
     let mut all: Vec<PatientSlices> = Vec::new();
     for (i, id) in ids.iter().enumerate() {
-        let loaded = plan.source.patient(i, &plan.sequences).and_then(|patient| {
-            if let Some(reason) = cohort::copies(&patient) {
-                return Ok(Err(reason));
-            }
-            let mut slices = plan.preprocess.apply(&patient)?;
-            // Only the bit of each slice goes on from here.
-            slices.mask = None;
-            Ok(Ok(slices))
-        });
+        let loaded = labelling
+            .patient(&plan.source, i, &plan.sequences)
+            .and_then(|patient| match cohort::copies(&patient) {
+                Some(reason) => Ok(Err(reason)),
+                None => labelling.apply(&patient, &plan.preprocess).map(Ok),
+            });
         let reason = match loaded {
-            Ok(Ok(slices)) => {
+            Ok(Ok((slices, bits))) => {
                 for note in &slices.notes {
                     on_event(TrainEvent::Note(format!("{id}: {note}")));
                 }
-                all.push(slices);
-                None
+                let none = slices.is_empty();
+                labels.patients.push(bits);
+                if none {
+                    Some("no slice with a label".to_string())
+                } else {
+                    all.push(slices);
+                    None
+                }
             }
             Ok(Err(reason)) => Some(reason),
+            // One wrong row makes the others doubtful.
+            Err(error) if labelling::is_of_the_table(&error) => return Err(error),
             Err(error) => Some(error.chain()),
         };
         if let Some(reason) = reason {
@@ -511,7 +532,7 @@ fn load(
             got: format!("none of {}", ids.len()),
         });
     }
-    Ok((SliceSet::from_patients(all)?, left_out))
+    Ok((SliceSet::from_patients(all)?, labels, left_out))
 }
 
 /// Iterations between validations, and what to do then.

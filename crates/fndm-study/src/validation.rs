@@ -1,23 +1,28 @@
-//! Validation while a diffusion model trains: Dice of a few slices by the full method, and the denoising loss.
+//! Validation while a diffusion model trains: a few slices by the full method, and the denoising loss.
+//!
+//! With masks the slices are scored by Dice. With bits alone they are scored by how well the anomaly map tells diseased slices from
+//! healthy ones.
 
 use std::sync::Arc;
 
 use fndm_data::{PatientSlices, Preprocess, SliceSet};
 use fndm_train::{DiffusionTrainer, Validation};
-use ndarray::Axis;
 use serde::{Deserialize, Serialize};
 
 use fndm::{Detector, Method};
 
-use crate::{Error, Level, Result, Source, cohort, evaluate, examine_case};
+use crate::{
+    BitCase, Error, LabelSource, Level, Result, Source, cohort, evaluate, evaluate_bits,
+    examine_case, method_map,
+};
 
 /// Samples and ranges of timesteps of the denoising loss.
 const LOSS: (usize, usize) = (64, 4);
 /// Every validation has the same draws.
 const SEED: u64 = 0;
 
-/// What the best state of a training is chosen by. The pixel labels of these patients choose among states; no weight is
-/// trained on them.
+/// What the best state of a training is chosen by: Dice where the bits of slices come from masks, else the AUROC of the slice's
+/// bit by the highest values of the anomaly map. These patients choose among states; no weight is trained on them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationPlan {
@@ -25,8 +30,39 @@ pub struct ValidationPlan {
     pub source: Source,
     /// Iterations between validations.
     pub every: u64,
-    /// Slices with a lesion that are examined, spread evenly over those of all patients.
+    /// Slices that are examined, spread evenly over those of all patients: diseased ones, and without masks as many healthy ones.
     pub slices: usize,
+}
+
+/// What the states are compared by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValidationScore {
+    /// Mean Dice per slice with a lesion, at Otsu's threshold. It takes masks.
+    #[default]
+    Dice,
+    /// AUROC of the slice's bit: see [`BitRow::auroc`](crate::BitRow::auroc).
+    SliceAuroc,
+}
+
+impl ValidationScore {
+    /// The name in messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dice => "Dice",
+            Self::SliceAuroc => "AUROC of the slice's bit",
+        }
+    }
+
+    /// What can be watched with these labels.
+    #[must_use]
+    pub fn of(labels: &LabelSource) -> Self {
+        match labels {
+            LabelSource::Masks => Self::Dice,
+            LabelSource::Table { .. } | LabelSource::Sides => Self::SliceAuroc,
+        }
+    }
 }
 
 /// What came of the validations.
@@ -34,12 +70,13 @@ pub struct ValidationPlan {
 pub struct ValidationRecord {
     /// Iterations of the state that the model was written from.
     pub iteration: u64,
-    /// Its mean Dice per slice at Otsu's threshold.
+    /// Its score.
     pub score: f64,
 }
 
 /// Slices to examine.
 pub(crate) struct Validator {
+    by: ValidationScore,
     /// The chosen slices, by patient.
     patients: Vec<PatientSlices>,
     /// All slices of these patients.
@@ -49,88 +86,101 @@ pub(crate) struct Validator {
 impl Validator {
     pub(crate) fn load(
         plan: &ValidationPlan,
+        labels: &LabelSource,
         sequences: &[String],
         preprocess: &Preprocess,
     ) -> Result<Self> {
+        let by = ValidationScore::of(labels);
+        let labelling = labels.open(&plan.source)?;
         let mut patients = Vec::new();
         for i in 0..plan.source.ids().len() {
-            let patient = plan.source.patient(i, sequences)?;
+            let patient = labelling.patient(&plan.source, i, sequences)?;
             if cohort::copies(&patient).is_none() {
-                patients.push(preprocess.apply(&patient)?);
+                patients.push(match by {
+                    ValidationScore::Dice => preprocess.apply(&patient)?,
+                    ValidationScore::SliceAuroc => labelling.apply(&patient, preprocess)?.0,
+                });
             }
         }
-        let diseased: Vec<(usize, usize)> = patients
-            .iter()
-            .enumerate()
-            .flat_map(|(p, slices)| {
-                let labels = slices.labels.as_deref().unwrap_or_default();
-                let with = (0..labels.len()).filter(|&i| labels[i] == 1);
-                with.map(move |i| (p, i)).collect::<Vec<_>>()
-            })
-            .collect();
-        if diseased.is_empty() || plan.slices == 0 {
+        patients.retain(|slices| !slices.is_empty());
+        let diseased = chosen(&patients, 1, plan.slices);
+        let healthy = match by {
+            ValidationScore::Dice => Vec::new(),
+            ValidationScore::SliceAuroc => chosen(&patients, 0, plan.slices),
+        };
+        let lacking = by == ValidationScore::SliceAuroc && healthy.is_empty();
+        if diseased.is_empty() || lacking {
             return Err(Error::Input {
                 what: "slices for validation".into(),
-                expected: "at least one with a lesion".into(),
-                got: format!("{} to choose {} from", diseased.len(), plan.slices),
+                expected: match by {
+                    ValidationScore::Dice => "at least one with a lesion".into(),
+                    ValidationScore::SliceAuroc => "a healthy and a diseased one".into(),
+                },
+                got: format!("{} diseased, {} healthy", diseased.len(), healthy.len()),
             });
         }
-        let count = plan.slices.min(diseased.len());
-        let chosen: Vec<_> = (0..count)
-            .map(|i| diseased[i * diseased.len() / count])
-            .collect();
+        let wanted = [diseased, healthy].concat();
         let examined = patients
             .iter()
             .enumerate()
             .filter_map(|(p, slices)| {
-                let of = chosen.iter().filter(|c| c.0 == p);
-                let indices: Vec<usize> = of.map(|c| c.1).collect();
-                (!indices.is_empty()).then(|| select_slices(slices, &indices))
+                let of = wanted.iter().filter(|c| c.0 == p);
+                let mut indices: Vec<usize> = of.map(|c| c.1).collect();
+                indices.sort_unstable();
+                (!indices.is_empty()).then(|| slices.select(&indices))
             })
-            .collect();
+            .collect::<fndm_data::Result<_>>()?;
         patients.iter_mut().for_each(|slices| slices.mask = None);
         Ok(Self {
+            by,
             patients: examined,
             set: Arc::new(SliceSet::from_patients(patients)?),
         })
     }
 
-    /// The averaged network's loss by timestep, and the detector's mean Dice per slice.
+    /// The averaged network's loss by timestep, and the detector's score.
     pub(crate) fn score(
         &self,
         trainer: &DiffusionTrainer,
         detector: &Detector,
     ) -> Result<Validation> {
         let config = detector.config().detect_config(Method::Fndm);
-        let mut cases = Vec::new();
-        for slices in &self.patients {
-            cases.push(examine_case(detector, Method::Fndm, &config, slices, &mut |_| {})?.0);
-        }
+        let score = match self.by {
+            ValidationScore::Dice => {
+                let mut cases = Vec::new();
+                for slices in &self.patients {
+                    let found = examine_case(detector, Method::Fndm, &config, slices, &mut |_| {})?;
+                    cases.push(found.0);
+                }
+                evaluate("fndm", Level::Slice, &cases, 0, 0)?.row.dice_otsu
+            }
+            ValidationScore::SliceAuroc => {
+                let mut cases = Vec::new();
+                for slices in &self.patients {
+                    let found = method_map(detector, Method::Fndm, &config, slices, &mut |_| {})?;
+                    cases.push(BitCase::new(slices, found)?);
+                }
+                evaluate_bits("fndm", &cases, config.threshold)?.auroc
+            }
+        };
         Ok(Validation {
-            score: evaluate("fndm", Level::Slice, &cases, 0, 0)?.row.dice_otsu,
+            score,
             ranges: trainer.validate(&self.set, LOSS.0, LOSS.1, SEED)?,
         })
     }
 }
 
-/// Some slices of a patient, by their indices.
-///
-/// # Panics
-/// When an index is not below the number of slices.
-#[must_use]
-pub fn select_slices(slices: &PatientSlices, indices: &[usize]) -> PatientSlices {
-    PatientSlices {
-        id: slices.id.clone(),
-        sequences: slices.sequences.clone(),
-        images: slices.images.select(Axis(0), indices),
-        z: indices.iter().map(|&i| slices.z[i]).collect(),
-        head: slices.head.select(Axis(0), indices),
-        mask: slices.mask.as_ref().map(|m| m.select(Axis(0), indices)),
-        labels: slices
-            .labels
-            .as_ref()
-            .map(|labels| indices.iter().map(|&i| labels[i]).collect()),
-        notes: slices.notes.clone(),
-        geometry: slices.geometry.clone(),
+/// At most so many slices with this label, spread evenly over those of all patients: patient and slice.
+fn chosen(patients: &[PatientSlices], label: u8, most: usize) -> Vec<(usize, usize)> {
+    let mut all = Vec::new();
+    for (p, slices) in patients.iter().enumerate() {
+        let labels = slices.labels.as_deref().unwrap_or_default();
+        all.extend(
+            (0..labels.len())
+                .filter(|&i| labels[i] == label)
+                .map(|i| (p, i)),
+        );
     }
+    let count = most.min(all.len());
+    (0..count).map(|i| all[i * all.len() / count]).collect()
 }

@@ -10,7 +10,9 @@ use fndm::memory::{ContrastConfig, MemoryConfig};
 use fndm::models::{ClassifierConfig, UNetConfig};
 use fndm::{CoarseSource, DetectConfig, Detector, FeatureConfig, Method};
 use fndm_study::train::{ClassifierTrainConfig, ConditionDropout, DiffusionConfig, StopFlag};
-use fndm_study::{SeparatePlan, Source, TrainPlan, TrainingRecord, examine_case, train_model};
+use fndm_study::{
+    LabelSource, SeparatePlan, Source, TrainPlan, TrainingRecord, examine_case, train_model,
+};
 
 const SIZE: usize = 32;
 
@@ -45,6 +47,7 @@ fn plan() -> TrainPlan {
             first_seed: 0,
             patients: 3,
         },
+        labels: LabelSource::Masks,
         sequences,
         preprocess: Preprocess {
             image_size: SIZE,

@@ -17,7 +17,8 @@ use fndm_study::train::{
     ClassifierTrainConfig, ConditionDropout, DiffusionConfig, Group, StopFlag,
 };
 use fndm_study::{
-    Error, SeparatePlan, Source, TrainEvent, TrainPlan, ValidationPlan, train_model, train_model_in,
+    Error, LabelSource, SeparatePlan, Source, TrainEvent, TrainPlan, ValidationPlan, train_model,
+    train_model_in,
 };
 use threads::ThreadGroup;
 
@@ -47,6 +48,7 @@ fn plan() -> TrainPlan {
     };
     TrainPlan {
         source: nowhere("a"),
+        labels: LabelSource::Masks,
         sequences,
         preprocess: Preprocess {
             image_size: SIZE,

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use fndm::data::PatientSlices;
 use fndm::{CoarseRule, Method};
-use fndm_study::{Level, evaluate, examine_case, select_slices};
+use fndm_study::{Level, evaluate, examine_case};
 use serde::Serialize;
 
 use super::Where;
@@ -47,7 +47,7 @@ struct Chosen<'a> {
 }
 
 /// Slices with a lesion, spread evenly over those of all patients.
-fn chosen(patients: &[PatientSlices], most: usize) -> Vec<Chosen<'_>> {
+fn chosen(patients: &[PatientSlices], most: usize) -> Result<Vec<Chosen<'_>>> {
     let all: Vec<(usize, usize)> = patients
         .iter()
         .enumerate()
@@ -72,16 +72,16 @@ fn chosen(patients: &[PatientSlices], most: usize) -> Vec<Chosen<'_>> {
         .enumerate()
         .map(|(p, slices)| (slices, of(p)))
         .filter(|(_, indices)| !indices.is_empty())
-        .map(|(whole, indices)| Chosen {
-            whole,
-            slices: select_slices(whole, &indices),
+        .map(|(whole, indices)| {
+            let slices = whole.select(&indices)?;
+            Ok(Chosen { whole, slices })
         })
         .collect()
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let (detector, cohort) = options.place.open()?;
-    let patients = chosen(&cohort.patients, options.slices);
+    let patients = chosen(&cohort.patients, options.slices)?;
     let count: usize = patients.iter().map(|chosen| chosen.slices.len()).sum();
     println!(
         "{count} slices with a lesion, of {} patients",

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Label, LabelProblem, Labels, SliceOrder};
 use crate::{Error, Limits, Result, text};
 
 /// The number of a volume's first slice, as a table counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SlicesFrom {
     /// The first slice is slice 0.
     Zero,

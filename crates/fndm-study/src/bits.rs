@@ -1,0 +1,174 @@
+//! Figures of a method where no mask is known: how well its map tells healthy slices from diseased ones.
+
+use fndm::{ThresholdScope, threshold};
+use fndm_data::PatientSlices;
+use fndm_metrics::Ranking;
+use ndarray::{Array3, Axis};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, MethodMap, Result};
+
+/// The score of a slice is the mean of this share of its pixels, the highest of them.
+const HIGHEST: f64 = 0.005;
+
+/// What a method says of one patient, with the bits of the slices beside it.
+#[derive(Debug, Clone)]
+pub struct BitCase {
+    /// The patient.
+    pub patient: String,
+    /// 1 for a diseased slice, 0 for a healthy one.
+    pub labels: Vec<u8>,
+    /// The anomaly map, `(N, H, W)`.
+    pub anomaly: Array3<f32>,
+    /// Where the map counts, `(N, H, W)`.
+    pub inner_head: Array3<bool>,
+    /// Wall time in milliseconds.
+    pub milliseconds: f64,
+}
+
+impl BitCase {
+    /// A method's map of a patient, beside the patient's bits.
+    ///
+    /// # Errors
+    /// When the slices have no bits.
+    pub fn new(slices: &PatientSlices, found: MethodMap) -> Result<Self> {
+        let Some(labels) = slices.labels.clone() else {
+            return Err(Error::Input {
+                what: format!("patient {}", slices.id),
+                expected: "a bit for each slice".into(),
+                got: "none".into(),
+            });
+        };
+        Ok(Self {
+            patient: slices.id.clone(),
+            labels,
+            anomaly: found.anomaly,
+            inner_head: found.inner_head,
+            milliseconds: found.milliseconds,
+        })
+    }
+}
+
+/// One row of a table without masks. A figure is `None` where there is no slice to take it from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BitRow {
+    /// Key of the method.
+    pub method: String,
+    /// Healthy slices.
+    pub healthy: usize,
+    /// Diseased slices.
+    pub diseased: usize,
+    /// Area under the ROC curve of the slice's bit, by the mean of the highest half per cent of the map in each slice.
+    pub auroc: Option<f64>,
+    /// Average precision of the same.
+    pub average_precision: Option<f64>,
+    /// Mean share of the inner head that the mask covers in healthy slices, where all of it is false.
+    pub false_area: Option<f64>,
+    /// Share of the healthy slices whose mask is empty.
+    pub empty_when_healthy: Option<f64>,
+    /// Share of the diseased slices whose mask isn't empty.
+    pub found_when_diseased: Option<f64>,
+    /// Mean wall time per slice, in milliseconds.
+    pub ms_per_slice: f64,
+}
+
+/// Scores a method by the bits of slices alone, with masks by one Otsu threshold a slice or volume.
+///
+/// # Errors
+/// When arrays of a case differ in shape, or a map isn't finite.
+pub fn evaluate_bits(method: &str, cases: &[BitCase], scope: ThresholdScope) -> Result<BitRow> {
+    let (mut scores, mut labels) = (Vec::new(), Vec::new());
+    let mut areas = [Vec::new(), Vec::new()];
+    for case in cases {
+        if case.labels.len() != case.anomaly.len_of(Axis(0)) {
+            return Err(Error::Input {
+                what: format!("bits of patient {}", case.patient),
+                expected: format!("{} slices", case.anomaly.len_of(Axis(0))),
+                got: case.labels.len().to_string(),
+            });
+        }
+        let found = threshold(case.anomaly.view(), case.inner_head.view(), scope)?;
+        for (i, &label) in case.labels.iter().enumerate() {
+            let inside = case.inner_head.index_axis(Axis(0), i);
+            let map = case.anomaly.index_axis(Axis(0), i);
+            let values = map.iter().zip(inside).filter(|&(_, &inside)| inside);
+            let mut values: Vec<f32> = values.map(|(&value, _)| value).collect();
+            values.sort_unstable_by(|a, b| b.total_cmp(a));
+            let pixels = values.len().max(1);
+            values.truncate(((map.len() as f64 * HIGHEST).ceil() as usize).max(1));
+            let sum: f64 = values.iter().map(|&v| f64::from(v)).sum();
+            scores.push((sum / values.len().max(1) as f64) as f32);
+            labels.push(label == 1);
+            let marked = found.mask.index_axis(Axis(0), i);
+            let marked = marked.iter().filter(|&&marked| marked).count();
+            areas[usize::from(label == 1)].push(marked as f64 / pixels as f64);
+        }
+    }
+    let ranking = Ranking::of(&scores, &labels)?;
+    let mean = |values: &[f64]| {
+        let sum: f64 = values.iter().sum();
+        (!values.is_empty()).then(|| sum / values.len() as f64)
+    };
+    let share = |values: &[f64], wanted: fn(f64) -> bool| {
+        let count = values.iter().filter(|&&v| wanted(v)).count();
+        (!values.is_empty()).then(|| count as f64 / values.len() as f64)
+    };
+    let [healthy, diseased] = &areas;
+    let milliseconds: f64 = cases.iter().map(|case| case.milliseconds).sum();
+    Ok(BitRow {
+        method: method.to_string(),
+        healthy: healthy.len(),
+        diseased: diseased.len(),
+        auroc: ranking.auroc().value(),
+        average_precision: ranking.average_precision().value(),
+        false_area: mean(healthy),
+        empty_when_healthy: share(healthy, |area| area == 0.),
+        found_when_diseased: share(diseased, |area| area > 0.),
+        ms_per_slice: milliseconds / labels.len().max(1) as f64,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::s;
+
+    use super::*;
+
+    /// Four slices of 20 x 20: two healthy ones, of which one has a faint spot, and two diseased ones.
+    fn case() -> BitCase {
+        let mut anomaly = Array3::zeros((4, 20, 20));
+        anomaly.slice_mut(s![1, 0..2, 0..2]).fill(0.2f32);
+        anomaly.slice_mut(s![2, 5..9, 5..9]).fill(0.6);
+        anomaly.slice_mut(s![3, 5..7, 5..9]).fill(0.1);
+        BitCase {
+            patient: "a".into(),
+            labels: vec![0, 0, 1, 1],
+            anomaly,
+            inner_head: Array3::from_elem((4, 20, 20), true),
+            milliseconds: 8.,
+        }
+    }
+
+    #[test]
+    fn the_figures_are_those_counted_by_hand() {
+        let row = evaluate_bits("fndm", &[case()], ThresholdScope::Slice).unwrap();
+        assert_eq!((row.healthy, row.diseased), (2, 2));
+        // Scores 0, 0.2 against 0.6, 0.1: three of four pairs are in order.
+        assert_eq!(row.auroc, Some(0.75));
+        // A slice without any value has no mask; four of 400 pixels in the other healthy one.
+        assert_eq!(row.empty_when_healthy, Some(0.5));
+        assert!((row.false_area.unwrap() - 0.005).abs() < 1e-12);
+        assert_eq!(row.found_when_diseased, Some(1.));
+        assert_eq!(row.ms_per_slice, 2.);
+    }
+
+    #[test]
+    fn one_kind_of_slices_has_no_ranking() {
+        let mut case = case();
+        case.labels = vec![0; 4];
+        let row = evaluate_bits("fndm", &[case.clone()], ThresholdScope::Slice).unwrap();
+        assert_eq!((row.auroc, row.found_when_diseased), (None, None));
+        case.labels.pop();
+        assert!(evaluate_bits("fndm", &[case], ThresholdScope::Slice).is_err());
+    }
+}
