@@ -58,7 +58,9 @@ fn source(options: &Options) -> Result<Source> {
                 first_seed: options.phantom_seed,
                 patients,
             }),
-            Source::Folder { .. } => bail!("--phantom: expected a model of the phantom"),
+            Source::Folder { .. } | Source::Sides { .. } => {
+                bail!("--phantom: expected a model of the phantom")
+            }
         },
         _ => bail!("expected --data DIR or --phantom N"),
     }

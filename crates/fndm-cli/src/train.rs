@@ -20,7 +20,8 @@ use fndm_study::train::{
     StepReport, StopFlag, TimeSampling,
 };
 use fndm_study::{
-    PHANTOM_SEQUENCES, SeparatePlan, Source, TrainEvent, TrainPlan, ValidationPlan, train_model_in,
+    LabelSource, PHANTOM_SEQUENCES, SeparatePlan, Source, TrainEvent, TrainPlan, ValidationPlan,
+    train_model_in,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
@@ -161,7 +162,7 @@ fn plan(options: &Options) -> Result<TrainPlan> {
     let sequences = match (&options.sequences, &source) {
         (Some(names), _) => names.clone(),
         (None, Source::Phantom { .. }) => PHANTOM_SEQUENCES.map(String::from).to_vec(),
-        (None, Source::Folder { .. }) => {
+        (None, Source::Folder { .. } | Source::Sides { .. }) => {
             bail!("--sequences: expected names, for example flair,t1,t1ce")
         }
     };
@@ -245,6 +246,7 @@ fn plan(options: &Options) -> Result<TrainPlan> {
     }
     Ok(TrainPlan {
         source,
+        labels: LabelSource::default(),
         sequences,
         preprocess: Preprocess {
             image_size: options.image_size,
