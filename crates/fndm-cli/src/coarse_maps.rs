@@ -21,10 +21,11 @@ use fndm::memory::{
 use fndm::metrics::{Aggregate, Ranking, dice};
 use fndm::models::{Backbone, BackboneKind, Classifier, ClassifierConfig, Limits, StateDict};
 use fndm::ndarray::{Array3, Array4, Axis, concatenate, s};
+use fndm_files::Inputs;
 use fndm_study::{Sheet, Source, Tile, copies, flair_map, upper_end};
 use indicatif::ProgressBar;
 
-use crate::common;
+use crate::common::{self, place};
 
 /// Compare extractors and models of healthy features by their coarse maps. Trained on one bit per slice of the train split.
 #[derive(Debug, Args)]
@@ -84,6 +85,8 @@ pub(crate) struct Options {
     /// The picture
     #[arg(long, value_name = "FILE", default_value = "out/coarse_maps.png")]
     output: PathBuf,
+    #[command(flatten)]
+    overwrite: place::Overwrite,
     /// Seed of all random choices
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -163,23 +166,49 @@ impl Truth {
     }
 }
 
-fn patients(options: &Options, side: Side) -> Result<Vec<PatientSlices>> {
-    let preprocess = Preprocess {
+fn preprocess(options: &Options) -> Preprocess {
+    Preprocess {
         image_size: options.image_size,
         z_range: (options.z_low, options.z_high),
         ..Preprocess::default()
-    };
-    let source = Source::folder(&options.data, Some(side), options.split_file.as_deref())?;
+    }
+}
+
+fn source(options: &Options, side: Side) -> Result<Source> {
+    let file = options.split_file.as_deref();
+    Ok(Source::folder(&options.data, Some(side), file)?)
+}
+
+fn patients(options: &Options, side: Side) -> Result<Vec<PatientSlices>> {
+    let preprocess = preprocess(options);
+    let source = source(options, side)?;
     let mut all = Vec::new();
     for (i, id) in source.ids().iter().enumerate() {
         let patient = source.patient(i, &options.sequences)?;
         match copies(&patient) {
-            Some(reason) => eprintln!("left out {id}: {reason}"),
+            Some(reason) => tell!("left out {id}: {reason}"),
             None => all.push(preprocess.apply(&patient)?),
         }
     }
     ensure!(!all.is_empty(), "no patient of {} can be used", side.name());
     Ok(all)
+}
+
+/// What can be checked before anything is computed.
+fn check(options: &Options) -> Result<()> {
+    preprocess(options).check()?;
+    let mut inputs = Inputs::new();
+    for file in [&options.classifier, &options.backbone]
+        .into_iter()
+        .flatten()
+    {
+        inputs = inputs.file(file);
+    }
+    for side in [Side::Train, Side::Val] {
+        let source = source(options, side)?;
+        inputs = common::add_source(inputs, &source, options.split_file.as_deref());
+    }
+    options.overwrite.check(&options.output, &inputs)
 }
 
 fn extractors(
@@ -246,6 +275,7 @@ fn examine<M: HealthyModel>(
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    check(options)?;
     let device = common::device(&options.device)?;
     let extractors = extractors(options, &device)?;
     let train = patients(options, Side::Train)?.into_iter().map(|mut p| {
@@ -260,7 +290,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             .collect()
     };
     let (kept, apart) = (healthy(false), healthy(true));
-    println!(
+    say!(
         "{} patients: {} healthy slices to build from, {} to calibrate on",
         set.ids.len(),
         kept.len(),
@@ -282,20 +312,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let images = concatenate(Axis(0), &images)?;
     let truth = truth(options, &val)?;
     let test = Slices::new(&images, truth.head.clone(), &device)?;
-    println!(
+    say!(
         "{} patients of the validation split: {} slices, {} with a lesion\n",
         val.len(),
         truth.lesions.dim().0,
         truth.diseased.len()
     );
 
-    println!(
+    say!(
         "| map | extractor | model | size | AUROC | AP | AUROC, inner | Dice of x_seg | ms a slice |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    say!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     let flair = join(&val, |p| Ok(flair_map(p, 0, 0.)?.0))?;
     let figures = truth.ranking(&flair)?;
-    println!("| | FLAIR's intensity | none | | {figures} | | |");
+    say!("| | FLAIR's intensity | none | | {figures} | | |");
     let bar = common::bar(0, "models");
     let mut all: Vec<CoarseMap> = Vec::new();
     for (name, extractor) in &extractors {
@@ -306,9 +336,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             all.push(maps);
             let number = all.len();
             bar.suspend(|| {
-                println!(
-                    "| {number} | {name} | {model} | {size} | {figures} | {overlap} | {ms:.1} |"
-                );
+                say!("| {number} | {name} | {model} | {size} | {figures} | {overlap} | {ms:.1} |");
             });
             Ok(())
         };
@@ -431,11 +459,8 @@ fn save_sheet(
         }
         sheet.push(&tiles)?;
     }
-    if let Some(folder) = options.output.parent() {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
-    }
+    place::make_parent(&options.output)?;
     sheet.save(&options.output)?;
-    println!("\nwrote {}", options.output.display());
+    say!("\nwrote {}", options.output.display());
     Ok(())
 }

@@ -15,8 +15,11 @@ use fndm::candle_core::{DType, Device, Tensor};
 use fndm::models::{
     Classifier, ClassifierConfig, Guess, Limits, NetworkConfig, StateDict, UNet, UNetConfig,
 };
+use fndm_files::{Inputs, write_by};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use crate::common::place;
 
 /// Convert a checkpoint: .pt or .pth to .safetensors, or the other way. The names of the tensors stay guided-diffusion's.
 #[derive(Debug, Args)]
@@ -25,6 +28,8 @@ pub(crate) struct Options {
     input: PathBuf,
     /// File to write; its ending says the format: .safetensors, .pt or .pth
     output: PathBuf,
+    #[command(flatten)]
+    overwrite: place::Overwrite,
     /// What the checkpoint is; told from the names of its tensors if not given
     #[arg(long, value_enum)]
     kind: Option<Kind>,
@@ -58,6 +63,19 @@ enum Type {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let torch = match options.output.extension().and_then(|e| e.to_str()) {
+        Some("safetensors") => false,
+        Some("pt" | "pth") => true,
+        _ => bail!(
+            "{}: expected a name that ends in .safetensors, .pt or .pth",
+            options.output.display()
+        ),
+    };
+    let mut inputs = Inputs::new().file(&options.input);
+    if let Some(config) = &options.config {
+        inputs = inputs.file(config);
+    }
+    options.overwrite.check(&options.output, &inputs)?;
     let limits = Limits {
         tensor_bytes: options.limit,
         ..Limits::default()
@@ -66,7 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         Some(key) => StateDict::read_key(&options.input, key, &limits)?,
         None => StateDict::read(&options.input, &limits)?,
     };
-    println!(
+    say!(
         "{}: {} tensors, {} values",
         options.input.display(),
         state.tensors().len(),
@@ -80,22 +98,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         Kind::Classifier => with_config(state, options.config.as_deref(), &CLASSIFIER)?,
         Kind::Other => state,
     };
-    match options.output.extension().and_then(|e| e.to_str()) {
-        Some("safetensors") => state.save(&options.output)?,
-        Some("pt" | "pth") => {
-            state.save_torch(&options.output)?;
-            if !state.metadata().is_empty() {
-                println!("The format has no place for the config and other words about the file.");
-            }
+    place::make_parent(&options.output)?;
+    // Under its name only when it has been read back.
+    write_by(&options.output, |path| -> Result<()> {
+        if torch {
+            state.save_torch(path)?;
+        } else {
+            state.save(path)?;
         }
-        _ => bail!(
-            "{}: expected a name that ends in .safetensors, .pt or .pth",
-            options.output.display()
-        ),
+        check_equal(&state, &StateDict::read(path, &limits)?)
+    })?;
+    if torch && !state.metadata().is_empty() {
+        say!("The format has no place for the config and other words about the file.");
     }
-    let written = StateDict::read(&options.output, &limits)?;
-    check_equal(&state, &written)?;
-    println!(
+    say!(
         "{}: written, read back, equal in all names, shapes, types and bits",
         options.output.display()
     );
@@ -157,7 +173,7 @@ where
     let Some(config) = config else {
         let guess = (network.guess)(&state)?;
         (network.check)(&guess.config, &state)?;
-        println!(
+        say!(
             "The shapes fit this {} config, and can't tell {}:\n{}\nThe file is written without a config. Put the right one in a JSON file and give it with --config.",
             C::KIND,
             guess.undetermined.join(", "),
@@ -166,7 +182,7 @@ where
         return Ok(state);
     };
     (network.check)(&config, &state)?;
-    println!("{}: every tensor fits the config", C::KIND);
+    say!("{}: every tensor fits the config", C::KIND);
     Ok(state.with_config(&config)?)
 }
 

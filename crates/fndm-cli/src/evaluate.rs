@@ -5,13 +5,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use fndm::Method;
 use fndm::data::PatientSlices;
+use fndm_files::{Inputs, OutputFolder};
 use fndm_study::{Report, Source, TrainingRecord, table, write_csv};
 
-use crate::common::{self, Cohort};
+use crate::common::{self, Cohort, place};
 
 /// Score a model against lesion masks: per slice with a lesion and per volume.
 #[derive(Debug, Args)]
@@ -46,7 +47,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     device: common::DeviceOptions,
     #[command(flatten)]
-    method: common::MethodOptions,
+    method: common::RunOptions,
 }
 
 fn source(options: &Options) -> Result<Source> {
@@ -79,17 +80,24 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             },
         )
         .collect::<Result<Vec<Method>>>()?;
-    let detector = options.device.load(&options.model)?;
     let source = source(options)?;
+    let passed_over = common::passed_over(&source, &options.split)?;
+    let mut inputs = Inputs::new().whole(&options.model);
+    inputs = common::add_source(inputs, &source, options.split_file.as_deref());
+    let maker = place::maker("evaluate", "report");
+    place::check_output(&options.output, &maker, &inputs)?;
+    let detector = options.device.load(&options.model)?;
+    for &method in &methods {
+        common::settings(&detector, method, &options.method).check()?;
+    }
+    let mut folder = OutputFolder::create(&options.output, &maker, &inputs)?;
 
-    let cohort = Cohort::read(&detector, &source)?;
+    let cohort = Cohort::read(&detector, &source, passed_over)?;
     let (words, lesions) = (cohort.words(), cohort.lesions());
-    println!("{words}");
+    say!("{words}");
 
     let all: Vec<&PatientSlices> = cohort.patients.iter().collect();
     let found = common::compare(&detector, &all, &methods, &options.method)?;
-    std::fs::create_dir_all(&options.output)
-        .with_context(|| format!("cannot create {}", options.output.display()))?;
     let report = Report::new(
         &common::command(),
         &words,
@@ -97,31 +105,28 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         found.settings,
         cohort.left_out.clone(),
     );
-    println!(
+    folder.write_json("report.json", &report)?;
+    let rows = [report.rows.clone(), report.volumes.clone()].concat();
+    write_csv(&rows, &folder.file("report.csv")?)?;
+    folder.write_json("cases.json", &found.evaluations)?;
+    if !found.maps.is_empty() {
+        let pairs = all.into_iter().zip(&found.maps);
+        common::save_sheet(pairs, options.sheet_rows, &folder.file("sheet.png")?)?;
+    }
+    folder.finish()?;
+    say!(
         "\nPer slice with a lesion ({lesions}):\n{}",
         table(&report.rows)
     );
-    println!(
+    say!(
         "Per volume ({}):\n{}",
         cohort.patients.len(),
         table(&report.volumes)
     );
-    report.write(&options.output.join("report.json"))?;
-    let rows = [report.rows.clone(), report.volumes.clone()].concat();
-    write_csv(&rows, &options.output.join("report.csv"))?;
-    common::write_json(&options.output.join("cases.json"), &found.evaluations)?;
-    if !found.maps.is_empty() {
-        let pairs = all.into_iter().zip(&found.maps);
-        common::save_sheet(pairs, options.sheet_rows, &options.output.join("sheet.png"))?;
-    }
-    println!(
+    say!(
         "wrote report.json, report.csv, cases.json and sheet.png to {}",
         options.output.display()
     );
     cohort.tell_left_out();
-    Ok(if cohort.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(2)
-    })
+    Ok(cohort.code())
 }

@@ -12,14 +12,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use fndm_data::layout::{find_mask, list_sequences};
 use fndm_data::{
     Limits, PatientSlices, Preprocess, Side, Splits, find_identical_sequences, list_patients,
     read_patient_below,
 };
+use fndm_files::{Inputs, write_atomic};
 use ndarray::{Array2, Axis};
+
+use crate::common::place;
+use crate::words;
 
 /// Look at a data set's folder: what is there, what is wrong with it, and which slices would be used.
 #[derive(Debug, Args)]
@@ -38,6 +42,8 @@ pub(crate) struct Options {
     /// A picture of each patient's slices with the head's outline
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
+    #[command(flatten)]
+    overwrite: place::Overwrite,
 }
 
 fn preprocess(options: &Options) -> Result<Preprocess> {
@@ -68,29 +74,44 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let preprocess = preprocess(options)?;
     let limits = Limits::default();
     let listed = list_patients(&options.folder)?;
-    for left_out in listed.left_out {
-        println!("left out: {:#}", anyhow::Error::new(left_out.reason));
-    }
     let ids = listed.ids;
-    println!("{}: {}", options.folder.display(), patients(ids.len()));
+    if let Some(path) = &options.sheet {
+        // Beside the patients a picture may lie.
+        let inputs = Inputs::new().file(options.folder.join("splits.json"));
+        let inputs = ids
+            .iter()
+            .fold(inputs, |all, id| all.folder(options.folder.join(id)));
+        options.overwrite.check(path, &inputs)?;
+    }
+    say!("{}: {}", options.folder.display(), patients(ids.len()));
+    let left_out: Vec<String> = listed
+        .left_out
+        .iter()
+        .map(|l| words::chain(&l.reason))
+        .collect();
+    for reason in &left_out {
+        say!("left out: {reason}");
+    }
     let common = contents(&options.folder, &ids)?;
     let sequences = if options.sequences.is_empty() {
-        println!("looked at: {}", common.join(", "));
+        say!("looked at: {}", common.join(", "));
         common
     } else {
         options.sequences.clone()
     };
     let splits = splits(&options.folder, &limits);
-    println!();
+    say!("");
 
     let mut sides: BTreeMap<&str, Count> = BTreeMap::new();
     let mut grids: BTreeMap<String, usize> = BTreeMap::new();
     let mut wrong: Vec<(&str, String)> = Vec::new();
     let mut rows = Vec::new();
     let mut used = 0;
-    println!(
+    say!(
         "{:28} {:>15}  axes  {:>18}  slices used",
-        "patient", "voxels", "mm"
+        "patient",
+        "voxels",
+        "mm"
     );
     for id in &ids {
         let read = read_patient_below(&options.folder, id, &sequences, &limits);
@@ -98,8 +119,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let (cut, patient) = match cut {
             Ok(both) => both,
             Err(error) => {
-                println!("{id:28} WRONG, see below");
-                wrong.push((id, format!("{:#}", anyhow::Error::new(error))));
+                say!("{id:28} WRONG, see below");
+                wrong.push((id, words::chain(&error)));
                 continue;
             }
         };
@@ -123,7 +144,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             }
             None => "no mask".to_string(),
         };
-        println!(
+        say!(
             "{id:28} {size:>15}  {codes}   {spacing:>18}  {} of {} ({} to {}), head {:.0} %, {labels}",
             cut.len(),
             cut.geometry.total_slices(),
@@ -151,32 +172,35 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
     }
 
-    println!();
+    let sheet = options.sheet.as_ref().filter(|_| !rows.is_empty());
+    if let Some(path) = sheet {
+        write_sheet(path, &rows)?;
+    }
+    say!("");
     for (grid, patients) in &grids {
-        println!("grid: {grid}: {}", self::patients(*patients));
+        say!("grid: {grid}: {}", self::patients(*patients));
     }
     for (side, count) in &sides {
-        println!(
+        say!(
             "{side}: {}, {} slices, {} diseased",
             patients(count.patients),
             count.slices,
             count.diseased
         );
     }
-    if wrong.is_empty() {
-        println!("nothing is wrong");
-    } else {
+    if wrong.is_empty() && left_out.is_empty() {
+        say!("nothing is wrong");
+    } else if !wrong.is_empty() {
         let names: BTreeSet<&str> = wrong.iter().map(|(id, _)| *id).collect();
-        println!("something is wrong with {}:", patients(names.len()));
+        say!("something is wrong with {}:", patients(names.len()));
         for (id, reason) in &wrong {
-            println!("  {id}: {reason}");
+            say!("  {id}: {reason}");
         }
     }
-    if let (Some(path), false) = (&options.sheet, rows.is_empty()) {
-        write_sheet(path, &rows).with_context(|| path.display().to_string())?;
-        println!("heads: {}", path.display());
+    if let Some(path) = sheet {
+        say!("heads: {}", path.display());
     }
-    Ok(match (used, wrong.len()) {
+    Ok(match (used, wrong.len() + left_out.len()) {
         (0, _) => ExitCode::FAILURE,
         (_, 0) => ExitCode::SUCCESS,
         _ => ExitCode::from(2),
@@ -203,7 +227,7 @@ fn contents(folder: &Path, ids: &[String]) -> Result<Vec<String>> {
         .iter()
         .map(|(name, n)| format!("{name} {n}"))
         .collect();
-    println!("files: {}, mask {masks}", listed.join(", "));
+    say!("files: {}, mask {masks}", listed.join(", "));
     let all = found.into_iter().filter(|(_, n)| *n == ids.len());
     Ok(all.map(|(name, _)| name).collect())
 }
@@ -211,7 +235,7 @@ fn contents(folder: &Path, ids: &[String]) -> Result<Vec<String>> {
 fn splits(folder: &Path, limits: &Limits) -> Option<Splits> {
     let path = folder.join("splits.json");
     if !path.is_file() {
-        println!("splits: none (no splits.json)");
+        say!("splits: none (no splits.json)");
         return None;
     }
     let checked = Splits::read(path, limits).and_then(|splits| {
@@ -222,11 +246,11 @@ fn splits(folder: &Path, limits: &Limits) -> Option<Splits> {
         Ok(splits) => {
             let counts =
                 Side::ALL.map(|side| format!("{} {}", side.name(), splits.side(side).len()));
-            println!("splits: {}; no patient on two sides", counts.join(", "));
+            say!("splits: {}; no patient on two sides", counts.join(", "));
             Some(splits)
         }
         Err(error) => {
-            println!("splits: WRONG: {:#}", anyhow::Error::new(error));
+            say!("splits: WRONG: {}", words::chain(&error));
             None
         }
     }
@@ -262,11 +286,13 @@ fn write_sheet(path: &Path, rows: &[Array2<u8>]) -> Result<()> {
     let views: Vec<_> = rows.iter().map(|row| row.view()).collect();
     let sheet = ndarray::concatenate(Axis(0), &views)?;
     let (height, width) = sheet.dim();
-    let file = std::io::BufWriter::new(std::fs::File::create(path)?);
-    let mut encoder = png::Encoder::new(file, u32::try_from(width)?, u32::try_from(height)?);
+    let mut bytes = Vec::new();
+    let (width, height) = (u32::try_from(width)?, u32::try_from(height)?);
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
     encoder.set_color(png::ColorType::Grayscale);
     encoder.set_depth(png::BitDepth::Eight);
     let pixels: Vec<u8> = sheet.iter().copied().collect();
     encoder.write_header()?.write_image_data(&pixels)?;
-    Ok(())
+    place::make_parent(path)?;
+    Ok(write_atomic(path, bytes)?)
 }

@@ -8,6 +8,9 @@
 //! One subcommand is one module. What they share is in `common`. The library below it is in the crates `fndm` (inference) and
 //! `fndm_study` (training, evaluation); this crate has no functions for other programs but the two that start it.
 
+#[macro_use]
+mod screen;
+
 mod coarse_maps;
 mod common;
 mod convert;
@@ -19,6 +22,7 @@ mod metrics;
 mod quickstart;
 mod reproduce;
 mod train;
+mod words;
 
 use std::process::ExitCode;
 
@@ -51,7 +55,7 @@ enum Command {
 /// The program: parses the command line and runs the subcommand.
 #[must_use]
 pub fn main() -> ExitCode {
-    finish(match Program::parse().command {
+    finish(|program: Program| match program.command {
         Command::Quickstart(options) => quickstart::run(&options),
         Command::Train(options) => train::run(&options),
         Command::Detect(options) => detect::run(&options),
@@ -75,13 +79,33 @@ pub fn quickstart() -> ExitCode {
         #[command(flatten)]
         options: quickstart::Options,
     }
-    finish(quickstart::run(&Alone::parse().options))
+    finish(|alone: Alone| quickstart::run(&alone.options))
 }
 
-fn finish(result: Result<ExitCode>) -> ExitCode {
-    result.unwrap_or_else(|error| {
-        // The chain of causes, without the backtrace that the debug form may have.
-        eprintln!("error: {error:#}");
+/// Parses, runs, and tells what went wrong, with the exit codes of docs/design.md.
+fn finish<P: Parser>(run: impl FnOnce(P) -> Result<ExitCode>) -> ExitCode {
+    let result = match P::try_parse() {
+        Ok(options) => run(options),
+        Err(told) if told.use_stderr() => {
+            // Nothing was done: 1, not clap's 2. Where standard error is gone too, the code says it alone.
+            let _ = told.print();
+            Ok(ExitCode::FAILURE)
+        }
+        Err(help) => {
+            // Clap knows whether the screen takes colours.
+            screen::keep(help.print());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    let code = result.unwrap_or_else(|error| {
+        tell!("error: {}", words::of(&error));
         ExitCode::FAILURE
-    })
+    });
+    match screen::end() {
+        Ok(()) => code,
+        Err(error) => {
+            tell!("error: cannot write to standard output: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
+use fndm_files::{Inputs, write_atomic};
 
 use crate::Program;
-use crate::common;
+use crate::common::place::Overwrite;
 
 /// Print the completions of a shell.
 #[derive(Debug, Args)]
@@ -22,12 +23,14 @@ pub(crate) struct Completions {
 pub(crate) struct Man {
     /// Folder that the pages go to
     folder: PathBuf,
+    #[command(flatten)]
+    overwrite: Overwrite,
 }
 
 pub(crate) fn completions(options: &Completions) -> Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(options.shell, &mut Program::command(), "fndm", &mut script);
-    std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+    crate::screen::print(format_args!("{}", String::from_utf8_lossy(&script)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -48,5 +51,6 @@ fn page(options: &Man, command: clap::Command, name: String) -> Result<()> {
     let file = options.folder.join(format!("{name}.1"));
     let mut text = Vec::new();
     clap_mangen::Man::new(command.name(name)).render(&mut text)?;
-    common::write_file(&file, text)
+    options.overwrite.check(&file, &Inputs::new())?;
+    Ok(write_atomic(&file, text)?)
 }

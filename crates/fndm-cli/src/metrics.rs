@@ -23,7 +23,11 @@ use fndm::metrics::{
     SurfelDistances, Table, Undefined, bootstrap_mean, image_diagonal, lesion_detection,
     surface_dice,
 };
+use fndm_files::{Inputs, write_atomic};
 use ndarray::{ArrayD, Axis};
+
+use crate::common::place;
+use crate::{screen, words};
 
 /// Segmentation metrics of masks against reference masks (NIfTI).
 #[derive(Debug, Args)]
@@ -38,6 +42,8 @@ pub(crate) struct Options {
     /// Write the table to this file too.
     #[arg(long)]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    overwrite: place::Overwrite,
     /// What a distance is when one mask is empty.
     #[arg(long, value_enum, default_value_t = Empty::Skip)]
     empty: Empty,
@@ -87,9 +93,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let bins = SizeBins::new(&options.sizes)?;
     let mut failures = Vec::new();
     let mut cases = Vec::new();
-    for (name, result, reference) in pairs(options, &mut failures)? {
-        let case = judge(&name, &result, &reference, &options).unwrap_or_else(|error| {
-            failures.push(format!("{name}: {error:#}"));
+    let pairs = pairs(options, &mut failures)?;
+    if let Some(path) = &options.output {
+        let inputs = pairs
+            .iter()
+            .fold(Inputs::new(), |all, (_, a, b)| all.file(a).file(b));
+        options.overwrite.check(path, &inputs)?;
+    }
+    for (name, result, reference) in pairs {
+        let case = judge(&name, &result, &reference, options).unwrap_or_else(|error| {
+            failures.push(format!("{name}: {}", words::of(&error)));
             failed(&name)
         });
         cases.push(case);
@@ -100,15 +113,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     );
 
     let text = render(&table(&cases)?, options.format)?;
-    print!("{text}");
-    if options.format == Format::Markdown && cases.len() > 1 {
-        print!("{}", summary(&cases, &bins, options.seed)?);
-    }
     if let Some(path) = &options.output {
-        write(path, &text)?;
+        place::make_parent(path)?;
+        write_atomic(path, &text)?;
+    }
+    screen::print(format_args!("{text}"));
+    if options.format == Format::Markdown && cases.len() > 1 {
+        screen::print(format_args!("{}", summary(&cases, &bins, options.seed)?));
     }
     for failure in &failures {
-        eprintln!("failed: {failure}");
+        tell!("failed: {failure}");
     }
     // 2: some cases have their figures, others have none.
     let done = cases.iter().any(|case| case.lesions.is_some());
@@ -231,7 +245,7 @@ fn judge(name: &str, result: &Path, reference: &Path, options: &Options) -> Resu
     );
     let spacing = &reference_volume.spacing()[..reference_mask.ndim().min(3)];
     if reference_mask.ndim() == 3 && reference_mask.len_of(Axis(2)) == 1 {
-        eprintln!(
+        tell!(
             "note: {name}: a volume of one slice, judged in three dimensions: every pixel is on the border (--flat judges it in two)"
         );
     }
@@ -382,16 +396,4 @@ fn summary(cases: &[Case], bins: &SizeBins, seed: u64) -> Result<String> {
     }
     text += &format!("\n{}", table.to_markdown());
     Ok(text)
-}
-
-/// Writes to a temporary name beside the file and renames, so that no half of it is ever seen.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let mut name = path
-        .file_name()
-        .context("expected a file name to write to")?
-        .to_owned();
-    name.push(".part");
-    let part = path.with_file_name(name);
-    fs::write(&part, text).with_context(|| part.display().to_string())?;
-    fs::rename(&part, path).with_context(|| path.display().to_string())
 }

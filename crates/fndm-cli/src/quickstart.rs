@@ -5,13 +5,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use fndm::data::{Patient, PatientSlices, nifti};
 use fndm::{Method, SliceMaps};
+use fndm_files::{Inputs, OutputFolder};
 use fndm_study::{Report, Source, TrainingRecord, table, write_csv};
 
-use crate::common;
+use crate::common::{self, place};
 
 /// Find the lesions of phantom patients that the networks never saw, by the whole method, by its ablations, and by
 /// plain FLAIR thresholding.
@@ -32,7 +33,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     device: common::DeviceOptions,
     #[command(flatten)]
-    method: common::MethodOptions,
+    method: common::RunOptions,
 }
 
 fn default_model() -> PathBuf {
@@ -66,6 +67,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             "--first-seed, --patients: expected seeds outside {trained:?}, which were trained on, got {tested:?}"
         );
     }
+    for method in Method::TABLE {
+        common::settings(&detector, method, &options.method).check()?;
+    }
+    let inputs = Inputs::new().whole(&options.model);
+    let maker = place::maker("quickstart", "phantom");
+    place::check_output(&options.output, &maker, &inputs)?;
+    let mut folder = OutputFolder::create(&options.output, &maker, &inputs)?;
 
     let bar = common::bar(options.patients, "phantom patients");
     let mut cohort = Vec::new();
@@ -82,13 +90,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "{} phantom patients (seeds {tested:?}), {slices} slices, {lesions} with a lesion",
         options.patients
     );
-    println!("{cohort_words}");
+    say!("{cohort_words}");
 
     let all: Vec<&PatientSlices> = cohort.iter().map(|(_, slices)| slices).collect();
     let found = common::compare(&detector, &all, &Method::TABLE, &options.method)?;
 
-    std::fs::create_dir_all(&options.output)
-        .with_context(|| format!("cannot create {}", options.output.display()))?;
     let report = Report::new(
         &common::command(),
         &cohort_words,
@@ -96,26 +102,23 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         found.settings,
         Vec::new(),
     );
-    println!(
+    folder.write_json("report.json", &report)?;
+    write_csv(
+        &[report.rows.clone(), report.volumes.clone()].concat(),
+        &folder.file("report.csv")?,
+    )?;
+    let pairs = all.into_iter().zip(&found.maps);
+    common::save_sheet(pairs, 14, &folder.file("sheet.png")?)?;
+    for ((patient, slices), maps) in cohort.iter().zip(&found.maps) {
+        write_patient(&mut folder, patient, slices, maps)?;
+    }
+    folder.finish()?;
+    say!(
         "\nPer slice with a lesion ({lesions}):\n{}",
         table(&report.rows)
     );
-    println!("Per volume ({}):\n{}", cohort.len(), table(&report.volumes));
-    report.write(&options.output.join("report.json"))?;
-    write_csv(
-        &[report.rows.clone(), report.volumes.clone()].concat(),
-        &options.output.join("report.csv"),
-    )?;
-
-    common::save_sheet(
-        all.into_iter().zip(&found.maps),
-        14,
-        &options.output.join("sheet.png"),
-    )?;
-    for ((patient, slices), maps) in cohort.iter().zip(&found.maps) {
-        write_patient(&options.output, patient, slices, maps)?;
-    }
-    println!(
+    say!("Per volume ({}):\n{}", cohort.len(), table(&report.volumes));
+    say!(
         "wrote report.json, report.csv, sheet.png and a folder for each patient to {}",
         options.output.display()
     );
@@ -124,22 +127,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 /// The patient's volumes and what was found, side by side for a NIfTI viewer.
 fn write_patient(
-    output: &Path,
+    folder: &mut OutputFolder,
     patient: &Patient,
     slices: &PatientSlices,
     maps: &SliceMaps,
 ) -> Result<()> {
-    let folder = output.join(&patient.id);
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot create {}", folder.display()))?;
-    let file = |what: &str| folder.join(format!("{}_{what}.nii.gz", patient.id));
+    let id = &patient.id;
+    let mut file = |what: &str| folder.file(&format!("{id}/{id}_{what}.nii.gz"));
     for (name, volume) in &patient.sequences {
-        nifti::write_map(file(name), volume)?;
+        nifti::write_map(file(name)?, volume)?;
     }
     if let Some(truth) = &patient.mask {
-        nifti::write_mask(file("seg"), truth)?;
+        nifti::write_mask(file("seg")?, truth)?;
     }
-    nifti::write_mask(file("mask"), &slices.to_mask(&maps.mask)?)?;
-    nifti::write_map(file("anomaly"), &slices.to_volume(&maps.anomaly)?)?;
+    nifti::write_mask(file("mask")?, &slices.to_mask(&maps.mask)?)?;
+    nifti::write_map(file("anomaly")?, &slices.to_volume(&maps.anomaly)?)?;
     Ok(())
 }

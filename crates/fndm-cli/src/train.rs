@@ -15,6 +15,7 @@ use fndm::data::{Preprocess, Side};
 use fndm::memory::ContrastConfig;
 use fndm::models::{ClassifierConfig, UNetConfig};
 use fndm::{DetectConfig, FeatureConfig, Method};
+use fndm_files::{Inputs, WorkFolder};
 use fndm_study::train::{
     Alone, ClassifierTrainConfig, ConditionDropout, DiffusionConfig, Group, RateSchedule,
     StepReport, StopFlag, TimeSampling,
@@ -25,7 +26,7 @@ use fndm_study::{
 };
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
-use crate::common;
+use crate::common::{self, place};
 
 /// Train the classifier, the memory bank and the diffusion model from slices with one bit each (healthy or diseased).
 #[derive(Debug, Args)]
@@ -298,11 +299,23 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let group = Arc::new(fndm_study::train::MpiGroup::new()?);
     if let Err(error) = train(options, group.clone()) {
-        eprintln!("process {}: {error:#}", group.rank());
+        tell!("process {}: {}", group.rank(), crate::words::of(&error));
         // Others may wait for this one.
         group.abort(1);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The folder to train in: a new one, or one that a training has been in before.
+fn open_folder(options: &Options, plan: &TrainPlan) -> Result<WorkFolder> {
+    let file = options.split_file.as_deref();
+    let mut inputs = common::add_source(Inputs::new(), &plan.source, file);
+    if let Some(validation) = &plan.validation {
+        inputs = common::add_source(inputs, &validation.source, file);
+    }
+    let maker = place::maker("train", "model");
+    place::check_work(&options.output, &maker, &inputs)?;
+    Ok(WorkFolder::open(&options.output, &maker, &inputs)?)
 }
 
 fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
@@ -312,10 +325,18 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
     if let Some(text) = &options.plan {
         plan = common::overlay(&plan, text).context("--plan")?;
     }
+    plan.check_for(group.size())?;
+    // The plan is written beside the weights: a path that can't be is told now.
+    serde_json::to_value(&plan).context("the plan of the training")?;
+    // The first process writes, and holds the folder until the end.
+    let _folder = match first {
+        true => Some(open_folder(options, &plan)?),
+        false => None,
+    };
     let stop = StopFlag::new();
     let flag = stop.clone();
     ctrlc::set_handler(move || {
-        eprintln!("\nstopping after this iteration, with a checkpoint");
+        tell!("\nstopping after this iteration, with a checkpoint");
         flag.stop();
     })
     .context("cannot listen for Ctrl-C")?;
@@ -339,7 +360,7 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
         &device,
         &stop,
         &mut |event| match event {
-            TrainEvent::Note(note) => loading.suspend(|| eprintln!("{note}")),
+            TrainEvent::Note(note) => loading.suspend(|| tell!("{note}")),
             TrainEvent::Loaded(done, total) => {
                 loading.set_length(total as u64);
                 loading.set_position(done as u64);
@@ -373,9 +394,9 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
                     .map_or("none".into(), |dice| format!("{dice:.3}"));
                 let text = format!("validation after {iteration} iterations: Dice {dice}");
                 if diffusion.is_hidden() {
-                    eprintln!("{text}");
+                    tell!("{text}");
                 } else {
-                    diffusion.suspend(|| eprintln!("{text}"));
+                    diffusion.suspend(|| tell!("{text}"));
                 }
             }
             _ => {}
@@ -386,14 +407,14 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
     }
     match record {
         _ if !first => {}
-        None => println!("stopped; run the same command again to go on"),
-        Some(record) if stop.is_set() => println!(
+        None => say!("stopped; run the same command again to go on"),
+        Some(record) if stop.is_set() => say!(
             "stopped after {} iterations of the diffusion model, which {} has as it is so far; run the same command \
              again to go on",
             record.diffusion.iterations,
             options.output.display(),
         ),
-        Some(record) => println!(
+        Some(record) => say!(
             "{}: {} patients, {} healthy and {} diseased slices; classifier {} iterations{}; \
              diffusion model {} iterations{}; memory bank {} rows",
             options.output.display(),
@@ -414,7 +435,7 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
 fn line(bar: &ProgressBar, last: &mut std::time::Instant, what: &str, report: &StepReport) {
     if bar.is_hidden() && last.elapsed().as_secs() >= 30 {
         *last = std::time::Instant::now();
-        eprintln!(
+        tell!(
             "{what}: iteration {} loss {:.4} {:.2} it/s {:.0} s",
             report.iteration,
             report.loss,

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::lock::{Lock, beside};
 use crate::marker::{Marker, is_empty};
-use crate::{Error, Inputs, Maker, Result, resolve, write_atomic, write_json};
+use crate::{Error, Inputs, MARKER, Maker, Result, resolve, write_atomic, write_json};
 
 /// A folder of results in the making. It is filled as `.NAME.PID.tmp` beside its place. [`OutputFolder::finish`] renames the old
 /// folder to `.NAME.PID.old`, the new one to its name, and removes the old. Killed at any moment, the old result or the new one is there
@@ -267,10 +267,30 @@ fn remove(path: &Path) -> Result<()> {
     match Marker::read(path) {
         Ok(Some(marker)) => marker.remove(path),
         // The last step of a removal, or the first of a making, was cut off.
-        Ok(None) if is_empty(path)? => fs::remove_dir(path).map_err(Error::io("remove", path)),
+        Ok(None) if remove_half_markers(path)? => {
+            fs::remove_dir(path).map_err(Error::io("remove", path))
+        }
         // Not ours, or not known for ours any more.
         _ => Ok(()),
     }
+}
+
+/// Whether nothing lies in a folder but markers that were being written; these are removed.
+fn remove_half_markers(folder: &Path) -> Result<bool> {
+    let prefix = format!(".{MARKER}.");
+    let mut half = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let entry = entry.map_err(Error::io("read", folder))?;
+        let name = entry.file_name();
+        if !name.to_string_lossy().starts_with(&prefix) || entry.path().is_dir() {
+            return Ok(false);
+        }
+        half.push(entry.path());
+    }
+    for path in half {
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    }
+    Ok(true)
 }
 
 /// The names in a folder, brought to the disk as far as the system does that.
@@ -401,6 +421,22 @@ mod tests {
             ".p1.12",
         ] {
             assert_eq!(is(other), None, "{other}");
+        }
+    }
+
+    /// Killed before the new folder had its marker.
+    #[test]
+    fn killed_at_the_first_step() {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join("p1");
+        for half in [None, Some("..fndm.json.abc.tmp")] {
+            let partial = root.path().join(".p1.9.tmp");
+            fs::create_dir(&partial).unwrap();
+            if let Some(name) = half {
+                fs::write(partial.join(name), "{").unwrap();
+            }
+            fill(&place, "x").finish().unwrap();
+            only(root.path(), &["p1"]);
         }
     }
 

@@ -1,15 +1,19 @@
 //! What the programs share: options of the method, progress bars, the device.
 
+pub(crate) mod place;
+
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use fndm::candle_core::{DType, Device};
-use fndm::data::{PatientSlices, Side};
+use fndm::data::{PatientSlices, Side, list_patients};
 use fndm::kernels::{MatrixMath, set_matrix_math};
 use fndm::memory::{MemoryConfig, Score};
 use fndm::{CoarseRule, CoarseSource, DetectConfig, Detector, Method, SliceMaps, ThresholdScope};
+use fndm_files::Inputs;
 use fndm_study::{
     Evaluation, LeftOut, Level, Sheet, Source, Tile, copies, evaluate, examine_case, upper_end,
 };
@@ -17,6 +21,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array2, Axis, s};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::words;
 
 /// Blocks of the classifier that the memory bank sees, and the weight of a patch's place beside them: see docs/coarse-maps.md.
 pub(crate) const BLOCKS: &str = "2,3,4";
@@ -110,12 +116,28 @@ pub(crate) struct MethodOptions {
     /// Over what Otsu's threshold is computed
     #[arg(long)]
     threshold: Option<Scope>,
+}
+
+/// Options of a run of the method. `train` has a batch and a seed of its own, so they aren't among the method's.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RunOptions {
+    #[command(flatten)]
+    method: MethodOptions,
     /// Slices per evaluation of the networks
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Seed of the fresh noise
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+}
+
+impl RunOptions {
+    /// The given options laid over `config`.
+    pub(crate) fn apply(&self, config: &mut DetectConfig) {
+        self.method.apply(config);
+        config.batch = self.batch.unwrap_or(config.batch);
+        config.seed = self.seed.unwrap_or(config.seed);
+    }
 }
 
 /// A deviation, or none.
@@ -255,8 +277,6 @@ impl MethodOptions {
             Scope::Volume => ThresholdScope::Volume,
         });
         set(&mut config.threshold, &scope);
-        set(&mut config.batch, &self.batch);
-        set(&mut config.seed, &self.seed);
     }
 }
 
@@ -303,8 +323,10 @@ pub(crate) fn share_bar(what: &str) -> ProgressBar {
 /// The command line as a user would type it.
 pub(crate) fn command() -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+".contains(c);
-    let arguments: Vec<String> = std::env::args()
+    // Not `args`, which panics where a path isn't UTF-8.
+    let arguments: Vec<String> = std::env::args_os()
         .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
         .map(
             |argument| match !argument.is_empty() && argument.chars().all(plain) {
                 true => argument,
@@ -336,13 +358,20 @@ pub(crate) struct Cohort {
 
 impl Cohort {
     /// Reads the patients as the model takes them, with a bar.
-    pub(crate) fn read(detector: &Detector, source: &Source) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When none of them can be used.
+    pub(crate) fn read(
+        detector: &Detector,
+        source: &Source,
+        passed_over: Vec<LeftOut>,
+    ) -> Result<Self> {
         let ids = source.ids();
         let bar = bar(ids.len() as u64, "patients");
         let mut cohort = Self {
             patients: Vec::new(),
-            left_out: Vec::new(),
-            failed: 0,
+            failed: passed_over.len(),
+            left_out: passed_over,
         };
         for (index, id) in ids.iter().enumerate() {
             let slices = source
@@ -355,7 +384,7 @@ impl Cohort {
             let reason = match slices {
                 Ok(Ok(slices)) => {
                     for note in &slices.notes {
-                        bar.suspend(|| eprintln!("{id}: warning: {note}"));
+                        bar.suspend(|| tell!("{id}: warning: {note}"));
                     }
                     cohort.patients.push(slices);
                     None
@@ -363,7 +392,7 @@ impl Cohort {
                 Ok(Err(reason)) => Some(reason),
                 Err(error) => {
                     cohort.failed += 1;
-                    Some(format!("{:#}", anyhow::Error::new(error)))
+                    Some(words::chain(&error))
                 }
             };
             if let Some(reason) = reason {
@@ -382,10 +411,15 @@ impl Cohort {
         Ok(cohort)
     }
 
+    /// The exit code of a study of this cohort: 2 where some couldn't be read.
+    pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(if self.failed == 0 { 0 } else { 2 })
+    }
+
     /// Says who isn't counted.
     pub(crate) fn tell_left_out(&self) {
         for LeftOut { patient, reason } in &self.left_out {
-            eprintln!("left out {patient}: {reason}");
+            tell!("left out {patient}: {reason}");
         }
     }
 
@@ -417,6 +451,22 @@ pub(crate) fn folder(path: &Path, split: &str, file: Option<&Path>) -> Result<So
     Ok(Source::folder(path, side, file)?)
 }
 
+/// What [`folder`] passed over: folders that can't be read, names that aren't UTF-8. A split names its patients itself.
+pub(crate) fn passed_over(source: &Source, split: &str) -> Result<Vec<LeftOut>> {
+    let Source::Folder { path, .. } = source else {
+        return Ok(Vec::new());
+    };
+    if split != "all" {
+        return Ok(Vec::new());
+    }
+    let listed = list_patients(path)?.left_out.into_iter();
+    let left_out = listed.map(|folder| LeftOut {
+        patient: folder.path.display().to_string(),
+        reason: words::chain(&folder.reason),
+    });
+    Ok(left_out.collect())
+}
+
 /// What several methods say of one cohort.
 pub(crate) struct Comparison {
     /// Per slice and per volume, in the order of the methods.
@@ -427,12 +477,37 @@ pub(crate) struct Comparison {
     pub(crate) maps: Vec<SliceMaps>,
 }
 
+/// The settings of one method: the model's, with the options laid over them.
+pub(crate) fn settings(detector: &Detector, method: Method, options: &RunOptions) -> DetectConfig {
+    let mut config = detector.config().detect_config(method);
+    options.apply(&mut config);
+    if let Some(parts) = method.parts() {
+        config.parts = parts;
+    }
+    config
+}
+
+/// And the patients of a source, and its split file: no output may change them.
+pub(crate) fn add_source(inputs: Inputs, source: &Source, split_file: Option<&Path>) -> Inputs {
+    let mut inputs = match split_file {
+        Some(file) => inputs.file(file),
+        None => inputs,
+    };
+    if let Source::Folder { path, patients } = source {
+        inputs = inputs.folder(path);
+        for id in patients {
+            inputs = inputs.folder(path.join(id));
+        }
+    }
+    inputs
+}
+
 /// Runs the methods over a cohort, with a bar for each, and scores them.
 pub(crate) fn compare(
     detector: &Detector,
     cohort: &[&PatientSlices],
     methods: &[Method],
-    options: &MethodOptions,
+    options: &RunOptions,
 ) -> Result<Comparison> {
     let total: usize = cohort.iter().map(|slices| slices.len()).sum();
     let mut comparison = Comparison {
@@ -441,11 +516,7 @@ pub(crate) fn compare(
         maps: Vec::new(),
     };
     for &method in methods {
-        let mut config = detector.config().detect_config(method);
-        options.apply(&mut config);
-        if let Some(parts) = method.parts() {
-            config.parts = parts;
-        }
+        let config = settings(detector, method, options);
         let bar = bar(total as u64, method.title());
         let mut cases = Vec::new();
         let mut all_maps = Vec::new();
@@ -618,19 +689,4 @@ pub(crate) fn overlay<T: Serialize + DeserializeOwned>(value: &T, patch: &str) -
     let mut whole = serde_json::to_value(value)?;
     merge(&mut whole, serde_json::from_str(patch)?);
     Ok(serde_json::from_value(whole)?)
-}
-
-/// Writes a value as JSON.
-pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value)?;
-    text.push('\n');
-    write_file(path, text)
-}
-
-/// Writes a file, under a temporary name first.
-pub(crate) fn write_file(path: &Path, contents: impl AsRef<[u8]>) -> Result<()> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&temporary, contents)
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -12,11 +12,13 @@ mod table2;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use fndm::Detector;
+use fndm_files::{Inputs, WorkFolder};
+use fndm_study::Source;
 
-use crate::common::{self, Cohort};
+use crate::common::{self, Cohort, place};
 
 /// The paper's ablation (table 2), Dice against steps (figure 4), and the settings behind them, on a folder of patients.
 #[derive(Debug, Args)]
@@ -58,14 +60,32 @@ struct Where {
 }
 
 impl Where {
-    fn open(&self) -> Result<(Detector, Cohort)> {
-        let detector = self.device.load(&self.model)?;
-        let source = common::folder(&self.data, &self.split, self.split_file.as_deref())?;
-        let cohort = Cohort::read(&detector, &source)?;
-        println!("{}: {}", self.split, cohort.words());
-        std::fs::create_dir_all(&self.output)
-            .with_context(|| format!("cannot create {}", self.output.display()))?;
-        Ok((detector, cohort))
+    /// The model, after a check of what can be checked without it.
+    fn detector(&self) -> Result<Detector> {
+        self.source()?;
+        self.device.load(&self.model)
+    }
+
+    fn source(&self) -> Result<Source> {
+        common::folder(&self.data, &self.split, self.split_file.as_deref())
+    }
+
+    /// The patients, read.
+    fn cohort(&self, detector: &Detector) -> Result<Cohort> {
+        let source = self.source()?;
+        let passed_over = common::passed_over(&source, &self.split)?;
+        let cohort = Cohort::read(detector, &source, passed_over)?;
+        say!("{}: {}", self.split, cohort.words());
+        Ok(cohort)
+    }
+
+    /// The folder of all tables and figures, which grows file by file.
+    fn folder(&self) -> Result<WorkFolder> {
+        let inputs = Inputs::new().whole(&self.model);
+        let inputs = common::add_source(inputs, &self.source()?, self.split_file.as_deref());
+        let maker = place::maker("reproduce", "tables and figures");
+        place::check_work(&self.output, &maker, &inputs)?;
+        Ok(WorkFolder::open(&self.output, &maker, &inputs)?)
     }
 }
 

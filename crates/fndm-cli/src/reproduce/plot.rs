@@ -1,11 +1,7 @@
 //! Curves as a picture.
 
-use std::path::Path;
-
 use anyhow::Result;
 use font8x8::legacy::BASIC_LEGACY;
-
-use crate::common;
 
 const SIZE: (usize, usize) = (800, 480);
 /// Left, right, top, bottom.
@@ -127,13 +123,13 @@ fn draw(curves: &[Curve], x_name: &str, y_name: &str) -> Canvas {
     canvas
 }
 
-/// Draws the curves with a dot at every point.
-pub(crate) fn save(curves: &[Curve], x_name: &str, y_name: &str, path: &Path) -> Result<()> {
+/// The curves as PNG, with a dot at every point.
+pub(crate) fn png(curves: &[Curve], x_name: &str, y_name: &str) -> Result<Vec<u8>> {
     let canvas = draw(curves, x_name, y_name);
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, SIZE.0 as u32, SIZE.1 as u32);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.write_header()?.write_image_data(&canvas.0)?;
-    common::write_file(path, bytes)
+    Ok(bytes)
 }

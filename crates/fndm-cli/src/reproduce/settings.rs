@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             options.method
         );
     };
-    let (detector, cohort) = options.place.open()?;
+    let detector = options.place.detector()?;
     let base = detector.config().detect_config(method);
     let mut configs = Vec::new();
     if !options.no_base {
@@ -60,6 +60,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let name = text.trim_matches(['{', '}', ' ']).replace('"', "");
         configs.push((name, config));
     }
+    for (name, config) in &configs {
+        config.check().with_context(|| name.clone())?;
+    }
+    let cohort = options.place.cohort(&detector)?;
     let header = [
         "settings",
         "Dice (Otsu)",
@@ -109,7 +113,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             format!("{:.1}", slice.ms_per_slice),
         ]);
     }
-    println!("\n{}", fndm_study::markdown(&cells));
+    say!("\n{}", fndm_study::markdown(&cells));
     cohort.tell_left_out();
-    Ok(ExitCode::SUCCESS)
+    Ok(cohort.code())
 }

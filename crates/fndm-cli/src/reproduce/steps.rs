@@ -1,12 +1,12 @@
 //! Figure 4: Dice against the number of steps.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
 use fndm::data::PatientSlices;
-use fndm::{CoarseRule, Method};
+use fndm::{CoarseRule, DetectConfig, Detector, Method};
+use fndm_files::WorkFolder;
 use fndm_study::{Level, evaluate, examine_case};
 use serde::Serialize;
 
@@ -79,21 +79,34 @@ fn chosen(patients: &[PatientSlices], most: usize) -> Result<Vec<Chosen<'_>>> {
         .collect()
 }
 
+const METHODS: [Method; 2] = [Method::Diffano, Method::Fndm];
+
+fn settings(detector: &Detector, method: Method, steps: usize) -> DetectConfig {
+    let mut config = detector.config().detect_config(method);
+    config.steps = steps;
+    config.order = config.order.min(steps);
+    config
+}
+
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let (detector, cohort) = options.place.open()?;
+    let detector = options.place.detector()?;
+    for method in METHODS {
+        for &steps in &options.steps {
+            settings(&detector, method, steps).check()?;
+        }
+    }
+    let mut folder = options.place.folder()?;
+    let cohort = options.place.cohort(&detector)?;
     let patients = chosen(&cohort.patients, options.slices)?;
     let count: usize = patients.iter().map(|chosen| chosen.slices.len()).sum();
-    println!(
+    say!(
         "{count} slices with a lesion, of {} patients",
         patients.len()
     );
-    let output = &options.place.output;
     let mut points = Vec::new();
-    for method in [Method::Diffano, Method::Fndm] {
+    for method in METHODS {
         for &steps in &options.steps {
-            let mut config = detector.config().detect_config(method);
-            config.steps = steps;
-            config.order = config.order.min(steps);
+            let config = settings(&detector, method, steps);
             let title = format!("{}, {steps} steps", method.title());
             let bar = common::bar(patients.len() as u64, &title);
             let (mut cases, mut counts) = (Vec::new(), (0, 0));
@@ -114,7 +127,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             }
             bar.finish_and_clear();
             let row = evaluate(method.key(), Level::Slice, &cases, counts.0, counts.1)?.row;
-            println!(
+            say!(
                 "{title}: Dice {}, {} evaluations, {:.0} ms a slice",
                 row.dice_otsu
                     .map_or_else(|| "-".into(), |d| format!("{d:.3}")),
@@ -129,20 +142,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
                 interval: row.dice_interval,
                 ms_per_slice: row.ms_per_slice,
             });
-            save(&points, output)?;
+            save(&points, &mut folder)?;
         }
     }
-    println!(
+    say!(
         "wrote fig4.png, fig4.csv and fig4.json to {}",
-        output.display()
+        options.place.output.display()
     );
     cohort.tell_left_out();
-    Ok(ExitCode::SUCCESS)
+    Ok(cohort.code())
 }
 
 /// The figure of the points so far and its numbers: the last of them take an hour.
-fn save(points: &[Point], output: &Path) -> Result<()> {
-    common::write_json(&output.join("fig4.json"), &points)?;
+fn save(points: &[Point], folder: &mut WorkFolder) -> Result<()> {
+    folder.write_json("fig4.json", &points)?;
     let mut text = String::from("method,steps,evaluations,dice,low,high,ms_per_slice\n");
     for point in points {
         let number = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
@@ -158,7 +171,7 @@ fn save(points: &[Point], output: &Path) -> Result<()> {
         text.push_str(&fields.join(","));
         text.push('\n');
     }
-    common::write_file(&output.join("fig4.csv"), text)?;
+    folder.write("fig4.csv", text)?;
     let curve = |method: Method, colour| Curve {
         name: method.title(),
         colour,
@@ -172,10 +185,6 @@ fn save(points: &[Point], output: &Path) -> Result<()> {
         curve(Method::Fndm, [24, 78, 152]),
         curve(Method::Diffano, [200, 90, 30]),
     ];
-    plot::save(
-        &curves,
-        "steps in each direction",
-        "Dice",
-        &output.join("fig4.png"),
-    )
+    let picture = plot::png(&curves, "steps in each direction", "Dice")?;
+    Ok(folder.write("fig4.png", picture)?)
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use fndm::data::PatientSlices;
 use fndm::metrics::{self, BootstrapConfig, Score, paired_comparison};
@@ -187,16 +187,14 @@ fn differences(rows: &[(&Entry, &Evaluation)]) -> Result<String> {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let (detector, cohort) = options.place.open()?;
-    let entries: Vec<Entry> = entries(&detector)
-        .into_iter()
-        .filter(|entry| {
-            let wanted = options.rows.as_ref();
-            wanted.is_none_or(|keys| keys.iter().any(|key| key == entry.key))
-        })
-        .collect();
+    let detector = options.place.detector()?;
+    let entries = chosen(entries(&detector), options.rows.as_deref())?;
+    for entry in &entries {
+        entry.config.check()?;
+    }
+    let mut folder = options.place.folder()?;
+    let cohort = options.place.cohort(&detector)?;
     let mut found: Vec<[Evaluation; 2]> = Vec::new();
-    let output = &options.place.output;
     for entry in &entries {
         let (cases, maps) = cases(&detector, entry, &cohort)?;
         let (evaluations, gradients) = maps
@@ -206,27 +204,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let scores = [score(Level::Slice)?, score(Level::Volume)?];
         if entry.key == "fndm" {
             let examples = common::examples(&cohort.patients, &scores[0], 12);
-            common::save_slices(
-                &cohort.patients,
-                &maps,
-                &examples,
-                &output.join("slices.png"),
-            )?;
+            folder.write_by("slices.png", |path| {
+                common::save_slices(&cohort.patients, &maps, &examples, path)
+            })?;
         }
         found.push(scores);
     }
-    for (level, name) in [(0, "Per slice with a lesion"), (1, "Per volume")] {
-        let rows: Vec<_> = entries
-            .iter()
-            .zip(&found)
-            .map(|(e, f)| (e, &f[level]))
-            .collect();
-        println!("\n{name} ({}):\n\n{}", rows[0].1.row.cases, table(&rows));
-        println!("{}", differences(&rows)?);
-        if level == 0 {
-            println!("Dice by lesion size:\n\n{}", sizes::table(&rows_of(&rows)));
-        }
-    }
+    let words = tables(&entries, &found)?;
     let settings = entries
         .iter()
         .map(|e| (e.method, e.config.clone()))
@@ -239,20 +223,58 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         settings,
         cohort.left_out.clone(),
     );
-    report.write(&output.join("table2.json"))?;
+    folder.write_json("table2.json", &report)?;
     let rows = [report.rows.clone(), report.volumes.clone()].concat();
-    write_csv(&rows, &output.join("table2.csv"))?;
-    common::write_json(&output.join("table2_cases.json"), &evaluations)?;
-    println!(
+    folder.write_by("table2.csv", |path| -> Result<()> {
+        Ok(write_csv(&rows, path)?)
+    })?;
+    folder.write_json("table2_cases.json", &evaluations)?;
+    say!("{words}");
+    say!(
         "wrote table2.json, table2.csv, table2_cases.json and slices.png to {}",
-        output.display()
+        options.place.output.display()
     );
     cohort.tell_left_out();
-    Ok(if cohort.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(2)
-    })
+    Ok(cohort.code())
+}
+
+/// The tables in words.
+fn tables(entries: &[Entry], found: &[[Evaluation; 2]]) -> Result<String> {
+    let mut words = String::new();
+    for (level, name) in [(0, "Per slice with a lesion"), (1, "Per volume")] {
+        let rows: Vec<_> = entries
+            .iter()
+            .zip(found)
+            .map(|(e, f)| (e, &f[level]))
+            .collect();
+        let cases = rows
+            .first()
+            .map_or(0, |(_, evaluation)| evaluation.row.cases);
+        words += &format!("\n{name} ({cases}):\n\n{}\n", table(&rows));
+        words += &format!("{}\n", differences(&rows)?);
+        if level == 0 {
+            let by_size = sizes::table(&rows_of(&rows));
+            words += &format!("Dice by lesion size:\n\n{by_size}\n");
+        }
+    }
+    Ok(words)
+}
+
+/// The rows asked for, in the table's order; all where none are named.
+fn chosen(all: Vec<Entry>, keys: Option<&[String]>) -> Result<Vec<Entry>> {
+    let Some(keys) = keys else {
+        return Ok(all);
+    };
+    let known: Vec<&str> = all.iter().map(|entry| entry.key).collect();
+    for key in keys {
+        ensure!(
+            known.contains(&key.as_str()),
+            "--rows: expected {}, got {key}",
+            known.join(", ")
+        );
+    }
+    let wanted = |entry: &Entry| keys.iter().any(|key| key == entry.key);
+    Ok(all.into_iter().filter(wanted).collect())
 }
 
 fn rows_of<'a>(rows: &[(&Entry, &'a Evaluation)]) -> Vec<(&'static str, &'a Evaluation)> {

@@ -1,0 +1,95 @@
+//! Which file is the lesion mask, and what a mask is.
+
+use std::fs;
+
+use fndm::data::nifti;
+
+use crate::support::{Place, read};
+
+/// A brain mask is no lesion mask.
+#[test]
+fn n03_brain_masks() {
+    for name in ["p1_flair_bet_mask", "p1_desc-brain_mask"] {
+        let place = Place::new();
+        place.scan("data/p1", 1);
+        let mut volume = read(&place.path("data/p1/p1_flair.nii.gz"));
+        volume.data.mapv_inplace(|v| f32::from(v > 0.));
+        nifti::write_mask(place.path(format!("data/p1/{name}.nii.gz")), &volume).unwrap();
+        place
+            .run(&["inspect", "data"])
+            .ends_with(0)
+            .says(&["mask 0", "no mask"]);
+        place
+            .evaluate("data", "out")
+            .ends_with(1)
+            .tells(&["no lesion mask"]);
+        assert!(place.names("out").is_empty());
+    }
+}
+
+/// Our own result, written into the patient's folder, is not the truth that it is judged by.
+#[test]
+fn n03_own_results() {
+    let place = Place::new();
+    place.scan("c/p2", 2);
+    place
+        .detect(&["--patient", "c/p2", "--output", "c/p2/out"])
+        .ends_with(0);
+    assert!(place.path("c/p2/out/p2/p2_mask.nii.gz").is_file());
+    place
+        .evaluate("c", "out")
+        .ends_with(1)
+        .tells(&["left out p2: no lesion mask"]);
+    // And in its place it doesn't hinder the next run.
+    place
+        .detect(&["--patient", "c/p2", "--output", "c/p2/out"])
+        .ends_with(0);
+}
+
+/// A mask that was resampled has ringing everywhere: what counts is above 0.5, in every program, and the range is told.
+#[test]
+fn n07_a_resampled_mask() {
+    let place = Place::new();
+    place.patient("data/p1", 1, 6);
+    place.patient("plain/p1", 1, 6);
+    place.change("data/p1/p1_seg.nii.gz", |volume| {
+        volume
+            .data
+            .mapv_inplace(|v| if v > 0. { 1.23 } else { 0.1 });
+    });
+    let line = |data: &str| {
+        let ran = place.run(&["inspect", data]);
+        let line = ran.out.lines().find(|line| line.contains("diseased"));
+        (line.unwrap_or_default().to_string(), ran)
+    };
+    let (plain, _) = line("plain");
+    let (ringing, ran) = line("data");
+    assert!(!plain.is_empty());
+    assert_eq!(ringing, plain);
+    // Nothing is said silently: the values are told.
+    let told = format!("{}{}", ran.out, ran.err);
+    assert!(told.contains("0.1") && told.contains("1.23"), "{told}");
+    place
+        .run(&["metrics", "data/p1/p1_seg.nii.gz", "plain/p1/p1_seg.nii.gz"])
+        .ends_with(0)
+        .says(&["1.0000"]);
+}
+
+/// `detect` looks at no lesion mask: not at one on another grid, not at a broken one, not at two.
+#[test]
+fn n15_detect_needs_no_mask() {
+    let place = Place::new();
+    place.patient("in/p1", 1, 3);
+    let seg = "in/p1/p1_seg.nii.gz";
+    let detect = || {
+        place
+            .detect(&["--patient", "in/p1", "--output", "out"])
+            .ends_with(0)
+    };
+    place.change(seg, |volume| volume.affine[0][3] += 40.);
+    detect();
+    place.put(seg, "");
+    detect();
+    fs::copy(place.path(seg), place.path("in/p1/p1_lesion_mask.nii.gz")).unwrap();
+    detect();
+}
