@@ -1,4 +1,4 @@
-//! Compares a model, its ablations and plain FLAIR thresholding with the lesion masks of a data set.
+//! Compares a model, its ablations and plain FLAIR thresholding with the lesion masks of a data set, or with the bits of its slices.
 //!
 //! fndm evaluate --model out/model --data DIR --split val
 
@@ -7,14 +7,18 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use fndm::Method;
 use fndm::data::PatientSlices;
+use fndm::{Detector, Method};
 use fndm_files::{Inputs, OutputFolder};
-use fndm_study::{Report, Source, TrainingRecord, table, write_csv};
+use fndm_study::{
+    BIT_DEFINITIONS, BitCase, BitReport, LabelRecord, LabelSource, LeftOut, Report, Source,
+    TrainingRecord, bit_table, copies, evaluate_bits, method_map, table, write_csv,
+};
 
+use crate::common::labels::TableOptions;
 use crate::common::{self, Cohort, place};
 
-/// Score a model against lesion masks: per slice with a lesion and per volume.
+/// Score a model against lesion masks, per slice with a lesion and per volume; or, with --labels, against one bit per slice.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// The model folder that `train` wrote
@@ -23,6 +27,8 @@ pub(crate) struct Options {
     /// Folder of patients: <id>/<id>_<sequence>.nii.gz and <id>/<id>_seg.nii.gz
     #[arg(long, value_name = "DIR", conflicts_with = "phantom")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    labels: TableOptions,
     /// Evaluate on this many patients of the phantom instead
     #[arg(long, value_name = "N")]
     phantom: Option<u64>,
@@ -84,6 +90,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let passed_over = common::passed_over(&source, &options.split)?;
     let mut inputs = Inputs::new().whole(&options.model);
     inputs = common::add_source(inputs, &source, options.split_file.as_deref());
+    if let Some(table) = options.labels.file() {
+        inputs = inputs.file(table);
+    }
     let maker = place::maker("evaluate", "report");
     place::check_output(&options.output, &maker, &inputs)?;
     let detector = options.device.load(&options.model)?;
@@ -92,6 +101,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let mut folder = OutputFolder::create(&options.output, &maker, &inputs)?;
 
+    if let Some(labels) = options.labels.source() {
+        return by_bits(
+            options,
+            &detector,
+            &methods,
+            &source,
+            &labels,
+            passed_over,
+            folder,
+        );
+    }
     let cohort = Cohort::read(&detector, &source, passed_over)?;
     let (words, lesions) = (cohort.words(), cohort.lesions());
     say!("{words}");
@@ -129,4 +149,113 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     );
     cohort.tell_left_out();
     Ok(cohort.code())
+}
+
+/// The evaluation without masks.
+fn by_bits(
+    options: &Options,
+    detector: &Detector,
+    methods: &[Method],
+    source: &Source,
+    labels: &LabelSource,
+    mut left_out: Vec<LeftOut>,
+    mut folder: OutputFolder,
+) -> Result<ExitCode> {
+    let labelling = labels.open(source)?;
+    let mut failed = left_out.len();
+    let mut record = LabelRecord {
+        source: labels.words(),
+        patients: Vec::new(),
+    };
+    let mut patients = Vec::new();
+    let config = detector.config();
+    for (index, id) in source.ids().iter().enumerate() {
+        let read = labelling
+            .patient(source, index, &config.sequences)
+            .and_then(|patient| match copies(&patient) {
+                Some(reason) => Ok(Err(reason)),
+                None => labelling.apply(&patient, &config.preprocess).map(Ok),
+            });
+        let reason = match read {
+            Ok(Ok((slices, bits))) => {
+                record.patients.push(bits);
+                let none = slices.is_empty();
+                if !none {
+                    patients.push(slices);
+                }
+                none.then(|| "no slice with a label".to_string())
+            }
+            Ok(Err(reason)) => Some(reason),
+            Err(error) if error.is_of_the_table() => return Err(error.into()),
+            Err(error) => {
+                failed += 1;
+                Some(error.chain())
+            }
+        };
+        left_out.extend(reason.map(|reason| LeftOut {
+            patient: id.clone(),
+            reason,
+        }));
+    }
+    if patients.is_empty() {
+        for LeftOut { patient, reason } in &left_out {
+            tell!("left out {patient}: {reason}");
+        }
+        bail!("none of {} patients can be evaluated", source.ids().len());
+    }
+    let total: usize = patients.iter().map(PatientSlices::len).sum();
+    let diseased: usize = patients.iter().map(common::diseased).sum();
+    let words = format!(
+        "{} patients, {total} slices with a label, {diseased} diseased",
+        patients.len()
+    );
+    say!("{words}");
+    let (mut rows, mut settings, mut shown) = (Vec::new(), Vec::new(), Vec::new());
+    for &method in methods {
+        let config = common::settings(detector, method, &options.method);
+        let bar = common::bar(total as u64, method.title());
+        let mut cases = Vec::new();
+        let mut maps = Vec::new();
+        for slices in &patients {
+            let mut found = method_map(detector, method, &config, slices, &mut |_| {})?;
+            maps.extend(found.maps.take());
+            cases.push(BitCase::new(slices, found)?);
+            bar.inc(slices.len() as u64);
+        }
+        bar.finish();
+        rows.push(evaluate_bits(method.key(), &cases, config.threshold)?);
+        settings.push((method, config));
+        if shown.is_empty() {
+            shown = maps;
+        }
+    }
+    let report = BitReport {
+        command: common::command(),
+        fndm_version: env!("CARGO_PKG_VERSION").to_string(),
+        cohort: words,
+        labels: record,
+        rows,
+        settings,
+        left_out,
+        definitions: BIT_DEFINITIONS.map(String::from).to_vec(),
+    };
+    folder.write_json("report.json", &report)?;
+    if !shown.is_empty() {
+        let pairs = patients.iter().zip(&shown);
+        common::save_sheet(pairs, options.sheet_rows, &folder.file("sheet.png")?)?;
+    }
+    folder.finish()?;
+    say!(
+        "\nNo masks: by {}\n{}",
+        report.labels.source,
+        bit_table(&report.rows)
+    );
+    say!(
+        "wrote report.json and sheet.png to {}",
+        options.output.display()
+    );
+    for LeftOut { patient, reason } in &report.left_out {
+        tell!("left out {patient}: {reason}");
+    }
+    Ok(ExitCode::from(if failed == 0 { 0 } else { 2 }))
 }

@@ -20,8 +20,10 @@ use fndm_data::{
     read_patient_below,
 };
 use fndm_files::{Inputs, write_atomic};
+use fndm_study::Source;
 use ndarray::{Array2, Axis};
 
+use crate::common::labels::TableOptions;
 use crate::common::place;
 use crate::words;
 
@@ -39,6 +41,8 @@ pub(crate) struct Options {
     /// Side of the slices in pixels
     #[arg(long, value_name = "PX", default_value_t = 64)]
     size: usize,
+    #[command(flatten)]
+    labels: TableOptions,
     /// A picture of each patient's slices with the head's outline
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
@@ -100,6 +104,18 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         options.sequences.clone()
     };
     let splits = splits(&options.folder, &limits);
+    let source = Source::Folder {
+        path: options.folder.clone(),
+        patients: ids.clone(),
+    };
+    let labels = options.labels.source();
+    let labelling = labels
+        .as_ref()
+        .map(|labels| labels.open(&source))
+        .transpose()?;
+    if let Some(labels) = &labels {
+        say!("labels: {}", labels.words());
+    }
     say!("");
 
     let mut sides: BTreeMap<&str, Count> = BTreeMap::new();
@@ -113,10 +129,19 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "voxels",
         "mm"
     );
-    for id in &ids {
-        let read = read_patient_below(&options.folder, id, &sequences, &limits);
-        let cut = read.and_then(|patient| Ok((preprocess.apply(&patient)?, patient)));
-        let (cut, patient) = match cut {
+    for (index, id) in ids.iter().enumerate() {
+        let cut = match &labelling {
+            None => read_patient_below(&options.folder, id, &sequences, &limits)
+                .and_then(|patient| Ok((preprocess.apply(&patient)?, patient, None)))
+                .map_err(fndm_study::Error::from),
+            Some(labelling) => labelling
+                .patient(&source, index, &sequences)
+                .and_then(|patient| {
+                    let bits = labelling.apply(&patient, &preprocess)?.1;
+                    Ok((preprocess.apply(&patient)?, patient, Some(bits)))
+                }),
+        };
+        let (cut, patient, bits) = match cut {
             Ok(both) => both,
             Err(error) => {
                 say!("{id:28} WRONG, see below");
@@ -136,13 +161,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let count = sides.entry(side).or_default();
         count.patients += 1;
         count.slices += cut.len();
-        let labels = match &cut.labels {
-            Some(labels) => {
+        let labels = match (&cut.labels, bits) {
+            (_, Some(bits)) => {
+                count.diseased += bits.diseased;
+                format!(
+                    "{} healthy, {} diseased, {} unknown",
+                    bits.healthy, bits.diseased, bits.unknown
+                )
+            }
+            (Some(labels), None) => {
                 let diseased = labels.iter().filter(|l| **l == 1).count();
                 count.diseased += diseased;
                 format!("{diseased} diseased")
             }
-            None => "no mask".to_string(),
+            (None, None) => "no mask".to_string(),
         };
         say!(
             "{id:28} {size:>15}  {codes}   {spacing:>18}  {} of {} ({} to {}), head {:.0} %, {labels}",

@@ -1,7 +1,7 @@
 //! Trains a model from slices with one bit each: classifier, memory bank, diffusion model.
 //!
 //! The phantom: fndm train --phantom 80 --output out/phantom
-//! A folder:    fndm train --data DIR --sequences flair,t1,t1ce --output out/model
+//! A folder:    fndm train --data DIR --labels labels.csv --sequences flair,t1,t1ce --output out/model
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,25 +22,36 @@ use fndm_study::train::{
 };
 use fndm_study::{
     LabelSource, PHANTOM_SEQUENCES, SeparatePlan, Source, TrainEvent, TrainPlan, ValidationPlan,
-    train_model_in,
+    ValidationScore, train_model_in,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
+use crate::common::labels::TableOptions;
 use crate::common::{self, place};
 
 /// Train the classifier, the memory bank and the diffusion model from slices with one bit each (healthy or diseased).
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Folder of patients: <id>/<id>_<sequence>.nii.gz and <id>/<id>_seg.nii.gz (only used for the bit of each slice)
+    /// Folder of patients: <id>/<id>_<sequence>.nii.gz, and without --labels <id>/<id>_seg.nii.gz, of which only the bit of each slice
+    /// is used
     #[arg(long, value_name = "DIR", conflicts_with = "phantom")]
     data: Option<PathBuf>,
+    /// Folder of patients whose volumes are wholly healthy
+    #[arg(long, value_name = "DIR", requires = "diseased", conflicts_with_all = ["data", "phantom", "table", "split_file"])]
+    healthy: Option<PathBuf>,
+    /// Folder of patients whose volumes have a lesion in every slice used
+    #[arg(long, value_name = "DIR", requires = "healthy")]
+    diseased: Option<PathBuf>,
+    #[command(flatten)]
+    labels: TableOptions,
     /// Train on this many patients of the phantom instead
     #[arg(long, value_name = "N")]
     phantom: Option<u64>,
     /// Seed of the phantom's first patient
     #[arg(long, value_name = "N", default_value_t = 0)]
     phantom_seed: u64,
-    /// JSON file with the lists train, val, test; default: splits.json in the data folder
+    /// JSON file with the lists train, val, test; default: splits.json in the data folder. Without either all patients are trained on,
+    /// but for every eighth where there is a validation
     #[arg(long, value_name = "FILE")]
     split_file: Option<PathBuf>,
     /// Sequences, in the order of the images' channels
@@ -100,17 +111,17 @@ pub(crate) struct Options {
     /// Most bytes that the memory bank's rows may take
     #[arg(long, value_name = "BYTES", default_value_t = 2 << 20)]
     memory_bytes: u64,
-    /// Iterations between validations of the diffusion model by Dice; the model written is then the best. Uses the split's
-    /// val patients, or five further patients of the phantom, with their masks
+    /// Iterations between validations of the diffusion model; the model written is then the best. With masks by Dice, else by how well
+    /// the map tells diseased slices from healthy ones. Uses the split's val patients, or five further patients of the phantom
     #[arg(long, value_name = "N")]
     validate_every: Option<u64>,
-    /// Slices with a lesion in a validation
+    /// Diseased slices in a validation, and without masks as many healthy ones
     #[arg(long, value_name = "N", default_value_t = 24)]
     validate_slices: usize,
     /// Seed of the weights, the order of the slices and all noise
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Any values of the training plan, as JSON that is laid over it; its keys are those of training.plan in model.json
+    /// Any values of the training plan, as JSON that is laid over it; its keys are those of plan in training.json
     #[arg(long, value_name = "JSON")]
     plan: Option<String>,
     /// Train in all processes that mpirun or srun has started
@@ -130,35 +141,59 @@ fn budget(minutes: Option<f64>, iterations: Option<u64>, default: f64) -> Option
     minutes.map(|minutes| 60. * minutes)
 }
 
-/// Patients that aren't trained on.
-fn validation_source(options: &Options) -> Result<Source> {
-    match (&options.data, options.phantom) {
-        (Some(path), _) => {
+/// One patient in this many is held apart for the validation where no split says which.
+const APART: usize = 8;
+
+/// The patients that are trained on, and those of the validation if there is one.
+fn sources(options: &Options) -> Result<(Source, Option<Source>)> {
+    let validates = options.validate_every.is_some();
+    let all = match (
+        &options.data,
+        options.phantom,
+        &options.healthy,
+        &options.diseased,
+    ) {
+        (Some(path), None, None, None) => {
             let file = options.split_file.as_deref();
-            Ok(Source::folder(path, Some(Side::Val), file)?)
+            if file.is_some() || path.join("splits.json").is_file() {
+                let of = |side| Source::folder(path, Some(side), file);
+                let validation = validates.then(|| of(Side::Val)).transpose()?;
+                return Ok((of(Side::Train)?, validation));
+            }
+            Source::folder(path, None, None)?
         }
-        (None, patients) => Ok(Source::Phantom {
-            config: PhantomConfig::default(),
+        (None, Some(patients), None, None) => {
+            let of = |first_seed, patients| Source::Phantom {
+                config: PhantomConfig::default(),
+                first_seed,
+                patients,
+            };
             // Beyond the last seed the plan's check says so.
-            first_seed: options
-                .phantom_seed
-                .saturating_add(patients.unwrap_or_default()),
-            patients: 5,
-        }),
+            let next = options.phantom_seed.saturating_add(patients);
+            let validation = validates.then(|| of(next, 5));
+            return Ok((of(options.phantom_seed, patients), validation));
+        }
+        (None, None, Some(healthy), Some(diseased)) => Source::sides(healthy, diseased)?,
+        _ => bail!("expected --data DIR, --healthy DIR and --diseased DIR, or --phantom N"),
+    };
+    if !validates {
+        return Ok((all, None));
     }
+    let Some((source, validation)) = all.held_apart(APART) else {
+        bail!(
+            "--validate-every: expected at least {APART} patients, of which one is held apart, or a split file; got {}",
+            all.ids().len()
+        );
+    };
+    Ok((source, Some(validation)))
 }
 
 fn plan(options: &Options) -> Result<TrainPlan> {
-    let source = match (&options.data, options.phantom) {
-        (Some(path), None) => {
-            Source::folder(path, Some(Side::Train), options.split_file.as_deref())?
-        }
-        (None, Some(patients)) => Source::Phantom {
-            config: PhantomConfig::default(),
-            first_seed: options.phantom_seed,
-            patients,
-        },
-        _ => bail!("expected --data DIR or --phantom N"),
+    let (source, validation) = sources(options)?;
+    let labels = match (options.labels.source(), &source) {
+        (Some(table), _) => table,
+        (None, Source::Sides { .. }) => LabelSource::Sides,
+        (None, _) => LabelSource::Masks,
     };
     let sequences = match (&options.sequences, &source) {
         (Some(names), _) => names.clone(),
@@ -204,13 +239,13 @@ fn plan(options: &Options) -> Result<TrainPlan> {
     };
     diffusion_training.optimizer.lr = options.lr;
     diffusion_training.optimizer.rate = rate;
-    let validation = match options.validate_every {
-        Some(every) => Some(ValidationPlan {
-            source: validation_source(options)?,
+    let validation = match (options.validate_every, validation) {
+        (Some(every), Some(source)) => Some(ValidationPlan {
+            source,
             every,
             slices: options.validate_slices,
         }),
-        None => None,
+        _ => None,
     };
     let mut separate = BTreeMap::new();
     if options.separate {
@@ -247,7 +282,7 @@ fn plan(options: &Options) -> Result<TrainPlan> {
     }
     Ok(TrainPlan {
         source,
-        labels: LabelSource::default(),
+        labels,
         sequences,
         preprocess: Preprocess {
             image_size: options.image_size,
@@ -309,7 +344,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 /// The folder to train in: a new one, or one that a training has been in before.
 fn open_folder(options: &Options, plan: &TrainPlan) -> Result<WorkFolder> {
     let file = options.split_file.as_deref();
-    let mut inputs = common::add_source(Inputs::new(), &plan.source, file);
+    let inputs = Inputs::new();
+    let inputs = match options.labels.file() {
+        Some(table) => inputs.file(table),
+        None => inputs,
+    };
+    let mut inputs = common::add_source(inputs, &plan.source, file);
     if let Some(validation) = &plan.validation {
         inputs = common::add_source(inputs, &validation.source, file);
     }
@@ -392,7 +432,8 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
                 let dice = found
                     .score
                     .map_or("none".into(), |dice| format!("{dice:.3}"));
-                let text = format!("validation after {iteration} iterations: Dice {dice}");
+                let score = ValidationScore::of(&plan.labels).name();
+                let text = format!("validation after {iteration} iterations: {score} {dice}");
                 if diffusion.is_hidden() {
                     tell!("{text}");
                 } else {
@@ -415,12 +456,13 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
             options.output.display(),
         ),
         Some(record) => say!(
-            "{}: {} patients, {} healthy and {} diseased slices; classifier {} iterations{}; \
+            "{}: {} patients, {} healthy and {} diseased slices by {}; classifier {} iterations{}; \
              diffusion model {} iterations{}; memory bank {} rows",
             options.output.display(),
             record.patients.len(),
             record.healthy_slices,
             record.diseased_slices,
+            record.labels.source,
             record.classifier.iterations,
             loss(record.classifier.loss),
             record.diffusion.iterations,

@@ -1,12 +1,13 @@
 //! Figures of a method where no mask is known: how well its map tells healthy slices from diseased ones.
 
-use fndm::{ThresholdScope, threshold};
+use fndm::{DetectConfig, Method, ThresholdScope, threshold};
 use fndm_data::PatientSlices;
 use fndm_metrics::Ranking;
 use ndarray::{Array3, Axis};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, MethodMap, Result};
+use crate::report::figure;
+use crate::{Error, LabelRecord, LeftOut, MethodMap, Result, markdown};
 
 /// The score of a slice is the mean of this share of its pixels, the highest of them.
 const HIGHEST: f64 = 0.005;
@@ -126,6 +127,62 @@ pub fn evaluate_bits(method: &str, cases: &[BitCase], scope: ThresholdScope) -> 
         found_when_diseased: share(diseased, |area| area > 0.),
         ms_per_slice: milliseconds / labels.len().max(1) as f64,
     })
+}
+
+/// Everything that an evaluation without masks says, as written to `report.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BitReport {
+    /// The command line that made it.
+    pub command: String,
+    /// Version of the library.
+    pub fndm_version: String,
+    /// What was examined, in words.
+    pub cohort: String,
+    /// Where the bits came from.
+    pub labels: LabelRecord,
+    /// One row a method.
+    pub rows: Vec<BitRow>,
+    /// The settings of each method.
+    pub settings: Vec<(Method, DetectConfig)>,
+    /// Patients that couldn't be used, and why.
+    pub left_out: Vec<LeftOut>,
+    /// Which definitions the figures have, in words.
+    pub definitions: Vec<String>,
+}
+
+/// The definitions of a [`BitRow`]'s figures, in words.
+pub const BIT_DEFINITIONS: [&str; 3] = [
+    "AUROC, AP: of the slice's bit, by the mean of the highest half per cent of the anomaly map in each slice",
+    "false area: mean share of the eroded head that the mask covers in healthy slices, where all of it is false",
+    "empty when healthy, found when diseased: share of the slices whose mask is empty, is not empty",
+];
+
+/// The table that the programs print, in Markdown.
+#[must_use]
+pub fn bit_table(rows: &[BitRow]) -> String {
+    let header = [
+        "method",
+        "AUROC of the slice",
+        "AP",
+        "false area in healthy",
+        "empty when healthy",
+        "found when diseased",
+        "ms/slice",
+    ];
+    let mut cells = vec![header.map(String::from).to_vec()];
+    for row in rows {
+        let title = Method::ALL.into_iter().find(|m| m.key() == row.method);
+        cells.push(vec![
+            title.map_or_else(|| row.method.clone(), |m| m.title().to_string()),
+            figure(row.auroc, 3),
+            figure(row.average_precision, 3),
+            figure(row.false_area, 4),
+            figure(row.empty_when_healthy, 3),
+            figure(row.found_when_diseased, 3),
+            format!("{:.1}", row.ms_per_slice),
+        ]);
+    }
+    markdown(&cells)
 }
 
 #[cfg(test)]

@@ -84,6 +84,37 @@ impl Source {
         })
     }
 
+    /// These patients without every so-manieth, and those: for a validation where no split is given. `None` when there are too few
+    /// for both, and for the phantom, which has patients enough.
+    #[must_use]
+    pub fn held_apart(&self, one_in: usize) -> Option<(Self, Self)> {
+        let apart = |n: usize| n % one_in == one_in - 1;
+        let pick = |ids: &[String], wanted: bool| -> Option<Vec<String>> {
+            let of = ids.iter().enumerate().filter(|&(n, _)| apart(n) == wanted);
+            let ids: Vec<String> = of.map(|(_, id)| id.clone()).collect();
+            (!ids.is_empty()).then_some(ids)
+        };
+        let with = |patients: Vec<String>| match self {
+            Self::Phantom { .. } => None,
+            Self::Folder { path, .. } => Some(Self::Folder {
+                path: path.clone(),
+                patients,
+            }),
+            Self::Sides {
+                healthy, diseased, ..
+            } => Some(Self::Sides {
+                healthy: healthy.clone(),
+                diseased: diseased.clone(),
+                patients,
+            }),
+        };
+        if one_in < 2 {
+            return None;
+        }
+        let ids = self.ids();
+        Some((with(pick(&ids, false)?)?, with(pick(&ids, true)?)?))
+    }
+
     /// What the folder of a patient of [`Source::Sides`] says of all its slices.
     pub(crate) fn side_of(id: &str) -> Label {
         match id.split_once('/') {

@@ -107,6 +107,15 @@ impl Error {
         }
     }
 
+    /// Whether it is about a table of labels: one wrong row makes the others doubtful, so nothing should be computed.
+    #[must_use]
+    pub fn is_of_the_table(&self) -> bool {
+        matches!(
+            self,
+            Self::Data(fndm_data::Error::LabelTable { .. } | fndm_data::Error::Label { .. })
+        )
+    }
+
     /// This error and its causes in one line, joined by `: `.
     #[must_use]
     pub fn chain(&self) -> String {

@@ -178,11 +178,3 @@ impl Labelling {
         Ok((slices, bits))
     }
 }
-
-/// Whether an error is about the table as a whole and no patient's own: then nothing should be computed.
-pub(crate) fn is_of_the_table(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Data(fndm_data::Error::LabelTable { .. } | fndm_data::Error::Label { .. })
-    )
-}

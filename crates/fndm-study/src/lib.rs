@@ -48,7 +48,7 @@ pub mod student;
 mod training;
 mod validation;
 
-pub use bits::{BitCase, BitRow, evaluate_bits};
+pub use bits::{BIT_DEFINITIONS, BitCase, BitReport, BitRow, bit_table, evaluate_bits};
 pub use cohort::{PHANTOM_SEQUENCES, Source, copies};
 pub use error::{Error, Result};
 pub use evaluation::{Case, CaseScore, Evaluation, Level, Row, evaluate};

@@ -74,7 +74,7 @@ const DEFINITIONS: [&str; 6] = [
     "evaluations: of the UNet, per slice; the classifier's gradients come on top",
 ];
 
-fn figure(value: Option<f64>, digits: usize) -> String {
+pub(crate) fn figure(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".into(), |v| format!("{v:.digits$}"))
 }
 

@@ -27,7 +27,7 @@ use fndm::{
 
 use crate::plan_check::check_output;
 use crate::validation::{ValidationPlan, ValidationRecord, Validator};
-use crate::{Error, LabelRecord, LabelSource, Result, Source, cohort, files, labelling};
+use crate::{Error, LabelRecord, LabelSource, Result, Source, cohort, files};
 
 /// One training patient in this many is held apart from the memory bank: its healthy slices calibrate the threshold.
 const CALIBRATION_SHARE: usize = 8;
@@ -513,7 +513,7 @@ fn load(
             }
             Ok(Err(reason)) => Some(reason),
             // One wrong row makes the others doubtful.
-            Err(error) if labelling::is_of_the_table(&error) => return Err(error),
+            Err(error) if error.is_of_the_table() => return Err(error),
             Err(error) => Some(error.chain()),
         };
         if let Some(reason) = reason {

@@ -1,5 +1,6 @@
 //! What the programs share: options of the method, progress bars, the device.
 
+pub(crate) mod labels;
 pub(crate) mod place;
 
 use std::path::{Path, PathBuf};
@@ -493,11 +494,21 @@ pub(crate) fn add_source(inputs: Inputs, source: &Source, split_file: Option<&Pa
         Some(file) => inputs.file(file),
         None => inputs,
     };
-    if let Source::Folder { path, patients } = source {
-        inputs = inputs.folder(path);
-        for id in patients {
-            inputs = inputs.folder(path.join(id));
+    match source {
+        Source::Folder { path, patients } => {
+            inputs = inputs.folder(path);
+            for id in patients {
+                inputs = inputs.folder(path.join(id));
+            }
         }
+        Source::Sides {
+            healthy, diseased, ..
+        } => {
+            for side in [healthy, diseased] {
+                inputs = inputs.whole(side);
+            }
+        }
+        Source::Phantom { .. } => {}
     }
     inputs
 }
