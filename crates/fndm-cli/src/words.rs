@@ -31,7 +31,7 @@ pub(crate) fn of(error: &anyhow::Error) -> String {
     chain(error)
 }
 
-/// The lines before the first frame of a backtrace, "   0: candle_core::…".
+/// The lines before the first frame of a backtrace, "   0: main".
 fn without_backtrace(text: &str) -> String {
     let is_frame = |line: &&str| {
         let frame = line.trim_start();
