@@ -1,10 +1,6 @@
 //! Converts a checkpoint of the UNet or the classifier between PyTorch and safetensors, and checks it on the way.
 //!
 //! fndm convert ema_0.9999_100000.pt unet.safetensors --config flags.json
-#![expect(
-    clippy::doc_markdown,
-    reason = "comments on options are the program's help, which has no backticks"
-)]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

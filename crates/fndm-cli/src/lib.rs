@@ -8,6 +8,11 @@
 //! One subcommand is one module. What they share is in `common`. The library below it is in the crates `fndm` (inference) and
 //! `fndm_study` (training, evaluation); this crate has no functions for other programs but the two that start it.
 
+#![allow(
+    clippy::doc_markdown,
+    reason = "comments on options are the program's help, which has no backticks"
+)]
+
 #[macro_use]
 mod screen;
 

@@ -18,9 +18,11 @@ pub(crate) fn golden_folder() -> PathBuf {
         let root = workspace.join(root);
         candidates.push(root.join("solver"));
         candidates.push(root.clone());
-        if !root.is_dir() {
-            panic!("FNDM_GOLDEN is no folder: {}", root.display());
-        }
+        assert!(
+            root.is_dir(),
+            "FNDM_GOLDEN is no folder: {}",
+            root.display()
+        );
     }
     candidates.push(workspace.join("../shared/golden/solver"));
     if let Some(found) = candidates

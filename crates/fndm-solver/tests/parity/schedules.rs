@@ -170,7 +170,7 @@ pub(crate) fn grid_of(skip: &str) -> Read<Grid> {
 }
 
 /// What the key of a time grid says: `schedule.skip.N.kind`, and whether orders are meant.
-fn grid_key<'a>(key: &'a str) -> Read<(&'a str, Grid, usize, &'a str, bool)> {
+fn grid_key(key: &str) -> Read<(&str, Grid, usize, &str, bool)> {
     let unknown = || format!("the key {key} isn't known here");
     let parts: Vec<&str> = key.split('.').collect();
     let (orders, parts) = match parts[..] {
