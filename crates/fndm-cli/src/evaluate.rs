@@ -65,7 +65,7 @@ fn source(options: &Options) -> Result<Source> {
                 first_seed: options.phantom_seed,
                 patients,
             }),
-            Source::Folder { .. } | Source::Sides { .. } => {
+            Source::Folder { .. } | Source::Sides { .. } | Source::Given { .. } => {
                 bail!("--phantom: expected a model of the phantom")
             }
         },

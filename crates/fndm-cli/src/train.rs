@@ -21,8 +21,8 @@ use fndm_study::train::{
     StepReport, StopFlag, TimeSampling,
 };
 use fndm_study::{
-    LabelSource, PHANTOM_SEQUENCES, SeparatePlan, Source, TrainEvent, TrainPlan, ValidationPlan,
-    ValidationScore, train_model_in,
+    LabelSource, LeftOut, PHANTOM_SEQUENCES, SeparatePlan, Source, TrainEvent, TrainPlan,
+    ValidationPlan, ValidationScore, train_model_in,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
@@ -176,6 +176,10 @@ fn sources(options: &Options) -> Result<(Source, Option<Source>)> {
         (None, None, Some(healthy), Some(diseased)) => Source::sides(healthy, diseased)?,
         _ => bail!("expected --data DIR, --healthy DIR and --diseased DIR, or --phantom N"),
     };
+    // A split names its patients; a folder may have some that can't be read.
+    for LeftOut { patient, reason } in common::passed_over(&all, "all")? {
+        tell!("left out {patient}: {reason}");
+    }
     if !validates {
         return Ok((all, None));
     }
@@ -198,7 +202,7 @@ fn plan(options: &Options) -> Result<TrainPlan> {
     let sequences = match (&options.sequences, &source) {
         (Some(names), _) => names.clone(),
         (None, Source::Phantom { .. }) => PHANTOM_SEQUENCES.map(String::from).to_vec(),
-        (None, Source::Folder { .. } | Source::Sides { .. }) => {
+        (None, _) => {
             bail!("--sequences: expected names, for example flair,t1,t1ce")
         }
     };

@@ -1,11 +1,13 @@
 //! Slices of many patients, for training with labels of slices alone.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ndarray::{Array3, Array4, Axis, s};
 use rayon::prelude::*;
 
-use crate::{Error, Limits, PatientSlices, Preprocess, Result, read_patient_below};
+use crate::labels::Labels;
+use crate::{Error, Limits, Patient, PatientSlices, Preprocess, Result, read_patient_below};
 
 /// A training set: slices and one bit for each. It has no field for the pixels of a
 /// mask, so that no training can use them.
@@ -28,6 +30,128 @@ pub struct SliceSet {
 }
 
 impl SliceSet {
+    /// A set of one's own arrays, wherever they come from.
+    ///
+    /// - `images`: slices (N, C, H, W) in [-1, 1], the background -1, the sequences in the order of their names.
+    /// - `labels`: for each slice 1 (diseased) or 0 (healthy).
+    /// - `patients`: for each slice the name of its patient. Slices of one patient count up from 0 in the order given, as if from the
+    ///   lower end.
+    ///
+    /// The head is where any sequence is above the background; [`with_head`](Self::with_head) takes another.
+    ///
+    /// ```
+    /// use fndm_data::SliceSet;
+    /// use ndarray::Array4;
+    /// let images = Array4::from_shape_fn((3, 2, 8, 8), |(n, _, y, _)| if y < 4 { -1. } else { 0.1 * n as f32 });
+    /// let set = SliceSet::new(images, vec![0, 1, 0], &["a", "a", "b"], &["flair", "t1"])?;
+    /// assert_eq!((set.ids.len(), &set.z[..]), (2, &[0, 1, 0][..]));
+    /// assert!(set.head[(0, 5, 0)] && !set.head[(0, 1, 0)]);
+    /// # Ok::<(), fndm_data::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the lengths differ; [`Error::InvalidConfig`] for values outside [-1, 1] or not finite, for labels other than
+    /// 0 and 1, and for names that stand twice; [`Error::EmptySplit`] for no slice.
+    pub fn new<P: AsRef<str>, S: AsRef<str>>(
+        images: Array4<f32>,
+        labels: Vec<u8>,
+        patients: &[P],
+        sequences: &[S],
+    ) -> Result<Self> {
+        let (slices, channels, height, width) = images.dim();
+        if slices == 0 {
+            return Err(Error::EmptySplit {
+                side: "given".into(),
+            });
+        }
+        for (what, length, expected) in [
+            ("labels", labels.len(), slices),
+            ("patients", patients.len(), slices),
+            ("sequences", sequences.len(), channels),
+        ] {
+            if length != expected {
+                return Err(Error::shape(what, format!("({expected})"), &[length]));
+            }
+        }
+        // Written so that NaN is refused too.
+        if let Some((place, value)) = images
+            .indexed_iter()
+            .find(|(_, value)| !(-1. ..=1.).contains(*value))
+        {
+            let what = format!("images at {place:?}");
+            return Err(Error::config(what, "-1 to 1", value));
+        }
+        if let Some(n) = labels.iter().position(|&label| label > 1) {
+            let what = format!("label of slice {n}");
+            return Err(Error::config(
+                what,
+                "0 (healthy) or 1 (diseased)",
+                labels[n],
+            ));
+        }
+        let sequences: Vec<String> = sequences.iter().map(|s| s.as_ref().to_string()).collect();
+        if let Some(n) = (0..channels).find(|&n| sequences[..n].contains(&sequences[n])) {
+            return Err(Error::config("sequences", "each named once", &sequences[n]));
+        }
+        let mut ids: Vec<String> = Vec::new();
+        let mut index: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut next: Vec<usize> = Vec::new();
+        let (mut patient, mut z) = (Vec::new(), Vec::new());
+        for id in patients {
+            let id = id.as_ref();
+            let p = *index.entry(id).or_insert_with(|| {
+                ids.push(id.to_string());
+                next.push(0);
+                ids.len() - 1
+            });
+            patient.push(p);
+            z.push(next[p]);
+            next[p] += 1;
+        }
+        let mut head = Array3::from_elem((slices, height, width), false);
+        for (mut head, image) in head.outer_iter_mut().zip(images.outer_iter()) {
+            for channel in image.outer_iter() {
+                head.zip_mut_with(&channel, |inside, &value| *inside |= value > -1.);
+            }
+        }
+        Ok(Self {
+            images,
+            labels,
+            head,
+            patient,
+            z,
+            ids,
+            sequences,
+        })
+    }
+
+    /// The set with another head, (N, H, W).
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn with_head(self, head: Array3<bool>) -> Result<Self> {
+        if head.dim() != self.head.dim() {
+            let expected = format!("{:?}", self.head.dim());
+            return Err(Error::shape("head", expected, head.shape()));
+        }
+        Ok(Self { head, ..self })
+    }
+
+    /// Cuts patients, wherever they come from, and takes the slices that the labels know.
+    ///
+    /// # Errors
+    /// As [`Preprocess::apply`], [`PatientSlices::labelled`] and [`SliceSet::from_patients`].
+    pub fn from_labelled(
+        patients: impl IntoIterator<Item = Patient>,
+        preprocess: &Preprocess,
+        labels: &Labels,
+    ) -> Result<Self> {
+        let cut = patients
+            .into_iter()
+            .map(|patient| preprocess.apply(&patient)?.labelled(labels));
+        Self::from_patients(cut.collect::<Result<Vec<_>>>()?)
+    }
+
     /// Joins the slices of patients. Of each mask only the label of each slice is taken.
     ///
     /// # Errors

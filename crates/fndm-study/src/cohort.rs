@@ -41,6 +41,11 @@ pub enum Source {
         /// The patients: `healthy/` or `diseased/` and the path of the patient's folder below that folder.
         patients: Vec<String>,
     },
+    /// Slices that the calling program gave: see [`train_slices`](crate::train_slices). There is nothing to read.
+    Given {
+        /// The patients.
+        patients: Vec<String>,
+    },
 }
 
 /// The sequences that the phantom has.
@@ -96,6 +101,7 @@ impl Source {
         };
         let with = |patients: Vec<String>| match self {
             Self::Phantom { .. } => None,
+            Self::Given { .. } => Some(Self::Given { patients }),
             Self::Folder { path, .. } => Some(Self::Folder {
                 path: path.clone(),
                 patients,
@@ -144,7 +150,9 @@ impl Source {
             } => (*first_seed..first_seed.saturating_add(*patients))
                 .map(|seed| format!("phantom_{seed:05}"))
                 .collect(),
-            Self::Folder { patients, .. } | Self::Sides { patients, .. } => patients.clone(),
+            Self::Folder { patients, .. }
+            | Self::Sides { patients, .. }
+            | Self::Given { patients } => patients.clone(),
         }
     }
 
@@ -203,6 +211,11 @@ impl Source {
                 Ok(patient)
             }
             Self::Folder { path, .. } => Ok(below(path, id)?),
+            Self::Given { .. } => Err(Error::option(
+                "patients",
+                "a source that can be read",
+                "slices that the calling program gave",
+            )),
             Self::Sides {
                 healthy, diseased, ..
             } => {

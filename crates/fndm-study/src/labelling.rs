@@ -26,6 +26,8 @@ pub enum LabelSource {
     },
     /// The folder that a patient lies in: [`Source::Sides`]. Masks are not looked at.
     Sides,
+    /// The calling program, with the slices: [`Source::Given`].
+    Given,
 }
 
 /// Bits of one patient's slices.
@@ -69,6 +71,7 @@ impl LabelSource {
             Self::Masks => "lesion masks, of each slice whether it has a voxel".into(),
             Self::Table { path, .. } => format!("the table {}", path.display()),
             Self::Sides => "the folders of healthy and of diseased volumes".into(),
+            Self::Given => "the calling program".into(),
         }
     }
 
@@ -77,17 +80,23 @@ impl LabelSource {
     /// # Errors
     /// When the table can't be used, names a patient that isn't in the source's folder, or the source of bits doesn't fit the patients'.
     pub fn open(&self, source: &Source) -> Result<Labelling> {
-        let sides = matches!(source, Source::Sides { .. });
-        if sides != (*self == Self::Sides) {
+        let fits = match source {
+            Source::Sides { .. } => *self == Self::Sides,
+            Source::Given { .. } => false,
+            Source::Folder { .. } | Source::Phantom { .. } => {
+                matches!(self, Self::Masks | Self::Table { .. })
+            }
+        };
+        if !fits {
             return Err(Error::option(
                 "labels",
-                "the folders' own where patients come from a healthy and a diseased folder, another source where not",
+                "masks or a table for patients of one folder, the folders' own for those of a healthy and a diseased one",
                 self.words(),
             ));
         }
         Ok(Labelling(match self {
             Self::Masks => Kind::Masks,
-            Self::Sides => Kind::Sides,
+            Self::Sides | Self::Given => Kind::Sides,
             Self::Table {
                 path,
                 slices_from,

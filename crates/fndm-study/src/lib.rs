@@ -26,7 +26,7 @@
 //! ```
 //!
 //! # Parts
-//! - [`TrainPlan`], [`train_model`]: from slices with one bit each to a model folder.
+//! - [`TrainPlan`], [`train_model`], [`train_slices`]: from slices with one bit each to a model folder.
 //! - [`LabelSource`]: the bit of each slice from masks, a table, or two folders.
 //! - [`BitRow`], [`evaluate_bits`]: figures where there are no masks.
 //! - [`Source`], [`examine_case`], [`evaluate`], [`Report`]: the paper's ablation and plain FLAIR, scored.
@@ -60,7 +60,7 @@ pub use report::{Report, markdown, table, write_csv};
 pub use sheet::{Sheet, Tile, upper_end};
 pub use training::{
     LeftOut, SeparatePlan, StageRecord, TrainEvent, TrainPlan, TrainingRecord, train_model,
-    train_model_in,
+    train_model_in, train_slices,
 };
 pub use validation::{ValidationPlan, ValidationRecord, ValidationScore};
 

@@ -223,7 +223,9 @@ impl Source {
                 }
                 Ok(())
             }
-            Self::Folder { patients, .. } | Self::Sides { patients, .. } => {
+            Self::Folder { patients, .. }
+            | Self::Sides { patients, .. }
+            | Self::Given { patients } => {
                 if patients.is_empty() {
                     return Err(Error::option("patients", "one or more", "none"));
                 }

@@ -27,7 +27,7 @@ use fndm::{
 
 use crate::plan_check::check_output;
 use crate::validation::{ValidationPlan, ValidationRecord, Validator};
-use crate::{Error, LabelRecord, LabelSource, Result, Source, cohort, files};
+use crate::{Error, LabelRecord, LabelSource, PatientBits, Result, Source, cohort, files};
 
 /// One training patient in this many is held apart from the memory bank: its healthy slices calibrate the threshold.
 const CALIBRATION_SHARE: usize = 8;
@@ -210,13 +210,86 @@ pub fn train_model(
 ///
 /// # Errors
 /// As [`train_model`], or when the processes don't agree.
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "a group belongs to its training, and every network's trainer shares it"
-)]
 pub fn train_model_in(
     group: Arc<dyn Group>,
     plan: &TrainPlan,
+    folder: &Path,
+    command: &str,
+    device: &Device,
+    stop: &StopFlag,
+    on_event: &mut dyn FnMut(TrainEvent<'_>),
+) -> Result<Option<TrainingRecord>> {
+    train_with(group, plan, None, folder, command, device, stop, on_event)
+}
+
+/// As [`train_model`], from slices of one's own. The plan's source is [`Source::Given`] and its labels are [`LabelSource::Given`];
+/// `preprocess` in it says what the model takes at detection.
+///
+/// # Errors
+/// As [`train_model`], or when the slices aren't of the plan's size, sequences and patients.
+pub fn train_slices(
+    plan: &TrainPlan,
+    set: SliceSet,
+    folder: &Path,
+    command: &str,
+    device: &Device,
+    stop: &StopFlag,
+    on_event: &mut dyn FnMut(TrainEvent<'_>),
+) -> Result<Option<TrainingRecord>> {
+    let alone = Arc::new(Alone);
+    let set = Some(set);
+    train_with(alone, plan, set, folder, command, device, stop, on_event)
+}
+
+/// Checks slices of the calling program against the plan, and counts them.
+fn given(plan: &TrainPlan, set: SliceSet) -> Result<(SliceSet, LabelRecord, Vec<LeftOut>)> {
+    let size = plan.preprocess.image_size;
+    let (_, _, height, width) = set.images.dim();
+    let source = Source::Given {
+        patients: set.ids.clone(),
+    };
+    if plan.source != source || plan.labels != LabelSource::Given {
+        return Err(Error::Input {
+            what: "source and labels of the plan".into(),
+            expected: format!("those that were given, of {}", set.ids.join(", ")),
+            got: format!("{:?}, {:?}", plan.source, plan.labels),
+        });
+    }
+    if (height, width) != (size, size) || set.sequences != plan.sequences {
+        return Err(Error::Input {
+            what: "slices".into(),
+            expected: format!("{size} x {size} pixels of {}", plan.sequences.join(", ")),
+            got: format!("{height} x {width} of {}", set.sequences.join(", ")),
+        });
+    }
+    let bits = |(p, id): (usize, &String)| {
+        let of = |label: u8| {
+            let both = set.patient.iter().zip(&set.labels);
+            both.filter(|&(&of, &bit)| of == p && bit == label).count()
+        };
+        PatientBits {
+            patient: id.clone(),
+            healthy: of(0),
+            diseased: of(1),
+            unknown: 0,
+        }
+    };
+    let labels = LabelRecord {
+        source: plan.labels.words(),
+        patients: set.ids.iter().enumerate().map(bits).collect(),
+    };
+    Ok((set, labels, Vec::new()))
+}
+
+#[allow(
+    clippy::needless_pass_by_value,
+    clippy::too_many_arguments,
+    reason = "a group belongs to its training, and every network's trainer shares it; the arguments are those of the public functions"
+)]
+fn train_with(
+    group: Arc<dyn Group>,
+    plan: &TrainPlan,
+    set: Option<SliceSet>,
     folder: &Path,
     command: &str,
     device: &Device,
@@ -231,7 +304,11 @@ pub fn train_model_in(
         together,
         checked.and_then(|()| check_output(plan, folder, writes)),
     )?;
-    let (set, labels, left_out) = agree(together, load(plan, on_event))?;
+    let loaded = match set {
+        Some(set) => given(plan, set),
+        None => load(plan, on_event),
+    };
+    let (set, labels, left_out) = agree(together, loaded)?;
     let diseased = set.labels.iter().filter(|&&l| l == 1).count();
     let mut record = TrainingRecord {
         command: command.to_string(),

@@ -60,7 +60,7 @@ impl ValidationScore {
     pub fn of(labels: &LabelSource) -> Self {
         match labels {
             LabelSource::Masks => Self::Dice,
-            LabelSource::Table { .. } | LabelSource::Sides => Self::SliceAuroc,
+            LabelSource::Table { .. } | LabelSource::Sides | LabelSource::Given => Self::SliceAuroc,
         }
     }
 }

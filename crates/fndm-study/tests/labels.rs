@@ -5,14 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fndm::candle_core::Device;
-use fndm::data::labels::{SliceOrder, SlicesFrom};
+use fndm::data::labels::{Labels, SliceOrder, SlicesFrom, TableOptions};
 use fndm::data::phantom::PhantomConfig;
-use fndm::data::{Preprocess, nifti};
+use fndm::data::{Limits, Preprocess, SliceSet, nifti};
 use fndm::memory::{ContrastConfig, MemoryConfig};
 use fndm::models::{ClassifierConfig, UNetConfig};
 use fndm::{DetectConfig, FeatureConfig, Method};
 use fndm_study::train::{ClassifierTrainConfig, DiffusionConfig, StopFlag};
-use fndm_study::{LabelSource, Source, TrainPlan, TrainingRecord, ValidationPlan, train_model};
+use fndm_study::{
+    LabelSource, Source, TrainPlan, TrainingRecord, ValidationPlan, train_model, train_slices,
+};
 
 const SIZE: usize = 32;
 const PATIENTS: [&str; 3] = ["HGG/a", "HGG/b", "LGG/a"];
@@ -180,6 +182,55 @@ fn a_table_of_the_masks_bits_gives_the_same_bytes_and_reads_no_mask() {
         .map(|p| p.healthy + p.diseased)
         .sum();
     assert_eq!(total, table.healthy_slices + table.diseased_slices);
+}
+
+/// A program's own arrays, without any file.
+#[test]
+fn slices_of_a_program_give_the_same_bytes() {
+    let data = Data::new();
+    let source = data.source();
+    let masks = plan(source.clone(), LabelSource::Masks);
+    train(&masks, &data.path("masks")).unwrap();
+
+    let labels = Labels::read(
+        data.path("labels.csv"),
+        &TableOptions::default(),
+        &Limits::default(),
+    )
+    .unwrap();
+    let patients = (0..3).map(|i| source.sequences(i, &masks.sequences).unwrap());
+    let cut = SliceSet::from_labelled(patients, &preprocess(), &labels).unwrap();
+    let ids: Vec<&String> = cut.patient.iter().map(|&p| &cut.ids[p]).collect();
+    let set = SliceSet::new(cut.images.clone(), cut.labels.clone(), &ids, &cut.sequences)
+        .and_then(|set| set.with_head(cut.head.clone()))
+        .unwrap();
+    let given = Source::Given {
+        patients: set.ids.clone(),
+    };
+    let run = |plan: &TrainPlan, set: SliceSet| {
+        let folder = data.path("given");
+        let stop = StopFlag::new();
+        train_slices(plan, set, &folder, "test", &Device::Cpu, &stop, &mut |_| {})
+    };
+    let own = plan(given, LabelSource::Given);
+    let record = run(&own, set.clone()).unwrap().unwrap();
+    assert_eq!(record.labels.source, "the calling program");
+    for file in ["model.json", "unet.safetensors", "contrast.safetensors"] {
+        let bytes = |folder: &str| fs::read(data.path(folder).join(file)).unwrap();
+        assert!(bytes("masks") == bytes("given"), "{file}");
+    }
+
+    // Another size, and a plan that names files.
+    let small = set.images.slice(ndarray::s![.., .., ..16, ..16]).to_owned();
+    let small = SliceSet::new(small, set.labels.clone(), &ids, &set.sequences).unwrap();
+    assert!(run(&own, small).unwrap_err().chain().contains("32 x 32"));
+    assert!(
+        run(&masks, set)
+            .unwrap_err()
+            .chain()
+            .contains("source and labels")
+    );
+    assert!(train(&own, &data.path("nowhere")).is_err());
 }
 
 #[test]

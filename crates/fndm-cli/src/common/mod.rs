@@ -454,18 +454,25 @@ pub(crate) fn folder(path: &Path, split: &str, file: Option<&Path>) -> Result<So
 
 /// What [`folder`] passed over: folders that can't be read, names that aren't UTF-8. A split names its patients itself.
 pub(crate) fn passed_over(source: &Source, split: &str) -> Result<Vec<LeftOut>> {
-    let Source::Folder { path, .. } = source else {
-        return Ok(Vec::new());
-    };
     if split != "all" {
         return Ok(Vec::new());
     }
-    let listed = list_patients(path)?.left_out.into_iter();
-    let left_out = listed.map(|folder| LeftOut {
-        patient: folder.path.display().to_string(),
-        reason: words::chain(&folder.reason),
-    });
-    Ok(left_out.collect())
+    let folders = match source {
+        Source::Folder { path, .. } => vec![path],
+        Source::Sides {
+            healthy, diseased, ..
+        } => vec![healthy, diseased],
+        Source::Phantom { .. } | Source::Given { .. } => Vec::new(),
+    };
+    let mut all = Vec::new();
+    for path in folders {
+        let listed = list_patients(path)?.left_out.into_iter();
+        all.extend(listed.map(|folder| LeftOut {
+            patient: folder.path.display().to_string(),
+            reason: words::chain(&folder.reason),
+        }));
+    }
+    Ok(all)
 }
 
 /// What several methods say of one cohort.
@@ -508,7 +515,7 @@ pub(crate) fn add_source(inputs: Inputs, source: &Source, split_file: Option<&Pa
                 inputs = inputs.whole(side);
             }
         }
-        Source::Phantom { .. } => {}
+        Source::Phantom { .. } | Source::Given { .. } => {}
     }
     inputs
 }
