@@ -3,6 +3,7 @@
 
 mod first_second;
 mod ids;
+mod labels;
 mod masks;
 mod messages;
 mod outputs;

@@ -38,6 +38,19 @@ fn n21_the_data_folder_as_a_patient() {
     assert!(!ran.err.contains("remove"), "{}", ran.err);
 }
 
+/// The same one folder deeper.
+#[test]
+fn n21_groups_as_a_patient() {
+    let place = Place::new();
+    place.scan("grades/HGG/a", 0);
+    place.scan("grades/HGG/b", 1);
+    let ran = place
+        .detect(&["--patient", "grades", "--output", "out"])
+        .ends_with(1)
+        .tells(&["--data"]);
+    assert!(!ran.err.contains("another name"), "{}", ran.err);
+}
+
 #[test]
 fn n21_files_by_name() {
     let place = Place::new();

@@ -71,6 +71,9 @@ struct Count {
     diseased: usize,
 }
 
+/// The split, among the patients that something is wrong with.
+const SPLITS: &str = "splits.json";
+
 /// A head that covers more than this share of the slices leaves no background.
 const ALL_HEAD: f64 = 0.9;
 
@@ -81,10 +84,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let ids = listed.ids;
     if let Some(path) = &options.sheet {
         // Beside the patients a picture may lie.
-        let inputs = Inputs::new().file(options.folder.join("splits.json"));
+        let inputs = Inputs::new().file(options.folder.join(SPLITS));
         let inputs = ids
             .iter()
             .fold(inputs, |all, id| all.folder(options.folder.join(id)));
+        let inputs = match options.labels.file() {
+            Some(table) => inputs.file(table),
+            None => inputs,
+        };
         options.overwrite.check(path, &inputs)?;
     }
     say!("{}: {}", options.folder.display(), patients(ids.len()));
@@ -103,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     } else {
         options.sequences.clone()
     };
-    let splits = splits(&options.folder, &limits);
+    let (splits, wrong_splits) = splits(&options.folder, &limits);
     let source = Source::Folder {
         path: options.folder.clone(),
         patients: ids.clone(),
@@ -121,6 +128,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut sides: BTreeMap<&str, Count> = BTreeMap::new();
     let mut grids: BTreeMap<String, usize> = BTreeMap::new();
     let mut wrong: Vec<(&str, String)> = Vec::new();
+    wrong.extend(wrong_splits.map(|reason| (SPLITS, reason)));
     let mut rows = Vec::new();
     let mut used = 0;
     say!(
@@ -223,8 +231,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if wrong.is_empty() && left_out.is_empty() {
         say!("nothing is wrong");
     } else if !wrong.is_empty() {
-        let names: BTreeSet<&str> = wrong.iter().map(|(id, _)| *id).collect();
-        say!("something is wrong with {}:", patients(names.len()));
+        let names = wrong.iter().map(|(id, _)| *id).filter(|&id| id != SPLITS);
+        match names.collect::<BTreeSet<&str>>().len() {
+            0 => say!("something is wrong:"),
+            count => say!("something is wrong with {}:", patients(count)),
+        }
         for (id, reason) in &wrong {
             say!("  {id}: {reason}");
         }
@@ -264,11 +275,12 @@ fn contents(folder: &Path, ids: &[String]) -> Result<Vec<String>> {
     Ok(all.map(|(name, _)| name).collect())
 }
 
-fn splits(folder: &Path, limits: &Limits) -> Option<Splits> {
-    let path = folder.join("splits.json");
+/// The split and, where the file is no split of this folder, why.
+fn splits(folder: &Path, limits: &Limits) -> (Option<Splits>, Option<String>) {
+    let path = folder.join(SPLITS);
     if !path.is_file() {
         say!("splits: none (no splits.json)");
-        return None;
+        return (None, None);
     }
     let checked = Splits::read(path, limits).and_then(|splits| {
         splits.check_folders(folder)?;
@@ -279,11 +291,12 @@ fn splits(folder: &Path, limits: &Limits) -> Option<Splits> {
             let counts =
                 Side::ALL.map(|side| format!("{} {}", side.name(), splits.side(side).len()));
             say!("splits: {}; no patient on two sides", counts.join(", "));
-            Some(splits)
+            (Some(splits), None)
         }
         Err(error) => {
-            say!("splits: WRONG: {}", words::chain(&error));
-            None
+            let reason = words::chain(&error);
+            say!("splits: WRONG: {reason}");
+            (None, Some(reason))
         }
     }
 }

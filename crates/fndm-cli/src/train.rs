@@ -326,15 +326,13 @@ fn show(bar: &ProgressBar, report: &StepReport, share: f64) {
 
 #[cfg(not(feature = "mpi"))]
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    train(options, Arc::new(Alone))?;
-    Ok(ExitCode::SUCCESS)
+    train(options, Arc::new(Alone))
 }
 
 #[cfg(feature = "mpi")]
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if !options.mpi {
-        train(options, Arc::new(Alone))?;
-        return Ok(ExitCode::SUCCESS);
+        return train(options, Arc::new(Alone));
     }
     let group = Arc::new(fndm_study::train::MpiGroup::new()?);
     if let Err(error) = train(options, group.clone()) {
@@ -362,7 +360,7 @@ fn open_folder(options: &Options, plan: &TrainPlan) -> Result<WorkFolder> {
     Ok(WorkFolder::open(&options.output, &maker, &inputs)?)
 }
 
-fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
+fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
     let first = group.rank() == 0;
     let device = common::device(&options.device)?;
     let mut plan = plan(options)?;
@@ -372,6 +370,8 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
     plan.check_for(group.size())?;
     // The plan is written beside the weights: a path that can't be is told now.
     serde_json::to_value(&plan).context("the plan of the training")?;
+    // Before there is a folder: a table that can't be used.
+    plan.labels.open(&plan.source)?;
     // The first process writes, and holds the folder until the end.
     let _folder = match first {
         true => Some(open_folder(options, &plan)?),
@@ -450,6 +450,7 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
     for bar in [loading, classifier, memory, diffusion] {
         bar.abandon();
     }
+    let unreadable = record.as_ref().map_or(0, |record| record.unreadable);
     match record {
         _ if !first => {}
         None => say!("stopped; run the same command again to go on"),
@@ -474,7 +475,7 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<()> {
             record.memory_rows,
         ),
     }
-    Ok(())
+    Ok(ExitCode::from(if unreadable == 0 { 0 } else { 2 }))
 }
 
 /// Where the screen is a file, bars are silent: a line every half minute instead.

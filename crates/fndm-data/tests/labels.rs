@@ -100,6 +100,14 @@ fn what_is_wrong_is_told_with_its_line() {
             "patient,slice,label\na,,0\na,4,1\n",
             "line 3: patient a: healthy as a whole, and slice 4 diseased (line 2)",
         ),
+        (
+            "patient,slice,label\na,3,1,healthy\n",
+            "line 2: expected 3 fields as in the header, found 4",
+        ),
+        (
+            "patient,slice,label\na,1,0\na,3",
+            "line 3: expected 3 fields as in the header, found 2",
+        ),
         ("patient,slice,label\n", "expected at least one row"),
         ("", "expected a column patient"),
     ];
@@ -111,6 +119,17 @@ fn what_is_wrong_is_told_with_its_line() {
     let told = unsaid.unwrap_err().to_string();
     assert!(
         told.starts_with("line 2: it isn't said whether slices count from 0"),
+        "{told}"
+    );
+    // In the table's own numbers.
+    let text = "patient,slice1,label\na,1,1\na,1,0\n";
+    let told = Labels::parse(text, &TableOptions::default()).unwrap_err();
+    assert!(told.to_string().contains("slice 1: healthy here"), "{told}");
+    let text = "patient,slice1,label,,\na,9,1,,\n";
+    let labels = Labels::parse(text, &TableOptions::default()).unwrap();
+    let told = labels.check_slices("a", 8).unwrap_err().to_string();
+    assert!(
+        told.contains("slice 9, but the volume has 8 slices, counted from 1"),
         "{told}"
     );
     let both = Labels::parse("patient,slice0,label\na,1,1\n", &from(SlicesFrom::One));

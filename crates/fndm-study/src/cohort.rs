@@ -1,5 +1,6 @@
 //! Patients from a folder or from the phantom.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fndm_data::labels::Label;
@@ -75,12 +76,27 @@ impl Source {
     /// All patients of a healthy and of a diseased folder.
     ///
     /// # Errors
-    /// When one of the folders can't be read, or has no patient.
+    /// When one of the folders can't be read, or has no patient; when a patient lies in both, be it through a link.
     pub fn sides(healthy: &Path, diseased: &Path) -> Result<Self> {
         let mut patients = Vec::new();
+        let mut real: BTreeMap<PathBuf, String> = BTreeMap::new();
         for (label, folder) in [(Label::Healthy, healthy), (Label::Diseased, diseased)] {
-            let ids = list_patients(folder)?.ids;
-            patients.extend(ids.iter().map(|id| format!("{}/{id}", label.name())));
+            for id in list_patients(folder)?.ids {
+                let place = folder.join(&id);
+                let id = format!("{}/{id}", label.name());
+                let place = place.canonicalize().map_err(Error::io(&place))?;
+                let within =
+                    |other: &PathBuf| other.starts_with(&place) || place.starts_with(other);
+                if let Some((_, other)) = real.iter().find(|(other, _)| within(other)) {
+                    return Err(Error::Input {
+                        what: format!("patient {id}"),
+                        expected: "a folder of its own: no volume is healthy and diseased".into(),
+                        got: format!("that of {other}"),
+                    });
+                }
+                real.insert(place, id.clone());
+                patients.push(id);
+            }
         }
         Ok(Self::Sides {
             healthy: healthy.to_path_buf(),

@@ -125,6 +125,9 @@ pub struct TrainingRecord {
     pub patients: Vec<String>,
     /// Those that weren't.
     pub left_out: Vec<LeftOut>,
+    /// How many of these couldn't be read.
+    #[serde(default)]
+    pub unreadable: usize,
     /// Where every bit came from, and how many of each kind each patient gives.
     #[serde(default)]
     pub labels: LabelRecord,
@@ -241,8 +244,11 @@ pub fn train_slices(
     train_with(alone, plan, set, folder, command, device, stop, on_event)
 }
 
+/// The slices, where their bits came from, who was left out, and how many of those couldn't be read.
+type Loaded = (SliceSet, LabelRecord, Vec<LeftOut>, usize);
+
 /// Checks slices of the calling program against the plan, and counts them.
-fn given(plan: &TrainPlan, set: SliceSet) -> Result<(SliceSet, LabelRecord, Vec<LeftOut>)> {
+fn given(plan: &TrainPlan, set: SliceSet) -> Result<Loaded> {
     let size = plan.preprocess.image_size;
     let (_, _, height, width) = set.images.dim();
     let source = Source::Given {
@@ -278,7 +284,7 @@ fn given(plan: &TrainPlan, set: SliceSet) -> Result<(SliceSet, LabelRecord, Vec<
         source: plan.labels.words(),
         patients: set.ids.iter().enumerate().map(bits).collect(),
     };
-    Ok((set, labels, Vec::new()))
+    Ok((set, labels, Vec::new(), 0))
 }
 
 #[allow(
@@ -308,13 +314,14 @@ fn train_with(
         Some(set) => given(plan, set),
         None => load(plan, on_event),
     };
-    let (set, labels, left_out) = agree(together, loaded)?;
+    let (set, labels, left_out, unreadable) = agree(together, loaded)?;
     let diseased = set.labels.iter().filter(|&&l| l == 1).count();
     let mut record = TrainingRecord {
         command: command.to_string(),
         plan: plan.clone(),
         patients: set.ids.clone(),
         left_out,
+        unreadable,
         labels,
         healthy_slices: set.labels.len() - diseased,
         diseased_slices: diseased,
@@ -555,13 +562,10 @@ fn write_model(
     Ok(model_folder::replace(folder, &config, parts)?)
 }
 
-fn load(
-    plan: &TrainPlan,
-    on_event: &mut dyn FnMut(TrainEvent<'_>),
-) -> Result<(SliceSet, LabelRecord, Vec<LeftOut>)> {
+fn load(plan: &TrainPlan, on_event: &mut dyn FnMut(TrainEvent<'_>)) -> Result<Loaded> {
     let labelling = plan.labels.open(&plan.source)?;
     let ids = plan.source.ids();
-    let mut left_out = Vec::new();
+    let (mut left_out, mut unreadable) = (Vec::new(), 0);
     let mut labels = LabelRecord {
         source: plan.labels.words(),
         patients: Vec::new(),
@@ -591,7 +595,10 @@ fn load(
             Ok(Err(reason)) => Some(reason),
             // One wrong row makes the others doubtful.
             Err(error) if error.is_of_the_table() => return Err(error),
-            Err(error) => Some(error.chain()),
+            Err(error) => {
+                unreadable += 1;
+                Some(error.chain())
+            }
         };
         if let Some(reason) = reason {
             on_event(TrainEvent::Note(format!("left out {id}: {reason}")));
@@ -609,7 +616,7 @@ fn load(
             got: format!("none of {}", ids.len()),
         });
     }
-    Ok((SliceSet::from_patients(all)?, labels, left_out))
+    Ok((SliceSet::from_patients(all)?, labels, left_out, unreadable))
 }
 
 /// Iterations between validations, and what to do then.

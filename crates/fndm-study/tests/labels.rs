@@ -307,6 +307,10 @@ fn folders_of_healthy_and_of_diseased_volumes() {
         .map(|p| p.healthy > 0)
         .collect();
     assert_eq!(kinds, [true, false, false]);
+    // No volume is both.
+    let twice = Source::sides(&data.path("data/LGG"), &data.path("data/LGG"));
+    let told = twice.unwrap_err().chain();
+    assert!(told.contains("healthy and diseased"), "{told}");
     // Labels of another kind don't fit.
     let wrong = plan(data.source(), LabelSource::Sides);
     assert!(train(&wrong, &data.path("wrong")).is_err());

@@ -86,6 +86,8 @@ struct Of {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Labels {
     order: SliceOrder,
+    /// What messages call a volume's first slice: as the table does.
+    first: usize,
     patients: BTreeMap<String, Of>,
 }
 
@@ -105,6 +107,7 @@ impl Labels {
     pub fn new(order: SliceOrder) -> Self {
         Self {
             order,
+            first: 0,
             patients: BTreeMap::new(),
         }
     }
@@ -131,6 +134,7 @@ impl Labels {
         label: Label,
         line: Line,
     ) -> std::result::Result<(), LabelProblem> {
+        let first = self.first;
         let of = self.patients.entry(patient.to_string()).or_default();
         let other = match slice {
             Some(slice) => of.slices.get(&slice).copied(),
@@ -143,7 +147,10 @@ impl Labels {
                 reason: reason + &also,
             }
         };
-        let what = slice.map_or_else(|| "all slices".into(), |slice| format!("slice {slice}"));
+        let what = slice.map_or_else(
+            || "all slices".into(),
+            |slice| format!("slice {}", slice + first),
+        );
         if let Some((before, at)) = other
             && before != label
         {
@@ -168,8 +175,10 @@ impl Labels {
         };
         if let (Some((Label::Healthy, whole)), Some((slice, at))) = (of.whole, diseased) {
             let other = if slice_is_new(line, at) { whole } else { at };
-            let reason =
-                format!("patient {patient}: healthy as a whole, and slice {slice} diseased");
+            let reason = format!(
+                "patient {patient}: healthy as a whole, and slice {} diseased",
+                slice + first
+            );
             return Err(problem(reason, other));
         }
         Ok(())
@@ -244,7 +253,9 @@ impl Labels {
         Err(LabelProblem {
             line,
             reason: format!(
-                "patient {patient}: slice {slice} (counted from 0), but the volume has {total} slices"
+                "patient {patient}: slice {}, but the volume has {total} slices, counted from {}",
+                slice + self.first,
+                self.first
             ),
         })
     }

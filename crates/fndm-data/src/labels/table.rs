@@ -114,6 +114,9 @@ impl Labels {
         let header = reader.headers().map_err(|e| unreadable(&e))?.clone();
         let columns = Columns::of(&header, options)?;
         let mut labels = Self::new(options.order);
+        if matches!(columns.slice, Some((_, Some(SlicesFrom::One)))) {
+            labels.first = 1;
+        }
         let mut left = MOST_SLICES;
         for record in reader.records() {
             let record = record.map_err(|e| unreadable(&e))?;
@@ -121,6 +124,18 @@ impl Labels {
                 continue;
             }
             let line = record.position().map(|place| line_of(text, place));
+            // Spreadsheets may end every line with empty fields.
+            let fields = (0..record.len()).rfind(|&n| !record[n].is_empty());
+            if record.len() < header.len() || fields.is_some_and(|last| last >= header.len()) {
+                return Err(LabelProblem {
+                    line,
+                    reason: format!(
+                        "expected {} fields as in the header, found {}",
+                        header.len(),
+                        record.len()
+                    ),
+                });
+            }
             columns
                 .add(&record, &mut labels, line, &mut left)
                 .map_err(|problem| LabelProblem {

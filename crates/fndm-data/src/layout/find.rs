@@ -1,6 +1,7 @@
 //! Finding a patient's files.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::manifest::Files;
@@ -265,15 +266,8 @@ fn choose(
     if let (Some(one), None) = (exact.next(), exact.next()) {
         return Ok(Some((*one).clone()));
     }
-    let below = |path: &Path| {
-        let inside = path.strip_prefix(&place.path).ok()?;
-        let mut parts = inside.components();
-        let folder = parts.next()?;
-        // A file directly in the patient's folder lies in no folder below it.
-        parts.next().map(|_| place.path.join(folder))
-    };
-    Err(match (below(first), below(second)) {
-        (Some(a), Some(b)) if a != b => Error::SeveralPatients {
+    Err(match apart(&place.path, first, second) {
+        Some((a, b)) => Error::SeveralPatients {
             folder: place.path.clone(),
             sequence: sequence.to_string(),
             first: a,
@@ -286,4 +280,27 @@ fn choose(
             second: (*second).clone(),
         },
     })
+}
+
+/// The folders of two files where their paths below `root` part, if they look like two patients': directly below it, or with files
+/// named after them. (Deeper, `anat` and `dwi` are folders of one patient.)
+fn apart(root: &Path, first: &Path, second: &Path) -> Option<(PathBuf, PathBuf)> {
+    let inside = |file: &Path| -> Option<Vec<OsString>> {
+        let inside = file.strip_prefix(root).ok()?;
+        Some(inside.iter().map(OsString::from).collect())
+    };
+    let (a, b) = (inside(first)?, inside(second)?);
+    let depth = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    let folder = |parts: &[OsString], file: &Path| -> Option<PathBuf> {
+        // The last part is the file itself.
+        let name = parts[..parts.len() - 1].get(depth)?;
+        let own = file.file_name()?.as_encoded_bytes();
+        let named = own.starts_with(name.as_encoded_bytes());
+        (depth == 0 || named).then(|| {
+            parts[..=depth]
+                .iter()
+                .fold(root.to_path_buf(), |all, part| all.join(part))
+        })
+    };
+    Some((folder(&a, first)?, folder(&b, second)?))
 }
