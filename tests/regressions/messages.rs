@@ -111,3 +111,15 @@ fn n21_an_error_is_told_once() {
         ran.err
     );
 }
+
+#[test]
+fn the_fault_of_a_single_patient_is_told_once() {
+    let place = Place::new();
+    place.patient("p", 1, 3);
+    place.put("p/p_t1.nii.gz", "no volume");
+    let ran = place
+        .detect(&["--patient", "p", "--output", "out"])
+        .ends_with(1)
+        .tells(&["p: p/p_t1.nii.gz: "]);
+    assert_eq!(ran.err.matches("p_t1.nii.gz").count(), 1, "{}", ran.err);
+}

@@ -291,11 +291,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if failed.is_empty() && listed.left_out.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    if !failed.is_empty() {
+    // Of one patient it was told just now.
+    if listed.inputs.len() > 1 && !failed.is_empty() {
         tell!("failed:");
-    }
-    for (id, error) in &failed {
-        tell!("  {id}: {error}");
+        for (id, error) in &failed {
+            tell!("  {id}: {error}");
+        }
     }
     if !listed.left_out.is_empty() {
         tell!("left out:");
