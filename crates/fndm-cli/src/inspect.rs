@@ -145,8 +145,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             Some(labelling) => labelling
                 .patient(&source, index, &sequences)
                 .and_then(|patient| {
-                    let bits = labelling.apply(&patient, &preprocess)?.1;
-                    Ok((preprocess.apply(&patient)?, patient, Some(bits)))
+                    let cut = preprocess.apply(&patient)?;
+                    let bits = labelling.label(cut.clone())?.1;
+                    Ok((cut, patient, Some(bits)))
                 }),
         };
         let (cut, patient, bits) = match cut {

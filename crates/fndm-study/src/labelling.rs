@@ -148,7 +148,14 @@ impl Labelling {
         patient: &Patient,
         preprocess: &Preprocess,
     ) -> Result<(PatientSlices, PatientBits)> {
-        let mut slices = preprocess.apply(patient)?;
+        self.label(preprocess.apply(patient)?)
+    }
+
+    /// As [`Labelling::apply`], of slices that are already cut.
+    ///
+    /// # Errors
+    /// As [`Labelling::apply`], but for the cutting.
+    pub fn label(&self, mut slices: PatientSlices) -> Result<(PatientSlices, PatientBits)> {
         let total = slices.len();
         slices.mask = None;
         let slices = match &self.0 {
@@ -160,17 +167,17 @@ impl Labelling {
                 })?
             }
             Kind::Sides => {
-                let side = Source::side_of(&patient.id);
+                let side = Source::side_of(&slices.id);
                 let mut labels = Labels::default();
                 labels
-                    .set(&patient.id, None, side)
+                    .set(&slices.id, None, side)
                     .map_err(fndm_data::Error::from)?;
                 slices.labelled(&labels)?
             }
         };
         let Some(bits) = &slices.labels else {
             return Err(Error::Input {
-                what: format!("patient {}", patient.id),
+                what: format!("patient {}", slices.id),
                 expected:
                     "a lesion mask, from which the bit of each slice is taken, or a table of labels"
                         .into(),
@@ -179,7 +186,7 @@ impl Labelling {
         };
         let diseased = bits.iter().filter(|&&bit| bit == 1).count();
         let bits = PatientBits {
-            patient: patient.id.clone(),
+            patient: slices.id.clone(),
             healthy: bits.len() - diseased,
             diseased,
             unknown: total - bits.len(),
