@@ -194,9 +194,13 @@ fn detection(
         128 => ClassifierConfig::paper_128(channels),
         _ => ClassifierConfig::paper_64(channels),
     };
-    let unet = random_unet(&config.unet, dtype, device)?;
-    let parameters = Parameters::new(2, DType::F32, device);
-    let classifier = Classifier::new(&config.classifier, parameters.builder())?;
+    config.contrast = false;
+    config.student = None;
+    config.separate.clear();
+    let unet = Parameters::new(1, DType::F32, device);
+    UNet::new(&config.unet, unet.builder())?;
+    let classifier = Parameters::new(2, DType::F32, device);
+    Classifier::new(&config.classifier, classifier.builder())?;
     let bank = MemoryBank::load(options.model.join("memory.safetensors"))?;
     let phantom = PhantomConfig {
         size: options.size,
@@ -210,7 +214,13 @@ fn detection(
     settings.parts.memory_bank = false;
     settings.steps = options.evaluations;
     settings.batch = options.batch;
-    let detector = Detector::from_parts(config, unet, classifier, bank, device)?;
+    let detector = Detector::builder(config)
+        .device(device)
+        .precision(dtype)
+        .unet(unet.state_dict()?)
+        .classifier(classifier.state_dict()?)
+        .bank(bank)
+        .build()?;
     let slices = detector.slices(&patient)?;
     let n = slices.len();
     let mut times = repeat(device, 1, || {

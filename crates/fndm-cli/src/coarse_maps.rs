@@ -229,6 +229,7 @@ fn extractors(
             classifier,
             blocks: options.blocks.clone(),
             t: 0.,
+            weights: Some(state.fingerprint()?),
         };
         let name = format!("classifier, blocks {:?}", options.blocks);
         all.push((name, Box::new(features)));

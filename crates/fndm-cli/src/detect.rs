@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// Where a folder for each patient goes
     #[arg(long, value_name = "DIR", default_value = "out/detect")]
     output: PathBuf,
+    /// The row of the tables: fndm, cg_nm, cg, diffano, flair, memory, student; default: what the model was found best by
+    #[arg(long = "method", value_name = "KEY")]
+    row: Option<String>,
     #[command(flatten)]
     device: common::DeviceOptions,
     #[command(flatten)]
@@ -264,10 +267,16 @@ fn check_outputs(options: &Options, listed: &Listed) -> Result<Inputs> {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let asked = match &options.row {
+        Some(key) => Some(common::method("--method", key)?),
+        None => None,
+    };
     let detector = options.device.load(&options.model)?;
-    let mut config = detector.config().detect_config(Method::Fndm);
+    let method = asked.unwrap_or(detector.config().method);
+    let mut config = detector.config().detect_config(method);
     options.method.apply(&mut config);
-    config.check()?;
+    detector.config().check_row(method, &config)?;
+    let row = (method, config);
     let listed = list(options, &detector.config().sequences)?;
     check_apart(&listed.inputs)?;
     let inputs = check_outputs(options, &listed)?;
@@ -276,7 +285,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let mut failed: Vec<(&str, String)> = Vec::new();
     for input in &listed.inputs {
-        if let Err(error) = one(options, &detector, &config, input, &inputs) {
+        if let Err(error) = one(options, &detector, &row, input, &inputs) {
             let error = words::of(&error);
             tell!("{}: {error}", input.id);
             failed.push((&input.id, error));
@@ -284,8 +293,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let done = listed.inputs.len() - failed.len();
     say!(
-        "{done} of {} patients done, written to {}",
+        "{done} of {} patients done by {}, written to {}",
         listed.inputs.len() + listed.left_out.len(),
+        row.0.title(),
         options.output.display()
     );
     if failed.is_empty() && listed.left_out.is_empty() {
@@ -311,7 +321,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 fn one(
     options: &Options,
     detector: &Detector,
-    config: &DetectConfig,
+    row: &(Method, DetectConfig),
     input: &Input,
     inputs: &Inputs,
 ) -> Result<()> {
@@ -323,14 +333,14 @@ fn one(
     // Before the computing: another process may be at it, and a disk may have filled up.
     let mut folder = OutputFolder::create(output, &maker, inputs)?;
     let bar = common::share_bar(&input.id);
-    let detection = detector.detect_with(&patient, config, &mut |share| {
+    let detection = detector.detect_by(row.0, &patient, &row.1, &mut |share| {
         bar.set_position((share * 1000.) as u64);
     })?;
     bar.finish();
     for note in &detection.slices.notes {
         tell!("{}: warning: {note}", input.id);
     }
-    fill(&mut folder, options, input, config, &detection)?;
+    fill(&mut folder, options, input, row, &detection)?;
     Ok(folder.finish()?)
 }
 
@@ -338,7 +348,7 @@ fn fill(
     folder: &mut OutputFolder,
     options: &Options,
     input: &Input,
-    config: &DetectConfig,
+    (method, config): &(Method, DetectConfig),
     detection: &Detection,
 ) -> Result<()> {
     let file = |what: &str| format!("{}_{what}", input.file_name());
@@ -353,10 +363,12 @@ fn fill(
         "command": common::command(),
         "model": options.model.display().to_string(),
         "fndm_version": env!("CARGO_PKG_VERSION"),
+        "method": method,
         "mask_voxels": voxels,
         "mask_mm3": voxels as f64 * i * j * k,
         "slices": detection.slices.z,
-        "otsu_thresholds": detection.maps.thresholds,
+        "thresholds": detection.maps.thresholds,
+        "diseased": detection.maps.diseased,
         "evaluations": detection.maps.evaluations,
         "gradient_evaluations": detection.maps.gradient_evaluations,
         "ms_per_slice": detection.maps.milliseconds / detection.slices.len() as f64,

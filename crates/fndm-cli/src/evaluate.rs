@@ -41,9 +41,10 @@ pub(crate) struct Options {
     /// JSON file with the lists train, val, test; default: splits.json in the data folder
     #[arg(long, value_name = "FILE")]
     split_file: Option<PathBuf>,
-    /// Rows of the table: fndm, cg_nm, cg, diffano, flair, memory (the coarse map alone)
-    #[arg(long, value_delimiter = ',', default_value = "fndm,cg_nm,cg,flair")]
-    methods: Vec<String>,
+    /// Rows of the table: fndm, cg_nm, cg, diffano, flair, memory (the coarse map alone), student; default: fndm, cg_nm, cg, flair, and
+    /// student where the model has one
+    #[arg(long, value_delimiter = ',', value_name = "KEYS")]
+    methods: Option<Vec<String>>,
     /// Where report.json, report.csv, cases.json and sheet.png go
     #[arg(long, value_name = "DIR", default_value = "out/evaluate")]
     output: PathBuf,
@@ -74,18 +75,13 @@ fn source(options: &Options) -> Result<Source> {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let methods = options
-        .methods
-        .iter()
-        .map(
-            |key| match Method::ALL.into_iter().find(|m| m.key() == key) {
-                Some(method) => Ok(method),
-                None => {
-                    bail!("--methods: expected fndm, cg_nm, cg, diffano, flair, memory, got {key}")
-                }
-            },
-        )
-        .collect::<Result<Vec<Method>>>()?;
+    let asked = match &options.methods {
+        Some(keys) => {
+            let known = keys.iter().map(|key| common::method("--methods", key));
+            Some(known.collect::<Result<Vec<Method>>>()?)
+        }
+        None => None,
+    };
     let source = source(options)?;
     let passed_over = common::passed_over(&source, &options.split)?;
     let mut inputs = Inputs::new().whole(&options.model);
@@ -96,8 +92,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let maker = place::maker("evaluate", "report");
     place::check_output(&options.output, &maker, &inputs)?;
     let detector = options.device.load(&options.model)?;
+    let methods = asked.unwrap_or_else(|| common::usual_methods(&detector));
     for &method in &methods {
-        common::settings(&detector, method, &options.method).check()?;
+        let config = common::settings(&detector, method, &options.method);
+        detector.config().check_row(method, &config)?;
     }
     let mut folder = OutputFolder::create(&options.output, &maker, &inputs)?;
 

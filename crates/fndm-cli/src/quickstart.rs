@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use fndm::SliceMaps;
 use fndm::data::{Patient, PatientSlices, nifti};
-use fndm::{Method, SliceMaps};
 use fndm_files::{Inputs, OutputFolder};
 use fndm_study::{Report, Source, TrainingRecord, table, write_csv};
 
@@ -67,7 +67,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             "--first-seed, --patients: expected seeds outside {trained:?}, which were trained on, got {tested:?}"
         );
     }
-    for method in Method::TABLE {
+    let methods = common::usual_methods(&detector);
+    for &method in &methods {
         common::settings(&detector, method, &options.method).check()?;
     }
     let inputs = Inputs::new().whole(&options.model);
@@ -93,7 +94,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     say!("{cohort_words}");
 
     let all: Vec<&PatientSlices> = cohort.iter().map(|(_, slices)| slices).collect();
-    let found = common::compare(&detector, &all, &Method::TABLE, &options.method)?;
+    let found = common::compare(&detector, &all, &methods, &options.method)?;
 
     let report = Report::new(
         &common::command(),

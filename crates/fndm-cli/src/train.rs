@@ -14,15 +14,16 @@ use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, Side};
 use fndm::memory::ContrastConfig;
 use fndm::models::{ClassifierConfig, UNetConfig};
-use fndm::{DetectConfig, FeatureConfig, Method};
+use fndm::{DetectConfig, FeatureConfig, Method, ModelConfig};
 use fndm_files::{Inputs, WorkFolder};
+use fndm_study::student::StudentPlan;
 use fndm_study::train::{
     Alone, ClassifierTrainConfig, ConditionDropout, DiffusionConfig, Group, RateSchedule,
     StepReport, StopFlag, TimeSampling,
 };
 use fndm_study::{
     LabelSource, LeftOut, PHANTOM_SEQUENCES, SeparatePlan, Source, TrainEvent, TrainPlan,
-    ValidationPlan, ValidationScore, train_model_in,
+    ValidationPlan, ValidationScore, add_student, train_model_in,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
@@ -105,6 +106,16 @@ pub(crate) struct Options {
     /// Learn Gaussians of healthy and of diseased slices too, for --coarse-source contrast
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     contrast: bool,
+    /// Train a student too, last: a small network that gives the probability of a lesion by itself. The model then examines patients
+    /// by it where nothing else is asked for
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    student: bool,
+    /// Train a student alone, and add it to the model that is in the output folder
+    #[arg(long, conflicts_with_all = ["phantom", "student", "plan", "validate_every"])]
+    student_only: bool,
+    /// Iterations of each of the student's two trainings
+    #[arg(long, value_name = "N", default_value_t = 1200)]
+    student_iterations: u64,
     /// Train networks of their own for the rows CG + NM and CG of the ablation too, each as long as the first
     #[arg(long)]
     separate: bool,
@@ -192,13 +203,17 @@ fn sources(options: &Options) -> Result<(Source, Option<Source>)> {
     Ok((source, Some(validation)))
 }
 
-fn plan(options: &Options) -> Result<TrainPlan> {
-    let (source, validation) = sources(options)?;
-    let labels = match (options.labels.source(), &source) {
+fn labels(options: &Options, source: &Source) -> LabelSource {
+    match (options.labels.source(), source) {
         (Some(table), _) => table,
         (None, Source::Sides { .. }) => LabelSource::Sides,
         (None, _) => LabelSource::Masks,
-    };
+    }
+}
+
+fn plan(options: &Options) -> Result<TrainPlan> {
+    let (source, validation) = sources(options)?;
+    let labels = labels(options, &source);
     let sequences = match (&options.sequences, &source) {
         (Some(names), _) => names.clone(),
         (None, Source::Phantom { .. }) => PHANTOM_SEQUENCES.map(String::from).to_vec(),
@@ -284,6 +299,9 @@ fn plan(options: &Options) -> Result<TrainPlan> {
             }
         }
     }
+    let student = options
+        .student
+        .then(|| student_plan(options, &sequences, options.image_size));
     Ok(TrainPlan {
         source,
         labels,
@@ -304,10 +322,76 @@ fn plan(options: &Options) -> Result<TrainPlan> {
         unet,
         diffusion_training,
         separate,
+        student,
         detect,
         validation,
         seed: options.seed,
     })
+}
+
+fn student_plan(options: &Options, sequences: &[String], size: usize) -> StudentPlan {
+    StudentPlan::new(sequences, size, options.student_iterations, options.seed)
+}
+
+/// Adds a student to the model that is in the output folder.
+fn add(options: &Options) -> Result<ExitCode> {
+    let device = common::device(&options.device)?;
+    let (source, _) = sources(options)?;
+    let labels = labels(options, &source);
+    labels.open(&source)?;
+    let config = ModelConfig::read(&options.output.join(fndm::model_folder::CONFIG))?;
+    let plan = student_plan(options, &config.sequences, config.preprocess.image_size);
+    let inputs = match options.labels.file() {
+        Some(table) => Inputs::new().file(table),
+        None => Inputs::new(),
+    };
+    let inputs = common::add_source(inputs, &source, options.split_file.as_deref());
+    let _folder = WorkFolder::open(&options.output, &place::maker("train", "model"), &inputs)?;
+    let stop = StopFlag::new();
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        tell!("\nstopping after this iteration, with a checkpoint");
+        flag.stop();
+    })
+    .context("cannot listen for Ctrl-C")?;
+    let (loading, bar) = (common::bar(0, "patients"), common::share_bar("student"));
+    let mut last_line = std::time::Instant::now();
+    let record = add_student(
+        &plan,
+        &source,
+        &labels,
+        &options.output,
+        &common::command(),
+        &device,
+        &stop,
+        &mut |event| match event {
+            TrainEvent::Note(note) => loading.suspend(|| tell!("{note}")),
+            TrainEvent::Loaded(done, total) => {
+                loading.set_length(total as u64);
+                loading.set_position(done as u64);
+            }
+            TrainEvent::Student(stage, report, share) => {
+                bar.set_prefix(stage.name());
+                show(&bar, report, share);
+                line(&bar, &mut last_line, stage.name(), report);
+            }
+            _ => {}
+        },
+    )?;
+    for bar in [loading, bar] {
+        bar.abandon();
+    }
+    match record {
+        None => say!("stopped; run the same command again to go on"),
+        Some(record) => say!(
+            "{}: a student of {} patients, by {}, in {:.0} s",
+            options.output.display(),
+            record.patients.len(),
+            record.labels.source,
+            record.seconds,
+        ),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A bar in thousandths of a budget, with the loss and the rate.
@@ -361,6 +445,9 @@ fn open_folder(options: &Options, plan: &TrainPlan) -> Result<WorkFolder> {
 }
 
 fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
+    if options.student_only {
+        return add(options);
+    }
     let first = group.rank() == 0;
     let device = common::device(&options.device)?;
     let mut plan = plan(options)?;
@@ -390,9 +477,10 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
     let classifier = common::share_bar("classifier");
     let memory = common::bar(0, "memory bank");
     let diffusion = common::share_bar("diffusion model");
+    let student = common::share_bar("student");
     let mut last_line = std::time::Instant::now();
     if !first {
-        for bar in [&loading, &classifier, &memory, &diffusion] {
+        for bar in [&loading, &classifier, &memory, &diffusion, &student] {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
     }
@@ -432,6 +520,13 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
                     line(&diffusion, &mut last_line, method.title(), report);
                 }
             }
+            TrainEvent::Student(stage, report, share) => {
+                student.set_prefix(stage.name());
+                show(&student, report, share);
+                if first {
+                    line(&student, &mut last_line, stage.name(), report);
+                }
+            }
             TrainEvent::Validation(iteration, found) => {
                 let dice = found
                     .score
@@ -447,7 +542,7 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
             _ => {}
         },
     )?;
-    for bar in [loading, classifier, memory, diffusion] {
+    for bar in [loading, classifier, memory, diffusion, student] {
         bar.abandon();
     }
     let unreadable = record.as_ref().map_or(0, |record| record.unreadable);

@@ -30,6 +30,7 @@ fn coarse(c: &mut Criterion) {
     Classifier::new(&config, parameters.builder()).expect("classifier");
     let frozen = parameters.frozen().expect("parameters");
     let features = ClassifierFeatures {
+        weights: None,
         classifier: Classifier::new(&config, frozen).expect("classifier"),
         // Outputs of 64 and 32 px.
         blocks: vec![14, 19],

@@ -22,6 +22,8 @@ pub struct MemoryBank {
     pub(crate) index: NearestNeighbours,
     pub(crate) calibration: Option<Calibration>,
     pub(crate) patches_seen: u64,
+    /// The fingerprint of the extractor, where it has one.
+    pub(crate) extractor: Option<String>,
 }
 
 impl MemoryBank {
@@ -108,6 +110,7 @@ impl MemoryBank {
             index,
             calibration: None,
             patches_seen,
+            extractor: None,
         })
     }
 
@@ -162,12 +165,13 @@ impl MemoryBank {
     /// Patch features of images `(B, C, H, W)` in the bank's terms.
     ///
     /// # Errors
-    /// When the images don't fit the extractor, or its maps the bank.
+    /// When the images don't fit the extractor, its maps the bank, or it isn't the one that the bank was built with.
     pub fn embed(
         &self,
         extractor: &dyn FeatureExtractor,
         images: &Tensor,
     ) -> Result<PatchEmbedding> {
+        self.check_extractor(extractor)?;
         embed(
             &self.config,
             self.standardisation.as_ref(),
@@ -313,6 +317,10 @@ impl HealthyModel for MemoryBank {
 
     fn set_calibration(&mut self, calibration: Option<Calibration>) {
         self.calibration = calibration;
+    }
+
+    fn extractor(&self) -> Option<&str> {
+        self.extractor.as_deref()
     }
 
     fn batch_size(&self) -> usize {

@@ -20,6 +20,7 @@ pub struct BankBuilder {
     moments: Moments,
     standardisation: Option<Standardisation>,
     pool: Option<Pool>,
+    extractor: Option<String>,
 }
 
 impl BankBuilder {
@@ -34,6 +35,7 @@ impl BankBuilder {
             moments: Moments::default(),
             standardisation: None,
             pool: None,
+            extractor: None,
         })
     }
 
@@ -44,6 +46,7 @@ impl BankBuilder {
             moments: Moments::default(),
             standardisation,
             pool: None,
+            extractor: None,
         }
     }
 
@@ -73,6 +76,9 @@ impl BankBuilder {
         head: Option<ArrayView3<'_, bool>>,
     ) -> Result<()> {
         check_images(images, head)?;
+        if self.extractor.is_none() {
+            self.extractor = extractor.fingerprint();
+        }
         if self.config.standardise && self.standardisation.is_none() {
             let observed = self.moments.finish().ok_or_else(|| {
                 Error::config("standardise", "observe images before the first push")
@@ -112,13 +118,17 @@ impl BankBuilder {
     pub fn finish(mut self, on_progress: OnProgress<'_>) -> Result<MemoryBank> {
         let config = self.config.clone();
         let standardisation = self.standardisation.take();
+        let extractor = self.extractor.take();
         let (seen, features) = self.into_pool()?;
         let kept = config
             .coreset
             .select(features.view(), config.max_rows(), on_progress)?;
         let rows = features.select(Axis(0), &kept);
         drop(features);
-        MemoryBank::assemble(config, standardisation, rows, seen)
+        Ok(MemoryBank {
+            extractor,
+            ..MemoryBank::assemble(config, standardisation, rows, seen)?
+        })
     }
 
     /// The number of patches pushed, and those held.

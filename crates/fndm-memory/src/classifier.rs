@@ -12,6 +12,8 @@ pub struct ClassifierFeatures {
     pub blocks: Vec<usize>,
     /// The model time that the classifier is told, 0 for a clean image.
     pub t: f64,
+    /// The fingerprint of its weights ([`fndm_models::StateDict::fingerprint`]), so that a bank built on others is refused.
+    pub weights: Option<String>,
 }
 
 impl FeatureExtractor for ClassifierFeatures {
@@ -24,5 +26,13 @@ impl FeatureExtractor for ClassifierFeatures {
         let count = images.dim(0)?;
         let t = Tensor::full(self.t as f32, count, images.device())?;
         Ok(self.classifier.feature_maps(images, &t, &self.blocks)?)
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        let weights = self.weights.as_ref()?;
+        Some(format!(
+            "classifier {weights}, blocks {:?}, time {}",
+            self.blocks, self.t
+        ))
     }
 }

@@ -195,6 +195,25 @@ pub trait HealthyModel {
     /// Replaces the calibration.
     fn set_calibration(&mut self, calibration: Option<Calibration>);
 
+    /// The fingerprint of the extractor that it was built with, where that has one.
+    fn extractor(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether these are the features that it was built with, as far as both can tell.
+    ///
+    /// # Errors
+    /// [`Error::OtherExtractor`] where they are others.
+    fn check_extractor(&self, extractor: &dyn FeatureExtractor) -> Result<()> {
+        match (self.extractor(), extractor.fingerprint()) {
+            (Some(expected), Some(got)) if expected != got => Err(Error::OtherExtractor {
+                expected: expected.to_owned(),
+                got,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Images per pass through the extractor.
     fn batch_size(&self) -> usize;
 

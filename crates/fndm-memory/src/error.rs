@@ -118,6 +118,14 @@ pub enum Error {
     /// The network that extracts the features failed.
     #[error("feature extractor")]
     Extractor(#[source] Cause),
+    /// Features of another extractor than the one that a model was built with.
+    #[error("features: expected those that it was built with, {expected}, got {got}")]
+    OtherExtractor {
+        /// The fingerprint of the extractor that it was built with.
+        expected: String,
+        /// The fingerprint of the one that came.
+        got: String,
+    },
     /// A tensor operation failed.
     #[error("tensor operation")]
     Tensor(#[from] candle_core::Error),

@@ -14,6 +14,12 @@ pub trait FeatureExtractor {
     /// # Errors
     /// When the images don't fit the network.
     fn maps(&self, images: &Tensor) -> Result<Vec<Tensor>>;
+
+    /// What tells these features from those of another extractor: weights and settings. A model that was built with an extractor
+    /// keeps this, and refuses another. `None`, as of a closure, is never refused.
+    fn fingerprint(&self) -> Option<String> {
+        None
+    }
 }
 
 impl<F> FeatureExtractor for F

@@ -2,6 +2,7 @@ use candle_core::Tensor;
 use ndarray::{Array2, ArrayView3, Axis, concatenate};
 
 use crate::builder::BankBuilder;
+use crate::coarse::HealthyModel;
 use crate::coreset::greedy_more;
 use crate::progress::{OnProgress, report};
 use crate::tensor::{batch_of, check_images};
@@ -25,6 +26,12 @@ impl MemoryBank {
             (
                 "standardisation",
                 self.standardisation != other.standardisation,
+            ),
+            (
+                "extractors",
+                self.extractor.is_some()
+                    && other.extractor.is_some()
+                    && self.extractor != other.extractor,
             ),
         ];
         if let Some((what, _)) = differs.iter().find(|(_, differs)| *differs) {
@@ -50,6 +57,7 @@ impl MemoryBank {
         on_progress: OnProgress<'_>,
     ) -> Result<Self> {
         let (n, _, _) = check_images(images, head)?;
+        self.check_extractor(extractor)?;
         let mut builder = BankBuilder::resume(self.config.clone(), self.standardisation.clone());
         let batch = self.config.batch_size;
         for start in (0..n).step_by(batch) {
@@ -83,12 +91,12 @@ impl MemoryBank {
                 .reduce(rows.view(), limit, on_progress)?;
             rows = rows.select(Axis(0), &kept);
         }
-        Self::assemble(
-            self.config.clone(),
-            self.standardisation.clone(),
-            rows,
-            seen,
-        )
+        let config = self.config.clone();
+        let bank = Self::assemble(config, self.standardisation.clone(), rows, seen)?;
+        Ok(Self {
+            extractor: self.extractor.clone(),
+            ..bank
+        })
     }
 }
 

@@ -143,6 +143,7 @@ fn the_classifier_is_an_extractor() {
     Classifier::new(&config, parameters.builder()).unwrap();
     let classifier = Classifier::new(&config, parameters.frozen().unwrap()).unwrap();
     let features = ClassifierFeatures {
+        weights: None,
         classifier,
         blocks: vec![3, 5],
         t: 0.0,
@@ -165,6 +166,7 @@ fn the_classifier_is_an_extractor() {
         map.iter().copied().fold(0f32, f32::max)
     );
     let none = ClassifierFeatures {
+        weights: None,
         blocks: Vec::new(),
         ..features
     };

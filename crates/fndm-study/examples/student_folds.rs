@@ -8,6 +8,9 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use clap::{Parser, Subcommand};
 use fndm::batch_tensor;
+use fndm::student::{
+    probability, residual, residual_map, smooth_z, volume_thresholds, weighted_product,
+};
 use fndm_data::corrupt::PseudoLesion;
 use fndm_data::{Folds, Limits, PatientSlices, Preprocess, SliceSet, Splits};
 use fndm_memory::{
@@ -15,9 +18,6 @@ use fndm_memory::{
 };
 use fndm_metrics::{BootstrapConfig, Score, paired_comparison};
 use fndm_models::{Segmenter, SegmenterConfig};
-use fndm_study::student::{
-    probability, residual, residual_map, smooth_z, volume_thresholds, weighted_product,
-};
 use fndm_study::{Case, Level, Source, copies, evaluate};
 use fndm_train::{
     PixelTargets, RemoverConfig, RunConfig, SegmenterTrainer, StopFlag, StudentConfig, run,
@@ -495,6 +495,8 @@ fn cases(options: &Options, cohort: &Cohort, folds: &[usize], row: &str) -> Resu
                 head: slices.head.clone(),
                 truth: slices.mask.clone().context("a mask")?,
                 spacing: [slices.geometry.slice_spacing(), y, x],
+                mask: None,
+                diseased: None,
                 milliseconds: 0.0,
             });
         }

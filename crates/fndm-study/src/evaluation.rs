@@ -30,6 +30,10 @@ pub struct Case {
     pub truth: Array3<bool>,
     /// Distance between neighbours along (slice, row, column), in millimetres.
     pub spacing: [f64; 3],
+    /// The mask by the method's own rule, where it has one.
+    pub mask: Option<Array3<bool>>,
+    /// How likely each slice is diseased, 0 to 1, where that is known.
+    pub diseased: Option<Vec<f64>>,
     /// Wall time of the whole method on this patient, in milliseconds.
     pub milliseconds: f64,
 }
@@ -45,6 +49,7 @@ impl Case {
             ("inner head", self.inner_head.dim()),
             ("head", self.head.dim()),
             ("truth", self.truth.dim()),
+            ("mask", self.mask.as_ref().map_or(shape, Array3::dim)),
         ];
         let wrong = arrays.into_iter().find(|(_, dim)| *dim != shape);
         let (what, expected, got) = match wrong {
@@ -95,6 +100,15 @@ pub struct Row {
     /// Average precision over the same pixels.
     #[serde(default)]
     pub average_precision: Option<f64>,
+    /// Mean Dice of the mask by the method's own rule.
+    #[serde(default)]
+    pub dice_mask: Option<f64>,
+    /// Share of the slices without a lesion whose mask, by the method's own rule, is empty.
+    #[serde(default)]
+    pub empty_when_healthy: Option<f64>,
+    /// AUROC of whether a slice has a lesion, by how likely the method calls it diseased.
+    #[serde(default)]
+    pub slice_auroc: Option<f64>,
     /// 95 % interval of the Dice at Otsu's threshold, by bootstrap over patients (2000 resamples); none of fewer than two.
     #[serde(default)]
     pub dice_interval: Option<[f64; 2]>,
@@ -179,6 +193,7 @@ pub fn evaluate(
         Err(error) => return Err(error.into()),
     };
     let ranking = ranking(cases)?;
+    let own = OwnMasks::of(cases, level)?;
     let milliseconds: f64 = cases.iter().map(|c| c.milliseconds).sum();
     let row = Row {
         method: method.to_string(),
@@ -189,6 +204,9 @@ pub fn evaluate(
         volumetric_similarity: aggregate(|s| s.volumetric_similarity).mean,
         auroc: ranking.auroc().value(),
         average_precision: ranking.average_precision().value(),
+        dice_mask: own.dice,
+        empty_when_healthy: own.empty_when_healthy,
+        slice_auroc: own.slice_auroc,
         dice_interval: interval.map(|interval| [interval.low, interval.high]),
         evaluations,
         gradient_evaluations,
@@ -197,6 +215,52 @@ pub fn evaluate(
         hd95_skipped: hd95.skipped_in_words(),
     };
     Ok(Evaluation { row, cases: scores })
+}
+
+/// Figures of the masks that a method gives by its own rule.
+struct OwnMasks {
+    dice: Option<f64>,
+    empty_when_healthy: Option<f64>,
+    slice_auroc: Option<f64>,
+}
+
+impl OwnMasks {
+    fn of(cases: &[Case], level: Level) -> Result<Self> {
+        let (mut dice, mut empty) = (Vec::new(), Vec::new());
+        let (mut likely, mut diseased) = (Vec::new(), Vec::new());
+        for case in cases {
+            let truth = &case.truth;
+            let lesions = truth.outer_iter().map(|t| t.iter().any(|&v| v));
+            let lesions: Vec<bool> = lesions.collect();
+            if let Some(found) = &case.diseased {
+                likely.extend(found.iter().map(|&p| p as f32));
+                diseased.extend(&lesions);
+            }
+            let Some(mask) = &case.mask else { continue };
+            for (i, &lesion) in lesions.iter().enumerate() {
+                let mask = mask.index_axis(Axis(0), i);
+                if !lesion {
+                    empty.push(!mask.iter().any(|&v| v));
+                } else if level == Level::Slice {
+                    let truth = truth.index_axis(Axis(0), i);
+                    dice.push(Confusion::of(&mask, &truth)?.dice());
+                }
+            }
+            if level == Level::Volume && lesions.contains(&true) {
+                dice.push(Confusion::of(&mask.view(), &truth.view())?.dice());
+            }
+        }
+        let count = empty.iter().filter(|&&empty| empty).count();
+        let slice_auroc = match likely.is_empty() {
+            true => None,
+            false => Ranking::of(&likely, &diseased)?.auroc().value(),
+        };
+        Ok(Self {
+            dice: Aggregate::of(dice).mean,
+            empty_when_healthy: (!empty.is_empty()).then(|| count as f64 / empty.len() as f64),
+            slice_auroc,
+        })
+    }
 }
 
 /// The head's pixels of all slices, healthy ones included.
@@ -290,6 +354,8 @@ mod tests {
             head: inside,
             truth,
             spacing: [5., 2., 2.],
+            mask: None,
+            diseased: None,
             milliseconds: 30.,
         }
     }

@@ -1,14 +1,10 @@
 //! A method over a cohort: the cases that an evaluation scores.
 
-use std::time::Instant;
-
+use fndm::{DetectConfig, Detector, Method, SliceMaps};
 use fndm_data::PatientSlices;
-
 use ndarray::Array3;
 
-use fndm::{DetectConfig, Detector, Method, SliceMaps, keep_inside};
-
-use crate::{Case, Error, Result, flair_map};
+use crate::{Case, Error, Result};
 
 /// What one method says of one patient.
 #[derive(Debug, Clone)]
@@ -17,9 +13,13 @@ pub struct MethodMap {
     pub anomaly: Array3<f32>,
     /// Where the map counts: the head without its rim, `(N, H, W)`.
     pub inner_head: Array3<bool>,
+    /// The mask by the method's own rule, `(N, H, W)`.
+    pub mask: Array3<bool>,
+    /// How likely each slice is diseased, where the model has a student.
+    pub diseased: Option<Vec<f64>>,
     /// Wall time in milliseconds.
     pub milliseconds: f64,
-    /// All maps of a method with diffusion; `None` for the others, which have no more than the anomaly map.
+    /// All maps of a method with networks; `None` for the others, which have no more than the anomaly map.
     pub maps: Option<SliceMaps>,
 }
 
@@ -34,44 +34,18 @@ pub fn method_map(
     slices: &PatientSlices,
     progress: &mut dyn FnMut(f64),
 ) -> Result<MethodMap> {
-    let found = match method {
-        Method::Fndm | Method::CgNm | Method::Cg | Method::Diffano => {
-            let maps = detector.examine(slices, config, progress)?;
-            MethodMap {
-                anomaly: maps.anomaly.clone(),
-                inner_head: maps.inner_head.clone(),
-                milliseconds: maps.milliseconds,
-                maps: Some(maps),
-            }
-        }
-        Method::Flair => {
-            let (anomaly, inner_head, milliseconds) =
-                flair_map(slices, config.head_erosion, config.smoothing)?;
-            MethodMap {
-                anomaly,
-                inner_head,
-                milliseconds,
-                maps: None,
-            }
-        }
-        Method::Memory => {
-            let start = Instant::now();
-            let mut anomaly = detector.coarse_map(slices, config)?.soft;
-            let inner_head = slices.eroded_head(config.head_erosion);
-            keep_inside(&mut anomaly, &inner_head);
-            MethodMap {
-                anomaly,
-                inner_head,
-                milliseconds: start.elapsed().as_secs_f64() * 1e3,
-                maps: None,
-            }
-        }
-    };
-    progress(1.);
-    Ok(found)
+    let maps = detector.examine_by(method, slices, config, progress)?;
+    Ok(MethodMap {
+        anomaly: maps.anomaly.clone(),
+        inner_head: maps.inner_head.clone(),
+        mask: maps.mask.clone(),
+        diseased: maps.diseased.clone(),
+        milliseconds: maps.milliseconds,
+        maps: (!matches!(method, Method::Flair | Method::Memory)).then_some(maps),
+    })
 }
 
-/// Examines one patient by one method, for a comparison with the truth. The second value is `None` for methods without diffusion,
+/// Examines one patient by one method, for a comparison with the truth. The second value is `None` for methods without networks,
 /// which have no other maps.
 ///
 /// # Errors
@@ -100,6 +74,8 @@ pub fn examine_case(
         head: slices.head.clone(),
         truth,
         spacing: [slices.geometry.slice_spacing(), row, column],
+        mask: Some(found.mask),
+        diseased: found.diseased,
         milliseconds: found.milliseconds,
     };
     Ok((case, found.maps))

@@ -39,7 +39,6 @@ mod error;
 mod evaluation;
 mod examine;
 mod files;
-mod flair;
 mod labelling;
 mod plan_check;
 mod report;
@@ -53,14 +52,13 @@ pub use cohort::{PHANTOM_SEQUENCES, Source, copies};
 pub use error::{Error, Result};
 pub use evaluation::{Case, CaseScore, Evaluation, Level, Row, evaluate};
 pub use examine::{MethodMap, examine_case, method_map};
-pub use flair::{flair_map, flair_quantile};
-pub use fndm::Method;
+pub use fndm::{Method, flair_map, flair_quantile};
 pub use labelling::{LabelRecord, LabelSource, Labelling, PatientBits};
 pub use report::{Report, markdown, table, write_csv};
 pub use sheet::{Sheet, Tile, upper_end};
 pub use training::{
-    LeftOut, SeparatePlan, StageRecord, TrainEvent, TrainPlan, TrainingRecord, train_model,
-    train_model_in, train_slices,
+    LeftOut, SeparatePlan, StageRecord, StudentRecord, TrainEvent, TrainPlan, TrainingRecord,
+    add_student, train_model, train_model_in, train_slices,
 };
 pub use validation::{ValidationPlan, ValidationRecord, ValidationScore};
 

@@ -83,6 +83,10 @@ impl TrainPlan {
             own().map_err(stage(method.title()))?;
         }
 
+        if let Some(student) = &self.student {
+            let size = self.preprocess.image_size;
+            student.check(channels, size).map_err(stage("student"))?;
+        }
         let rows: Vec<Method> = self.separate.keys().copied().collect();
         let model = model_config(self, &rows);
         // First, for it names the row.
@@ -145,9 +149,10 @@ impl TrainPlan {
 }
 
 fn check_row(model: &ModelConfig, method: Method, config: &DetectConfig) -> Result<()> {
-    match method.parts() {
-        Some(_) => Ok(model.check_settings(config)?),
-        None => Ok(config.check()?),
+    match method {
+        // It comes with the training.
+        Method::Student => Ok(config.check()?),
+        _ => Ok(model.check_row(method, config)?),
     }
 }
 

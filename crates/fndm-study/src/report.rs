@@ -65,13 +65,16 @@ impl Report {
     }
 }
 
-const DEFINITIONS: [&str; 6] = [
+const DEFINITIONS: [&str; 9] = [
     "Dice (Otsu): mean over slices (volumes) with a lesion, threshold by Otsu's method inside the eroded head, no label used",
     "ceiling Dice: the same at each case's best threshold, which needs the truth",
     "HD95: 95th percentile of border distances, both directions joined (medpy's definition), pixels per slice, millimetres per volume; cases with an empty mask are skipped and counted",
     "volumetric similarity: 1 - |FP - FN| / (2 TP + FP + FN)",
     "AUROC: pixels of the head in all slices, healthy slices included",
-    "evaluations: of the UNet, per slice; the classifier's gradients come on top",
+    "evaluations: of the UNet or the student, per slice; the classifier's gradients come on top",
+    "Dice (mask): of the mask by the method's own rule, as detect writes it",
+    "empty: share of the slices without a lesion whose mask, by that rule, is empty",
+    "slice AUROC: of whether a slice has a lesion, by how likely the student calls it diseased",
 ];
 
 pub(crate) fn figure(value: Option<f64>, digits: usize) -> String {
@@ -112,6 +115,8 @@ pub fn table(rows: &[Row]) -> String {
         "HD95",
         "VSim",
         "AUROC",
+        "Dice (mask)",
+        "empty",
         "evaluations",
         "ms/slice",
     ];
@@ -129,6 +134,8 @@ pub fn table(rows: &[Row]) -> String {
             figure(row.hd95, 2),
             figure(row.volumetric_similarity, 3),
             figure(row.auroc, 3),
+            figure(row.dice_mask, 3),
+            figure(row.empty_when_healthy, 3),
             format!("{}{gradients}", row.evaluations),
             format!("{:.1}", row.ms_per_slice),
         ]);
@@ -146,7 +153,7 @@ pub fn table(rows: &[Row]) -> String {
 /// When the file can't be written.
 pub fn write_csv(rows: &[Row], path: &Path) -> Result<()> {
     let mut text = String::from(
-        "level,method,dice_otsu,dice_ceiling,hd95,volumetric_similarity,auroc,evaluations,gradient_evaluations,ms_per_slice,cases\n",
+        "level,method,dice_otsu,dice_ceiling,hd95,volumetric_similarity,auroc,dice_mask,empty_when_healthy,slice_auroc,evaluations,gradient_evaluations,ms_per_slice,cases\n",
     );
     let full = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
     for row in rows {
@@ -156,13 +163,16 @@ pub fn write_csv(rows: &[Row], path: &Path) -> Result<()> {
         };
         let _ = writeln!(
             text,
-            "{level},{},{},{},{},{},{},{},{},{},{}",
+            "{level},{},{},{},{},{},{},{},{},{},{},{},{},{}",
             row.method,
             full(row.dice_otsu),
             full(row.dice_ceiling),
             full(row.hd95),
             full(row.volumetric_similarity),
             full(row.auroc),
+            full(row.dice_mask),
+            full(row.empty_when_healthy),
+            full(row.slice_auroc),
             row.evaluations,
             row.gradient_evaluations,
             row.ms_per_slice,

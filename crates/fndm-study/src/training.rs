@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use fndm_data::{PatientSlices, Preprocess, SliceSet};
@@ -12,7 +13,7 @@ use fndm_memory::{
     ClassifierFeatures, Contrast, ContrastConfig, HealthyModel, MemoryBank, MemoryConfig,
     intensities,
 };
-use fndm_models::{Classifier, ClassifierConfig, UNetConfig};
+use fndm_models::{ClassifierConfig, StateDict, UNetConfig};
 use fndm_train::{
     Alone, ClassifierTrainConfig, ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended,
     Group, RunConfig, StepReport, StopFlag, Trainer, Validation, agree, made_by_the_first,
@@ -22,10 +23,12 @@ use serde::{Deserialize, Serialize};
 
 use fndm::model_folder::{self, weight_bytes};
 use fndm::{
-    DetectConfig, Detector, FeatureConfig, Method, ModelConfig, SeparateModel, batch_tensor,
+    DetectConfig, Detector, FeatureConfig, Method, ModelConfig, SeparateModel, StudentConfig,
+    batch_tensor,
 };
 
 use crate::plan_check::check_output;
+use crate::student::{StudentPlan, StudentStage, train_student};
 use crate::validation::{ValidationPlan, ValidationRecord, Validator};
 use crate::{Error, LabelRecord, LabelSource, PatientBits, Result, Source, cohort, files};
 
@@ -72,6 +75,9 @@ pub struct TrainPlan {
     /// Rows of the ablation that get a noise-prediction network of their own, trained after the first one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub separate: BTreeMap<Method, SeparatePlan>,
+    /// The student, trained last; none to leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student: Option<StudentPlan>,
     /// How each row of the ablation is run by default.
     pub detect: BTreeMap<Method, DetectConfig>,
     /// Validation while the diffusion model trains; none to write the last state.
@@ -101,6 +107,24 @@ pub struct StageRecord {
     pub seconds: f64,
     /// Mean loss of the last iterations (at most 200) of the last session; `None` where that had none.
     pub loss: Option<f64>,
+}
+
+/// What a student was trained on, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudentRecord {
+    /// The command line that made it.
+    pub command: String,
+    /// The plan.
+    pub plan: StudentPlan,
+    /// The patients: those that it learned from, and those held apart.
+    pub patients: Vec<String>,
+    /// Those that weren't used.
+    pub left_out: Vec<LeftOut>,
+    /// Where every bit came from.
+    pub labels: LabelRecord,
+    /// Wall time in seconds, of the last session.
+    pub seconds: f64,
 }
 
 /// A patient that wasn't used, and why.
@@ -142,6 +166,9 @@ pub struct TrainingRecord {
     /// The trainings of the rows that have a network of their own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub separate: BTreeMap<Method, StageRecord>,
+    /// The student's training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student: Option<StudentRecord>,
     /// Rows of the memory bank.
     pub memory_rows: usize,
     /// The state that was chosen, where the plan has a validation.
@@ -184,6 +211,8 @@ pub enum TrainEvent<'a> {
     Diffusion(&'a StepReport, f64),
     /// An iteration of the training of a network that serves one row alone, and the share of its budget that is used.
     Separate(Method, &'a StepReport, f64),
+    /// An iteration of one of the student's trainings, and the share of its budget that is used.
+    Student(StudentStage, &'a StepReport, f64),
     /// A validation of the diffusion model, after so many iterations.
     Validation(u64, &'a Validation),
 }
@@ -312,7 +341,13 @@ fn train_with(
     )?;
     let loaded = match set {
         Some(set) => given(plan, set),
-        None => load(plan, on_event),
+        None => load(
+            &plan.source,
+            &plan.labels,
+            &plan.sequences,
+            &plan.preprocess,
+            on_event,
+        ),
     };
     let (set, labels, left_out, unreadable) = agree(together, loaded)?;
     let diseased = set.labels.iter().filter(|&&l| l == 1).count();
@@ -328,6 +363,7 @@ fn train_with(
         classifier: StageRecord::default(),
         diffusion: StageRecord::default(),
         separate: BTreeMap::new(),
+        student: None,
         memory_rows: 0,
         validation: None,
     };
@@ -372,14 +408,21 @@ fn train_with(
     }
     // The model's files. They stay here until the model is whole: an older model in the folder is replaced at one moment.
     let mut parts = BTreeMap::new();
-    let weights = weight_bytes(&trainer.ema_tensors()?)?;
+    let classifier_weights = StateDict::new(trainer.ema_tensors()?);
+    let weights = weight_bytes(classifier_weights.tensors())?;
     parts.insert(model_folder::CLASSIFIER.to_owned(), weights);
-    let classifier = trainer.ema_network()?;
+    let features = ClassifierFeatures {
+        classifier: trainer.ema_network()?,
+        blocks: plan.features.blocks.clone(),
+        t: plan.features.model_time,
+        weights: Some(classifier_weights.fingerprint()?),
+    };
     drop(trainer);
 
     let built = made_by_the_first(together, stop, |stopped| {
-        build_bank(plan, &set, classifier.clone(), device, stopped, on_event)
+        build_bank(plan, &set, &features, device, stopped, on_event)
     })?;
+    drop(features);
     let Some(bytes) = built else { return Ok(None) };
     let bank = MemoryBank::from_bytes(&bytes)?;
     record.memory_rows = bank.len();
@@ -412,15 +455,15 @@ fn train_with(
             return Ok(Validation::default());
         };
         let config = model_config(plan, &[]);
-        let detector = Detector::from_parts(
-            config,
-            trainer.ema_network()?,
-            classifier.clone(),
-            bank.clone(),
-            device,
-        )?
-        .with_contrast(contrast.clone());
-        let found = validator.score(trainer, &detector)?;
+        let mut parts = Detector::builder(config)
+            .device(device)
+            .unet(StateDict::new(trainer.ema_tensors()?))
+            .classifier(classifier_weights.clone())
+            .bank(bank.clone());
+        if let Some(contrast) = &contrast {
+            parts = parts.contrast(contrast.clone());
+        }
+        let found = validator.score(trainer, &parts.build()?)?;
         let event = TrainEvent::Validation(trainer.iteration(), &found);
         (on_event.borrow_mut())(event);
         Ok(found)
@@ -499,6 +542,107 @@ fn train_with(
         };
         agree(together, written)?;
     }
+    let Some(student) = &plan.student else {
+        return Ok(Some(record));
+    };
+    // A small network: one process trains it.
+    let trained = if writes {
+        let start = Instant::now();
+        let runs = folder.join(RUNS);
+        train_student(
+            student,
+            &set,
+            &runs,
+            device,
+            stop,
+            |stage, report, share| {
+                on_event(TrainEvent::Student(stage, report, share));
+            },
+        )
+        .and_then(|trained| {
+            let Some(trained) = trained else {
+                return Ok(());
+            };
+            record.student = Some(StudentRecord {
+                command: command.to_owned(),
+                plan: student.clone(),
+                patients: record.patients.clone(),
+                left_out: record.left_out.clone(),
+                labels: record.labels.clone(),
+                seconds: start.elapsed().as_secs_f64(),
+            });
+            let weights = weight_bytes(trained.weights.tensors())?;
+            parts.insert(model_folder::STUDENT.to_owned(), weights);
+            write_model_with(folder, plan, &record, Some(trained.config), &mut parts)
+        })
+    } else {
+        Ok(())
+    };
+    agree(together, trained)?;
+    Ok(Some(record))
+}
+
+/// Trains a student on patients with their bits, and adds it to the model in `folder`, whose sequences and preprocessing it has; a
+/// student that is there is replaced. From then on it is the row by which the model examines patients where none is asked for.
+///
+/// Checkpoints go to `folder/training`. Gives nothing where `stop` was set before the end.
+///
+/// # Errors
+/// When there is no model in the folder, no patient can be used, a setting makes no sense, or a file can't be written.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "those of train_model, and the source and labels that stand in its plan"
+)]
+pub fn add_student(
+    plan: &StudentPlan,
+    source: &Source,
+    labels: &LabelSource,
+    folder: &Path,
+    command: &str,
+    device: &Device,
+    stop: &StopFlag,
+    on_event: &mut dyn FnMut(TrainEvent<'_>),
+) -> Result<Option<StudentRecord>> {
+    let config = ModelConfig::read(&folder.join(model_folder::CONFIG))?;
+    let (sequences, preprocess) = (&config.sequences, &config.preprocess);
+    plan.check(sequences.len(), preprocess.image_size)?;
+    source.check()?;
+    let (set, labels, left_out, _) = load(source, labels, sequences, preprocess, on_event)?;
+    let start = Instant::now();
+    let runs = folder.join(RUNS);
+    let trained = train_student(plan, &set, &runs, device, stop, |stage, report, share| {
+        on_event(TrainEvent::Student(stage, report, share));
+    })?;
+    let Some(trained) = trained else {
+        return Ok(None);
+    };
+    let record = StudentRecord {
+        command: command.to_owned(),
+        plan: plan.clone(),
+        patients: set.ids.clone(),
+        left_out,
+        labels,
+        seconds: start.elapsed().as_secs_f64(),
+    };
+    let mut parts = BTreeMap::new();
+    for name in model_folder::names_of(&config) {
+        let path = model_folder::file(folder, &name)?;
+        parts.insert(name, std::fs::read(&path).map_err(Error::io(&path))?);
+    }
+    let weights = weight_bytes(trained.weights.tensors())?;
+    parts.insert(model_folder::STUDENT.to_owned(), weights);
+    let whole = TrainingRecord {
+        student: Some(record.clone()),
+        ..TrainingRecord::read(folder)?
+    };
+    let json = record_json(folder, &whole)?;
+    parts.insert(model_folder::TRAINING.to_owned(), json);
+    let config = ModelConfig {
+        student: Some(trained.config),
+        method: Method::Student,
+        ..config
+    };
+    model_folder::replace(folder, &config, &parts)?;
     Ok(Some(record))
 }
 
@@ -541,6 +685,8 @@ pub(crate) fn model_config(plan: &TrainPlan, rows: &[Method]) -> ModelConfig {
         classifier: plan.classifier.clone(),
         features: plan.features.clone(),
         contrast: plan.contrast.is_some(),
+        student: None,
+        method: Method::Fndm,
         detect: plan.detect.clone(),
         separate: separate.collect(),
     }
@@ -553,30 +699,54 @@ fn write_model(
     record: &TrainingRecord,
     parts: &mut BTreeMap<String, Vec<u8>>,
 ) -> Result<()> {
+    write_model_with(folder, plan, record, None, parts)
+}
+
+fn write_model_with(
+    folder: &Path,
+    plan: &TrainPlan,
+    record: &TrainingRecord,
+    student: Option<StudentConfig>,
+    parts: &mut BTreeMap<String, Vec<u8>>,
+) -> Result<()> {
     let rows: Vec<Method> = record.separate.keys().copied().collect();
-    let config = model_config(plan, &rows);
-    let what = "record of a training";
-    let path = folder.join(model_folder::TRAINING);
-    let json = serde_json::to_vec_pretty(record).map_err(Error::json(&path, what))?;
+    let mut config = model_config(plan, &rows);
+    if student.is_some() {
+        config.method = Method::Student;
+    }
+    config.student = student;
+    let json = record_json(folder, record)?;
     parts.insert(model_folder::TRAINING.to_owned(), json);
     Ok(model_folder::replace(folder, &config, parts)?)
 }
 
-fn load(plan: &TrainPlan, on_event: &mut dyn FnMut(TrainEvent<'_>)) -> Result<Loaded> {
-    let labelling = plan.labels.open(&plan.source)?;
-    let ids = plan.source.ids();
+fn record_json(folder: &Path, record: &TrainingRecord) -> Result<Vec<u8>> {
+    let path = folder.join(model_folder::TRAINING);
+    serde_json::to_vec_pretty(record).map_err(Error::json(&path, "record of a training"))
+}
+
+fn load(
+    source: &Source,
+    labels: &LabelSource,
+    sequences: &[String],
+    preprocess: &Preprocess,
+    on_event: &mut dyn FnMut(TrainEvent<'_>),
+) -> Result<Loaded> {
+    let labelling = labels.open(source)?;
+    let ids = source.ids();
     let (mut left_out, mut unreadable) = (Vec::new(), 0);
     let mut labels = LabelRecord {
-        source: plan.labels.words(),
+        source: labels.words(),
         patients: Vec::new(),
     };
     let mut all: Vec<PatientSlices> = Vec::new();
     for (i, id) in ids.iter().enumerate() {
-        let loaded = labelling
-            .patient(&plan.source, i, &plan.sequences)
-            .and_then(|patient| match cohort::copies(&patient) {
-                Some(reason) => Ok(Err(reason)),
-                None => labelling.apply(&patient, &plan.preprocess).map(Ok),
+        let loaded =
+            labelling.patient(source, i, sequences).and_then(|patient| {
+                match cohort::copies(&patient) {
+                    Some(reason) => Ok(Err(reason)),
+                    None => labelling.apply(&patient, preprocess).map(Ok),
+                }
             });
         let reason = match loaded {
             Ok(Ok((slices, bits))) => {
@@ -687,16 +857,11 @@ impl Budget for DiffusionTrainer {
 fn build_bank(
     plan: &TrainPlan,
     set: &SliceSet,
-    classifier: Classifier,
+    features: &ClassifierFeatures,
     device: &Device,
     stopped: &mut dyn FnMut() -> bool,
     on_event: &mut dyn FnMut(TrainEvent<'_>),
 ) -> Result<Option<Vec<u8>>> {
-    let features = ClassifierFeatures {
-        classifier,
-        blocks: plan.features.blocks.clone(),
-        t: plan.features.model_time,
-    };
     let Shares { kept, apart, .. } = Shares::of(set);
     let mut on_progress = |progress| {
         on_event(TrainEvent::Memory(progress));
@@ -705,14 +870,14 @@ fn build_bank(
     let (images, head) = pick(set, &kept, device)?;
     let built = MemoryBank::build(
         &plan.memory,
-        &features,
+        features,
         &images,
         Some(head.view()),
         &mut on_progress,
     );
     let (images, head) = pick(set, &apart, device)?;
     let calibrated = built.and_then(|mut bank| {
-        bank.calibrate(&features, &images, head.view(), &mut on_progress)?;
+        bank.calibrate(features, &images, head.view(), &mut on_progress)?;
         bank.to_bytes()
     });
     unless_stopped(calibrated)

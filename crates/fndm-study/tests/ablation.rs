@@ -6,12 +6,14 @@ use std::path::Path;
 use fndm::candle_core::Device;
 use fndm::data::Preprocess;
 use fndm::data::phantom::PhantomConfig;
-use fndm::memory::{ContrastConfig, MemoryConfig};
-use fndm::models::{ClassifierConfig, UNetConfig};
+use fndm::memory::{ContrastConfig, MemoryBank, MemoryConfig};
+use fndm::models::{ClassifierConfig, Limits, UNetConfig};
 use fndm::{CoarseSource, DetectConfig, Detector, FeatureConfig, Method};
+use fndm_study::student::StudentPlan;
 use fndm_study::train::{ClassifierTrainConfig, ConditionDropout, DiffusionConfig, StopFlag};
 use fndm_study::{
-    LabelSource, SeparatePlan, Source, TrainPlan, TrainingRecord, examine_case, train_model,
+    LabelSource, SeparatePlan, Source, TrainPlan, TrainingRecord, add_student, examine_case,
+    train_model,
 };
 
 const SIZE: usize = 32;
@@ -48,7 +50,7 @@ fn plan() -> TrainPlan {
             patients: 3,
         },
         labels: LabelSource::Masks,
-        sequences,
+        sequences: sequences.clone(),
         preprocess: Preprocess {
             image_size: SIZE,
             ..Preprocess::default()
@@ -80,6 +82,7 @@ fn plan() -> TrainPlan {
             (Method::CgNm, separate(2 * channels, 2, 0.)),
             (Method::Cg, separate(channels, 3, 0.5)),
         ]),
+        student: Some(student(&sequences)),
         detect: BTreeMap::from([(
             Method::Fndm,
             DetectConfig {
@@ -90,6 +93,19 @@ fn plan() -> TrainPlan {
         validation: None,
         seed: 1,
     }
+}
+
+/// A student of three iterations. Every second patient is held apart.
+fn student(sequences: &[String]) -> StudentPlan {
+    let mut plan = StudentPlan::new(sequences, SIZE, 3, 1);
+    for network in [&mut plan.remover, &mut plan.student] {
+        network.channel_mult = vec![1., 2.];
+    }
+    plan.remover_training.batch = 2;
+    plan.student_training.batch = 2;
+    plan.teacher.parts = 2;
+    plan.apart = 2;
+    plan
 }
 
 fn train(plan: &TrainPlan, folder: &Path) {
@@ -113,7 +129,7 @@ fn every_row_runs_on_its_own_network_and_on_either_coarse_map() {
     let slices = detector.slices(&patient).unwrap();
     let healthy = |detector: &Detector, method: Method, config: &DetectConfig| {
         let (_, maps) = examine_case(detector, method, config, &slices, &mut |_| {}).unwrap();
-        maps.unwrap().healthy
+        maps.unwrap().healthy.unwrap()
     };
     for method in [Method::Fndm, Method::CgNm, Method::Cg, Method::Diffano] {
         let settings = config.detect_config(method);
@@ -140,7 +156,20 @@ fn every_row_runs_on_its_own_network_and_on_either_coarse_map() {
     settings.coarse_source = CoarseSource::Contrast;
     let contrast = detector.examine(&slices, &settings, &mut |_| {}).unwrap();
     assert_ne!(bank.coarse, contrast.coarse);
-    let without = detector.with_contrast(None);
+    let mut without = config.clone();
+    without.contrast = false;
+    (without.student, without.method) = (None, Method::Fndm);
+    let weights = |name: &str| {
+        fndm::models::StateDict::read(folder.path().join(name), &Limits::default()).unwrap()
+    };
+    let without = Detector::builder(without)
+        .unet(weights("unet.safetensors"))
+        .classifier(weights("classifier.safetensors"))
+        .separate(Method::Cg, weights("unet_cg.safetensors"))
+        .separate(Method::CgNm, weights("unet_cg_nm.safetensors"))
+        .bank(MemoryBank::load(folder.path().join("memory.safetensors")).unwrap())
+        .build()
+        .unwrap();
     let error = without
         .examine(&slices, &settings, &mut |_| {})
         .unwrap_err();
@@ -151,10 +180,101 @@ fn every_row_runs_on_its_own_network_and_on_either_coarse_map() {
 }
 
 #[test]
+fn a_student_comes_with_the_model_and_can_be_added_to_one() {
+    let (folder, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let whole = TrainPlan {
+        separate: BTreeMap::new(),
+        ..plan()
+    };
+    train(&whole, folder.path());
+    let detector = Detector::load(folder.path(), &Device::Cpu).unwrap();
+    let config = detector.config();
+    assert_eq!(config.method, Method::Student);
+    let record = TrainingRecord::read(folder.path()).unwrap();
+    assert_eq!(Some(&record.student.unwrap().plan), whole.student.as_ref());
+    let calibration = config.student.as_ref().unwrap().calibration;
+    assert!(calibration.slices.iter().all(|&n| n > 0));
+
+    // The mask is the student's, and so is what is said of every slice.
+    let patient = whole.source.patient(0, &whole.sequences).unwrap();
+    let found = detector.detect(&patient).unwrap();
+    let maps = &found.maps;
+    assert!(maps.healthy.is_none() && maps.evaluations == 2);
+    let diseased = maps.diseased.as_ref().unwrap();
+    assert_eq!(diseased.len(), found.slices.len());
+    for (mask, &likely) in maps.mask.outer_iter().zip(diseased) {
+        assert!(likely >= calibration.healthy_below || mask.iter().all(|&v| !v));
+    }
+    // The diffusion may start from it.
+    let mut settings = config.detect_config(Method::Fndm);
+    settings.coarse_source = CoarseSource::Student;
+    let maps = detector
+        .examine(&found.slices, &settings, &mut |_| {})
+        .unwrap();
+    let student = detector.student().unwrap();
+    let probability = student.probability(&found.slices, &Device::Cpu).unwrap();
+    assert_eq!(maps.coarse, probability);
+    assert_eq!(maps.diseased.as_ref(), Some(diseased));
+
+    // What is saved is what was loaded, file by file.
+    detector.save(copy.path()).unwrap();
+    for name in fndm::model_folder::names_of(config) {
+        let read = |folder: &Path| std::fs::read(folder.join(&name)).unwrap();
+        assert!(read(folder.path()) == read(copy.path()), "{name}");
+    }
+    assert_eq!(
+        TrainingRecord::read(copy.path()).unwrap().memory_rows,
+        record.memory_rows
+    );
+
+    // The same training of a student by itself, for a model without one, gives the same student.
+    let bare = tempfile::tempdir().unwrap();
+    let without = TrainPlan {
+        student: None,
+        ..whole.clone()
+    };
+    train(&without, bare.path());
+    let plan = whole.student.as_ref().unwrap();
+    let (source, labels) = (&whole.source, &LabelSource::Masks);
+    let stop = StopFlag::new();
+    let added = add_student(
+        plan,
+        source,
+        labels,
+        bare.path(),
+        "test",
+        &Device::Cpu,
+        &stop,
+        &mut |_| {},
+    );
+    assert_eq!(added.unwrap().unwrap().patients, record.patients);
+    let again = Detector::load(bare.path(), &Device::Cpu).unwrap();
+    assert_eq!(again.detect(&patient).unwrap().maps.mask, found.maps.mask);
+    let record = TrainingRecord::read(bare.path()).unwrap();
+    assert!(record.student.is_some() && record.memory_rows > 0);
+
+    // Another classifier than the one whose features the bank holds is refused.
+    let other = tempfile::tempdir().unwrap();
+    let mut seeded = without;
+    seeded.seed = 2;
+    train(&seeded, other.path());
+    let name = "classifier.safetensors";
+    std::fs::copy(other.path().join(name), bare.path().join(name)).unwrap();
+    let error = Detector::load(bare.path(), &Device::Cpu)
+        .unwrap_err()
+        .chain();
+    assert!(
+        error.contains("built with") && error.contains(name),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_network_is_not_asked_for_what_it_never_saw() {
     let folder = tempfile::tempdir().unwrap();
     let plan = TrainPlan {
         separate: BTreeMap::new(),
+        student: None,
         contrast: None,
         ..plan()
     };

@@ -75,6 +75,7 @@ fn plan(source: Source, labels: LabelSource) -> TrainPlan {
             ..DiffusionConfig::default()
         },
         separate: BTreeMap::new(),
+        student: None,
         detect: BTreeMap::from([(
             Method::Fndm,
             DetectConfig {

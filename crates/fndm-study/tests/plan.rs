@@ -83,6 +83,7 @@ fn plan() -> TrainPlan {
                 training: training(0.5),
             },
         )]),
+        student: None,
         detect: BTreeMap::from([(
             Method::Fndm,
             DetectConfig {

@@ -1,11 +1,12 @@
 //! The whole way of a student on a small phantom: teachers, masks, training, calibration, files.
 
+use fndm::Student;
 use fndm::candle_core::Device;
 use fndm::data::phantom::PhantomConfig;
 use fndm_data::{PatientSlices, Preprocess, SliceSet};
 use fndm_models::SegmenterConfig;
 use fndm_study::Error;
-use fndm_study::student::{Student, StudentPlan, TeacherConfig, teach, train_student};
+use fndm_study::student::{StudentPlan, TeacherConfig, TrainedStudent, teach, train_student};
 use fndm_train::{OptimizerConfig, PixelAugmentation, RemoverConfig, StopFlag, StudentConfig};
 use ndarray::Axis;
 
@@ -37,6 +38,10 @@ fn bits(patients: &[PatientSlices]) -> SliceSet {
         slices
     });
     SliceSet::from_patients(without).unwrap()
+}
+
+fn phantom_sequences() -> Vec<String> {
+    fndm_study::PHANTOM_SEQUENCES.map(String::from).to_vec()
 }
 
 fn plan(iterations: u64) -> StudentPlan {
@@ -77,7 +82,7 @@ fn plan(iterations: u64) -> StudentPlan {
             ..StudentConfig::of(iterations)
         },
         apart: 3,
-        ..StudentPlan::glioma_64()
+        ..StudentPlan::new(&phantom_sequences(), SIDE, iterations, 1)
     }
 }
 
@@ -97,12 +102,20 @@ fn a_student_is_trained_calibrated_written_and_read_back() {
     let mut student = None;
     for _ in 0..=stops.len() {
         let stop = StopFlag::new();
-        student = train_student(&plan, &set, folder.path(), &Device::Cpu, &stop, |_, _| {
-            made += 1;
-            if stops.contains(&made) {
-                stop.stop();
-            }
-        })
+        student = train_student(
+            &plan,
+            &set,
+            folder.path(),
+            &Device::Cpu,
+            &stop,
+            |_, _, share| {
+                made += 1;
+                assert!(share > 0. && share <= 1.);
+                if stops.contains(&made) {
+                    stop.stop();
+                }
+            },
+        )
         .unwrap();
     }
     let student = student.unwrap();
@@ -113,37 +126,40 @@ fn a_student_is_trained_calibrated_written_and_read_back() {
         again.path(),
         &Device::Cpu,
         &StopFlag::new(),
-        |_, _| {},
+        |_, _, _| {},
     );
     let whole = whole.unwrap().unwrap();
-    assert_eq!(student.calibration(), whole.calibration());
+    assert_eq!(student.config, whole.config);
+    let calibration = student.config.calibration;
     // Patients 2 and 5 are held apart.
     let apart = [2, 5].map(|p| known[p].len());
     assert_eq!(
-        student.calibration().slices.iter().sum::<usize>(),
+        calibration.slices.iter().sum::<usize>(),
         apart[0] + apart[1]
     );
 
-    let read = Student::load(folder.path(), &Device::Cpu).unwrap();
+    let built = |trained: &TrainedStudent| {
+        Student::new(&trained.config, &trained.weights, &Device::Cpu, "student").unwrap()
+    };
+    let (student, whole) = (built(&student), built(&whole));
+    assert_eq!(student.evaluations(), 2);
+    let map = |student: &Student, slices: &PatientSlices| {
+        student.probability(slices, &Device::Cpu).unwrap()
+    };
     for slices in &new {
-        let maps = student.examine(slices).unwrap();
-        for other in [
-            whole.examine(slices).unwrap(),
-            read.examine(slices).unwrap(),
-        ] {
-            assert_eq!(maps.probability, other.probability);
-            assert_eq!(maps.diseased, other.diseased);
-        }
-        assert_eq!(maps.diseased.len(), slices.len());
-        assert!(maps.diseased.iter().all(|p| (0. ..=1.).contains(p)));
-        for (&p, &head) in maps.probability.iter().zip(&slices.head) {
+        let probability = map(&student, slices);
+        assert_eq!(probability, map(&whole, slices));
+        let diseased = student.diseased(&probability);
+        assert_eq!(diseased.len(), slices.len());
+        assert!(diseased.iter().all(|p| (0. ..=1.).contains(p)));
+        for (&p, &head) in probability.iter().zip(&slices.head) {
             assert!((0. ..=1.).contains(&p) && (head || p == 0.));
         }
     }
     // By chance alone it would be 0.5.
     let (mut scores, mut truth) = (Vec::new(), Vec::new());
     for slices in &new {
-        let map = student.examine(slices).unwrap().probability;
+        let map = map(&student, slices);
         let mask = slices.mask.as_ref().unwrap();
         for ((&p, &lesion), &head) in map.iter().zip(mask).zip(&slices.head) {
             if head {

@@ -41,10 +41,16 @@ pub fn anomaly_map(
     let mut map = (&input - &healthy)
         .mapv_into(|difference| at_most(difference.abs(), limit))
         .sum_axis(Axis(1));
-    if config.smoothing > 0. {
-        gaussian_blur(&mut map, config.smoothing, Edge::Symmetric)?;
-    }
+    smooth(&mut map, config.smoothing)?;
     Ok(map)
+}
+
+/// Smooths the map in the plane by a Gaussian of so many pixels; not at all by 0.
+pub(crate) fn smooth(map: &mut Array3<f32>, sigma: f64) -> Result<()> {
+    if sigma > 0. {
+        gaussian_blur(map, sigma, Edge::Symmetric)?;
+    }
+    Ok(())
 }
 
 /// As `f32::min`, which takes the limit for NaN: here NaN stays NaN.
@@ -94,7 +100,7 @@ pub struct Thresholded {
     pub thresholds: Vec<f32>,
 }
 
-/// Otsu's threshold of the map's values inside `inside`, for each slice or for all together; both are `(N, H, W)`.
+/// Otsu's threshold of the map's values inside `inside`, for each slice or for all together, or 0.5; both are `(N, H, W)`.
 ///
 /// A constant map, or one with nothing inside, gives an empty mask.
 ///
@@ -126,6 +132,7 @@ pub fn threshold(
     };
     let slices = map.len_of(Axis(0));
     let thresholds = match scope {
+        ThresholdScope::Half => vec![0.5; slices],
         ThresholdScope::Volume => vec![otsu(&values_of(map, inside))?; slices],
         ThresholdScope::Slice => (0..slices)
             .map(|i| {

@@ -34,7 +34,7 @@ impl Parts {
     };
 }
 
-/// Over what Otsu's threshold is computed.
+/// The threshold of the anomaly map: over what Otsu's is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ThresholdScope {
@@ -42,6 +42,8 @@ pub enum ThresholdScope {
     Slice,
     /// One for all slices of a patient.
     Volume,
+    /// None: 0.5, for a map of probabilities.
+    Half,
 }
 
 /// How the soft coarse map becomes x_seg.
@@ -57,13 +59,30 @@ pub enum CoarseRule {
 }
 
 /// Which model the coarse map comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CoarseSource {
     /// The memory bank of healthy features, as in the paper.
     Bank,
     /// The Gaussians of healthy and of diseased slices ([`fndm_memory::Contrast`]).
     Contrast,
+    /// The student's probability.
+    Student,
+    /// The calling program's own ([`DetectorBuilder::coarse`](crate::DetectorBuilder::coarse)).
+    Own,
+}
+
+impl CoarseSource {
+    /// The name in JSON files and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bank => "bank",
+            Self::Contrast => "contrast",
+            Self::Student => "student",
+            Self::Own => "own",
+        }
+    }
 }
 
 /// How a slice is examined: the constants of §2 and §3 of the paper, and the ones that it leaves open.
@@ -110,6 +129,8 @@ pub struct DetectConfig {
     pub clip_x0: bool,
     /// Deviation in pixels of the Gaussian that smooths the anomaly map; 0 for none.
     pub smoothing: f64,
+    /// Deviation in slices of the Gaussian that smooths the anomaly map over z; 0 for none, as in the paper.
+    pub z_smoothing: f64,
     /// The anomaly map is multiplied by the soft coarse map, relative to its threshold, to this power, in [0, 4]: both then have
     /// a say. 0 is the paper's map. It has no effect without the memory bank.
     pub coarse_weight: f64,
@@ -120,8 +141,10 @@ pub struct DetectConfig {
     pub residual_limit: f64,
     /// The outer pixels of the head that are left out of the anomaly map: scalp and skull differ for many reasons.
     pub head_erosion: usize,
-    /// Over what Otsu's threshold is computed.
+    /// The threshold of the anomaly map.
     pub threshold: ThresholdScope,
+    /// Whether slices that the student calls healthy have an empty mask. It takes a student.
+    pub empty_when_healthy: bool,
     /// Slices per network evaluation.
     pub batch: usize,
     /// Seed of the fresh noise.
@@ -149,11 +172,13 @@ impl Default for DetectConfig {
             keep_outside: false,
             clip_x0: true,
             smoothing: 1.,
+            z_smoothing: 0.,
             coarse_weight: 0.,
             map_power: 1.,
             residual_limit: 2.,
             head_erosion: 3,
             threshold: ThresholdScope::Slice,
+            empty_when_healthy: false,
             batch: 16,
             seed: 0,
         }
@@ -161,6 +186,18 @@ impl Default for DetectConfig {
 }
 
 impl DetectConfig {
+    /// For a student's map of probabilities, which is smooth already: no part of the method, and one threshold a volume.
+    #[must_use]
+    pub fn student() -> Self {
+        Self {
+            smoothing: 0.,
+            head_erosion: 0,
+            threshold: ThresholdScope::Volume,
+            empty_when_healthy: true,
+            ..Self::default()
+        }
+    }
+
     /// Checks every value.
     ///
     /// # Errors
@@ -206,6 +243,13 @@ impl DetectConfig {
         }
         if !(self.smoothing >= 0. && self.smoothing <= 64.) {
             return Err(Error::option("smoothing", "0 to 64 pixels", self.smoothing));
+        }
+        if !(0. ..=100.).contains(&self.z_smoothing) {
+            return Err(Error::option(
+                "z smoothing",
+                "0 to 100 slices",
+                self.z_smoothing,
+            ));
         }
         if let Some(deviation) = self.region_noise
             && !(0. ..=4.).contains(&deviation)
@@ -311,6 +355,10 @@ mod tests {
             },
             DetectConfig {
                 smoothing: f64::NAN,
+                ..ok.clone()
+            },
+            DetectConfig {
+                z_smoothing: f64::NAN,
                 ..ok.clone()
             },
             DetectConfig {

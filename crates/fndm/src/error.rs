@@ -117,6 +117,14 @@ pub enum Error {
         /// Why.
         source: fndm_memory::Error,
     },
+    /// Of a part of the calling program's own.
+    #[error("{what}")]
+    Own {
+        /// The part.
+        what: String,
+        /// Why.
+        source: Cause,
+    },
     /// From fndm-data.
     #[error(transparent)]
     Data(#[from] fndm_data::Error),
@@ -145,6 +153,14 @@ fn at_slice(slice: Option<usize>) -> String {
 }
 
 impl Error {
+    /// An error of a part that the calling program brings.
+    pub fn own(what: impl Into<String>, cause: impl Into<Cause>) -> Self {
+        Self::Own {
+            what: what.into(),
+            source: cause.into(),
+        }
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { path, source }

@@ -3,10 +3,11 @@ use serde::{Deserialize, Serialize};
 use crate::Parts;
 
 /// The rows of the tables: the method, its ablations, and the rival that it must beat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// The whole method: classifier gradient, image condition, memory bank.
+    #[default]
     Fndm,
     /// Without the memory bank.
     CgNm,
@@ -16,19 +17,22 @@ pub enum Method {
     Diffano,
     /// Plain FLAIR intensity inside the head, no network.
     Flair,
-    /// The memory bank's coarse map alone, no diffusion.
+    /// The coarse map alone, no diffusion.
     Memory,
+    /// The student alone: one network, no diffusion.
+    Student,
 }
 
 impl Method {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Fndm,
         Self::CgNm,
         Self::Cg,
         Self::Diffano,
         Self::Flair,
         Self::Memory,
+        Self::Student,
     ];
 
     /// The rows of the usual table, in its order.
@@ -44,6 +48,7 @@ impl Method {
             Self::Diffano => "diffano",
             Self::Flair => "flair",
             Self::Memory => "memory",
+            Self::Student => "student",
         }
     }
 
@@ -57,6 +62,7 @@ impl Method {
             Self::Diffano => "DiffANO",
             Self::Flair => "FLAIR threshold",
             Self::Memory => "coarse map alone",
+            Self::Student => "student",
         }
     }
 
@@ -67,7 +73,7 @@ impl Method {
             Self::Fndm => Some(Parts::FNDM),
             Self::CgNm => Some(Parts::CG_NM),
             Self::Cg | Self::Diffano => Some(Parts::CG),
-            Self::Flair | Self::Memory => None,
+            Self::Flair | Self::Memory | Self::Student => None,
         }
     }
 }

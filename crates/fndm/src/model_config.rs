@@ -6,7 +6,8 @@ use fndm_models::{ClassifierConfig, UNetConfig};
 use fndm_solver::{Prediction, ScheduleConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{CoarseSource, DetectConfig, Error, Method, Result, files, round_trip};
+use crate::model_folder as file_names;
+use crate::{CoarseSource, DetectConfig, Error, Method, Result, StudentConfig, files, round_trip};
 
 /// The config file of a model folder, `model.json`: all that is needed to use the networks.
 ///
@@ -39,6 +40,12 @@ pub struct ModelConfig {
     pub detect: BTreeMap<Method, DetectConfig>,
     /// Whether the folder has `contrast.safetensors`, the Gaussians of healthy and of diseased slices.
     pub contrast: bool,
+    /// The student in `student.safetensors`, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student: Option<StudentConfig>,
+    /// The row that patients are examined by where none is asked for: what the validation found best.
+    #[serde(default)]
+    pub method: Method,
     /// The rows of the ablation that have a noise-prediction network of their own, trained apart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub separate: BTreeMap<Method, SeparateModel>,
@@ -151,6 +158,9 @@ impl ModelConfig {
         if method == Method::Flair && !self.detect.contains_key(&method) {
             config.smoothing = 0.;
         }
+        if method == Method::Student && !self.detect.contains_key(&method) {
+            config = DetectConfig::student();
+        }
         if method == Method::Diffano && !self.detect.contains_key(&method) {
             config.order = 1;
             config.label_condition = false;
@@ -180,17 +190,53 @@ impl ModelConfig {
         let unet = own.map_or(&self.unet, |own| &own.unet);
         let schedule = self.schedule.build()?;
         round_trip::check_settings(unet, &self.classifier, &schedule, self.prediction, config)?;
-        if config.parts.memory_bank
-            && config.coarse_source == CoarseSource::Contrast
-            && !self.contrast
-        {
-            return Err(Error::option(
-                "coarse source",
-                "bank, for a model without contrast.safetensors",
-                "contrast",
-            ));
+        if config.parts.memory_bank {
+            self.check_coarse(config.coarse_source)?;
+        }
+        self.check_empty(config)
+    }
+
+    /// Whether the folder has what this coarse map comes from.
+    pub(crate) fn check_coarse(&self, source: CoarseSource) -> Result<()> {
+        let lacking = match source {
+            CoarseSource::Contrast if !self.contrast => file_names::CONTRAST,
+            CoarseSource::Student if self.student.is_none() => file_names::STUDENT,
+            _ => return Ok(()),
+        };
+        Err(Error::option(
+            "coarse source",
+            format!("another one, for a model folder without {lacking}"),
+            source.name(),
+        ))
+    }
+
+    fn check_empty(&self, config: &DetectConfig) -> Result<()> {
+        if config.empty_when_healthy && self.student.is_none() {
+            let expected = "false, for a model without student.safetensors";
+            return Err(Error::option("empty when healthy", expected, true));
         }
         Ok(())
+    }
+
+    /// Whether patients can be examined by this row with these settings, as far as that can be told without networks and
+    /// patients.
+    ///
+    /// # Errors
+    /// The first thing that can't be.
+    pub fn check_row(&self, method: Method, config: &DetectConfig) -> Result<()> {
+        if method.parts().is_some() {
+            return self.check_settings(config);
+        }
+        config.check()?;
+        match method {
+            Method::Memory => self.check_coarse(config.coarse_source)?,
+            Method::Student if self.student.is_none() => {
+                let expected = "another one, for a model folder without student.safetensors";
+                return Err(Error::option("method", expected, method.key()));
+            }
+            _ => {}
+        }
+        self.check_empty(config)
     }
 
     /// Checks that the parts fit each other.
@@ -242,6 +288,12 @@ impl ModelConfig {
                 ));
             }
             model.unet.check()?;
+        }
+        if let Some(student) = &self.student {
+            student.check(channels, size)?;
+        } else if self.method == Method::Student {
+            let expected = "another one, for a model without a student";
+            return Err(Error::option("method", expected, self.method.key()));
         }
         self.detect.values().try_for_each(DetectConfig::check)
     }

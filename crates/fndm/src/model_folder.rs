@@ -1,6 +1,6 @@
 //! A model on disk is a folder of files: the config, networks, memory bank. Weights are stored in half precision and widened on load.
 
-pub use crate::replace::{file, names, replace, weight_bytes};
+pub use crate::replace::{file, names, names_of, replace, weight_bytes};
 
 /// The config: see [`ModelConfig`](crate::ModelConfig).
 pub const CONFIG: &str = "model.json";
@@ -14,6 +14,9 @@ pub const CLASSIFIER: &str = "classifier.safetensors";
 pub const MEMORY: &str = "memory.safetensors";
 /// The Gaussians of healthy and of diseased slices.
 pub const CONTRAST: &str = "contrast.safetensors";
+
+/// The student.
+pub const STUDENT: &str = "student.safetensors";
 
 /// The network of one row of the ablation.
 #[must_use]

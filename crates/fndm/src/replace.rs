@@ -120,10 +120,22 @@ pub fn names() -> Vec<String> {
         file_names::CLASSIFIER,
         file_names::MEMORY,
         file_names::CONTRAST,
+        file_names::STUDENT,
         file_names::TRAINING,
     ];
     let rows = Method::ALL.map(file_names::separate);
     fixed.map(String::from).into_iter().chain(rows).collect()
+}
+
+/// The names of the files that a model of this config has, `model.json` and `training.json` apart.
+#[must_use]
+pub fn names_of(config: &ModelConfig) -> Vec<String> {
+    let always = [file_names::UNET, file_names::CLASSIFIER, file_names::MEMORY];
+    let contrast = config.contrast.then_some(file_names::CONTRAST);
+    let student = config.student.is_some().then_some(file_names::STUDENT);
+    let named = always.into_iter().chain(contrast).chain(student);
+    let rows = config.separate.keys().map(|&row| file_names::separate(row));
+    named.map(String::from).chain(rows).collect()
 }
 
 /// A network's tensors as the bytes of its file: in half precision, which is exact enough for inference and half the size. A tensor with a

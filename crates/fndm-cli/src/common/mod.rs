@@ -67,8 +67,8 @@ pub(crate) struct MethodOptions {
     /// MB: show the memory bank's coarse map x_seg to the UNet
     #[arg(long, value_name = "BOOL")]
     mb: Option<bool>,
-    /// Which model the coarse map comes from: the memory bank of healthy features, or the Gaussians of healthy and of diseased
-    /// slices that `train --contrast true` adds
+    /// Which model the coarse map comes from: the memory bank of healthy features, the Gaussians of healthy and of diseased slices
+    /// that `train --contrast true` adds, or the student
     #[arg(long)]
     coarse_source: Option<CoarseModel>,
     /// How the soft coarse map becomes x_seg: above the calibrated threshold, and above Otsu's of the slice or volume
@@ -102,6 +102,9 @@ pub(crate) struct MethodOptions {
     /// Deviation in pixels of the Gaussian that smooths the anomaly map
     #[arg(long, value_name = "PX")]
     smoothing: Option<f64>,
+    /// Deviation in slices of the Gaussian that smooths the anomaly map over z
+    #[arg(long, value_name = "SLICES")]
+    z_smoothing: Option<f64>,
     /// The anomaly map is multiplied by the soft coarse map to this power, in [0, 4]; 0 is the paper's map
     #[arg(long, value_name = "P")]
     coarse_weight: Option<f64>,
@@ -114,9 +117,12 @@ pub(crate) struct MethodOptions {
     /// Outer pixels of the head left out of the anomaly map (scalp, skull)
     #[arg(long, value_name = "PX")]
     head_erosion: Option<usize>,
-    /// Over what Otsu's threshold is computed
+    /// The threshold of the anomaly map: Otsu's of each slice, of the volume, or 0.5 for a map of probabilities
     #[arg(long)]
     threshold: Option<Scope>,
+    /// Slices that the student calls healthy have an empty mask
+    #[arg(long, value_name = "BOOL")]
+    empty_when_healthy: Option<bool>,
 }
 
 /// Options of a run of the method. `train` has a batch and a seed of its own, so they aren't among the method's.
@@ -209,6 +215,7 @@ pub(crate) enum Label {
 pub(crate) enum CoarseModel {
     Bank,
     Contrast,
+    Student,
 }
 
 /// How the soft coarse map becomes x_seg.
@@ -219,11 +226,21 @@ pub(crate) enum Rule {
     Volume,
 }
 
-/// Over what Otsu's threshold is computed.
+/// The threshold of the anomaly map.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Scope {
     Slice,
     Volume,
+    Half,
+}
+
+/// The method of this key.
+pub(crate) fn method(option: &str, key: &str) -> Result<Method> {
+    let found = Method::ALL.into_iter().find(|m| m.key() == key);
+    found.ok_or_else(|| {
+        let known = Method::ALL.map(Method::key).join(", ");
+        anyhow!("{option}: expected {known}, got {key}")
+    })
 }
 
 impl MethodOptions {
@@ -250,6 +267,7 @@ impl MethodOptions {
         let source = self.coarse_source.map(|source| match source {
             CoarseModel::Bank => CoarseSource::Bank,
             CoarseModel::Contrast => CoarseSource::Contrast,
+            CoarseModel::Student => CoarseSource::Student,
         });
         set(&mut config.coarse_source, &source);
         if self.xseg_threshold.is_some() {
@@ -269,6 +287,8 @@ impl MethodOptions {
             &self.sample_label.map(Label::index),
         );
         set(&mut config.smoothing, &self.smoothing);
+        set(&mut config.z_smoothing, &self.z_smoothing);
+        set(&mut config.empty_when_healthy, &self.empty_when_healthy);
         set(&mut config.coarse_weight, &self.coarse_weight);
         set(&mut config.map_power, &self.map_power);
         set(&mut config.residual_limit, &self.residual_limit);
@@ -276,6 +296,7 @@ impl MethodOptions {
         let scope = self.threshold.map(|scope| match scope {
             Scope::Slice => ThresholdScope::Slice,
             Scope::Volume => ThresholdScope::Volume,
+            Scope::Half => ThresholdScope::Half,
         });
         set(&mut config.threshold, &scope);
     }
@@ -495,6 +516,12 @@ pub(crate) fn settings(detector: &Detector, method: Method, options: &RunOptions
     config
 }
 
+/// The rows of the usual table, and the student where the model has one.
+pub(crate) fn usual_methods(detector: &Detector) -> Vec<Method> {
+    let student = detector.student().map(|_| Method::Student);
+    Method::TABLE.into_iter().chain(student).collect()
+}
+
 /// And the patients of a source, and its split file: no output may change them.
 pub(crate) fn add_source(inputs: Inputs, source: &Source, split_file: Option<&Path>) -> Inputs {
     let mut inputs = match split_file {
@@ -634,57 +661,58 @@ fn draw_sheet<'a>(
     rows: impl Iterator<Item = (&'a PatientSlices, &'a SliceMaps, usize)>,
     path: &Path,
 ) -> Result<()> {
-    let titles = ["input", "coarse map", "healthy", "anomaly", "mask", "truth"];
     let mut sheet: Option<Sheet> = None;
     for (slices, maps, i) in rows {
         let (_, _, h, w) = slices.images.dim();
-        let sheet = sheet.get_or_insert_with(|| Sheet::new(&titles, (h, w)));
+        // Rows without diffusion have neither a coarse map nor a reconstruction.
+        let titles: &[&str] = match maps.healthy {
+            Some(_) => &["input", "coarse map", "healthy", "anomaly", "mask", "truth"],
+            None => &["input", "anomaly", "mask", "truth"],
+        };
+        let sheet = sheet.get_or_insert_with(|| Sheet::new(titles, (h, w)));
         // FLAIR shows most lesions best; without it, the first sequence.
         let channel = slices
             .sequences
             .iter()
             .position(|s| s == "flair")
             .unwrap_or(0);
+        let grey = |image| Tile::Grey {
+            image,
+            low: -1.,
+            high: 1.,
+        };
         let input = slices.images.slice(s![i, channel, .., ..]);
-        let healthy = maps.healthy.slice(s![i, channel, .., ..]);
-        let coarse = maps.coarse.index_axis(Axis(0), i);
+        let mut tiles = vec![grey(input)];
+        if let Some(healthy) = &maps.healthy {
+            let coarse = maps.coarse.index_axis(Axis(0), i);
+            tiles.push(Tile::Heat {
+                map: coarse,
+                low: 0.,
+                high: upper_end(coarse),
+            });
+            tiles.push(grey(healthy.slice(s![i, channel, .., ..])));
+        }
         let anomaly = maps.anomaly.index_axis(Axis(0), i);
+        tiles.push(Tile::Heat {
+            map: anomaly,
+            low: 0.,
+            high: upper_end(anomaly),
+        });
         let truth = match &slices.mask {
             Some(mask) => mask.index_axis(Axis(0), i).to_owned(),
             None => Array2::from_elem((h, w), false),
         };
-        sheet.push(&[
-            Tile::Grey {
+        for (mask, color) in [
+            (maps.mask.index_axis(Axis(0), i), [255, 60, 40]),
+            (truth.view(), [60, 220, 80]),
+        ] {
+            tiles.push(Tile::Overlay {
                 image: input,
-                low: -1.,
-                high: 1.,
-            },
-            Tile::Heat {
-                map: coarse,
-                low: 0.,
-                high: upper_end(coarse),
-            },
-            Tile::Grey {
-                image: healthy,
-                low: -1.,
-                high: 1.,
-            },
-            Tile::Heat {
-                map: anomaly,
-                low: 0.,
-                high: upper_end(anomaly),
-            },
-            Tile::Overlay {
-                image: input,
-                mask: maps.mask.index_axis(Axis(0), i),
-                color: [255, 60, 40],
-            },
-            Tile::Overlay {
-                image: input,
-                mask: truth.view(),
-                color: [60, 220, 80],
-            },
-        ])?;
+                mask,
+                color,
+            });
+        }
+        sheet.push(&tiles)?;
     }
     if let Some(sheet) = sheet {
         sheet.save(path)?;

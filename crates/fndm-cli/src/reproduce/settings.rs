@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use fndm::metrics::{Aggregate, Confusion};
-use fndm::{Method, ThresholdScope, anomaly_map, threshold};
+use fndm::{ThresholdScope, anomaly_map, threshold};
 use fndm_study::{Case, Level, evaluate, examine_case};
 
 use super::Where;
@@ -15,7 +15,7 @@ use crate::common;
 pub(crate) struct Options {
     #[command(flatten)]
     place: Where,
-    /// The method: fndm, cg_nm, cg, diffano, flair, memory
+    /// The method: fndm, cg_nm, cg, diffano, flair, memory, student
     #[arg(long, default_value = "fndm")]
     method: String,
     /// A row: JSON that is laid over the method's settings, for example '{"steps": 20}'
@@ -42,13 +42,7 @@ fn by_volume(cases: &[Case]) -> Result<Option<f64>> {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let method = Method::ALL.into_iter().find(|m| m.key() == options.method);
-    let Some(method) = method else {
-        bail!(
-            "--method: expected fndm, cg_nm, cg, diffano, flair, memory, got {}",
-            options.method
-        );
-    };
+    let method = common::method("--method", &options.method)?;
     let detector = options.place.detector()?;
     let base = detector.config().detect_config(method);
     let mut configs = Vec::new();
@@ -61,7 +55,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         configs.push((name, config));
     }
     for (name, config) in &configs {
-        config.check().with_context(|| name.clone())?;
+        let checked = detector.config().check_row(method, config);
+        checked.with_context(|| name.clone())?;
     }
     let cohort = options.place.cohort(&detector)?;
     let header = [
@@ -85,11 +80,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             let (case, maps) = examine_case(&detector, method, &config, slices, &mut |_| {})?;
             if let Some(maps) = maps {
                 counts = (maps.evaluations, maps.gradient_evaluations);
-                let plain = anomaly_map(slices.images.view(), maps.healthy.view(), &config)?;
-                residuals.push(Case {
-                    anomaly: plain,
-                    ..case.clone()
-                });
+                if let Some(healthy) = &maps.healthy {
+                    residuals.push(Case {
+                        anomaly: anomaly_map(slices.images.view(), healthy.view(), &config)?,
+                        ..case.clone()
+                    });
+                }
             }
             cases.push(case);
             bar.inc(1);

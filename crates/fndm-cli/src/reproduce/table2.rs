@@ -41,9 +41,12 @@ fn entries(detector: &Detector) -> Vec<Entry> {
         title,
         method,
         // The figures have thresholds of their own; this one is the picture's.
-        config: DetectConfig {
-            threshold: ThresholdScope::Slice,
-            ..detector.config().detect_config(method)
+        config: match method {
+            Method::Student => detector.config().detect_config(method),
+            _ => DetectConfig {
+                threshold: ThresholdScope::Slice,
+                ..detector.config().detect_config(method)
+            },
         },
     };
     let mut rows = vec![
@@ -55,6 +58,13 @@ fn entries(detector: &Detector) -> Vec<Entry> {
         row("flair_quantile", "FLAIR, quantile", Method::Flair),
         row("memory", "coarse map alone", Method::Memory),
     ];
+    if detector.student().is_some() {
+        rows.push(row("student", "student", Method::Student));
+        let mut entry = row("fndm_student", "FNDM, x_seg of the student", Method::Fndm);
+        entry.config.coarse_source = CoarseSource::Student;
+        entry.config.coarse_threshold = None;
+        rows.push(entry);
+    }
     // The row of the whole method may have another source of x_seg than the paper's.
     let fndm = detector.config().detect_config(Method::Fndm);
     if fndm.coarse_source != CoarseSource::Bank {
@@ -120,6 +130,8 @@ fn table(rows: &[(&Entry, &Evaluation)]) -> String {
             "VSim",
             "AUROC",
             "AP",
+            "mask",
+            "empty",
             "evaluations",
             "ms/slice",
         ]
@@ -144,6 +156,8 @@ fn table(rows: &[(&Entry, &Evaluation)]) -> String {
             figure(row.volumetric_similarity, 3),
             figure(row.auroc, 3),
             figure(row.average_precision, 3),
+            figure(row.dice_mask, 3),
+            figure(row.empty_when_healthy, 2),
             format!("{}{gradients}", row.evaluations),
             format!("{:.1}", row.ms_per_slice),
         ]);
@@ -190,7 +204,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let detector = options.place.detector()?;
     let entries = chosen(entries(&detector), options.rows.as_deref())?;
     for entry in &entries {
-        entry.config.check()?;
+        detector.config().check_row(entry.method, &entry.config)?;
     }
     let mut folder = options.place.folder()?;
     let cohort = options.place.cohort(&detector)?;

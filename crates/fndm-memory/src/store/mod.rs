@@ -31,6 +31,9 @@ struct Description {
     patches_seen: u64,
     maps: usize,
     calibration: Option<CalibrationDescription>,
+    /// Banks from before it was written have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    extractor: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -109,6 +109,7 @@ impl MemoryBank {
             index,
             calibration,
             patches_seen: description.patches_seen,
+            extractor: description.extractor,
         })
     }
 }

@@ -57,6 +57,7 @@ impl MemoryBank {
                 edge: c.edge,
                 head_erosion: c.head_erosion,
             }),
+            extractor: self.extractor.clone(),
         };
         let bank = serde_json::to_string(&description).map_err(unwritable)?;
         let views = parts

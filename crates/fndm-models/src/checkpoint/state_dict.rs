@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use half::slice::HalfFloatSliceExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -163,6 +164,22 @@ impl StateDict {
     #[must_use]
     pub fn len_elements(&self) -> usize {
         self.tensors.values().map(Tensor::elem_count).sum()
+    }
+
+    /// What tells these weights from others: a hash of names, shapes and values in half precision, in which published weights are
+    /// stored. So a network has the same before it is saved and after.
+    ///
+    /// # Errors
+    /// When a tensor can't be brought to the CPU.
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        for (name, tensor) in &self.tensors {
+            hash.update(format!("{name}:{:?}\n", tensor.dims()).as_bytes());
+            let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F16)?;
+            let values = values.flatten_all()?.to_vec1::<half::f16>()?;
+            hash.update(bytemuck::cast_slice(values.reinterpret_cast()));
+        }
+        Ok(format!("{:016x}", hash.digest()))
     }
 
     /// What a safetensors file says about itself.

@@ -5,32 +5,25 @@
 //! doesn't know from there. The masks of their geometric mean, and the healthy slices, which have none, teach a small network.
 //! Patients held apart calibrate it, again by their bits.
 
-mod calibration;
-mod maps;
-
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
-use fndm::batch_tensor;
-use fndm_data::corrupt::PseudoLesion;
+use candle_core::Device;
+use fndm::student::{probability, residual, residual_map, volume_thresholds, weighted_product};
+use fndm::{SliceCalibration, StudentConfig, batch_tensor, keep_inside, smooth_z};
+use fndm_data::SliceSet;
+use fndm_data::corrupt::{PseudoLesion, Shift};
 use fndm_data::preprocess::erode;
-use fndm_data::{PatientSlices, SliceSet};
 use fndm_memory::{Contrast, ContrastConfig, HealthyModel, intensities, silent};
-use fndm_models::{Limits, Segmenter, SegmenterConfig, StateDict};
+use fndm_models::{Segmenter, SegmenterConfig, StateDict};
 use fndm_train::{
-    Ended, PixelTargets, RemoverConfig, RunConfig, SegmenterTrainer, StepReport, StopFlag,
-    StudentConfig, run,
+    Ended, PixelTargets, RemoverConfig, RunConfig, SegmenterTrainer, StepReport, StopFlag, run,
 };
-use ndarray::{Array3, Axis, Zip};
+use ndarray::{Array3, Axis};
 use serde::{Deserialize, Serialize};
 
-pub use calibration::StudentCalibration;
-pub use maps::{
-    probability, residual, residual_map, smooth_z, volume_thresholds, weighted_product,
-};
-
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 
 /// How the teachers' maps become masks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,8 +52,8 @@ impl Default for TeacherConfig {
         Self {
             contrast: ContrastConfig::default(),
             parts: 4,
-            contrast_power: 0.5,
-            remover_power: 0.5,
+            contrast_power: 0.33,
+            remover_power: 0.67,
             smoothing: 1.0,
             z_smoothing: 0.7,
             head_erosion: 3,
@@ -82,7 +75,7 @@ pub struct StudentPlan {
     /// The student's network.
     pub student: SegmenterConfig,
     /// Its training.
-    pub student_training: StudentConfig,
+    pub student_training: fndm_train::StudentConfig,
     /// Whether a probability is the mean of a slice's and of its mirror image's.
     pub mirror: bool,
     /// One patient in so many is held apart from everything and calibrates; 0 for none.
@@ -94,23 +87,111 @@ pub struct StudentPlan {
 }
 
 impl StudentPlan {
-    /// For gliomas in FLAIR, T1 and T1 with contrast agent, at 64 px.
+    /// For slices of these sequences and this size, with so many iterations for each of the two trainings. Pseudo-lesions are
+    /// mostly bright in `flair` and `t2`, dark in `t1` and `t1ce`, as gliomas are, and either in any other sequence.
     #[must_use]
-    pub fn glioma_64() -> Self {
+    pub fn new(sequences: &[String], size: usize, iterations: u64, seed: u64) -> Self {
+        let count = sequences.len();
+        let shift = sequences.iter().map(|name| {
+            let (mean, deviation) = match name.as_str() {
+                "flair" | "t2" => (0.25, 0.5),
+                "t1" => (-0.1, 0.35),
+                "t1ce" => (-0.05, 0.4),
+                _ => (0., 0.5),
+            };
+            Shift { mean, deviation }
+        });
+        let student = match size {
+            0..=64 => SegmenterConfig::small_64(count),
+            65..=128 => SegmenterConfig::small_128(count),
+            _ => SegmenterConfig::small_256(count),
+        };
         Self {
-            remover: SegmenterConfig::remover_64(3),
+            remover: SegmenterConfig {
+                image_size: size,
+                model_channels: 16,
+                channel_mult: student.channel_mult.clone(),
+                ..SegmenterConfig::remover_64(count)
+            },
             remover_training: RemoverConfig {
-                lesion: PseudoLesion::glioma(),
-                ..RemoverConfig::of(1200)
+                lesion: PseudoLesion {
+                    shift: shift.collect(),
+                    ..PseudoLesion::default()
+                },
+                ..RemoverConfig::of(iterations)
             },
             teacher: TeacherConfig::default(),
-            student: SegmenterConfig::small_64(3),
-            student_training: StudentConfig::of(1200),
+            student: SegmenterConfig {
+                image_size: size,
+                ..student
+            },
+            student_training: fndm_train::StudentConfig::of(iterations),
             mirror: true,
             apart: 8,
             empty: 0.9,
-            seed: 1,
+            seed,
         }
+    }
+
+    /// Checks every setting, for slices of so many sequences and this size: all that can be told without any.
+    ///
+    /// # Errors
+    /// The first that makes no sense.
+    pub fn check(&self, sequences: usize, size: usize) -> Result<()> {
+        self.remover_training.check()?;
+        self.student_training.check()?;
+        for (name, network) in [
+            ("remover.image_size", &self.remover),
+            ("student.image_size", &self.student),
+        ] {
+            network.check()?;
+            if network.image_size != size {
+                return Err(Error::option(name, size.to_string(), network.image_size));
+            }
+            if network.sequences != sequences {
+                let expected = format!("{sequences} sequences");
+                return Err(Error::option(
+                    "student, remover",
+                    expected,
+                    network.sequences,
+                ));
+            }
+        }
+        if self.remover.out_channels != sequences || self.remover.context != 0 {
+            return Err(Error::option(
+                "remover",
+                format!("{sequences} outputs, no neighbours"),
+                format!("{} and {}", self.remover.out_channels, self.remover.context),
+            ));
+        }
+        if self.student.out_channels != 1 {
+            let got = self.student.out_channels;
+            return Err(Error::option("student.out_channels", "1", got));
+        }
+        for (iterations, name) in [
+            (
+                self.remover_training.iterations,
+                "remover_training.iterations",
+            ),
+            (
+                self.student_training.iterations,
+                "student_training.iterations",
+            ),
+        ] {
+            if iterations.is_none_or(|n| n == 0) {
+                return Err(Error::option(name, "1 or more", "none"));
+            }
+        }
+        if self.teacher.parts < 2 {
+            return Err(Error::option("parts", "2 or more", self.teacher.parts));
+        }
+        if self.apart == 1 {
+            return Err(Error::option("apart", "0, or 2 or more", 1));
+        }
+        if !(0.0..=1.0).contains(&self.empty) {
+            return Err(Error::option("empty", "0 to 1", self.empty));
+        }
+        Ok(())
     }
 
     /// Whether a patient of a slice set, by its number there, is held apart.
@@ -119,131 +200,37 @@ impl StudentPlan {
     }
 }
 
-/// A trained student.
+/// A student as it comes out of its training: what [`fndm::DetectorBuilder::student`] takes.
 #[derive(Debug, Clone)]
-pub struct Student {
-    network: Segmenter,
-    about: About,
-    device: Device,
+pub struct TrainedStudent {
+    /// The network, and what its numbers mean.
+    pub config: StudentConfig,
+    /// Its weights.
+    pub weights: StateDict,
 }
 
-/// What stands beside the weights.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct About {
-    z_smoothing: f64,
-    mirror: bool,
-    calibration: StudentCalibration,
+/// The trainings of a student, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StudentStage {
+    /// The network that removes lesions.
+    Remover,
+    /// The student itself.
+    Student,
 }
 
-/// What a student says of a patient's slices.
-#[derive(Debug, Clone)]
-pub struct StudentMaps {
-    /// The probability of a lesion, calibrated, 0 outside the head: `(N, H, W)`. A mask is what is above 0.5.
-    pub probability: Array3<f32>,
-    /// How likely each slice is diseased.
-    pub diseased: Vec<f64>,
-}
-
-/// Names in a student's folder.
-const WEIGHTS: &str = "student.safetensors";
-const ABOUT: &str = "student.json";
-
-impl Student {
-    /// The network.
+impl StudentStage {
+    /// The name of the folder of its checkpoints.
     #[must_use]
-    pub fn network(&self) -> &Segmenter {
-        &self.network
-    }
-
-    /// How its numbers were given their meaning.
-    #[must_use]
-    pub fn calibration(&self) -> &StudentCalibration {
-        &self.about.calibration
-    }
-
-    /// Probabilities `(N, H, W)` of slices before the calibration, smoothed over z, 0 outside the head.
-    fn raw(
-        &self,
-        images: &ndarray::Array4<f32>,
-        head: &Array3<bool>,
-        patient: &[usize],
-        z: &[usize],
-    ) -> Result<Array3<f32>> {
-        let About {
-            z_smoothing,
-            mirror,
-            ..
-        } = self.about;
-        let map = probability(
-            &self.network,
-            images.view(),
-            patient,
-            z,
-            mirror,
-            &self.device,
-        )?;
-        let mut map = smooth_z(&map, patient, z, z_smoothing)?;
-        Zip::from(&mut map).and(head).for_each(|v, &head| {
-            if !head {
-                *v = 0.0;
-            }
-        });
-        Ok(map)
-    }
-
-    /// Examines the slices of a patient.
-    ///
-    /// # Errors
-    /// When they don't fit the network.
-    pub fn examine(&self, slices: &PatientSlices) -> Result<StudentMaps> {
-        let patient = vec![0; slices.z.len()];
-        let mut map = self.raw(&slices.images, &slices.head, &patient, &slices.z)?;
-        let calibration = &self.about.calibration;
-        let slice = |map: ndarray::ArrayView2<'_, f32>| calibration.slice(map.iter().copied());
-        let diseased = map.axis_iter(Axis(0)).map(slice).collect();
-        Zip::from(&mut map).and(&slices.head).for_each(|v, &head| {
-            if head {
-                *v = calibration.pixel(*v);
-            }
-        });
-        Ok(StudentMaps {
-            probability: map,
-            diseased,
-        })
-    }
-
-    /// Writes `student.safetensors` and `student.json` into a folder, the latter last.
-    ///
-    /// # Errors
-    /// When they can't be written.
-    pub fn save(&self, folder: &Path, weights: &StateDict) -> Result<()> {
-        files::create_dir(folder)?;
-        let config = self.network.config();
-        weights
-            .clone()
-            .with_config(config)?
-            .save(folder.join(WEIGHTS))?;
-        files::write_json(&folder.join(ABOUT), "student", &self.about)
-    }
-
-    /// Reads what [`save`](Self::save) wrote.
-    ///
-    /// # Errors
-    /// When a file can't be read or isn't a student's.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let limits = Limits::default();
-        Ok(Self {
-            network: Segmenter::load(folder.join(WEIGHTS), &limits, DType::F32, device)?,
-            about: files::read_json(&folder.join(ABOUT), "student")?,
-            device: device.clone(),
-        })
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Remover => "remover",
+            Self::Student => "student",
+        }
     }
 }
 
-/// Trains both teachers and the student on slices with their bits, and writes the student into `folder`, beside the
-/// checkpoints `remover` and `student`, from which a run that was stopped goes on. `progress` sees the name of the training and
-/// every iteration.
+/// Trains the remover and the student on slices with their bits. Checkpoints go to `remover` and `student` in `folder`; a run that
+/// was stopped goes on from there. `progress` sees every iteration, and the share of the stage that is done.
 ///
 /// Gives nothing where `stop` was set before the end.
 ///
@@ -255,15 +242,18 @@ pub fn train_student(
     folder: &Path,
     device: &Device,
     stop: &StopFlag,
-    mut progress: impl FnMut(&str, &StepReport),
-) -> Result<Option<Student>> {
+    mut progress: impl FnMut(StudentStage, &StepReport, f64),
+) -> Result<Option<TrainedStudent>> {
     let (apart, learned): (Vec<usize>, Vec<usize>) =
         (0..set.len()).partition(|&n| plan.holds_apart(set.patient[n]));
     let apart = set.select(&apart)?;
     let set = Arc::new(set.select(&learned)?);
-    let place = |name: &str| RunConfig {
-        folder: folder.join(name),
+    let place = |stage: StudentStage| RunConfig {
+        folder: folder.join(stage.name()),
         ..RunConfig::default()
+    };
+    let share = |report: &StepReport, of: Option<u64>| {
+        of.map_or(0., |of| report.iteration as f64 / of.max(1) as f64)
     };
 
     let mut trainer = SegmenterTrainer::remover(
@@ -273,13 +263,19 @@ pub fn train_student(
         plan.seed,
         device,
     )?;
-    let ended = run(&mut trainer, &place("remover"), stop, |_, report| {
-        progress("remover", report);
+    let stage = StudentStage::Remover;
+    let ended = run(&mut trainer, &place(stage), stop, |_, report| {
+        progress(
+            stage,
+            report,
+            share(report, plan.remover_training.iterations),
+        );
     })?;
     if ended == Ended::Stopped {
         return Ok(None);
     }
     let targets = teach(&plan.teacher, &trainer.ema_network()?, &set, device)?;
+    drop(trainer);
 
     let mut trainer = SegmenterTrainer::student(
         &plan.student_training,
@@ -289,27 +285,37 @@ pub fn train_student(
         plan.seed,
         device,
     )?;
-    let ended = run(&mut trainer, &place("student"), stop, |_, report| {
-        progress("student", report);
+    let stage = StudentStage::Student;
+    let ended = run(&mut trainer, &place(stage), stop, |_, report| {
+        progress(
+            stage,
+            report,
+            share(report, plan.student_training.iterations),
+        );
     })?;
     if ended == Ended::Stopped {
         return Ok(None);
     }
-    let mut student = Student {
-        network: trainer.ema_network()?,
-        about: About {
-            z_smoothing: plan.teacher.z_smoothing,
-            mirror: plan.mirror,
-            calibration: StudentCalibration::NONE,
-        },
-        device: device.clone(),
-    };
+    let z_smoothing = plan.teacher.z_smoothing;
+    let mut calibration = SliceCalibration::NONE;
     if !apart.is_empty() {
-        let map = student.raw(&apart.images, &apart.head, &apart.patient, &apart.z)?;
-        student.about.calibration = StudentCalibration::learn(&map, &apart.labels, plan.empty)?;
+        let network = trainer.ema_network()?;
+        let (patient, z) = (&apart.patient, &apart.z);
+        let images = apart.images.view();
+        let map = probability(&network, images, patient, z, plan.mirror, device)?;
+        let mut map = smooth_z(&map, patient, z, z_smoothing)?;
+        keep_inside(&mut map, &apart.head);
+        calibration = SliceCalibration::learn(&map, &apart.labels, plan.empty)?;
     }
-    student.save(folder, &StateDict::new(trainer.ema_tensors()?))?;
-    Ok(Some(student))
+    Ok(Some(TrainedStudent {
+        config: StudentConfig {
+            network: plan.student.clone(),
+            mirror: plan.mirror,
+            z_smoothing,
+            calibration,
+        },
+        weights: StateDict::new(trainer.ema_tensors()?),
+    }))
 }
 
 /// What the teachers want a student to say of the slices that they were made from.
@@ -351,11 +357,20 @@ fn unseen_contrast(config: &TeacherConfig, set: &SliceSet, device: &Device) -> R
     if parts < 2 {
         return Err(Error::option("parts", "2 or more", parts));
     }
+    let present: BTreeSet<usize> = set.patient.iter().copied().collect();
+    if present.len() < 2 {
+        return Err(Error::Input {
+            what: "patients for a student".into(),
+            expected: "two or more: each is scored by Gaussians of the others".into(),
+            got: present.len().to_string(),
+        });
+    }
+    // By their rank: who was held apart has left gaps in the numbers.
+    let part_of = |slice: usize| present.range(..set.patient[slice]).count() % parts;
     let (n, _, h, w) = set.images.dim();
     let mut scores = Array3::zeros((n, h, w));
     for part in 0..parts {
-        let (own, others): (Vec<usize>, Vec<usize>) =
-            (0..n).partition(|&n| set.patient[n] % parts == part);
+        let (own, others): (Vec<usize>, Vec<usize>) = (0..n).partition(|&n| part_of(n) == part);
         if own.is_empty() {
             continue;
         }

@@ -1,4 +1,4 @@
-//! What a student's numbers mean, learned from the bits of slices that it hasn't seen.
+//! How likely a slice is diseased, learned from the bits of slices that the student hasn't seen.
 
 use ndarray::{Array3, Axis};
 use serde::{Deserialize, Serialize};
@@ -10,34 +10,54 @@ const TOP: usize = 20;
 /// What a probability is kept away from 0 and 1 by.
 const EDGE: f64 = 1e-6;
 
-/// The threshold of a pixel, and the line from a slice's highest pixels to its probability of being diseased.
+/// From the highest pixels of a slice to its probability of being diseased.
 ///
-/// No mask is looked at. The threshold is the lowest above which few healthy slices have any pixel; probabilities are shifted
-/// on the scale of log-odds, so that it comes to lie at 0.5. The line is a logistic regression on the bits.
+/// No mask is looked at: it is a logistic regression on the bits of slices, of patients held apart, on the log-odds of the mean
+/// of the 20 highest pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StudentCalibration {
-    /// The probability that is shifted to 0.5.
-    pub threshold: f64,
-    /// Log-odds of a slice whose mean log-odds of the highest pixels are 0.
+pub struct SliceCalibration {
+    /// Log-odds of a slice whose highest pixels have log-odds 0.
     pub offset: f64,
     /// Log-odds of a slice per log-odds of its highest pixels.
     pub slope: f64,
+    /// A slice that is less likely diseased than this counts as healthy: its mask is empty. 0 to 1.
+    pub healthy_below: f64,
     /// Healthy and diseased slices that it was learned from.
     pub slices: [usize; 2],
 }
 
-impl StudentCalibration {
-    /// No shift, and a slice as likely diseased as its highest pixels.
+impl SliceCalibration {
+    /// A slice is as likely diseased as its highest pixels, and none counts as healthy.
     pub const NONE: Self = Self {
-        threshold: 0.5,
         offset: 0.0,
         slope: 1.0,
+        healthy_below: 0.0,
         slices: [0, 0],
     };
 
+    /// Whether the numbers make sense.
+    ///
+    /// # Errors
+    /// The one that doesn't.
+    pub fn check(&self) -> Result<()> {
+        for (name, value) in [
+            ("calibration.offset", self.offset),
+            ("calibration.slope", self.slope),
+        ] {
+            if !value.is_finite() {
+                return Err(Error::option(name, "a finite number", value));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.healthy_below) {
+            let name = "calibration.healthy_below";
+            return Err(Error::option(name, "0 to 1", self.healthy_below));
+        }
+        Ok(())
+    }
+
     /// Learns from probabilities `(N, H, W)` of slices with these labels, 0 healthy and 1 diseased. The share `empty` of the
-    /// healthy slices, 0 to 1, gets an empty mask.
+    /// healthy slices, 0 to 1, will count as healthy.
     ///
     /// # Errors
     /// When the lengths differ, or there is no healthy or no diseased slice.
@@ -54,49 +74,43 @@ impl StudentCalibration {
         if !(0.0..=1.0).contains(&empty) {
             return Err(Error::option("empty", "0 to 1", empty));
         }
-        let mut highest: Vec<f32> = maps
-            .axis_iter(Axis(0))
-            .zip(labels)
-            .filter(|&(_, &label)| label == 0)
-            .map(|(map, _)| map.fold(0.0, |m, &v| f32::max(m, v)))
-            .collect();
-        highest.sort_by(f32::total_cmp);
-        let at = ((empty * healthy as f64).ceil() as usize).clamp(1, healthy) - 1;
         let points: Vec<(f64, f64)> = maps
             .axis_iter(Axis(0))
             .zip(labels)
             .map(|(map, &label)| (suspicion(map.iter().copied()), f64::from(label)))
             .collect();
         let (offset, slope) = logistic(&points);
-        Ok(Self {
-            threshold: f64::from(highest[at]).clamp(EDGE, 1.0 - EDGE),
+        let mut found = Self {
             offset,
             slope,
+            healthy_below: 0.0,
             slices,
-        })
+        };
+        let mut likely: Vec<f64> = points
+            .iter()
+            .filter(|(_, label)| *label == 0.0)
+            .map(|&(x, _)| found.of(x))
+            .collect();
+        likely.sort_by(f64::total_cmp);
+        // The middle between the last that counts as healthy and the next one.
+        let count = (empty * healthy as f64).ceil() as usize;
+        found.healthy_below = match (count.checked_sub(1).map(|i| likely[i]), likely.get(count)) {
+            (None, _) => 0.0,
+            (Some(last), Some(next)) => f64::midpoint(last, *next),
+            (Some(last), None) => f64::midpoint(last, 1.0),
+        };
+        Ok(found)
     }
 
-    /// The probability of a pixel, shifted.
-    #[must_use]
-    pub fn pixel(&self, probability: f32) -> f32 {
-        let shifted = log_odds(f64::from(probability)) - log_odds(self.threshold);
-        odds_to_probability(shifted) as f32
-    }
-
-    /// How likely a slice is diseased, from its pixels before the shift.
+    /// How likely a slice is diseased, from the probabilities of its pixels.
     #[must_use]
     pub fn slice(&self, pixels: impl IntoIterator<Item = f32>) -> f64 {
-        odds_to_probability(self.offset + self.slope * suspicion(pixels))
+        self.of(suspicion(pixels))
     }
-}
 
-fn log_odds(p: f64) -> f64 {
-    let p = p.clamp(EDGE, 1.0 - EDGE);
-    (p / (1.0 - p)).ln()
-}
-
-fn odds_to_probability(odds: f64) -> f64 {
-    1.0 / (1.0 + (-odds).exp())
+    fn of(&self, suspicion: f64) -> f64 {
+        1.0 / (1.0 + (-(self.offset + self.slope * suspicion)).exp())
+    }
 }
 
 /// Log-odds of the mean of a slice's highest pixels.
@@ -104,7 +118,9 @@ fn suspicion(pixels: impl IntoIterator<Item = f32>) -> f64 {
     let mut values: Vec<f32> = pixels.into_iter().collect();
     values.sort_by(|a, b| b.total_cmp(a));
     let top = &values[..TOP.min(values.len())];
-    log_odds(top.iter().map(|&v| f64::from(v)).sum::<f64>() / top.len().max(1) as f64)
+    let mean = top.iter().map(|&v| f64::from(v)).sum::<f64>() / top.len().max(1) as f64;
+    let p = mean.clamp(EDGE, 1.0 - EDGE);
+    (p / (1.0 - p)).ln()
 }
 
 /// Offset and slope of the logistic regression on (x, label), by Newton's method, with a weak pull to (0, 1): where the labels
@@ -116,7 +132,7 @@ fn logistic(points: &[(f64, f64)]) -> (f64, f64) {
         let (mut ga, mut gb) = (PULL * a, PULL * (b - 1.0));
         let (mut haa, mut hab, mut hbb) = (PULL, 0.0, PULL);
         for &(x, label) in points {
-            let p = odds_to_probability(a + b * x);
+            let p = 1.0 / (1.0 + (-(a + b * x)).exp());
             let v = p * (1.0 - p);
             ga += p - label;
             gb += (p - label) * x;
@@ -145,30 +161,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_healthy_slices_have_a_pixel_above_the_threshold() {
+    fn the_share_asked_for_of_the_healthy_slices_counts_as_healthy() {
         // Ten healthy slices whose highest pixels are 0.05, 0.10, ..., 0.50, and five diseased ones.
         let maps = Array3::from_shape_fn((15, 8, 8), |(n, y, x)| {
             let top = if n < 10 { 0.05 * (n + 1) as f32 } else { 0.9 };
             if y < 5 && x < 5 { top } else { 0.01 }
         });
         let labels: Vec<u8> = (0..15).map(|n| u8::from(n >= 10)).collect();
-        let found = StudentCalibration::learn(&maps, &labels, 0.9).unwrap();
-        assert!((found.threshold - 0.45).abs() < 1e-6, "{found:?}");
-        assert_eq!(found.slices, [10, 5]);
-        let left = |n: usize| {
-            maps.index_axis(Axis(0), n)
-                .iter()
-                .any(|&v| found.pixel(v) > 0.5)
+        for (empty, expected) in [(0.9, 9), (1.0, 10), (0.0, 0), (0.35, 4)] {
+            let found = SliceCalibration::learn(&maps, &labels, empty).unwrap();
+            assert_eq!(found.slices, [10, 5]);
+            found.check().unwrap();
+            let of = |n: usize| found.slice(maps.index_axis(Axis(0), n).iter().copied());
+            let healthy = |n: &usize| of(*n) < found.healthy_below;
+            assert_eq!((0..10).filter(healthy).count(), expected);
+            assert_eq!((10..15).filter(healthy).count(), 0);
+            assert!(of(14) > 0.8 && of(0) < 0.2, "{} {}", of(14), of(0));
+        }
+        assert!(SliceCalibration::learn(&maps, &labels[1..], 0.9).is_err());
+        assert!(SliceCalibration::learn(&maps, &[0; 15], 0.9).is_err());
+        assert!(SliceCalibration::learn(&maps, &labels, 1.1).is_err());
+        let wrong = SliceCalibration {
+            slope: f64::NAN,
+            ..SliceCalibration::NONE
         };
-        assert_eq!((0..10).filter(|&n| left(n)).count(), 1);
-        assert!((10..15).all(left));
-        // The shift keeps the order, and 0 and 1.
-        assert!(found.pixel(0.3) < found.pixel(0.4) && found.pixel(1.0) > 0.99);
-        let of = |n: usize| found.slice(maps.index_axis(Axis(0), n).iter().copied());
-        assert!(of(14) > 0.8 && of(0) < 0.2, "{} {}", of(14), of(0));
-        assert!(StudentCalibration::learn(&maps, &labels[1..], 0.9).is_err());
-        assert!(StudentCalibration::learn(&maps, &[0; 15], 0.9).is_err());
-        assert!(StudentCalibration::learn(&maps, &labels, 1.1).is_err());
+        assert!(wrong.check().is_err());
     }
 
     /// Data made by a known line is fitted by it.
@@ -179,7 +196,7 @@ mod tests {
         for i in -40..=40 {
             let x = f64::from(i) / 10.0;
             // As many of 1000 labels as the probability says.
-            let ones = (1000.0 * odds_to_probability(a + b * x)).round() as usize;
+            let ones = (1000.0 / (1.0 + (-(a + b * x)).exp())).round() as usize;
             points.extend((0..1000).map(|k| (x, f64::from(u8::from(k < ones)))));
         }
         let (found_a, found_b) = logistic(&points);

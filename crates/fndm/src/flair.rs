@@ -6,7 +6,7 @@ use fndm_data::PatientSlices;
 use fndm_memory::{Edge, gaussian_blur};
 use ndarray::{Array3, s};
 
-use fndm::keep_inside;
+use crate::keep_inside;
 
 use crate::{Error, Result};
 

@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::batch_tensor;
 use candle_core::Device;
-use fndm::batch_tensor;
 use fndm_data::with_neighbours;
 use fndm_memory::{Edge, gaussian_blur};
 use fndm_models::Segmenter;

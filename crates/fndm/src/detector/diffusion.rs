@@ -1,0 +1,103 @@
+use std::time::Instant;
+
+use candle_core::Tensor;
+use fndm_data::PatientSlices;
+use fndm_models::UNet;
+use ndarray::{Array4, Axis, concatenate, s};
+
+use super::{Detector, SliceMaps, shape_error};
+use crate::{
+    DetectConfig, Result, anomaly, model_folder as names,
+    round_trip::{Place, RoundTrip, batch_tensor},
+};
+
+impl Detector {
+    /// The network for these settings, that of the row where it has one of its own; and its file.
+    fn unet(&self, config: &DetectConfig) -> (&UNet, String) {
+        let row = self.config.row_of(config);
+        match row.and_then(|row| Some((row, self.separate.get(&row)?))) {
+            Some((row, unet)) => (unet, self.named(&names::separate(row))),
+            None => (&self.unet, self.named(names::UNET)),
+        }
+    }
+
+    /// Examines slices by the diffusion. `progress` is told the share that is done, 0 to 1.
+    ///
+    /// # Errors
+    /// When the slices aren't of the model's size and channels, or the settings make no sense.
+    pub fn examine(
+        &self,
+        slices: &PatientSlices,
+        config: &DetectConfig,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<SliceMaps> {
+        self.check_input(slices, config)?;
+        let n = slices.len();
+        let start = Instant::now();
+        let (unet, unet_file) = self.unet(config);
+        let classifier_file = self.named(names::CLASSIFIER);
+        let trip = RoundTrip::new(
+            unet,
+            &self.classifier,
+            &self.schedule,
+            self.config.prediction,
+            config,
+        )?;
+        let mut maps = SliceMaps::empty(slices);
+        if config.parts.memory_bank {
+            let found = self.coarse_map(slices, config)?;
+            (maps.coarse, maps.x_seg) = (found.soft, found.x_seg);
+        }
+        let total = n * trip.evaluations();
+        let mut done = 0;
+        let mut healthy = Vec::new();
+        for first in (0..n).step_by(config.batch) {
+            let range = first..(first + config.batch).min(n);
+            let size = range.len();
+            let images = batch_tensor(
+                &slices.images.slice(s![range.clone(), .., .., ..]),
+                &self.device,
+            )?;
+            let region = maps
+                .x_seg
+                .slice(s![range.clone(), .., ..])
+                .mapv(|inside| f32::from(u8::from(inside)))
+                .insert_axis(Axis(1));
+            let region = batch_tensor(&region.view(), &self.device)?;
+            let place = Place {
+                unet: &unet_file,
+                classifier: &classifier_file,
+                patient: &slices.id,
+                z: &slices.z[range],
+            };
+            let batch = trip.run(&images, &region, place, &mut || {
+                done += size;
+                progress(done as f64 / total as f64);
+            })?;
+            healthy.push(to_array(&batch)?);
+        }
+        let views: Vec<_> = healthy.iter().map(|batch| batch.view()).collect();
+        let healthy = concatenate(Axis(0), &views).map_err(|e| shape_error(&slices.id, &e))?;
+        maps.anomaly = anomaly::anomaly_map(slices.images.view(), healthy.view(), config)?;
+        if config.parts.memory_bank && config.coarse_weight > 0. {
+            let threshold = self.coarse_threshold(config)?;
+            let weight = config.coarse_weight;
+            anomaly::weigh_by_coarse(&mut maps.anomaly, &maps.coarse, threshold, weight);
+        }
+        if config.map_power != 1. {
+            anomaly::raise(&mut maps.anomaly, config.map_power);
+        }
+        maps.healthy = Some(healthy);
+        self.finish(&mut maps, slices, config)?;
+        maps.evaluations = trip.evaluations();
+        maps.gradient_evaluations = trip.gradient_evaluations();
+        maps.milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        Ok(maps)
+    }
+}
+
+fn to_array(images: &Tensor) -> Result<Array4<f32>> {
+    let dims = images.dims4()?;
+    let values = images.flatten_all()?.to_vec1::<f32>()?;
+    Array4::from_shape_vec(dims, values).map_err(|e| shape_error("a batch", &e))
+}

@@ -1,0 +1,293 @@
+//! A trained model at work.
+
+mod build;
+mod coarse;
+mod diffusion;
+mod load;
+mod result;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::Device;
+use fndm_data::{Patient, PatientSlices};
+use fndm_memory::{Contrast, MemoryBank};
+use fndm_models::{Classifier, StateDict, UNet};
+use fndm_solver::NoiseSchedule;
+use ndarray::{Array, Array3, Axis, RemoveAxis};
+
+pub use build::DetectorBuilder;
+pub use coarse::CoarseMaps;
+pub use result::{Detection, SliceMaps};
+
+use crate::{
+    CoarseModel, CoarseSource, DetectConfig, Error, Method, ModelConfig, Result, Student, anomaly,
+    flair_map, smooth_z,
+};
+
+/// A trained model, ready to examine patients.
+///
+/// It is a folder of files: `model.json`, `unet.safetensors`, `classifier.safetensors`, `memory.safetensors`; where the training
+/// was asked for them, `contrast.safetensors`, `student.safetensors` and networks of the ablation's rows,
+/// `unet_cg_nm.safetensors` and `unet_cg.safetensors`. Or it is made of parts that are already there: [`Detector::builder`].
+#[derive(Debug)]
+pub struct Detector {
+    config: ModelConfig,
+    schedule: NoiseSchedule,
+    unet: UNet,
+    separate: BTreeMap<Method, UNet>,
+    classifier: Classifier,
+    coarse: BTreeMap<CoarseSource, Box<dyn CoarseModel>>,
+    student: Option<Student>,
+    device: Device,
+    parts: Parts,
+}
+
+/// What a model can be written from again.
+#[derive(Debug)]
+enum Parts {
+    /// The folder that it was read from. It gives the networks their names in messages, too.
+    Folder(PathBuf),
+    /// What it was built from.
+    Given {
+        networks: BTreeMap<String, StateDict>,
+        bank: Option<Box<MemoryBank>>,
+        contrast: Option<Box<Contrast>>,
+    },
+}
+
+impl Detector {
+    /// The model's config.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The student, where the model has one.
+    #[must_use]
+    pub fn student(&self) -> Option<&Student> {
+        self.student.as_ref()
+    }
+
+    /// A file of the model, for messages.
+    fn named(&self, file: &str) -> String {
+        match &self.parts {
+            Parts::Folder(folder) => folder.join(file).display().to_string(),
+            Parts::Given { .. } => file.to_owned(),
+        }
+    }
+
+    /// From volumes to slices, as this model takes them.
+    ///
+    /// # Errors
+    /// When the patient's sequences aren't the model's, or a volume can't be used.
+    pub fn slices(&self, patient: &Patient) -> Result<PatientSlices> {
+        let got: Vec<&str> = patient
+            .sequences
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if got != self.config.sequences {
+            return Err(Error::Input {
+                what: format!("sequences of patient {}", patient.id),
+                expected: self.config.sequences.join(", "),
+                got: got.join(", "),
+            });
+        }
+        Ok(self.config.preprocess.apply(patient)?)
+    }
+
+    /// Examines a patient by the model's own row and settings: see [`ModelConfig::method`].
+    ///
+    /// # Errors
+    /// As [`Detector::slices`].
+    pub fn detect(&self, patient: &Patient) -> Result<Detection> {
+        let method = self.config.method;
+        let config = self.config.detect_config(method);
+        self.detect_by(method, patient, &config, &mut |_| {})
+    }
+
+    /// Examines a patient by the diffusion. `progress` is told the share that is done, 0 to 1.
+    ///
+    /// # Errors
+    /// As [`Detector::slices`], or when the settings make no sense.
+    pub fn detect_with(
+        &self,
+        patient: &Patient,
+        config: &DetectConfig,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Detection> {
+        self.detect_by(Method::Fndm, patient, config, progress)
+    }
+
+    /// Examines a patient by one row of the tables. `progress` is told the share that is done, 0 to 1.
+    ///
+    /// # Errors
+    /// As [`Detector::slices`], when the settings make no sense, or the model lacks what the row takes.
+    pub fn detect_by(
+        &self,
+        method: Method,
+        patient: &Patient,
+        config: &DetectConfig,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Detection> {
+        config.check()?;
+        let slices = self.slices(patient)?;
+        let maps = self.examine_by(method, &slices, config, progress)?;
+        Ok(Detection {
+            mask: slices.to_mask(&maps.mask)?,
+            anomaly: slices.to_volume(&maps.anomaly)?,
+            slices,
+            maps,
+        })
+    }
+
+    /// Examines slices by one row of the tables. `progress` is told the share that is done, 0 to 1.
+    ///
+    /// # Errors
+    /// As [`Detector::examine`], or when the model lacks what the row takes.
+    pub fn examine_by(
+        &self,
+        method: Method,
+        slices: &PatientSlices,
+        config: &DetectConfig,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<SliceMaps> {
+        if method.parts().is_some() {
+            return self.examine(slices, config, progress);
+        }
+        self.check_input(slices, config)?;
+        let start = Instant::now();
+        let mut maps = SliceMaps::empty(slices);
+        match method {
+            Method::Student => {
+                let student = self.need_student()?;
+                maps.anomaly = student.probability(slices, &self.device)?;
+                maps.evaluations = student.evaluations();
+                maps.diseased = Some(student.diseased(&maps.anomaly));
+                anomaly::smooth(&mut maps.anomaly, config.smoothing)?;
+            }
+            Method::Memory => maps.anomaly = self.coarse_map(slices, config)?.soft,
+            _ => maps.anomaly = flair_map(slices, 0, config.smoothing)?.0,
+        }
+        self.finish(&mut maps, slices, config)?;
+        maps.milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        progress(1.);
+        Ok(maps)
+    }
+
+    /// How likely each slice is diseased, where the model has a student: 0 to 1.
+    ///
+    /// # Errors
+    /// As [`Detector::examine`].
+    pub fn diseased(&self, slices: &PatientSlices) -> Result<Option<Vec<f64>>> {
+        let Some(student) = &self.student else {
+            return Ok(None);
+        };
+        let probability = student.probability(slices, &self.device)?;
+        Ok(Some(student.diseased(&probability)))
+    }
+
+    fn need_student(&self) -> Result<&Student> {
+        self.student.as_ref().ok_or_else(|| {
+            let expected = "another one, for a model without a student";
+            Error::option("method", expected, Method::Student.key())
+        })
+    }
+
+    /// Whether these are slices of the model's size, and finite.
+    fn check_input(&self, slices: &PatientSlices, config: &DetectConfig) -> Result<()> {
+        config.check()?;
+        let (n, c, h, w) = slices.images.dim();
+        let size = self.config.preprocess.image_size;
+        if (c, h, w) != (self.config.sequences.len(), size, size) {
+            return Err(Error::Input {
+                what: format!("slices of {}", slices.id),
+                expected: format!("(N, {}, {size}, {size})", self.config.sequences.len()),
+                got: format!("{:?}", slices.images.dim()),
+            });
+        }
+        if slices.z.len() != n || slices.head.dim() != (n, h, w) {
+            return Err(Error::Input {
+                what: format!("slices of {}", slices.id),
+                expected: format!("{n} positions, and a head of {:?}", (n, h, w)),
+                got: format!("{} and {:?}", slices.z.len(), slices.head.dim()),
+            });
+        }
+        check_finite(&slices.images, "the image", slices)
+    }
+
+    /// From the anomaly map to the mask: what every row ends with.
+    fn finish(
+        &self,
+        maps: &mut SliceMaps,
+        slices: &PatientSlices,
+        config: &DetectConfig,
+    ) -> Result<()> {
+        if config.z_smoothing > 0. {
+            let one = vec![0; slices.z.len()];
+            maps.anomaly = smooth_z(&maps.anomaly, &one, &slices.z, config.z_smoothing)?;
+        }
+        maps.inner_head = slices.eroded_head(config.head_erosion);
+        anomaly::keep_inside(&mut maps.anomaly, &maps.inner_head);
+        check_finite(&maps.anomaly, "the anomaly map", slices)?;
+        let (map, inside) = (maps.anomaly.view(), maps.inner_head.view());
+        let found = anomaly::threshold(map, inside, config.threshold)?;
+        (maps.mask, maps.thresholds) = (found.mask, found.thresholds);
+        if maps.diseased.is_none() {
+            maps.diseased = self.diseased(slices)?;
+        }
+        if config.empty_when_healthy {
+            let below = self.need_student()?.config().calibration.healthy_below;
+            let likely = maps.diseased.iter().flatten();
+            for (mut mask, &likely) in maps.mask.outer_iter_mut().zip(likely) {
+                if likely < below {
+                    mask.fill(false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the model into a folder, as [`model_folder::replace`](crate::model_folder::replace) does: one that is there is
+    /// replaced at one moment. A coarse map of one's own isn't part of it.
+    ///
+    /// # Errors
+    /// When the folder can't be written, or this model's own folder has another model by now.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        load::save(self, folder.as_ref())
+    }
+}
+
+/// Fails on the first slice of `(N, ...)` with a value that is NaN or infinite.
+fn check_finite<D: RemoveAxis>(
+    array: &Array<f32, D>,
+    what: &str,
+    slices: &PatientSlices,
+) -> Result<()> {
+    for (i, slice) in array.axis_iter(Axis(0)).enumerate() {
+        if let Some(&value) = slice.iter().find(|value| !value.is_finite()) {
+            return Err(Error::NotFinite {
+                what: what.to_owned(),
+                patient: slices.id.clone(),
+                slice: slices.z.get(i).copied().unwrap_or(i),
+                value,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// All false, of the size of the slices `(N, H, W)`.
+fn none_of(slices: &PatientSlices) -> Array3<bool> {
+    Array3::from_elem(slices.head.dim(), false)
+}
+
+fn shape_error(what: &str, error: &ndarray::ShapeError) -> Error {
+    Error::Input {
+        what: what.to_string(),
+        expected: "arrays of one shape".into(),
+        got: error.to_string(),
+    }
+}

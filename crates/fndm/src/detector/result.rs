@@ -1,0 +1,64 @@
+use fndm_data::{PatientSlices, Volume};
+use ndarray::{Array3, Array4};
+
+use super::none_of;
+
+/// What the method says of the slices of one patient.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SliceMaps {
+    /// The healthy reconstruction, `(N, C, H, W)` in [-1, 1]; `None` of rows without diffusion.
+    pub healthy: Option<Array4<f32>>,
+    /// The soft coarse map, `(N, H, W)`, 0 and up; all zero where none is used.
+    pub coarse: Array3<f32>,
+    /// The coarse segmentation x_seg as the UNet saw it, `(N, H, W)`.
+    pub x_seg: Array3<bool>,
+    /// The anomaly map, `(N, H, W)`, 0 and up, 0 outside `inner_head`.
+    pub anomaly: Array3<f32>,
+    /// The head without its rim: where the map counts, `(N, H, W)`.
+    pub inner_head: Array3<bool>,
+    /// The mask, `(N, H, W)`.
+    pub mask: Array3<bool>,
+    /// The threshold of each slice.
+    pub thresholds: Vec<f32>,
+    /// How likely each slice is diseased, 0 to 1, where the model has a student.
+    pub diseased: Option<Vec<f64>>,
+    /// Evaluations of the UNet, or of the student, per slice.
+    pub evaluations: usize,
+    /// Gradients of the classifier per slice.
+    pub gradient_evaluations: usize,
+    /// Wall time in milliseconds.
+    pub milliseconds: f64,
+}
+
+impl SliceMaps {
+    pub(super) fn empty(slices: &PatientSlices) -> Self {
+        Self {
+            healthy: None,
+            coarse: Array3::zeros(slices.head.dim()),
+            x_seg: none_of(slices),
+            anomaly: Array3::zeros(slices.head.dim()),
+            inner_head: none_of(slices),
+            mask: none_of(slices),
+            thresholds: Vec::new(),
+            diseased: None,
+            evaluations: 0,
+            gradient_evaluations: 0,
+            milliseconds: 0.,
+        }
+    }
+}
+
+/// What the method says of one patient, on the grid of the patient's volumes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Detection {
+    /// The mask: 1 in the lesion, 0 elsewhere.
+    pub mask: Volume,
+    /// The anomaly map, 0 and up.
+    pub anomaly: Volume,
+    /// The slices that were examined.
+    pub slices: PatientSlices,
+    /// The maps of these slices.
+    pub maps: SliceMaps,
+}
