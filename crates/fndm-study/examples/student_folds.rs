@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use clap::{Parser, Subcommand};
-use fndm::batch_tensor;
 use fndm::student::{
     probability, residual, residual_map, smooth_z, volume_thresholds, weighted_product,
 };
+use fndm::{SliceCalibration, ThresholdScope, batch_tensor, threshold};
 use fndm_data::corrupt::PseudoLesion;
 use fndm_data::{Folds, Limits, PatientSlices, Preprocess, SliceSet, Splits};
 use fndm_memory::{
@@ -507,11 +507,10 @@ fn cases(options: &Options, cohort: &Cohort, folds: &[usize], row: &str) -> Resu
 fn score(options: &Options, folds: &[usize], rows: &[String]) -> Result<()> {
     let cohort = Cohort::load(options)?;
     println!(
-        "| map | slice | ceiling | volume | vol. ceiling | AUROC | AP | slice less first | volume less first | slice by fold | t=.5 slice | t=.5 volume | bit AUROC | calibrated: slice | volume | healthy empty |"
+        "| map | slice | ceiling | volume | vol. ceiling | AUROC | AP | slice less first | volume less first | slice by fold | bit AUROC |"
     );
-    println!(
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
-    );
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    let mut rules = Vec::new();
     let mut first: Option<[Vec<(String, Score)>; 2]> = None;
     for row in rows {
         let cases = cases(options, &cohort, folds, row)?;
@@ -550,12 +549,9 @@ fn score(options: &Options, folds: &[usize], rows: &[String]) -> Result<()> {
                 format!("{:.3}", of.iter().sum::<f64>() / of.len() as f64)
             })
             .collect();
-        let fixed = at_thresholds(&cases, &|_| 0.5);
-        let calibrated = calibrate(&cohort, folds, &cases);
-        let cal = at_thresholds(&cases, &|patient| calibrated[patient]);
         let number = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.3}"));
         println!(
-            "| {row} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.3} | {:.3} | {} | {:.3} | {:.3} | {:.3} |",
+            "| {row} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             number(slice.row.dice_otsu),
             number(slice.row.dice_ceiling),
             number(volume.row.dice_otsu),
@@ -565,86 +561,102 @@ fn score(options: &Options, folds: &[usize], rows: &[String]) -> Result<()> {
             less[0],
             less[1],
             by_fold.join(" "),
-            fixed.0,
-            fixed.1,
             number(bit_auroc(&cases)),
-            cal.0,
-            cal.1,
-            cal.2
         );
+        rules.push((row, masks(&cohort, folds, &cases)?));
         if first.is_none() {
             first = Some(own);
+        }
+    }
+    println!("\n| map | mask | slice | volume | healthy empty | diseased found |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    for (row, lines) in rules {
+        for line in lines {
+            println!("| {row} | {line} |");
         }
     }
     Ok(())
 }
 
-/// Mean Dice per slice with a lesion and per volume, and the share of slices without a lesion whose mask is empty.
-fn at_thresholds(cases: &[Case], threshold: &dyn Fn(&str) -> f32) -> (f64, f64, f64) {
-    let (mut slices, mut volumes, mut empty) = (Vec::new(), Vec::new(), Vec::new());
-    let dice = |found: &[bool], truth: &[bool]| {
-        let both = found.iter().zip(truth).filter(|(a, b)| **a && **b).count();
-        let all = found.iter().chain(truth).filter(|v| **v).count();
-        2.0 * both as f64 / all as f64
-    };
-    for case in cases {
-        let t = threshold(&case.patient);
-        let mut found = case.anomaly.mapv(|v| v > t);
-        found.zip_mut_with(&case.inner_head, |v, &inside| *v &= inside);
-        for (f, g) in found.outer_iter().zip(case.truth.outer_iter()) {
-            let (f, g): (Vec<bool>, Vec<bool>) =
-                (f.iter().copied().collect(), g.iter().copied().collect());
-            match g.contains(&true) {
-                true => slices.push(dice(&f, &g)),
-                false => empty.push(f64::from(u8::from(!f.contains(&true)))),
+/// What masks by several rules are worth: thresholds, and slices emptied that few healthy slices of other folds look worse than.
+fn masks(cohort: &Cohort, folds: &[usize], cases: &[Case]) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for (name, scope) in [
+        ("Otsu per slice", ThresholdScope::Slice),
+        ("Otsu per volume", ThresholdScope::Volume),
+        ("0.5", ThresholdScope::Half),
+    ] {
+        for share in [0.0, 0.8, 0.9] {
+            let calibrations = calibrate(cohort, folds, cases, share)?;
+            let own = cases.iter().map(|case| {
+                let found = threshold(case.anomaly.view(), case.inner_head.view(), scope)?;
+                let mut mask = found.mask;
+                let calibration = &calibrations[&case.patient];
+                for (mut mask, map) in mask.outer_iter_mut().zip(case.anomaly.outer_iter()) {
+                    if calibration.slice(map.iter().copied()) < calibration.healthy_below {
+                        mask.fill(false);
+                    }
+                }
+                Ok(Case {
+                    mask: Some(mask),
+                    ..case.clone()
+                })
+            });
+            let own = own.collect::<Result<Vec<_>>>()?;
+            let slice = evaluate("", Level::Slice, &own, 0, 0)?.row;
+            let volume = evaluate("", Level::Volume, &own, 0, 0)?.row;
+            let (mut found, mut diseased) = (0, 0);
+            for case in &own {
+                let masks = case.mask.as_ref().context("a mask")?;
+                for (mask, truth) in masks.outer_iter().zip(case.truth.outer_iter()) {
+                    if truth.iter().any(|&v| v) {
+                        diseased += 1;
+                        found += usize::from(mask.iter().any(|&v| v));
+                    }
+                }
             }
-        }
-        let (f, g): (Vec<bool>, Vec<bool>) = (
-            found.iter().copied().collect(),
-            case.truth.iter().copied().collect(),
-        );
-        if g.contains(&true) {
-            volumes.push(dice(&f, &g));
+            let number = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.3}"));
+            lines.push(format!(
+                "{name}, {:.0} % | {} | {} | {} | {:.3}",
+                100. * share,
+                number(slice.dice_mask),
+                number(volume.dice_mask),
+                number(slice.empty_when_healthy),
+                f64::from(found as u32) / f64::from(diseased.max(1) as u32),
+            ));
         }
     }
-    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len().max(1) as f64;
-    (mean(&slices), mean(&volumes), mean(&empty))
+    Ok(lines)
 }
 
-/// For each patient the value that 10 % of the healthy slices of the other folds exceed somewhere. No mask is looked at: a
-/// slice is healthy by its bit.
-fn calibrate(cohort: &Cohort, folds: &[usize], cases: &[Case]) -> BTreeMap<String, f32> {
+/// For each patient what the slices of the other folds say by their bits. No mask is looked at.
+fn calibrate(
+    cohort: &Cohort,
+    folds: &[usize],
+    cases: &[Case],
+    share: f64,
+) -> Result<BTreeMap<String, SliceCalibration>> {
     let mut out = BTreeMap::new();
     for &fold in folds {
         let held = cohort.folds.held_out(fold).unwrap_or_default();
-        let mut tops = Vec::new();
-        for case in cases {
-            // With one fold alone there is no other: its own healthy slices then.
-            if folds.len() > 1 && held.contains(&case.patient) {
-                continue;
-            }
-            let labels = cohort.patients[&case.patient]
-                .labels
-                .as_deref()
-                .unwrap_or_default();
-            for (i, &label) in labels.iter().enumerate() {
-                if label == 0 {
-                    tops.push(
-                        case.anomaly
-                            .index_axis(Axis(0), i)
-                            .fold(0f32, |m, &v| m.max(v)),
-                    );
-                }
-            }
-        }
-        tops.sort_by(f32::total_cmp);
-        let at = ((0.9 * tops.len() as f64) as usize).min(tops.len().saturating_sub(1));
-        let threshold = tops.get(at).copied().unwrap_or(0.5);
+        // With one fold alone there is no other: its own slices then.
+        let others: Vec<&Case> = cases
+            .iter()
+            .filter(|case| folds.len() == 1 || !held.contains(&case.patient))
+            .collect();
+        let maps: Vec<_> = others.iter().map(|case| case.anomaly.view()).collect();
+        let labels = others.iter().flat_map(|case| {
+            let labels = cohort.patients[&case.patient].labels.as_deref();
+            labels.unwrap_or_default().to_vec()
+        });
+        let labels: Vec<u8> = labels.collect();
+        let maps = ndarray::concatenate(Axis(0), &maps)?;
+        let found = SliceCalibration::learn(&maps, &labels, share)?;
         for id in held {
-            out.insert(id.clone(), threshold);
+            out.insert(id.clone(), found);
         }
     }
-    out
+    Ok(out)
 }
 
 /// AUROC of the bit of a slice by the mean of its 20 highest values.
