@@ -7,7 +7,7 @@ use fndm::candle_core::Device;
 use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, SliceSet};
 use fndm::models::UNetConfig;
-use fndm_train::{Compute, DiffusionConfig, DiffusionTrainer, Trainer};
+use fndm_train::{Compute, DiffusionConfig, DiffusionTrainer};
 
 use crate::has_bf16;
 use crate::report::Report;

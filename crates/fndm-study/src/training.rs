@@ -16,7 +16,7 @@ use fndm_memory::{
 use fndm_models::{ClassifierConfig, StateDict, UNetConfig};
 use fndm_train::{
     Alone, ClassifierTrainConfig, ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended,
-    Group, RunConfig, StepReport, StopFlag, Trainer, Validation, agree, made_by_the_first,
+    Group, RunConfig, StepReport, StopFlag, Task, Trainer, Validation, agree, made_by_the_first,
 };
 use ndarray::{Array3, Axis};
 use serde::{Deserialize, Serialize};
@@ -790,13 +790,16 @@ fn load(
 }
 
 /// Iterations between validations, and what to do then.
-type Validate<'a, T> = Option<(u64, &'a mut dyn FnMut(&T) -> Result<Validation>)>;
+type Validate<'a, T> = Option<(u64, &'a mut dyn FnMut(&Trainer<T>) -> Result<Validation>)>;
 
-fn run_stage<T: Trainer + Budget>(
-    trainer: &mut T,
+/// What to do after an iteration, by which so large a share of the budget is used.
+type OnStep<'a, T> = &'a mut dyn FnMut(&Trainer<T>, &StepReport, f64) -> Result<()>;
+
+fn run_stage<T: Task>(
+    trainer: &mut Trainer<T>,
     folder: &Path,
     stop: &StopFlag,
-    on_step: &mut dyn FnMut(&T, &StepReport, f64) -> Result<()>,
+    on_step: OnStep<'_, T>,
     validate: Validate<'_, T>,
 ) -> Result<(Ended, StageRecord)> {
     let mut config = RunConfig {
@@ -808,12 +811,12 @@ fn run_stage<T: Trainer + Budget>(
         ..RunConfig::default()
     };
     let mut recent = VecDeque::with_capacity(RECENT);
-    let progress = |trainer: &T, report: &StepReport| {
+    let progress = |trainer: &Trainer<T>, report: &StepReport| {
         if recent.len() == RECENT {
             recent.pop_front();
         }
         recent.push_back(report.loss);
-        on_step(trainer, report, trainer.share())
+        on_step(trainer, report, trainer.budget_used())
     };
     let ended = match validate {
         Some((every, validate)) => {
@@ -828,29 +831,6 @@ fn run_stage<T: Trainer + Budget>(
         loss: (!recent.is_empty()).then(|| recent.iter().sum::<f64>() / recent.len() as f64),
     };
     Ok((ended, record))
-}
-
-/// The share of a trainer's budget that is used.
-trait Budget {
-    fn share(&self) -> f64;
-}
-
-fn used(trainer: &impl Trainer, iterations: Option<u64>, seconds: Option<f64>) -> f64 {
-    let by_iteration = iterations.map_or(0., |n| trainer.iteration() as f64 / n as f64);
-    let by_time = seconds.map_or(0., |s| trainer.elapsed_s() / s);
-    by_iteration.max(by_time).clamp(0., 1.)
-}
-
-impl Budget for ClassifierTrainer {
-    fn share(&self) -> f64 {
-        used(self, self.config().iterations, self.config().time_budget_s)
-    }
-}
-
-impl Budget for DiffusionTrainer {
-    fn share(&self) -> f64 {
-        used(self, self.config().iterations, self.config().time_budget_s)
-    }
 }
 
 /// The bytes of the memory bank; none where it was stopped.

@@ -13,10 +13,12 @@ use rand_distr::StandardNormal;
 use crate::loss_aware::TimeTable;
 use crate::random::{Purpose, generator};
 use crate::slices::check_slices;
-use crate::{Augmentation, ClassifierTrainConfig, DiffusionConfig, LossWeight, Result};
+use crate::{
+    Augmentation, Batch, ClassifierTrainConfig, DiffusionConfig, LossWeight, Result, part_of,
+};
 
 /// One batch of the diffusion model's training. Arrays are in the order (B, C, H, W).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct DiffusionBatch {
     /// B, C, H, W.
     pub shape: [usize; 4],
@@ -45,7 +47,7 @@ pub struct DiffusionBatch {
 }
 
 /// One batch of the classifier's training.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ClassifierBatch {
     /// B, C, H, W.
     pub shape: [usize; 4],
@@ -160,17 +162,7 @@ impl DiffusionBatches {
         let mut rng = generator(self.seed, self.purpose, index);
         let mut batch = DiffusionBatch {
             shape: [n, c, h, w],
-            state: Vec::with_capacity(n * c * h * w),
-            image: Vec::with_capacity(n * c * h * w),
-            coarse: Vec::with_capacity(n * h * w),
-            region: Vec::with_capacity(n * h * w),
-            target: Vec::with_capacity(n * c * h * w),
-            timesteps: Vec::with_capacity(n),
-            model_times: Vec::with_capacity(n),
-            labels: Vec::with_capacity(n),
-            weights: Vec::with_capacity(n),
-            correction: Vec::with_capacity(n),
-            slices: Vec::with_capacity(n),
+            ..DiffusionBatch::default()
         };
         for position in 0..n {
             let slice = self.order.at(index * n as u64 + position as u64);
@@ -284,7 +276,7 @@ impl ClassifierBatches {
         let n = self.config.batch;
         let (_, c, h, w) = self.set.images.dim();
         let mut rng = generator(self.seed, Purpose::Classifier, index);
-        let mut batch = ClassifierBatch::with_capacity(n, [c, h, w]);
+        let mut batch = ClassifierBatch::of(n, [c, h, w]);
         for position in 0..n {
             let slice = self.order.at(index * n as u64 + position as u64);
             let step = self.config.times.draw(&mut rng, self.schedule.steps());
@@ -298,14 +290,10 @@ impl ClassifierBatches {
 }
 
 impl ClassifierBatch {
-    pub(crate) fn with_capacity(n: usize, [c, h, w]: [usize; 3]) -> Self {
+    pub(crate) fn of(n: usize, [c, h, w]: [usize; 3]) -> Self {
         Self {
             shape: [n, c, h, w],
-            state: Vec::with_capacity(n * c * h * w),
-            timesteps: Vec::with_capacity(n),
-            model_times: Vec::with_capacity(n),
-            labels: Vec::with_capacity(n),
-            slices: Vec::with_capacity(n),
+            ..Self::default()
         }
     }
 
@@ -328,28 +316,8 @@ impl ClassifierBatch {
     }
 }
 
-/// Something that is divided among processes, sample by sample.
-pub(crate) trait Batch: Send + 'static {
-    /// Position of each sample in the slice set.
-    fn slices(&self) -> &[usize];
-
-    fn timesteps(&self) -> &[usize];
-
-    /// Part `rank` of `size` equal ones.
-    fn part(self, rank: usize, size: usize) -> Self;
-}
-
-/// Part `rank` of `size` equal ones.
-pub(crate) fn part<T: Clone>(values: Vec<T>, rank: usize, size: usize) -> Vec<T> {
-    if size == 1 {
-        return values;
-    }
-    let length = values.len() / size;
-    values[rank * length..][..length].to_vec()
-}
-
 impl Batch for DiffusionBatch {
-    fn slices(&self) -> &[usize] {
+    fn samples(&self) -> &[usize] {
         &self.slices
     }
 
@@ -361,23 +329,23 @@ impl Batch for DiffusionBatch {
         let [n, c, h, w] = self.shape;
         Self {
             shape: [n / size, c, h, w],
-            state: part(self.state, rank, size),
-            image: part(self.image, rank, size),
-            coarse: part(self.coarse, rank, size),
-            region: part(self.region, rank, size),
-            target: part(self.target, rank, size),
-            timesteps: part(self.timesteps, rank, size),
-            model_times: part(self.model_times, rank, size),
-            labels: part(self.labels, rank, size),
-            weights: part(self.weights, rank, size),
-            correction: part(self.correction, rank, size),
-            slices: part(self.slices, rank, size),
+            state: part_of(self.state, rank, size),
+            image: part_of(self.image, rank, size),
+            coarse: part_of(self.coarse, rank, size),
+            region: part_of(self.region, rank, size),
+            target: part_of(self.target, rank, size),
+            timesteps: part_of(self.timesteps, rank, size),
+            model_times: part_of(self.model_times, rank, size),
+            labels: part_of(self.labels, rank, size),
+            weights: part_of(self.weights, rank, size),
+            correction: part_of(self.correction, rank, size),
+            slices: part_of(self.slices, rank, size),
         }
     }
 }
 
 impl Batch for ClassifierBatch {
-    fn slices(&self) -> &[usize] {
+    fn samples(&self) -> &[usize] {
         &self.slices
     }
 
@@ -389,11 +357,11 @@ impl Batch for ClassifierBatch {
         let [n, c, h, w] = self.shape;
         Self {
             shape: [n / size, c, h, w],
-            state: part(self.state, rank, size),
-            timesteps: part(self.timesteps, rank, size),
-            model_times: part(self.model_times, rank, size),
-            labels: part(self.labels, rank, size),
-            slices: part(self.slices, rank, size),
+            state: part_of(self.state, rank, size),
+            timesteps: part_of(self.timesteps, rank, size),
+            model_times: part_of(self.model_times, rank, size),
+            labels: part_of(self.labels, rank, size),
+            slices: part_of(self.slices, rank, size),
         }
     }
 }

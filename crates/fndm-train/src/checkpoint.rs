@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
+use fndm_data::SliceSet;
 use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -28,7 +29,7 @@ const MAX_HEAD: u64 = 100_000_000;
 pub struct CheckpointState {
     /// Version of this layout.
     pub format: u32,
-    /// What is trained: `diffusion` or `classifier`.
+    /// What is trained, by [`Setup::kind`](crate::Setup::kind): `diffusion`, `classifier`, `remover` or `student`.
     pub kind: String,
     /// Iterations made.
     pub iteration: u64,
@@ -45,24 +46,57 @@ pub struct CheckpointState {
     pub config: Value,
     /// The network's config.
     pub model: Value,
-    /// What the slice set is known by.
+    /// What the data are known by.
     pub data: Fingerprint,
 }
 
-/// What a slice set is known by, so that a resumed run is sure to go on with the same data.
+/// What the data of a run are known by, so that a resumed run is sure to go on with the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// Number of slices.
+    /// Number of slices, or of other samples.
     pub slices: usize,
-    /// Number of different patients.
+    /// Number of different patients; 0 where there are none.
     pub patients: usize,
-    /// Channels, height, width.
+    /// Channels, height, width of each.
     pub shape: [usize; 3],
-    /// A hash (FNV-1a, 64 bits, hexadecimal) of all intensities and labels.
+    /// A hash (FNV-1a, 64 bits, hexadecimal) of all intensities and labels, or of other values.
     pub hash: String,
     /// The patients; empty in checkpoints of older versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<String>,
+}
+
+impl Fingerprint {
+    /// Of the images and labels of slices.
+    #[must_use]
+    pub fn of_slices(set: &SliceSet) -> Self {
+        let (slices, c, h, w) = set.images.dim();
+        let intensities = set.images.iter().map(|value| value.to_bits());
+        let labels = set.labels.iter().map(|&label| u32::from(label));
+        Self {
+            ids: set.ids.clone(),
+            patients: set.patient.iter().collect::<BTreeSet<_>>().len(),
+            ..Self::of_words(slices, [c, h, w], intensities.chain(labels))
+        }
+    }
+
+    /// Of other data: how many samples, the shape of each, and all values.
+    pub fn of(samples: usize, shape: [usize; 3], values: impl IntoIterator<Item = f32>) -> Self {
+        Self::of_words(samples, shape, values.into_iter().map(f32::to_bits))
+    }
+
+    fn of_words(slices: usize, shape: [usize; 3], words: impl Iterator<Item = u32>) -> Self {
+        let hash = words.fold(0xcbf2_9ce4_8422_2325_u64, |hash, word| {
+            (hash ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self {
+            slices,
+            patients: 0,
+            shape,
+            hash: format!("{hash:016x}"),
+            ids: Vec::new(),
+        }
+    }
 }
 
 /// Training state in memory: what [`save`] writes and [`load`] reads.
@@ -304,15 +338,11 @@ pub(crate) fn check_settings(
     current: &CheckpointState,
     may_change: &[&str],
 ) -> Result<()> {
-    let pair = |field: &str, a: Value, b: Value| compare(path, field, &a, &b, may_change);
-    pair(
-        "kind",
-        saved.kind.clone().into(),
-        current.kind.clone().into(),
-    )?;
-    pair("model", saved.model.clone(), current.model.clone())?;
-    pair("config", saved.config.clone(), current.config.clone())?;
-    pair("seed", saved.seed.into(), current.seed.into())
+    let compare = |field, a: &Value, b: &Value| compare(path, field, a, b, may_change);
+    compare("kind", &saved.kind[..].into(), &current.kind[..].into())?;
+    compare("model", &saved.model, &current.model)?;
+    compare("config", &saved.config, &current.config)?;
+    compare("seed", &saved.seed.into(), &current.seed.into())
 }
 
 /// Compares the slices.

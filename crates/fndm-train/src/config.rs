@@ -6,11 +6,12 @@ use fndm_models::{ClassifierConfig, UNetConfig};
 use fndm_solver::{Prediction, ScheduleConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::base::check_resumable;
 use crate::classifier::check_fits;
 use crate::diffusion::{check_labels, conditions};
 use crate::error::{check, check_share};
-use crate::{Augmentation, CoarseJitter, LossWeight, OptimizerConfig, Result, TimeSampling};
+use crate::{
+    Augmentation, CoarseJitter, LossWeight, OptimizerConfig, Result, TimeSampling, check_resume,
+};
 
 /// How often a sample is trained with its conditions withheld, that is, all zeros.
 ///
@@ -187,14 +188,8 @@ impl DiffusionConfig {
     /// # Errors
     /// See above.
     pub fn check(&self) -> Result<()> {
-        check_common(
-            self.batch,
-            self.accumulation,
-            (self.iterations, self.time_budget_s),
-            self.prefetch,
-            self.diseased_share,
-        )?;
-        self.optimizer.check(self.iterations)?;
+        self.loop_config().check()?;
+        check_diseased_share(self.diseased_share)?;
         check(
             self.prediction != Prediction::Score,
             "prediction",
@@ -237,8 +232,7 @@ impl DiffusionConfig {
     /// # Errors
     /// As [`Trainer::resume`](crate::Trainer::resume).
     pub fn check_resume(&self, model: &UNetConfig, seed: u64, folder: &Path) -> Result<()> {
-        let settings = (self, model, seed);
-        check_resumable(folder, "diffusion", settings, &self.optimizer)
+        check_resume(folder, "diffusion", self, model, seed)
     }
 }
 
@@ -327,14 +321,8 @@ impl ClassifierTrainConfig {
     /// # Errors
     /// See above.
     pub fn check(&self) -> Result<()> {
-        check_common(
-            self.batch,
-            self.accumulation,
-            (self.iterations, self.time_budget_s),
-            self.prefetch,
-            self.diseased_share,
-        )?;
-        self.optimizer.check(self.iterations)?;
+        self.loop_config().check()?;
+        check_diseased_share(self.diseased_share)?;
         self.times.check()?;
         check(
             !matches!(self.times, TimeSampling::LossAware { .. }),
@@ -367,43 +355,108 @@ impl ClassifierTrainConfig {
     /// # Errors
     /// As [`Trainer::resume`](crate::Trainer::resume).
     pub fn check_resume(&self, model: &ClassifierConfig, seed: u64, folder: &Path) -> Result<()> {
-        let settings = (self, model, seed);
-        check_resumable(folder, "classifier", settings, &self.optimizer)
+        check_resume(folder, "classifier", self, model, seed)
     }
 }
 
-pub(crate) fn check_common(
-    batch: usize,
-    accumulation: usize,
-    (iterations, time_budget_s): (Option<u64>, Option<f64>),
-    prefetch: usize,
-    diseased_share: Option<f64>,
-) -> Result<()> {
-    check((1..=65_536).contains(&batch), "batch", "1 to 65536", batch)?;
-    check(
-        (1..=65_536).contains(&accumulation),
-        "accumulation",
-        "1 to 65536",
-        accumulation,
-    )?;
-    check(
-        (1..=1024).contains(&prefetch),
-        "prefetch",
-        "1 to 1024",
-        prefetch,
-    )?;
-    if let Some(share) = diseased_share {
-        check_share(share, "diseased_share")?;
+/// What every trainer needs of its task's config, whatever is trained.
+///
+/// A config of one's own may hold it with `#[serde(flatten)]`, so that checkpoints have its fields where resuming looks for them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoopConfig {
+    /// Samples per forward pass, of all processes together.
+    pub batch: usize,
+    /// Forward passes per optimiser step.
+    pub accumulation: usize,
+    /// Iterations (optimiser steps) of the whole run.
+    pub iterations: Option<u64>,
+    /// Seconds of the whole run, resumed sessions added up.
+    pub time_budget_s: Option<f64>,
+    /// Optimiser.
+    pub optimizer: OptimizerConfig,
+    /// Batches prepared ahead.
+    pub prefetch: usize,
+}
+
+impl Default for LoopConfig {
+    fn default() -> Self {
+        Self {
+            batch: 8,
+            accumulation: 1,
+            iterations: None,
+            time_budget_s: None,
+            optimizer: OptimizerConfig::default(),
+            prefetch: 4,
+        }
     }
-    if let Some(budget) = time_budget_s {
-        check(budget > 0.0, "time_budget_s", "seconds above 0", budget)?;
+}
+
+impl LoopConfig {
+    /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
+        for (value, most, field, range) in [
+            (self.batch, 65_536, "batch", "1 to 65536"),
+            (self.accumulation, 65_536, "accumulation", "1 to 65536"),
+            (self.prefetch, 1024, "prefetch", "1 to 1024"),
+        ] {
+            check((1..=most).contains(&value), field, range, value)?;
+        }
+        if let Some(budget) = self.time_budget_s {
+            check(budget > 0.0, "time_budget_s", "seconds above 0", budget)?;
+        }
+        // A run of none would give the random weights that it begins with.
+        check(
+            self.iterations != Some(0),
+            "iterations",
+            "1 or more, or none",
+            self.iterations,
+        )?;
+        self.optimizer.check(self.iterations)
     }
-    // A run of none would give the random weights that it begins with.
-    check(
-        iterations != Some(0),
-        "iterations",
-        "1 or more, or none",
-        iterations,
-    )?;
-    Ok(())
+}
+
+/// The loop's settings of configs that hold them as fields of their own.
+macro_rules! loop_config {
+    ($($config:ty),*) => {$(
+        impl $config {
+            /// A whole run of so many iterations, with a rate that falls to nothing at its end.
+            #[must_use]
+            pub fn of(iterations: u64) -> Self {
+                let mut config = Self {
+                    iterations: Some(iterations),
+                    ..Self::default()
+                };
+                config.optimizer.rate = $crate::RateSchedule::Cosine { final_share: 0.0 };
+                config
+            }
+
+            /// What the trainer itself needs of these settings.
+            #[must_use]
+            pub fn loop_config(&self) -> $crate::LoopConfig {
+                $crate::LoopConfig {
+                    batch: self.batch,
+                    accumulation: self.accumulation,
+                    iterations: self.iterations,
+                    time_budget_s: self.time_budget_s,
+                    optimizer: self.optimizer.clone(),
+                    prefetch: self.prefetch,
+                }
+            }
+        }
+    )*};
+}
+
+loop_config!(
+    DiffusionConfig,
+    ClassifierTrainConfig,
+    crate::RemoverConfig,
+    crate::StudentConfig
+);
+
+pub(crate) fn check_diseased_share(share: Option<f64>) -> Result<()> {
+    share.map_or(Ok(()), |share| check_share(share, "diseased_share"))
 }

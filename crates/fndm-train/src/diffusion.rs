@@ -1,37 +1,228 @@
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+//! Objective (5): the noise-prediction network's training.
+
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 use fndm_data::SliceSet;
-use fndm_models::{Conditions, Parameters, UNet, UNetConfig};
+use fndm_models::{Conditions, HybridInput, UNet, UNetConfig};
 
-use crate::base::{Base, Settings, config_value};
-use crate::batch::{DiffusionBatch, DiffusionBatches};
-use crate::checkpoint;
+use crate::batch::{DiffusionBatch, DiffusionBatches, tensor};
 use crate::loss_aware::LossHistory;
-use crate::objective::Objective;
-use crate::prefetch::Prefetch;
 use crate::report::ByTime;
-use crate::{Compute, DiffusionConfig, Error, Group, Result, StepReport, TimeRange, Trainer};
+use crate::slices::{check_slices, names};
+use crate::{
+    DiffusionConfig, Draw, Error, Fingerprint, Loss, Pass, Result, Setup, StepReport, Task,
+    TimeRange, Trainer,
+};
 
 /// Trains the diffusion [`UNet`] by objective (5), one iteration at a time.
-///
-/// The same config, slices and seed give the same weights, bit for bit, whatever the number of threads and however often
-/// the run was stopped and resumed in between (on a CPU).
+pub type DiffusionTrainer = Trainer<DiffusionTask>;
+
+/// Objective (5): the mean over a batch of `|| network(cat(x_t, x_0^n, x_seg), t, y) - target ||^2`, weighted by noise level and
+/// region.
 #[derive(Debug)]
-pub struct DiffusionTrainer {
-    objective: Objective,
-    network: UNet,
+pub struct DiffusionTask {
+    config: DiffusionConfig,
+    model: UNetConfig,
+    conditions: Conditions,
+    set: Arc<SliceSet>,
     history: Option<LossHistory>,
-    base: Base<DiffusionBatch>,
+}
+
+/// A batch as tensors.
+struct Prepared {
+    /// `(B, C_in, H, W)`.
+    input: Tensor,
+    t: Tensor,
+    y: Option<Tensor>,
+    /// `(B, C, H, W)`.
+    target: Tensor,
+    /// Weight of each pixel, `(B, 1, H, W)`; none where all are 1.
+    pixels: Option<Tensor>,
+    /// Weight of each sample by its noise level, `(B)`.
+    weights: Vec<f32>,
+    /// What undoes the sampling of timesteps, `(B)`.
+    correction: Vec<f32>,
+}
+
+impl DiffusionTask {
+    /// What the network is conditioned on follows from its `in_channels`: C (nothing), 2C (the image), 2C + 1 (image and coarse map).
+    ///
+    /// # Errors
+    /// When a setting is out of its range, or config, network and slices don't fit together.
+    pub fn new(config: &DiffusionConfig, model: &UNetConfig, set: Arc<SliceSet>) -> Result<Self> {
+        config.check()?;
+        check_slices(&set, config.diseased_share)?;
+        let conditions = conditions(model, set.images.dim().1)?;
+        check_labels(config, model)?;
+        let steps = config.schedule.build()?.steps();
+        Ok(Self {
+            history: LossHistory::new(config.times, steps),
+            config: config.clone(),
+            model: model.clone(),
+            conditions,
+            set,
+        })
+    }
+
+    fn prepare(&self, batch: DiffusionBatch, device: &Device) -> Result<Prepared> {
+        let [b, c, h, w] = batch.shape;
+        let one = |values| tensor(values, &[b, 1, h, w], device);
+        let all = |values| tensor(values, &[b, c, h, w], device);
+        let mut input = HybridInput::new(all(batch.state)?);
+        if self.conditions.image {
+            input.image = Some(all(batch.image)?);
+        }
+        if self.conditions.coarse {
+            input.coarse = Some(one(batch.coarse)?);
+        }
+        let region_weight = self.config.region_weight;
+        Ok(Prepared {
+            input: input.concat()?,
+            t: tensor(batch.model_times, &[b], device)?,
+            y: match self.model.num_classes {
+                Some(_) => Some(Tensor::from_vec(batch.labels, b, device)?),
+                None => None,
+            },
+            target: all(batch.target)?,
+            pixels: if region_weight == 1.0 {
+                None
+            } else {
+                Some(one(batch.region)?.affine(region_weight - 1.0, 1.0)?)
+            },
+            weights: batch.weights,
+            correction: batch.correction,
+        })
+    }
+}
+
+impl Prepared {
+    /// The scalar loss, and each sample's: plain, and with the weights of pixels and noise level.
+    fn judge(&self, output: &Tensor) -> candle_core::Result<Loss> {
+        let (b, c, _, _) = self.target.dims4()?;
+        // The other half of a network with learned variance isn't trained.
+        let prediction = output.narrow(1, 0, c)?;
+        let square = (prediction - &self.target)?.sqr()?;
+        let plain = square.detach().mean((1, 2, 3))?;
+        let weighted = match &self.pixels {
+            Some(pixels) => square.broadcast_mul(pixels)?,
+            None => square,
+        };
+        let weighted = weighted.mean((1, 2, 3))?;
+        let weights = self.weights.iter().zip(&self.correction);
+        let weights: Vec<f32> = weights.map(|(w, c)| w * c).collect();
+        let weights = Tensor::from_vec(weights, b, output.device())?;
+        let by_level = weighted.detach().to_vec1::<f32>()?;
+        let by_level = by_level.iter().zip(&self.weights);
+        Ok(Loss {
+            mean: (weighted * weights)?.mean_all()?,
+            plain: plain.to_vec1::<f32>()?,
+            second: by_level.map(|(loss, weight)| loss * weight).collect(),
+        })
+    }
+
+    fn loss(&self, network: &UNet, dropout: Option<u64>) -> Result<Loss> {
+        let (x, t, y) = (&self.input, &self.t, self.y.as_ref());
+        let output = match dropout {
+            Some(seed) => network.forward_train(x, t, y, seed)?,
+            None => network.forward(x, t, y)?,
+        };
+        Ok(self.judge(&output)?)
+    }
+}
+
+impl Task for DiffusionTask {
+    type Network = UNet;
+    type Config = DiffusionConfig;
+    type Model = UNetConfig;
+    type Batch = DiffusionBatch;
+
+    fn setup(&self) -> Setup<DiffusionConfig, UNetConfig> {
+        let (config, model) = (self.config.clone(), self.model.clone());
+        let (common, data) = (config.loop_config(), Fingerprint::of_slices(&self.set));
+        Setup {
+            dropout: model.dropout > 0.0,
+            compute: config.compute,
+            ..Setup::new("diffusion", config, model, common, data)
+        }
+    }
+
+    fn network(&self, vb: VarBuilder<'_>) -> Result<UNet> {
+        Ok(UNet::new(&self.model, vb)?)
+    }
+
+    /// By today's distribution of timesteps.
+    fn batches(&self, seed: u64) -> Result<Draw<DiffusionBatch>> {
+        let table = self.history.as_ref().and_then(LossHistory::table);
+        let mut batches =
+            DiffusionBatches::unchecked(&self.config, self.set.clone(), seed)?.with_table(table);
+        Ok(Box::new(move |index| batches.draw(index)))
+    }
+
+    fn loss(
+        &self,
+        network: &UNet,
+        batch: DiffusionBatch,
+        device: &Device,
+        dropout: Option<u64>,
+    ) -> Result<Loss> {
+        self.prepare(batch, device)?.loss(network, dropout)
+    }
+
+    fn differentiate(
+        &self,
+        network: &UNet,
+        batch: DiffusionBatch,
+        device: &Device,
+        dropout: Option<u64>,
+        passes: usize,
+    ) -> Result<Pass> {
+        let batch = self.prepare(batch, device)?;
+        if !self.config.recompute {
+            return Pass::taped(passes, || batch.loss(network, dropout));
+        }
+        Pass::recomputed(passes, |share| {
+            let (x, t, y) = (&batch.input, &batch.t, batch.y.as_ref());
+            let loss = |output: &Tensor| share(batch.judge(output)?);
+            Ok(network.loss_gradients(x, t, y, dropout, loss)?)
+        })
+    }
+
+    fn names(&self, samples: &[usize]) -> Vec<String> {
+        names(&self.set, samples)
+    }
+
+    fn after_step(&mut self, report: &mut StepReport, weighted: &[f32]) -> bool {
+        let Some(history) = &mut self.history else {
+            return false;
+        };
+        if !report.skipped {
+            history.record(&report.timesteps, weighted);
+        }
+        history.refresh(report.iteration)
+    }
+
+    fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut tensors = BTreeMap::new();
+        if let Some(history) = &self.history {
+            history.save(&mut tensors)?;
+        }
+        Ok(tensors)
+    }
+
+    fn restore(&mut self, path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        if let Some(history) = &mut self.history {
+            *history = history.restored(path, tensors)?;
+        }
+        Ok(())
+    }
 }
 
 impl DiffusionTrainer {
-    /// A trainer at iteration 0, with weights drawn from `seed`.
-    ///
-    /// What the network is conditioned on follows from its `in_channels`: C (nothing), 2C (the image), 2C + 1 (image and coarse map).
+    /// A trainer at iteration 0, with weights drawn from `seed`: see [`DiffusionTask::new`].
     ///
     /// # Errors
     /// When a setting is out of its range, or config, network and slices don't fit together.
@@ -42,102 +233,13 @@ impl DiffusionTrainer {
         seed: u64,
         device: &Device,
     ) -> Result<Self> {
-        let batches = DiffusionBatches::new(config, set.clone(), seed)?;
-        let steps = batches.schedule().steps();
-        let conditions = conditions(model, set.images.dim().1)?;
-        check_labels(config, model)?;
-        let parameters = Parameters::new(seed, DType::F32, device);
-        let network = UNet::new(model, parameters.builder())?;
-        let settings = Settings {
-            kind: "diffusion",
-            config: config_value(config)?,
-            model: config_value(model)?,
-            optimizer: config.optimizer.clone(),
-            batch: config.batch,
-            accumulation: config.accumulation,
-            iterations: config.iterations,
-            time_budget_s: config.time_budget_s,
-            dropout: model.dropout > 0.0,
-        };
-        let batches = prefetch(batches, 0, config);
-        Ok(Self {
-            objective: Objective {
-                config: config.clone(),
-                model: model.clone(),
-                conditions,
-                device: device.clone(),
-            },
-            network,
-            history: LossHistory::new(config.times, steps),
-            base: Base::new(settings, set, seed, device, parameters, batches)?,
-        })
-    }
-
-    /// The same trainer as one of several processes, each of which trains on its part of every batch.
-    ///
-    /// # Errors
-    /// When the batch can't be divided evenly, or the processes differ in config, seed or data.
-    pub fn in_group(mut self, group: Arc<dyn Group>) -> Result<Self> {
-        self.base.join(group)?;
-        Ok(self)
-    }
-
-    /// The training config.
-    #[must_use]
-    pub fn config(&self) -> &DiffusionConfig {
-        &self.objective.config
-    }
-
-    /// The network's config.
-    #[must_use]
-    pub fn model_config(&self) -> &UNetConfig {
-        &self.objective.model
+        Self::with_task(DiffusionTask::new(config, model, set)?, seed, device)
     }
 
     /// What the network is conditioned on.
     #[must_use]
     pub fn conditions(&self) -> Conditions {
-        self.objective.conditions
-    }
-
-    /// The trainable parameters.
-    #[must_use]
-    pub fn parameters(&self) -> &Parameters {
-        &self.base.parameters
-    }
-
-    /// The moving average (of the first decay) of the parameters, by name: what a model is saved with.
-    ///
-    /// # Errors
-    /// When the device has no memory for the copy.
-    pub fn ema_tensors(&self) -> Result<BTreeMap<String, Tensor>> {
-        self.base.learner.ema_tensors()
-    }
-
-    /// The moving average of decay number `i` of the config.
-    ///
-    /// # Errors
-    /// When the config has no such decay.
-    pub fn ema_tensors_of(&self, i: usize) -> Result<BTreeMap<String, Tensor>> {
-        self.base.learner.ema_tensors_of(i)
-    }
-
-    /// A copy of the weights as they are, by name.
-    ///
-    /// # Errors
-    /// When the device has no memory for the copy.
-    pub fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
-        self.base.learner.weights()
-    }
-
-    /// The network with the averaged weights, for inference.
-    ///
-    /// # Errors
-    /// When it can't be built.
-    pub fn ema_network(&self) -> Result<UNet> {
-        let tensors: HashMap<String, Tensor> = self.ema_tensors()?.into_iter().collect();
-        let builder = VarBuilder::from_tensors(tensors, DType::F32, &self.base.device);
-        Ok(UNet::new(&self.objective.model, builder)?)
+        self.task.conditions
     }
 
     /// The averaged network's loss on the slices of `set` by range of timesteps, `samples` draws in all.
@@ -153,10 +255,10 @@ impl DiffusionTrainer {
         ranges: usize,
         seed: u64,
     ) -> Result<Vec<TimeRange>> {
-        let config = &self.objective.config;
+        let config = &self.task.config;
         let network = self.ema_network()?;
         let mut batches = DiffusionBatches::for_validation(config, set.clone(), seed)?;
-        let channels = self.base.set.images.dim().1;
+        let channels = self.task.set.images.dim().1;
         if set.images.dim().1 != channels {
             return Err(Error::Data {
                 expected: format!("slices of {channels} channels"),
@@ -175,113 +277,13 @@ impl DiffusionTrainer {
                 ((2 * k + 1) * steps / (2 * total)).min(steps - 1)
             })?;
             let timesteps = batch.timesteps.clone();
-            let losses = self.objective.evaluate(&network, batch, None)?.plain;
+            let losses = self.task.loss(&network, batch, &self.device, None)?.plain;
             for (&timestep, &loss) in timesteps.iter().zip(&losses) {
                 by_time.add(timestep, f64::from(loss), false);
             }
         }
         Ok(by_time.finish(false))
     }
-
-    /// Prepares the batches from the next one on, by today's distribution of timesteps.
-    fn start_batches(&mut self) -> Result<()> {
-        let config = &self.objective.config;
-        let table = self.history.as_ref().and_then(LossHistory::table);
-        let batches = DiffusionBatches::unchecked(config, self.base.set.clone(), self.base.seed)?
-            .with_table(table);
-        self.base.batches = prefetch(batches, self.base.next_batch(), config);
-        Ok(())
-    }
-
-    /// What a checkpoint holds besides what every trainer has.
-    fn more(&self) -> Result<BTreeMap<String, Tensor>> {
-        let mut tensors = BTreeMap::new();
-        if let Some(history) = &self.history {
-            history.save(&mut tensors)?;
-        }
-        Ok(tensors)
-    }
-}
-
-impl Trainer for DiffusionTrainer {
-    fn step(&mut self) -> Result<StepReport> {
-        let objective = &self.objective;
-        let parameters = self.base.parameters.clone();
-        let (report, weighted) = match objective.config.compute {
-            Compute::F32 => {
-                let network = &self.network;
-                let pass = |batch, dropout| objective.differentiate(network, batch, dropout);
-                self.base.step(pass)?
-            }
-            narrow @ crate::Compute::Bf16 => self.base.step(|batch, dropout| {
-                // Narrow copies of the weights, through which the gradients reach the weights themselves.
-                let builder = VarBuilder::from_backend(
-                    Box::new(parameters.clone()),
-                    narrow.dtype(),
-                    objective.device.clone(),
-                );
-                let network = UNet::new(&objective.model, builder)?;
-                objective.differentiate(&network, batch, dropout)
-            })?,
-        };
-        if let Some(history) = &mut self.history {
-            if !report.skipped {
-                history.record(&report.timesteps, &weighted);
-            }
-            if history.refresh(report.iteration) {
-                self.start_batches()?;
-            }
-        }
-        Ok(report)
-    }
-
-    fn iteration(&self) -> u64 {
-        self.base.learner.iteration
-    }
-
-    fn elapsed_s(&self) -> f64 {
-        self.base.elapsed_s()
-    }
-
-    fn finished(&self) -> bool {
-        self.base.finished()
-    }
-
-    fn iterations(&self) -> Option<u64> {
-        self.base.settings.iterations
-    }
-
-    fn group(&self) -> &Arc<dyn Group> {
-        &self.base.group
-    }
-
-    fn checkpoint(&self, folder: &Path, keep: usize) -> Result<PathBuf> {
-        self.base.checkpoint(folder, keep, self.more()?)
-    }
-
-    fn save(&self, path: &Path) -> Result<()> {
-        let write = |state: &_| checkpoint::save_as(path, state);
-        self.base.write(self.more()?, write)
-    }
-
-    fn resume(&mut self, path: &Path) -> Result<()> {
-        let (path, saved) = self.base.load::<DiffusionConfig, UNetConfig>(path)?;
-        let history = match &self.history {
-            Some(history) => Some(history.restored(&path, &saved.tensors)?),
-            None => None,
-        };
-        self.base.restore(&path, &saved)?;
-        self.history = history;
-        self.start_batches()
-    }
-}
-
-fn prefetch(
-    mut batches: DiffusionBatches,
-    first: u64,
-    config: &DiffusionConfig,
-) -> Prefetch<DiffusionBatch> {
-    Prefetch::new(first, config.prefetch, move |index| batches.draw(index))
 }
 
 /// What a network with so many input channels is conditioned on.

@@ -134,29 +134,26 @@ pub enum Error {
     /// The masks or corruptions are wrong.
     #[error(transparent)]
     Slices(Box<fndm_data::Error>),
+    /// A [`Task`](crate::Task) from outside of this crate failed.
+    #[error(transparent)]
+    Task(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A result whose error is [`Error`] unless said otherwise.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 // Boxed, so that a `Result` stays small.
-impl From<fndm_models::Error> for Error {
-    fn from(error: fndm_models::Error) -> Self {
-        Self::Model(Box::new(error))
-    }
+macro_rules! boxed {
+    ($($from:ty => $variant:ident),*) => {$(
+        impl From<$from> for Error {
+            fn from(error: $from) -> Self {
+                Self::$variant(Box::new(error))
+            }
+        }
+    )*};
 }
 
-impl From<fndm_solver::Error> for Error {
-    fn from(error: fndm_solver::Error) -> Self {
-        Self::Schedule(Box::new(error))
-    }
-}
-
-impl From<fndm_data::Error> for Error {
-    fn from(error: fndm_data::Error) -> Self {
-        Self::Slices(Box::new(error))
-    }
-}
+boxed!(fndm_models::Error => Model, fndm_solver::Error => Schedule, fndm_data::Error => Slices);
 
 impl Error {
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {

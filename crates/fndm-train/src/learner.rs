@@ -1,4 +1,4 @@
-//! What both trainers share: parameters, optimiser, averages, and their way into and out of a checkpoint.
+//! Parameters, optimiser, averages, and their way into and out of a checkpoint.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,6 +32,13 @@ pub(crate) struct Applied {
     pub(crate) gradient_norm: f64,
     pub(crate) rate: f64,
     pub(crate) skipped: bool,
+}
+
+/// The state of a [`Learner`] in a checkpoint.
+pub(crate) struct Restored {
+    weights: Vec<Tensor>,
+    moments: BTreeMap<String, Moments>,
+    averages: Vec<BTreeMap<String, Tensor>>,
 }
 
 /// Which batch an error is about.
@@ -143,11 +150,6 @@ impl Learner {
 
     pub(crate) fn optimizer_steps(&self) -> u64 {
         self.adam.steps()
-    }
-
-    /// A copy of the averages of the first decay.
-    pub(crate) fn ema_tensors(&self) -> Result<BTreeMap<String, Tensor>> {
-        self.ema_tensors_of(0)
     }
 
     /// Fails where a parameter or an average of it isn't finite: a step whose gradients were sound may still overflow, and
@@ -264,13 +266,13 @@ impl Learner {
         Ok([hash as u32, (hash >> 32) as u32])
     }
 
-    /// Takes over what [`tensors`](Self::tensors) gave. Nothing is changed where something is missing.
-    pub(crate) fn restore(
-        &mut self,
+    /// What [`tensors`](Self::tensors) gave, read again. Nothing is changed yet.
+    pub(crate) fn read(
+        &self,
         path: &Path,
         tensors: &BTreeMap<String, Tensor>,
         state: &CheckpointState,
-    ) -> Result<()> {
+    ) -> Result<Restored> {
         let get = |key: String, like: &Var| -> Result<Tensor> {
             let tensor = tensors.get(&key).ok_or_else(|| {
                 Error::checkpoint(path, format!("expected a tensor {key}, found none"))
@@ -289,25 +291,33 @@ impl Learner {
             }
             Ok(tensor.copy()?)
         };
-        let mut weights = Vec::new();
-        let mut moments = BTreeMap::new();
-        let mut averages: Vec<BTreeMap<String, Tensor>> = vec![BTreeMap::new(); self.emas.len()];
+        let mut restored = Restored {
+            weights: Vec::new(),
+            moments: BTreeMap::new(),
+            averages: vec![BTreeMap::new(); self.emas.len()],
+        };
         for (name, var) in &self.parameters {
-            weights.push(get(format!("{WEIGHTS}{name}"), var)?);
+            restored.weights.push(get(format!("{WEIGHTS}{name}"), var)?);
             if state.optimizer_steps > 0 {
                 let first = Var::from_tensor(&get(format!("{FIRST}{name}"), var)?)?;
                 let second = Var::from_tensor(&get(format!("{SECOND}{name}"), var)?)?;
-                moments.insert(name.clone(), Moments { first, second });
+                let moments = Moments { first, second };
+                restored.moments.insert(name.clone(), moments);
             }
-            for (ema, average) in self.emas.iter().zip(&mut averages) {
+            for (ema, average) in self.emas.iter().zip(&mut restored.averages) {
                 average.insert(name.clone(), get(ema_name(ema.decay(), name), var)?);
             }
         }
-        for ((_, var), weight) in self.parameters.iter().zip(&weights) {
+        Ok(restored)
+    }
+
+    /// Goes back to what was [`read`](Self::read).
+    pub(crate) fn restore(&mut self, state: &CheckpointState, restored: Restored) -> Result<()> {
+        for ((_, var), weight) in self.parameters.iter().zip(&restored.weights) {
             var.set(weight)?;
         }
-        self.adam.restore(state.optimizer_steps, moments);
-        for (ema, average) in self.emas.iter().zip(&averages) {
+        self.adam.restore(state.optimizer_steps, restored.moments);
+        for (ema, average) in self.emas.iter().zip(&restored.averages) {
             ema.restore(average)?;
         }
         self.iteration = state.iteration;

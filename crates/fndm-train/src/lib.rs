@@ -10,7 +10,7 @@
 //! use candle_core::Device;
 //! use fndm_data::{Preprocess, SliceSet, phantom::PhantomConfig};
 //! use fndm_models::UNetConfig;
-//! use fndm_train::{DiffusionConfig, DiffusionTrainer, RunConfig, StopFlag, Trainer, run};
+//! use fndm_train::{DiffusionConfig, DiffusionTrainer, RunConfig, StopFlag, run};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let phantom = PhantomConfig { size: 32, slices: 24, ..PhantomConfig::default() };
@@ -35,12 +35,14 @@
 //! ```
 //!
 //! # Parts
+//! - [`Trainer`]: all that trainings share; [`Task`]: what one has of its own, a network and a loss. A network that isn't of this
+//!   project is trained by a task of one's own; [`LoopConfig`], [`Batch`], [`Loss`], [`check_resume`] are what that takes.
 //! - [`DiffusionTrainer`], [`DiffusionConfig`]: objective (5) with hybrid conditions; [`DiffusionBatches`]: what it is trained on.
 //!   [`ConditionDropout`], [`CoarseJitter`], [`Augmentation`], [`TimeSampling`], [`LossWeight`]: its settings.
 //! - [`ClassifierTrainer`], [`ClassifierTrainConfig`]: cross entropy on noised slices; [`ClassifierBatches`].
 //! - [`SegmenterTrainer`]: a network for segmentation, as a remover of lesions ([`RemoverConfig`]) or as a student of a
 //!   teacher's masks ([`StudentConfig`], [`PixelTargets`]). [`PixelAugmentation`], [`ImageLoss`]: their settings.
-//! - [`Trainer`]: what all can do; [`run`], [`try_run`], [`RunConfig`], [`StopFlag`]: a whole run with checkpoints and a log;
+//! - [`run`], [`try_run`], [`RunConfig`], [`StopFlag`]: a whole run with checkpoints and a log;
 //!   [`run_validated`], [`Validation`]: the same with a validation that chooses the best checkpoint.
 //! - [`Adam`], [`Ema`], [`OptimizerConfig`], [`EmaConfig`], [`RateSchedule`], [`NonFinite`], [`Compute`]: the optimiser, and
 //!   the arithmetic.
@@ -57,7 +59,6 @@
 
 mod adam;
 mod augment;
-mod base;
 mod batch;
 mod checkpoint;
 mod classifier;
@@ -74,16 +75,17 @@ mod log;
 mod loss_aware;
 #[cfg(feature = "mpi")]
 mod mpi_group;
-mod objective;
 mod optimizer;
 mod plot;
 mod prefetch;
 mod random;
 mod report;
+mod resume;
 mod run;
 mod segmenter;
 mod slices;
 mod stop;
+mod task;
 mod times;
 mod trainer;
 
@@ -93,9 +95,9 @@ pub use batch::{ClassifierBatch, ClassifierBatches, DiffusionBatch, DiffusionBat
 pub use checkpoint::{
     CheckpointState, Fingerprint, list_checkpoints, read_checkpoint_ema, read_checkpoint_state,
 };
-pub use classifier::ClassifierTrainer;
-pub use config::{ClassifierTrainConfig, Compute, ConditionDropout, DiffusionConfig};
-pub use diffusion::DiffusionTrainer;
+pub use classifier::{ClassifierTask, ClassifierTrainer};
+pub use config::{ClassifierTrainConfig, Compute, ConditionDropout, DiffusionConfig, LoopConfig};
+pub use diffusion::{DiffusionTask, DiffusionTrainer};
 pub use ema::Ema;
 pub use error::{Error, Result};
 pub use events::EventWriter;
@@ -107,11 +109,13 @@ pub use mpi_group::MpiGroup;
 pub use optimizer::{EmaConfig, NonFinite, OptimizerConfig, RateSchedule};
 pub use plot::write_loss_curve;
 pub use report::{StepReport, TimeRange};
+pub use resume::check_resume;
 pub use run::{Ended, RunConfig, Validation, ValidationLine, run, run_validated, try_run};
 pub use segmenter::{
     ImageLoss, PixelAugmentation, PixelBatch, PixelTargets, RemoverBatches, RemoverConfig,
-    SegmenterTrainer, StudentBatches, StudentConfig,
+    SegmenterTask, SegmenterTrainConfig, SegmenterTrainer, StudentBatches, StudentConfig,
 };
 pub use stop::StopFlag;
+pub use task::{Batch, Draw, Loss, Pass, Setup, Task, part_of};
 pub use times::{LossWeight, TimeSampling};
 pub use trainer::Trainer;

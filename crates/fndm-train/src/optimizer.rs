@@ -109,38 +109,30 @@ impl Default for OptimizerConfig {
 
 impl OptimizerConfig {
     pub(crate) fn check(&self, iterations: Option<u64>) -> Result<()> {
-        let finite = |x: f64| x.is_finite() && x >= 0.0;
-        check(
-            finite(self.lr) && self.lr > 0.0,
-            "optimizer.lr",
-            "a rate above 0",
-            self.lr,
-        )?;
-        for (beta, field) in [
-            (self.beta1, "optimizer.beta1"),
-            (self.beta2, "optimizer.beta2"),
+        let above_0 = |x: f64| x.is_finite() && x > 0.0;
+        let below_1 = |x: &f64| (0.0..1.0).contains(x);
+        let clip = self.clip.unwrap_or(1.0);
+        let decay = self.weight_decay;
+        let no_growth = decay.is_finite() && decay >= 0.0;
+        for (ok, field, range, value) in [
+            (above_0(self.lr), "optimizer.lr", "a rate above 0", self.lr),
+            (
+                below_1(&self.beta1),
+                "optimizer.beta1",
+                "0 to below 1",
+                self.beta1,
+            ),
+            (
+                below_1(&self.beta2),
+                "optimizer.beta2",
+                "0 to below 1",
+                self.beta2,
+            ),
+            (above_0(self.eps), "optimizer.eps", "above 0", self.eps),
+            (no_growth, "optimizer.weight_decay", "0 or above", decay),
+            (above_0(clip), "optimizer.clip", "a norm above 0", clip),
         ] {
-            check((0.0..1.0).contains(&beta), field, "0 to below 1", beta)?;
-        }
-        check(
-            finite(self.eps) && self.eps > 0.0,
-            "optimizer.eps",
-            "above 0",
-            self.eps,
-        )?;
-        check(
-            finite(self.weight_decay),
-            "optimizer.weight_decay",
-            "0 or above",
-            self.weight_decay,
-        )?;
-        if let Some(clip) = self.clip {
-            check(
-                finite(clip) && clip > 0.0,
-                "optimizer.clip",
-                "a norm above 0",
-                clip,
-            )?;
+            check(ok, field, range, value)?;
         }
         check(
             !self.ema.decays.is_empty(),

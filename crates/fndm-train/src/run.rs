@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{chain, check};
 use crate::group::{agree, any};
 use crate::{
-    Error, EventWriter, JsonLines, Result, StepReport, StopFlag, TimeRange, Trainer,
+    Error, EventWriter, JsonLines, Result, StepReport, StopFlag, Task, TimeRange, Trainer,
     write_loss_curve,
 };
 
@@ -82,11 +82,11 @@ pub enum Ended {
 ///
 /// # Errors
 /// Those of [`Trainer::step`], [`Trainer::checkpoint`] and [`Trainer::resume`].
-pub fn run<T: Trainer>(
-    trainer: &mut T,
+pub fn run<T: Task>(
+    trainer: &mut Trainer<T>,
     config: &RunConfig,
     stop: &StopFlag,
-    mut progress: impl FnMut(&T, &StepReport),
+    mut progress: impl FnMut(&Trainer<T>, &StepReport),
 ) -> Result<Ended> {
     try_run(trainer, config, stop, |trainer, report| {
         progress(trainer, report);
@@ -98,11 +98,11 @@ pub fn run<T: Trainer>(
 ///
 /// # Errors
 /// Those of [`run`], and `progress`'s own. The checkpoints made so far remain.
-pub fn try_run<T: Trainer, E: From<Error>>(
-    trainer: &mut T,
+pub fn try_run<T: Task, E: From<Error>>(
+    trainer: &mut Trainer<T>,
     config: &RunConfig,
     stop: &StopFlag,
-    progress: impl FnMut(&T, &StepReport) -> Result<(), E>,
+    progress: impl FnMut(&Trainer<T>, &StepReport) -> Result<(), E>,
 ) -> Result<Ended, E> {
     session(trainer, config, stop, progress, None)
 }
@@ -114,23 +114,23 @@ pub fn try_run<T: Trainer, E: From<Error>>(
 ///
 /// # Errors
 /// Those of [`try_run`], and `validate`'s own.
-pub fn run_validated<T: Trainer, E: From<Error>>(
-    trainer: &mut T,
+pub fn run_validated<T: Task, E: From<Error>>(
+    trainer: &mut Trainer<T>,
     config: &RunConfig,
     stop: &StopFlag,
-    progress: impl FnMut(&T, &StepReport) -> Result<(), E>,
-    mut validate: impl FnMut(&T) -> Result<Validation, E>,
+    progress: impl FnMut(&Trainer<T>, &StepReport) -> Result<(), E>,
+    mut validate: impl FnMut(&Trainer<T>) -> Result<Validation, E>,
 ) -> Result<Ended, E> {
     session(trainer, config, stop, progress, Some(&mut validate))
 }
 
-type Validate<'a, T, E> = &'a mut dyn FnMut(&T) -> Result<Validation, E>;
+type Validate<'a, T, E> = &'a mut dyn FnMut(&Trainer<T>) -> Result<Validation, E>;
 
-fn session<T: Trainer, E: From<Error>>(
-    trainer: &mut T,
+fn session<T: Task, E: From<Error>>(
+    trainer: &mut Trainer<T>,
     config: &RunConfig,
     stop: &StopFlag,
-    mut progress: impl FnMut(&T, &StepReport) -> Result<(), E>,
+    mut progress: impl FnMut(&Trainer<T>, &StepReport) -> Result<(), E>,
     mut validate: Option<Validate<'_, T, E>>,
 ) -> Result<Ended, E> {
     for (every, field) in [
@@ -206,7 +206,7 @@ fn session<T: Trainer, E: From<Error>>(
     Ok(ended)
 }
 
-fn begin<T: Trainer>(trainer: &mut T, folder: &Path) -> Result<()> {
+fn begin<T: Task>(trainer: &mut Trainer<T>, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     if crate::list_checkpoints(folder)?.is_empty() {
         return Ok(());
@@ -244,23 +244,16 @@ struct Best {
 impl Logs {
     fn open(config: &RunConfig, iteration: u64, validated: bool) -> Result<Self> {
         let folder = &config.folder;
+        let open = |name: &str| JsonLines::open(&folder.join(name), iteration);
+        let events = || EventWriter::open(folder, iteration);
         let best = match validated {
             true => read_best(&folder.join("best.json"))?,
             false => None,
         };
         Ok(Self {
-            log: JsonLines::open(&folder.join("log.jsonl"), iteration)?,
-            validation: match validated {
-                true => Some(JsonLines::open(
-                    &folder.join("validation.jsonl"),
-                    iteration,
-                )?),
-                false => None,
-            },
-            events: match config.events {
-                true => Some(EventWriter::open(folder, iteration)?),
-                false => None,
-            },
+            log: open("log.jsonl")?,
+            validation: validated.then(|| open("validation.jsonl")).transpose()?,
+            events: config.events.then(events).transpose()?,
             best: best.map(|best| best.score),
         })
     }

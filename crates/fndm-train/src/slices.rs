@@ -1,10 +1,7 @@
 //! Checks of a slice set before training on it.
 
-use std::collections::BTreeSet;
-
 use fndm_data::SliceSet;
 
-use crate::checkpoint::Fingerprint;
 use crate::{Error, Result};
 
 /// Fails where the arrays don't belong together, a label isn't 0 or 1, an intensity isn't finite, or a label is missing
@@ -67,22 +64,4 @@ pub(crate) fn names(set: &SliceSet, slices: &[usize]) -> Vec<String> {
         }
     };
     slices.iter().map(name).collect()
-}
-
-/// What a resumed run checks its data by.
-pub(crate) fn fingerprint(set: &SliceSet) -> Fingerprint {
-    let (slices, c, h, w) = set.images.dim();
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut add = |word: u64| hash = (hash ^ word).wrapping_mul(0x0100_0000_01b3);
-    set.images
-        .iter()
-        .for_each(|value| add(u64::from(value.to_bits())));
-    set.labels.iter().for_each(|&label| add(u64::from(label)));
-    Fingerprint {
-        ids: set.ids.clone(),
-        slices,
-        patients: set.patient.iter().collect::<BTreeSet<_>>().len(),
-        shape: [c, h, w],
-        hash: format!("{hash:016x}"),
-    }
 }

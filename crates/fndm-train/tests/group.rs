@@ -14,8 +14,8 @@ use common::{
 };
 use fndm_train::{
     ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended, Error, LossWeight, NonFinite,
-    OptimizerConfig, RunConfig, StopFlag, TimeSampling, Trainer, Validation, made_by_the_first,
-    run, run_validated,
+    OptimizerConfig, RunConfig, StopFlag, TimeSampling, Validation, made_by_the_first, run,
+    run_validated,
 };
 use threads::ThreadGroup;
 

@@ -17,8 +17,8 @@ mod with_mpi {
 
     use candle_core::Device;
     use fndm_train::{
-        DiffusionConfig, DiffusionTrainer, Group, MpiGroup, RunConfig, StopFlag, Trainer,
-        list_checkpoints, run,
+        DiffusionConfig, DiffusionTrainer, Group, MpiGroup, RunConfig, StopFlag, list_checkpoints,
+        run,
     };
 
     use crate::common::{diffusion_config, largest_difference, slices, unet};

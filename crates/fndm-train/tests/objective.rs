@@ -8,7 +8,7 @@ use fndm_models::{HybridInput, UNet};
 use fndm_solver::Prediction;
 use fndm_train::{
     Augmentation, CoarseJitter, ConditionDropout, DiffusionBatches, DiffusionConfig,
-    DiffusionTrainer, LossWeight, TimeSampling, Trainer,
+    DiffusionTrainer, LossWeight, TimeSampling,
 };
 use ndarray::Axis;
 

@@ -5,7 +5,7 @@ mod common;
 use candle_core::Device;
 use common::{classifier, classifier_config, diffusion_config, slices, unet};
 use fndm_train::{
-    ClassifierTrainConfig, ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Error, Trainer,
+    ClassifierTrainConfig, ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Error,
 };
 
 /// Attention whose logits overflow: a softmax that clamps NaN away would make uniform attention of them, and the run would go on.

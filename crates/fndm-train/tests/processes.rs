@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use candle_core::Device;
 use common::{bits, diffusion_config, slices, unet};
 use fndm_train::{
-    DiffusionConfig, DiffusionTrainer, Ended, Error, RunConfig, StopFlag, Trainer,
-    list_checkpoints, read_checkpoint_state, run,
+    DiffusionConfig, DiffusionTrainer, Ended, Error, RunConfig, StopFlag, list_checkpoints,
+    read_checkpoint_state, run,
 };
 use rand::{RngExt, SeedableRng};
 

@@ -8,7 +8,7 @@ use candle_core::Device;
 use common::{bits, classifier, classifier_config, diffusion_config, slices, unet};
 use fndm_train::{
     ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended, Error, NonFinite, RunConfig,
-    StopFlag, TimeSampling, Trainer, Validation, ValidationLine, list_checkpoints,
+    StopFlag, Task, TimeSampling, Trainer, Validation, ValidationLine, list_checkpoints,
     read_checkpoint_ema, read_checkpoint_state, run, run_validated, write_loss_curve,
 };
 
@@ -21,7 +21,7 @@ fn state_text(checkpoint: &[u8]) -> String {
     header.metadata().clone().unwrap()["fndm_train"].clone()
 }
 
-fn steps(trainer: &mut impl Trainer, n: usize) -> Vec<u64> {
+fn steps<T: Task>(trainer: &mut Trainer<T>, n: usize) -> Vec<u64> {
     (0..n)
         .map(|_| trainer.step().unwrap().loss.to_bits())
         .collect()

@@ -11,7 +11,7 @@ use fndm_data::{SliceSet, with_neighbours};
 use fndm_models::SegmenterConfig;
 use fndm_train::{
     EmaConfig, Error, ImageLoss, OptimizerConfig, PixelAugmentation, PixelTargets, RemoverBatches,
-    RemoverConfig, SegmenterTrainer, StudentBatches, StudentConfig, Trainer,
+    RemoverConfig, SegmenterTrainer, StudentBatches, StudentConfig,
 };
 use ndarray::{Array3, Array4, Axis};
 

@@ -12,7 +12,7 @@ use fndm_models::{ClassifierConfig, UNetConfig};
 use fndm_train::{
     Augmentation, ClassifierTrainConfig, ClassifierTrainer, CoarseJitter, Compute, DiffusionConfig,
     DiffusionTrainer, EmaConfig, Error, NonFinite, OptimizerConfig, RateSchedule, RunConfig,
-    StepReport, StopFlag, TimeSampling, Trainer, try_run,
+    StepReport, StopFlag, TimeSampling, try_run,
 };
 
 fn new(config: &DiffusionConfig, set: SliceSet) -> fndm_train::Result<DiffusionTrainer> {

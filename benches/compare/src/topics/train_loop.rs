@@ -9,9 +9,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use fndm_data::SliceSet;
 use fndm_kernels::Tape;
 use fndm_models::{Parameters, UNet, UNetConfig};
-use fndm_train::{
-    Adam, DiffusionConfig, DiffusionTrainer, Ema, EmaConfig, OptimizerConfig, Trainer,
-};
+use fndm_train::{Adam, DiffusionConfig, DiffusionTrainer, Ema, EmaConfig, OptimizerConfig};
 use ndarray::{Array3, Array4};
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -8,13 +8,12 @@ use ndarray::{Array2, Array3, Axis};
 
 use super::augment::Plan;
 use super::{PixelTargets, RemoverConfig, StudentConfig};
-use crate::Result;
-use crate::batch::{Batch, part};
 use crate::random::{Purpose, generator};
 use crate::slices::check_slices;
+use crate::{Batch, Result, part_of};
 
 /// One batch of a segmenter's training. Arrays are in the order (B, C, H, W).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct PixelBatch {
     /// B, the input's C, H, W.
     pub shape: [usize; 4],
@@ -29,35 +28,27 @@ pub struct PixelBatch {
 }
 
 impl PixelBatch {
-    fn with_capacity(shape: [usize; 4], outputs: usize) -> Self {
-        let [n, c, h, w] = shape;
+    fn of(shape: [usize; 4]) -> Self {
         Self {
             shape,
-            input: Vec::with_capacity(n * c * h * w),
-            target: Vec::with_capacity(n * outputs * h * w),
-            weight: Vec::with_capacity(n * h * w),
-            slices: Vec::with_capacity(n),
+            ..Self::default()
         }
     }
 }
 
 impl Batch for PixelBatch {
-    fn slices(&self) -> &[usize] {
+    fn samples(&self) -> &[usize] {
         &self.slices
-    }
-
-    fn timesteps(&self) -> &[usize] {
-        &[]
     }
 
     fn part(self, rank: usize, size: usize) -> Self {
         let [n, c, h, w] = self.shape;
         Self {
             shape: [n / size, c, h, w],
-            input: part(self.input, rank, size),
-            target: part(self.target, rank, size),
-            weight: part(self.weight, rank, size),
-            slices: part(self.slices, rank, size),
+            input: part_of(self.input, rank, size),
+            target: part_of(self.target, rank, size),
+            weight: part_of(self.weight, rank, size),
+            slices: part_of(self.slices, rank, size),
         }
     }
 }
@@ -99,7 +90,7 @@ impl RemoverBatches {
         let n = config.batch;
         let (_, c, h, w) = set.images.dim();
         let mut rng = generator(self.seed, Purpose::Remover, index);
-        let mut batch = PixelBatch::with_capacity([n, c, h, w], c);
+        let mut batch = PixelBatch::of([n, c, h, w]);
         for position in 0..n {
             let slice = self.order.at(index * n as u64 + position as u64);
             let plan = config.augmentation.draw_place(&mut rng).plan((h, w));
@@ -201,7 +192,7 @@ impl StudentBatches {
         let (_, c, h, w) = self.set.images.dim();
         let seen = self.neighbours.dim().1;
         let mut rng = generator(self.seed, Purpose::Student, index);
-        let mut batch = PixelBatch::with_capacity([n, c * seen, h, w], 1);
+        let mut batch = PixelBatch::of([n, c * seen, h, w]);
         let augmentation = self.config.augmentation;
         let mut plane = Array2::zeros((h, w));
         for position in 0..n {

@@ -1,9 +1,9 @@
 //! What the outputs of a segmenter are judged by. Tensors are `(B, C, H, W)`, weights `(B, 1, H, W)`.
 
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 
 use super::ImageLoss;
-use crate::base::Answer;
+use crate::{Loss, Result};
 
 /// The weighted difference of two images, averaged over all values.
 pub(super) fn image(
@@ -11,14 +11,14 @@ pub(super) fn image(
     target: &Tensor,
     weight: &Tensor,
     loss: ImageLoss,
-) -> Result<Answer> {
+) -> Result<Loss> {
     let difference = (output - target)?;
     let difference = match loss {
         ImageLoss::L1 => difference.abs()?,
         ImageLoss::L2 => difference.sqr()?,
     };
     let each = difference.broadcast_mul(weight)?.flatten_from(1)?.mean(1)?;
-    answer(&each)
+    Loss::mean(&each)
 }
 
 /// Cross entropy of logits, averaged over all pixels by their weights, plus `dice_weight` times 1 less the soft Dice, whose
@@ -28,7 +28,7 @@ pub(super) fn segmentation(
     target: &Tensor,
     weight: &Tensor,
     dice_weight: f64,
-) -> Result<Answer> {
+) -> Result<Loss> {
     // log(1 + exp(x)) - t x, by the form that doesn't overflow.
     let softplus = (logits.relu()? + (logits.abs()?.neg()?.exp()? + 1.0)?.log()?)?;
     let entropy = ((softplus - (logits * target)?)? * weight)?;
@@ -41,16 +41,7 @@ pub(super) fn segmentation(
     let both = (sum(&(&probability * target)?)? * 2.0)?;
     let all = (sum(&probability)? + sum(&wanted)?)?;
     let dice = ((both + 1.0)? / (all + 1.0)?)?;
-    answer(&(entropy + dice.affine(-dice_weight, dice_weight)?)?)
-}
-
-fn answer(each: &Tensor) -> Result<Answer> {
-    let plain = each.detach().to_vec1::<f32>()?;
-    Ok(Answer {
-        loss: each.mean_all()?,
-        second: plain.clone(),
-        plain,
-    })
+    Loss::mean(&(entropy + dice.affine(-dice_weight, dice_weight)?)?)
 }
 
 #[cfg(test)]
@@ -93,12 +84,12 @@ mod tests {
         let (target, weight) = (tensor(&TARGET), tensor(&WEIGHT));
         for dice_weight in [0.0, 0.5] {
             let answer = segmentation(&logits, &target, &weight, dice_weight).unwrap();
-            let value = f64::from(answer.loss.to_scalar::<f32>().unwrap());
+            let value = f64::from(answer.mean.to_scalar::<f32>().unwrap());
             let wide: Vec<f64> = LOGITS.iter().map(|&v| f64::from(v)).collect();
             assert!((value - slow(&wide, dice_weight)).abs() < 1e-5);
             let mean = answer.plain.iter().sum::<f32>() / 2.0;
             assert!((f64::from(mean) - value).abs() < 1e-6);
-            let gradients = answer.loss.backward().unwrap();
+            let gradients = answer.mean.backward().unwrap();
             let gradient = gradients.get(&logits).unwrap().flatten_all().unwrap();
             for (j, got) in gradient.to_vec1::<f32>().unwrap().into_iter().enumerate() {
                 let at = |step: f64| {
@@ -125,7 +116,7 @@ mod tests {
         });
         for (loss, expected) in [(ImageLoss::L1, l1), (ImageLoss::L2, l2)] {
             let answer = image(&a, &b, &weight, loss).unwrap();
-            let value = answer.loss.to_dtype(DType::F32).unwrap();
+            let value = answer.mean.to_dtype(DType::F32).unwrap();
             let value = value.to_scalar::<f32>().unwrap();
             assert!(
                 (value - expected).abs() < 1e-4 * expected,

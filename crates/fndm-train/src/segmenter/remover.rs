@@ -2,7 +2,6 @@ use fndm_data::corrupt::PseudoLesion;
 use serde::{Deserialize, Serialize};
 
 use super::PixelAugmentation;
-use crate::config::check_common;
 use crate::error::check;
 use crate::{EmaConfig, OptimizerConfig, RateSchedule, Result};
 
@@ -86,31 +85,12 @@ pub(super) fn optimizer(weight_decay: f64, decay: f64) -> OptimizerConfig {
 }
 
 impl RemoverConfig {
-    /// A whole run of so many iterations, with a rate that falls to nothing at its end.
-    #[must_use]
-    pub fn of(iterations: u64) -> Self {
-        let mut config = Self {
-            iterations: Some(iterations),
-            ..Self::default()
-        };
-        config.optimizer.rate = RateSchedule::Cosine { final_share: 0.0 };
-        config
-    }
-
     /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
     ///
     /// # Errors
     /// See above.
     pub fn check(&self) -> Result<()> {
-        let (batch, accumulation) = (self.batch, self.accumulation);
-        check_common(
-            batch,
-            accumulation,
-            (self.iterations, self.time_budget_s),
-            self.prefetch,
-            None,
-        )?;
-        self.optimizer.check(self.iterations)?;
+        self.loop_config().check()?;
         self.lesion.check()?;
         for (weight, field) in [
             (self.background_weight, "background_weight"),

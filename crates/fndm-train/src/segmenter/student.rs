@@ -2,9 +2,9 @@ use serde::{Deserialize, Serialize};
 
 use super::PixelAugmentation;
 use super::remover::optimizer;
-use crate::config::check_common;
+use crate::config::check_diseased_share;
 use crate::error::check;
-use crate::{OptimizerConfig, RateSchedule, Result};
+use crate::{OptimizerConfig, Result};
 
 /// Training of a student on a teacher's masks: cross entropy and soft Dice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,30 +47,13 @@ impl Default for StudentConfig {
 }
 
 impl StudentConfig {
-    /// A whole run of so many iterations, with a rate that falls to nothing at its end.
-    #[must_use]
-    pub fn of(iterations: u64) -> Self {
-        let mut config = Self {
-            iterations: Some(iterations),
-            ..Self::default()
-        };
-        config.optimizer.rate = RateSchedule::Cosine { final_share: 0.0 };
-        config
-    }
-
     /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
     ///
     /// # Errors
     /// See above.
     pub fn check(&self) -> Result<()> {
-        check_common(
-            self.batch,
-            self.accumulation,
-            (self.iterations, self.time_budget_s),
-            self.prefetch,
-            self.diseased_share,
-        )?;
-        self.optimizer.check(self.iterations)?;
+        self.loop_config().check()?;
+        check_diseased_share(self.diseased_share)?;
         let weight = self.dice_weight;
         check(
             (0.0..=1e4).contains(&weight),
