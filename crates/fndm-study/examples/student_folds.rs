@@ -85,6 +85,12 @@ enum Command {
         model: String,
         #[arg(long, default_value_t = 0.0)]
         band: f64,
+        /// The teacher's threshold: Otsu's of the volume (0) or of the slice (1), or between them in logarithms.
+        #[arg(long, default_value_t = 0.0)]
+        by_slice: f64,
+        /// Learn from every second patient alone: the even (0) or the odd (1) ones.
+        #[arg(long)]
+        half: Option<usize>,
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -113,6 +119,8 @@ fn preprocess() -> Preprocess {
 struct Cohort {
     patients: BTreeMap<String, PatientSlices>,
     folds: Folds,
+    /// Of those that are trained on.
+    passed_over: Vec<String>,
 }
 
 impl Cohort {
@@ -131,12 +139,16 @@ impl Cohort {
                 Ok((ids[i].clone(), preprocess().apply(&patient)?))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { patients, folds })
+        Ok(Self {
+            patients,
+            folds,
+            passed_over: Vec::new(),
+        })
     }
 
     /// Slices with bits of the patients that fold `i` trains on. No pixel of a mask is in it.
     fn train_set(&self, i: usize) -> Result<SliceSet> {
-        let ids = self.folds.train(i)?;
+        let ids = self.learned(i)?;
         Ok(SliceSet::from_patients(ids.iter().map(|id| {
             let mut slices = self.patients[id].clone();
             slices.mask = None;
@@ -144,9 +156,14 @@ impl Cohort {
         }))?)
     }
 
+    fn learned(&self, i: usize) -> Result<Vec<String>> {
+        let all = self.folds.train(i)?.into_iter();
+        Ok(all.filter(|id| !self.passed_over.contains(id)).collect())
+    }
+
     /// The real masks of the same slices: for the bound.
     fn train_masks(&self, i: usize) -> Result<Array3<f32>> {
-        let ids = self.folds.train(i)?;
+        let ids = self.learned(i)?;
         let masks: Vec<_> = ids
             .iter()
             .filter_map(|id| self.patients[id].mask.as_ref())
@@ -236,7 +253,21 @@ fn mixed(
         };
         // `name/bright`: brighter than its reconstruction in FLAIR alone; `name/signed`: sums of signs that lesions have.
         let (file, kind) = name.split_once('/').unwrap_or((name, ""));
-        let maps = read_maps(&maps_file(options, fold, file))?;
+        let mut maps = read_maps(&maps_file(options, fold, file))?;
+        // `name/cross`: of `name0` and `name1`, which have learned from the even and the odd patients, the one that hasn't seen the
+        // patient; the mean of both for patients that neither has.
+        if kind == "cross" {
+            let other = file.replace('0', "1");
+            let other = read_maps(&maps_file(options, fold, &other))?;
+            let learned = cohort.folds.train(fold)?;
+            for (id, map) in &mut maps {
+                match learned.iter().position(|l| l == id).map(|at| at % 2) {
+                    Some(0) => map.clone_from(&other[id]),
+                    Some(_) => {}
+                    None => *map = (&*map + &other[id]) * 0.5,
+                }
+            }
+        }
         let usual = match kind {
             "norm" => Some(usual(cohort, fold, &maps)?),
             _ => None,
@@ -420,9 +451,16 @@ fn main() -> Result<()> {
             set,
             model,
             band,
+            by_slice,
+            half,
             seed,
         } => {
-            let cohort = Cohort::load(&options)?;
+            let mut cohort = Cohort::load(&options)?;
+            if let Some(half) = half {
+                let left_out = cohort.folds.train(*fold)?;
+                let left_out = left_out.iter().skip(1 - half).step_by(2);
+                cohort.passed_over = left_out.cloned().collect();
+            }
             let slices = cohort.train_set(*fold)?;
             let targets = match teacher.as_str() {
                 "mask" => {
@@ -436,7 +474,17 @@ fn main() -> Result<()> {
                     let maps = ndarray::concatenate(Axis(0), &views)?;
                     let inside = eroded(&slices, &cohort, 3)?;
                     {
-                        let thresholds = volume_thresholds(&maps, &inside, &slices.patient)?;
+                        let volume = volume_thresholds(&maps, &inside, &slices.patient)?;
+                        let slice = threshold(maps.view(), inside.view(), ThresholdScope::Slice)?
+                            .thresholds;
+                        let between = |(v, s): (f32, f32)| match *by_slice {
+                            share if v > 0. && s > 0. && s.is_finite() => {
+                                v * (s / v).powf(share as f32)
+                            }
+                            _ => v,
+                        };
+                        let thresholds: Vec<f32> =
+                            volume.into_iter().zip(slice).map(between).collect();
                         PixelTargets::from_teacher(&slices, &maps, &inside, &thresholds, *band)?
                     }
                 }
