@@ -1,6 +1,6 @@
 //! The whole method on a cohort that everybody has: the phantom, with the weights in assets/.
 //!
-//! cargo run --release --example quickstart
+//! `cargo run --release --example quickstart`
 
 use std::process::ExitCode;
 

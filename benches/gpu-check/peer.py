@@ -2,7 +2,7 @@
 
     python3 benches/gpu-check/peer.py [--size PX] [--batch N] [--slices N] [--json FILE]
 
-One JSON object a line, as examples/gpu_check writes them.
+One JSON object a line, as gpu_check writes them.
 """
 
 import argparse

@@ -1,12 +1,8 @@
-//! The program `fndm`: find lesions in brain MR, train models, and judge them.
+#![doc = include_str!("../README.md")]
 //!
-//! ```sh
-//! cargo install --path crates/fndm-cli
-//! fndm detect --model assets/lgg --patient DIR --output out/detect
-//! ```
+//! # Inside
 //!
-//! One subcommand is one module. What they share is in `common`. The library below it is in the crates `fndm` (inference) and
-//! `fndm_study` (training, evaluation); this crate has no functions for other programs but the two that start it.
+//! One subcommand is one module. What they share is in `common`.
 
 #![allow(
     clippy::doc_markdown,

@@ -22,7 +22,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR", default_value = "out/quickstart")]
     output: PathBuf,
     /// The model folder
-    #[arg(long, value_name = "DIR", default_value_os_t = default_model())]
+    #[arg(long, value_name = "DIR", default_value = MODEL)]
     model: PathBuf,
     /// Seed of the first test patient; the networks were trained on seeds below 10000
     #[arg(long, value_name = "N", default_value_t = 10_000)]
@@ -36,23 +36,37 @@ pub(crate) struct Options {
     method: common::RunOptions,
 }
 
-fn default_model() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/phantom")
+/// Where the weights are in a checkout of the project.
+const MODEL: &str = "assets/phantom";
+
+/// The model folder that was asked for; without one that of the checkout that the program is run in, or was built in.
+fn model(asked: &Path) -> Result<PathBuf> {
+    if asked.exists() || asked != Path::new(MODEL) {
+        return Ok(asked.to_path_buf());
+    }
+    let here = std::env::current_dir()?;
+    let built_in = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = here.ancestors().chain(built_in.ancestors());
+    match folders.find(|folder| folder.join(MODEL).is_dir()) {
+        Some(folder) => Ok(folder.join(MODEL)),
+        None => bail!(
+            "--model: expected the weights of the phantom, {MODEL} of the project's sources; found none in {} or above",
+            here.display()
+        ),
+    }
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let detector = options.device.load(&options.model)?;
-    let record = TrainingRecord::read(&options.model)?;
+    let model = model(&options.model)?;
+    let detector = options.device.load(&model)?;
+    let record = TrainingRecord::read(&model)?;
     let Source::Phantom {
         config,
         first_seed,
         patients,
     } = &record.plan.source
     else {
-        bail!(
-            "{}: expected a model of the phantom",
-            options.model.display()
-        );
+        bail!("{}: expected a model of the phantom", model.display());
     };
     let source = Source::Phantom {
         config: config.clone(),
@@ -71,7 +85,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     for &method in &methods {
         common::settings(&detector, method, &options.method).check()?;
     }
-    let inputs = Inputs::new().whole(&options.model);
+    let inputs = Inputs::new().whole(&model);
     let maker = place::maker("quickstart", "phantom");
     place::check_output(&options.output, &maker, &inputs)?;
     let mut folder = OutputFolder::create(&options.output, &maker, &inputs)?;

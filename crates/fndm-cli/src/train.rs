@@ -3,23 +3,21 @@
 //! The phantom: fndm train --phantom 80 --output out/phantom
 //! A folder:    fndm train --data DIR --labels labels.csv --sequences flair,t1,t1ce --output out/model
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use fndm::data::Side;
 use fndm::data::phantom::PhantomConfig;
-use fndm::data::{Preprocess, Side};
 use fndm::memory::ContrastConfig;
-use fndm::models::{ClassifierConfig, UNetConfig};
-use fndm::{DetectConfig, FeatureConfig, Method, ModelConfig};
+use fndm::models::UNetConfig;
+use fndm::{DetectConfig, Method, ModelConfig};
 use fndm_files::{Inputs, WorkFolder};
 use fndm_study::student::StudentPlan;
 use fndm_study::train::{
-    Alone, ClassifierTrainConfig, ConditionDropout, DiffusionConfig, Group, RateSchedule,
-    StepReport, StopFlag, TimeSampling,
+    Alone, ConditionDropout, DiffusionConfig, Group, RateSchedule, StepReport, StopFlag,
 };
 use fndm_study::{
     LabelSource, LeftOut, PHANTOM_SEQUENCES, SeparatePlan, Source, TrainEvent, TrainPlan,
@@ -147,9 +145,9 @@ pub(crate) struct Options {
 }
 
 /// Seconds of a training: the default counts only where no iterations were asked for.
-fn budget(minutes: Option<f64>, iterations: Option<u64>, default: f64) -> Option<f64> {
-    let minutes = minutes.or(iterations.is_none().then_some(default));
-    minutes.map(|minutes| 60. * minutes)
+fn budget(minutes: Option<f64>, iterations: Option<u64>, default: Option<f64>) -> Option<f64> {
+    let asked = minutes.map(|minutes| 60. * minutes);
+    asked.or(default.filter(|_| iterations.is_none()))
 }
 
 /// One patient in this many is held apart for the validation where no split says which.
@@ -222,43 +220,36 @@ fn plan(options: &Options) -> Result<TrainPlan> {
         }
     };
     let channels = sequences.len();
-    let classifier = ClassifierConfig {
-        image_size: options.image_size,
-        ..ClassifierConfig::small_64(channels)
-    };
-    let unet = UNetConfig {
-        image_size: options.image_size,
-        model_channels: options.width,
-        ..UNetConfig::small_64(2 * channels + 1, channels)
-    };
-    let mut classifier_training = ClassifierTrainConfig {
-        batch: options.classifier_batch,
-        iterations: options.classifier_iterations,
-        time_budget_s: budget(
-            options.classifier_minutes,
-            options.classifier_iterations,
-            15.,
-        ),
-        // The memory bank takes its features at low noise, and guidance needs all levels: lean to the former.
-        times: TimeSampling::Power { exponent: 2. },
-        ..ClassifierTrainConfig::default()
-    };
+    let mut plan = TrainPlan::small(source, labels, sequences, options.image_size);
+    plan.preprocess.z_range = (options.z_low, options.z_high);
+    plan.unet.model_channels = options.width;
+    plan.features.blocks.clone_from(&options.feature_blocks);
+    plan.memory =
+        common::memory_config(options.memory_bytes, options.position_weight, options.seed);
+    plan.contrast = options.contrast.then(ContrastConfig::default);
+    plan.seed = options.seed;
     let rate = if options.cosine {
         RateSchedule::Cosine { final_share: 0.05 }
     } else {
         RateSchedule::Constant
     };
-    classifier_training.optimizer.lr = options.lr;
-    classifier_training.optimizer.rate = rate;
-    let mut diffusion_training = DiffusionConfig {
-        batch: options.batch,
-        iterations: options.iterations,
-        time_budget_s: budget(options.minutes, options.iterations, 60.),
-        ..DiffusionConfig::default()
-    };
-    diffusion_training.optimizer.lr = options.lr;
-    diffusion_training.optimizer.rate = rate;
-    let validation = match (options.validate_every, validation) {
+    let classifier = &mut plan.classifier_training;
+    classifier.batch = options.classifier_batch;
+    classifier.iterations = options.classifier_iterations;
+    classifier.time_budget_s = budget(
+        options.classifier_minutes,
+        options.classifier_iterations,
+        classifier.time_budget_s,
+    );
+    let diffusion = &mut plan.diffusion_training;
+    diffusion.batch = options.batch;
+    diffusion.iterations = options.iterations;
+    diffusion.time_budget_s = budget(options.minutes, options.iterations, diffusion.time_budget_s);
+    for optimizer in [&mut classifier.optimizer, &mut diffusion.optimizer] {
+        optimizer.lr = options.lr;
+        optimizer.rate = rate;
+    }
+    plan.validation = match (options.validate_every, validation) {
         (Some(every), Some(source)) => Some(ValidationPlan {
             source,
             every,
@@ -266,67 +257,39 @@ fn plan(options: &Options) -> Result<TrainPlan> {
         }),
         _ => None,
     };
-    let mut separate = BTreeMap::new();
+    for config in plan.detect.values_mut() {
+        options.method.apply(config);
+    }
     if options.separate {
         // Each is always shown all that it takes; labels are withheld from the last one at times, for DiffANO has none.
-        diffusion_training.condition_dropout = ConditionDropout::NONE;
+        diffusion.condition_dropout = ConditionDropout::NONE;
         for (method, inputs, label_dropout) in [(Method::CgNm, 2, 0.), (Method::Cg, 1, 0.2)] {
             let unet = UNetConfig {
                 in_channels: inputs * channels,
                 num_classes: Some(if label_dropout > 0. { 3 } else { 2 }),
-                ..unet.clone()
+                ..plan.unet.clone()
             };
             let training = DiffusionConfig {
                 label_dropout,
-                ..diffusion_training.clone()
+                ..diffusion.clone()
             };
-            separate.insert(method, SeparatePlan { unet, training });
+            plan.separate
+                .insert(method, SeparatePlan { unet, training });
+        }
+        // Without a network that knows no labels there is no such row.
+        if let Some(row) = plan.detect.get(&Method::Cg) {
+            let row = DetectConfig {
+                order: 1,
+                label_condition: false,
+                ..row.clone()
+            };
+            plan.detect.insert(Method::Diffano, row);
         }
     }
-    let mut detect = BTreeMap::new();
-    for method in Method::ALL {
-        if let Some(parts) = method.parts() {
-            let mut config = DetectConfig::default();
-            options.method.apply(&mut config);
-            config.parts = parts;
-            if method == Method::Diffano {
-                config.order = 1;
-                config.label_condition = false;
-            }
-            // Without a network that knows no labels there is no such row.
-            if method != Method::Diffano || options.separate {
-                detect.insert(method, config);
-            }
-        }
+    if options.student {
+        plan.student = Some(student_plan(options, &plan.sequences, options.image_size));
     }
-    let student = options
-        .student
-        .then(|| student_plan(options, &sequences, options.image_size));
-    Ok(TrainPlan {
-        source,
-        labels,
-        sequences,
-        preprocess: Preprocess {
-            image_size: options.image_size,
-            z_range: (options.z_low, options.z_high),
-            ..Preprocess::default()
-        },
-        classifier,
-        classifier_training,
-        features: FeatureConfig {
-            blocks: options.feature_blocks.clone(),
-            ..FeatureConfig::default()
-        },
-        memory: common::memory_config(options.memory_bytes, options.position_weight, options.seed),
-        contrast: options.contrast.then(ContrastConfig::default),
-        unet,
-        diffusion_training,
-        separate,
-        student,
-        detect,
-        validation,
-        seed: options.seed,
-    })
+    Ok(plan)
 }
 
 fn student_plan(options: &Options, sequences: &[String], size: usize) -> StudentPlan {

@@ -1,32 +1,4 @@
-//! Brain MR in and out: NIfTI files, data set layouts, slices, splits, lesion masks, a phantom.
-//!
-//! Training a slice model and judging it on volumes needs the same few steps each
-//! time: find the files, read them safely, cut them right, keep patients apart, and put the
-//! result back where it belongs. This crate does them, on [`ndarray`] arrays, and
-//! knows no tensor library.
-//!
-//! ```
-//! use fndm_data::{Preprocess, SliceSet, nifti, phantom::PhantomConfig};
-//!
-//! // A made patient; `read_patient(folder, &["flair", "t1"], &Limits::default())` reads a real one.
-//! let patient = PhantomConfig::default().patient(7)?;
-//! let preprocess = Preprocess { image_size: 64, z_range: (0.3, 0.85), ..Preprocess::default() };
-//! let slices = preprocess.apply(&patient)?;
-//!
-//! // For training: slices and one bit for each, no pixel of a mask.
-//! let set = SliceSet::from_patients([slices.clone()])?;
-//! assert_eq!(set.labels.len(), set.images.dim().0);
-//!
-//! // For a result: a map of each slice goes back to the patient's own grid and file type.
-//! let bright = slices.images.map_axis(ndarray::Axis(1), |channels| channels[0] > 0.9);
-//! let mask = slices.to_mask(&bright)?;
-//! let folder = tempfile::tempdir().unwrap();
-//! nifti::write_mask(folder.path().join("anomaly.nii.gz"), &mask)?;
-//! # Ok::<(), fndm_data::Error>(())
-//! ```
-//!
-//! The example `inspect` tells what is in a data set's folder, what is wrong with it, and which
-//! slices would be used.
+#![doc = include_str!("../README.md")]
 //!
 //! # Parts
 //! - [`nifti`]: NIfTI-1 and -2 in and out, within [`Limits`]. [`Volume`] is what comes of it.

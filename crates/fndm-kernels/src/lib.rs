@@ -1,33 +1,4 @@
-//! Tensor operations that candle lacks or does slowly, forward and backward.
-//!
-//! Tensors are `(B, C, H, W)`. Every operation is differentiable. On the CPU, f32 tensors run on this crate's own threaded
-//! kernels; with the feature `cuda`, f32 and bf16 tensors on a GPU run on its kernels, and with `cudnn` its convolutions on
-//! cuDNN; other devices and types run on candle. A gradient that nobody tracks is not computed, and results don't
-//! depend on the number of threads.
-//!
-//! ```
-//! use candle_core::{Device, Tensor, Var};
-//! use fndm_kernels::{Conv2d, Tape, add, group_norm_silu};
-//!
-//! // Without this line, page faults take about a third of a training step.
-//! #[global_allocator]
-//! static ALLOCATOR: fndm_kernels::CachingAlloc = fndm_kernels::CachingAlloc::new();
-//!
-//! # fn main() -> candle_core::Result<()> {
-//! let device = Device::Cpu;
-//! let weight = Var::rand(-0.1f32, 0.1, (32, 32, 3, 3), &device)?;
-//! let (gain, bias) = (Var::ones(32, candle_core::DType::F32, &device)?, Var::rand(0f32, 1., 32, &device)?);
-//! let x = Tensor::rand(-1f32, 1., (2, 32, 16, 16), &device)?;
-//!
-//! let tape = Tape::start()?; // optional: `loss.backward()` works as well, and is slower
-//! let h = group_norm_silu(&x, 8, &gain, &bias, 1e-5, None)?;
-//! let conv = Conv2d::new(weight.as_tensor().clone(), Some(bias.as_tensor().clone()), 1)?;
-//! let y = add(&x, &conv.forward(&h)?)?;
-//! let grads = tape.backward(&y.sqr()?.mean_all()?)?;
-//! assert_eq!(grads.get(&weight).map(|g| g.dims().to_vec()), Some(vec![32, 32, 3, 3]));
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! # Parts
 //!

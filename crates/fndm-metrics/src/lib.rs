@@ -1,45 +1,4 @@
-//! Segmentation and ranking metrics that say what they compute.
-//!
-//! "HD95" has three definitions in use, and an empty mask has six meanings. Here each distance is
-//! named by its definition, a metric without a value says why, and a mean carries the number of
-//! cases that were left out. Input is ndarray (or plain slices), output plain values; 2-D and 3-D,
-//! with voxel spacing. No tensor library.
-//!
-//! ```
-//! use fndm_metrics::{
-//!     Aggregate, Definition, EmptyPolicy, EmptyRules, dice, image_diagonal, otsu,
-//!     percentile_hausdorff,
-//! };
-//! use ndarray::Array3;
-//!
-//! // An anomaly map of 16 x 16 x 8 voxels of 1 x 1 x 3 mm, and the truth: a ball of 6 mm.
-//! let squared = |(x, y, z)| {
-//!     (x as f32 - 7.0).powi(2) + (y as f32 - 8.0).powi(2) + (3.0 * z as f32 - 9.0).powi(2)
-//! };
-//! let map = Array3::from_shape_fn((16, 16, 8), |voxel| (-squared(voxel) / 30.0).exp());
-//! let truth = Array3::from_shape_fn((16, 16, 8), |voxel| squared(voxel) < 36.0);
-//! let spacing = [1.0, 1.0, 3.0];
-//!
-//! let threshold = otsu(map.as_slice().unwrap())?;
-//! let mask = map.mapv(|value| value > threshold);
-//!
-//! let overlap = dice(&mask.view(), &truth.view())?;
-//! let hd95 =
-//!     percentile_hausdorff(&mask.view(), &truth.view(), &spacing, 95.0, Definition::Medpy)?;
-//! assert!(overlap.value().unwrap() > 0.7 && hd95.value().unwrap() < 3.5);
-//!
-//! // A volume where nothing was found, under a rule that is stated.
-//! let nothing = Array3::from_elem((16, 16, 8), false);
-//! let missed =
-//!     percentile_hausdorff(&nothing.view(), &truth.view(), &spacing, 95.0, Definition::Medpy)?;
-//! let skipping = Aggregate::of([hd95, missed]);
-//! assert_eq!((skipping.counted, skipping.skipped_in_words().as_str()), (1, "1 result empty"));
-//! let rules = EmptyRules { result_empty: EmptyPolicy::ImageDiagonal, ..EmptyRules::default() };
-//! let diagonal = image_diagonal(&[16, 16, 8], &spacing)?;
-//! let punished = Aggregate::of([hd95, rules.apply(missed, diagonal)]);
-//! assert_eq!(punished.counted, 2);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! # Definitions
 //!

@@ -1,34 +1,4 @@
-//! The guided-diffusion UNet and encoder classifier, with checkpoints in and out.
-//!
-//! A network is built from a config and a [`VarBuilder`](candle_nn::VarBuilder). Parameter names are those of
-//! guided-diffusion, so that its checkpoints load with no renaming.
-//!
-//! ```
-//! use candle_core::{DType, Device, Tensor};
-//! use fndm_models::{Conditions, HybridInput, Parameters, UNet, UNetConfig};
-//!
-//! // Two sequences, conditioned on the image and the coarse map: 2 + 2 + 1 channels in, 2 out.
-//! let conditions = Conditions { image: true, coarse: true };
-//! let config = UNetConfig {
-//!     image_size: 16,
-//!     channel_mult: vec![1., 1.],
-//!     ..UNetConfig::small_64(conditions.in_channels(2), 2)
-//! };
-//! let parameters = Parameters::new(0, DType::F32, &Device::Cpu);
-//! let unet = UNet::new(&config, parameters.builder())?;
-//!
-//! let image = Tensor::zeros((1, 2, 16, 16), DType::F32, &Device::Cpu)?;
-//! let input = HybridInput {
-//!     state: image.clone(),
-//!     image: Some(image),
-//!     coarse: Some(Tensor::zeros((1, 16, 16), DType::F32, &Device::Cpu)?),
-//! };
-//! let t = Tensor::new(&[999f32], &Device::Cpu)?;
-//! let healthy = Tensor::new(&[0u32], &Device::Cpu)?;
-//! let noise = unet.forward(&input.concat()?, &t, Some(&healthy))?;
-//! assert_eq!(noise.dims(), [1, 2, 16, 16]);
-//! # Ok::<(), fndm_models::Error>(())
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! # Parts
 //! - [`UNet`], [`UNetConfig`]: the noise-prediction network; [`HybridInput`], [`Conditions`]: its input.

@@ -1,4 +1,6 @@
-//! What readers and tensor kernels stand on: tasks on all threads, large vectors, and an allocator that keeps its blocks.
+#![doc = include_str!("../README.md")]
+//!
+//! # Parts
 //!
 //! | | |
 //! | --- | --- |

@@ -1,37 +1,4 @@
-//! Noise schedules, time grids and diffusion ODE solvers that run in both directions.
-//!
-//! A diffusion model defines an ODE between data and noise. Solving it from noise to data makes images (**sampling**);
-//! solving it from data to noise gives an image its noise (**encoding**, also called inversion). This crate does both
-//! with one implementation and one config, and knows nothing of models, images or data sets: a model is a closure.
-//!
-//! # Encode and sample with your own model
-//!
-//! ```
-//! use candle_core::{DType, Device, Tensor};
-//! use fndm_solver::{ScheduleConfig, SolverConfig};
-//!
-//! # fn main() -> fndm_solver::Result<()> {
-//! // The schedule that the model was trained with, here 1000 steps of linear betas.
-//! let schedule = ScheduleConfig::linear(1000).build()?;
-//! // Your network: the state (B, ...) and its time, a real number in 0..=999, give the noise in the state.
-//! // This one is exact for standard normal data.
-//! let network = |x: &Tensor, model_time: f64, _evaluation: usize| {
-//!     x * schedule.sigma(schedule.time_of_model_time(model_time))
-//! };
-//! let config = SolverConfig::dpm_solver_pp(2, 25);
-//! let image = Tensor::randn(0f32, 1.0, (1, 1, 8, 8), &Device::Cpu)?;
-//!
-//! // Up to half of the noise, and back down again.
-//! let encode = config.encode(&schedule, schedule.t_min()..=0.5)?;
-//! let sample = config.sample(&schedule, schedule.t_min()..=0.5)?;
-//! assert_eq!(encode.evaluations() + sample.evaluations(), 50);
-//! let noisy = encode.run(&image, network)?;
-//! let again = sample.run(&noisy, network)?;
-//!
-//! let error = (again - image)?.abs()?.max_all()?.to_scalar::<f32>()?;
-//! assert!(error < 0.05, "the round trip is off by {error}");
-//! # Ok(()) }
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! # Parts
 //!

@@ -1,29 +1,4 @@
-//! Studies with the Fast Non-Markovian Diffusion Model: from patients to a model folder, and from a model to tables and pictures.
-//!
-//! Inference alone is the crate `fndm`. Here are the parts around it: which patients ([`Source`]), the training as a whole
-//! ([`TrainPlan`], [`train_model`]), the rows of a comparison ([`Method`], [`examine_case`], [`evaluate`]), and what people
-//! read ([`Report`], [`Sheet`]).
-//!
-//! ```
-//! use fndm::candle_core::Device;
-//! use fndm::data::phantom::PhantomConfig;
-//! use fndm::{DetectConfig, Detector, Method};
-//! use fndm_study::{Level, Source, evaluate, examine_case};
-//!
-//! # fn main() -> fndm_study::Result<()> {
-//! # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/phantom");
-//! let detector = Detector::load(&folder, &Device::Cpu)?;
-//! let config = PhantomConfig { slices: 2, ..PhantomConfig::default() };
-//! let source = Source::Phantom { config, first_seed: 12_345, patients: 1 };
-//! let patient = source.patient(0, &detector.config().sequences)?;
-//! let slices = detector.slices(&patient)?;
-//! let settings = DetectConfig { steps: 5, ..detector.config().detect_config(Method::Fndm) };
-//! let (case, _) = examine_case(&detector, Method::Fndm, &settings, &slices, &mut |_| {})?;
-//! let row = evaluate("fndm", Level::Slice, &[case], 10, 5)?.row;
-//! assert!(row.dice_otsu.is_none_or(|dice| (0. ..=1.).contains(&dice)));
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! # Parts
 //! - [`TrainPlan`], [`train_model`], [`train_slices`]: from slices with one bit each to a model folder.
@@ -40,6 +15,7 @@ mod evaluation;
 mod examine;
 mod files;
 mod labelling;
+mod plan;
 mod plan_check;
 mod report;
 mod sheet;

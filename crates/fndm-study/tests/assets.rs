@@ -31,7 +31,7 @@ fn all_weights_take_at_most_30_megabytes() {
 
 #[test]
 fn the_glioma_model_examines_a_patient_by_every_row() {
-    let detector = Detector::load(&assets().join("lgg"), &Device::Cpu).unwrap();
+    let detector = Detector::load(assets().join("lgg"), &Device::Cpu).unwrap();
     let sequences = &detector.config().sequences;
     assert_eq!(sequences.join(","), "flair,t1,t1ce");
     assert_eq!(detector.config().separate.len(), 2);

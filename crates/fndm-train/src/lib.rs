@@ -1,38 +1,4 @@
-//! Training of the diffusion model and the classifier: objective (5) of the paper, Adam, moving averages, exact resume.
-//!
-//! A trainer is a value that makes one iteration at a time, so that a program can show progress, stop and save where it likes.
-//! Nothing depends on the order of threads: batch number `n` follows from (seed, n) alone, and is prepared on a thread of its own
-//! while the network works. On a CPU the same config, slices and seed give the same weights bit for bit, on any number of
-//! threads, and however often the run was stopped, killed and resumed.
-//!
-//! ```
-//! use std::sync::Arc;
-//! use candle_core::Device;
-//! use fndm_data::{Preprocess, SliceSet, phantom::PhantomConfig};
-//! use fndm_models::UNetConfig;
-//! use fndm_train::{DiffusionConfig, DiffusionTrainer, RunConfig, StopFlag, run};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let phantom = PhantomConfig { size: 32, slices: 24, ..PhantomConfig::default() };
-//! let preprocess = Preprocess { image_size: 16, ..Preprocess::default() };
-//! let slices = Arc::new(SliceSet::from_patients([preprocess.apply(&phantom.patient(1)?)?])?);
-//!
-//! // Four sequences: the state, the conditioning image and the coarse map are 4 + 4 + 1 channels.
-//! let model = UNetConfig { image_size: 16, channel_mult: vec![1.0, 1.0], ..UNetConfig::small_64(9, 4) };
-//! let config = DiffusionConfig { batch: 2, iterations: Some(2), diseased_share: None, ..DiffusionConfig::default() };
-//! let mut trainer = DiffusionTrainer::new(&config, &model, slices, 7, &Device::Cpu)?;
-//!
-//! // The same program, started again, goes on from the newest checkpoint in the folder.
-//! let folder = tempfile::tempdir()?;
-//! let place = RunConfig { folder: folder.path().to_owned(), ..RunConfig::default() };
-//! run(&mut trainer, &place, &StopFlag::new(), |trainer, report| {
-//!     println!("{} of {:?}: loss {:.3}", report.iteration, trainer.iterations(), report.loss);
-//! })?;
-//! let weights = trainer.ema_tensors()?;
-//! assert!(weights.contains_key("input_blocks.0.0.weight"));
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! # Parts
 //! - [`Trainer`]: all that trainings share; [`Task`]: what one has of its own, a network and a loss. A network that isn't of this

@@ -1,25 +1,4 @@
-//! The Fast Non-Markovian Diffusion Model (Li et al., MICCAI 2023): find lesions in brain MR, pixel by pixel, with a model
-//! trained on one bit per slice (healthy or diseased).
-//!
-//! This crate is inference by the whole method, on top of the workspace's other crates. A [`Detector`] loads a model folder and turns a
-//! patient's volumes into a mask on their own grid:
-//!
-//! ```
-//! use fndm::candle_core::Device;
-//! use fndm::data::phantom::PhantomConfig;
-//! use fndm::{DetectConfig, Detector};
-//!
-//! # fn main() -> fndm::Result<()> {
-//! # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/phantom");
-//! let detector = Detector::load(folder, &Device::Cpu)?;
-//! // Your own volumes come from `fndm::data::read_patient`, or from arrays by `fndm::data::Volume::new`.
-//! let patient = PhantomConfig { slices: 2, ..PhantomConfig::default() }.patient(12_345)?;
-//! let settings = DetectConfig { steps: 5, ..DetectConfig::default() };
-//! let found = detector.detect_with(&patient, &settings, &mut |_| {})?;
-//! assert_eq!(found.mask.shape(), patient.sequences[0].1.shape());
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! # Parts
 //! - [`Detector`], [`DetectConfig`], [`Detection`], [`SliceMaps`]: encode, sample as healthy, subtract, threshold.

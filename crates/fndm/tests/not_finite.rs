@@ -133,7 +133,7 @@ fn features_that_are_not_finite_name_the_classifier() {
 
 #[test]
 fn an_image_that_is_not_finite_is_named() {
-    let detector = Detector::load(&assets("phantom"), &Device::Cpu).unwrap();
+    let detector = Detector::load(assets("phantom"), &Device::Cpu).unwrap();
     let mut slices = detector.slices(&patient()).unwrap();
     slices.images[[1, 0, 5, 5]] = f32::NAN;
     let config = settings(&detector);
@@ -157,7 +157,7 @@ fn subset(slices: &PatientSlices, indices: &[usize]) -> PatientSlices {
 /// Validation, pictures and tables look at some slices: they are to see what all of them together show.
 #[test]
 fn a_slice_has_the_same_maps_whatever_is_examined_with_it() {
-    let detector = Detector::load(&assets("phantom"), &Device::Cpu).unwrap();
+    let detector = Detector::load(assets("phantom"), &Device::Cpu).unwrap();
     let phantom = PhantomConfig {
         slices: 5,
         ..PhantomConfig::default()

@@ -16,7 +16,7 @@ pub(crate) fn model() -> PathBuf {
 
 /// An input that is committed beside the tests.
 pub(crate) fn committed(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/regressions");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/regressions");
     folder.join(name)
 }
 
