@@ -112,6 +112,31 @@ impl ModelConfig {
     /// The version of the model folder's layout that this library writes.
     pub const FORMAT: u32 = 2;
 
+    /// The config of networks for these sequences, everything else by default: slices of the networks' size, `ScheduleConfig`'s
+    /// own schedule, a network that predicts v, features of the classifier's blocks 2, 3 and 4.
+    #[must_use]
+    pub fn new(sequences: &[&str], unet: UNetConfig, classifier: ClassifierConfig) -> Self {
+        Self {
+            format: Self::FORMAT,
+            fndm_version: env!("CARGO_PKG_VERSION").to_owned(),
+            sequences: sequences.iter().map(|&name| name.to_owned()).collect(),
+            preprocess: Preprocess {
+                image_size: unet.image_size,
+                ..Preprocess::default()
+            },
+            schedule: ScheduleConfig::default(),
+            prediction: Prediction::V,
+            unet,
+            classifier,
+            features: FeatureConfig::default(),
+            detect: BTreeMap::new(),
+            contrast: false,
+            student: None,
+            method: Method::default(),
+            separate: BTreeMap::new(),
+        }
+    }
+
     /// Reads `model.json`.
     ///
     /// # Errors
