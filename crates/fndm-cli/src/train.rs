@@ -109,7 +109,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     student: bool,
     /// Train a student alone, and add it to the model that is in the output folder
-    #[arg(long, conflicts_with_all = ["phantom", "student", "plan", "validate_every"])]
+    #[arg(long, conflicts_with_all = ["student", "plan", "validate_every"])]
     student_only: bool,
     /// Iterations of each of the student's two trainings
     #[arg(long, value_name = "N", default_value_t = 1200)]

@@ -573,7 +573,34 @@ fn train_with(
             });
             let weights = weight_bytes(trained.weights.tensors())?;
             parts.insert(model_folder::STUDENT.to_owned(), weights);
-            write_model_with(folder, plan, &record, Some(trained.config), &mut parts)
+            let mut write = |method| {
+                let student = Some((trained.config.clone(), method));
+                write_model_with(folder, plan, &record, student, &mut parts)
+            };
+            write(Method::Student)?;
+            // Patients are examined by what the validation finds better; without one, by the student.
+            let Some(validator) = &validator else {
+                return Ok(());
+            };
+            let detector = Detector::load(folder, device)?;
+            let of = |method| validator.score_of(&detector, method);
+            let (own, whole) = (of(Method::Student)?, of(Method::Fndm)?);
+            let words = |score: Option<f64>| score.map_or("none".into(), |s| format!("{s:.3}"));
+            let best = if whole > own {
+                Method::Fndm
+            } else {
+                Method::Student
+            };
+            on_event(TrainEvent::Note(format!(
+                "validation: student {}, FNDM {}; patients are examined by {}",
+                words(own),
+                words(whole),
+                best.title()
+            )));
+            if best == Method::Fndm {
+                write(best)?;
+            }
+            Ok(())
         })
     } else {
         Ok(())
@@ -706,15 +733,14 @@ fn write_model_with(
     folder: &Path,
     plan: &TrainPlan,
     record: &TrainingRecord,
-    student: Option<StudentConfig>,
+    student: Option<(StudentConfig, Method)>,
     parts: &mut BTreeMap<String, Vec<u8>>,
 ) -> Result<()> {
     let rows: Vec<Method> = record.separate.keys().copied().collect();
     let mut config = model_config(plan, &rows);
-    if student.is_some() {
-        config.method = Method::Student;
+    if let Some((student, method)) = student {
+        (config.student, config.method) = (Some(student), method);
     }
-    config.student = student;
     let json = record_json(folder, record)?;
     parts.insert(model_folder::TRAINING.to_owned(), json);
     Ok(model_folder::replace(folder, &config, parts)?)

@@ -144,28 +144,34 @@ impl Validator {
         trainer: &DiffusionTrainer,
         detector: &Detector,
     ) -> Result<Validation> {
-        let config = detector.config().detect_config(Method::Fndm);
-        let score = match self.by {
+        Ok(Validation {
+            score: self.score_of(detector, Method::Fndm)?,
+            ranges: trainer.validate(&self.set, LOSS.0, LOSS.1, SEED)?,
+        })
+    }
+
+    /// What a row of the detector's is worth on the slices.
+    pub(crate) fn score_of(&self, detector: &Detector, method: Method) -> Result<Option<f64>> {
+        let config = detector.config().detect_config(method);
+        Ok(match self.by {
             ValidationScore::Dice => {
                 let mut cases = Vec::new();
                 for slices in &self.patients {
-                    let found = examine_case(detector, Method::Fndm, &config, slices, &mut |_| {})?;
+                    let found = examine_case(detector, method, &config, slices, &mut |_| {})?;
                     cases.push(found.0);
                 }
-                evaluate("fndm", Level::Slice, &cases, 0, 0)?.row.dice_otsu
+                evaluate(method.key(), Level::Slice, &cases, 0, 0)?
+                    .row
+                    .dice_otsu
             }
             ValidationScore::SliceAuroc => {
                 let mut cases = Vec::new();
                 for slices in &self.patients {
-                    let found = method_map(detector, Method::Fndm, &config, slices, &mut |_| {})?;
+                    let found = method_map(detector, method, &config, slices, &mut |_| {})?;
                     cases.push(BitCase::new(slices, found)?);
                 }
-                evaluate_bits("fndm", &cases, config.threshold)?.auroc
+                evaluate_bits(method.key(), &cases, config.threshold)?.auroc
             }
-        };
-        Ok(Validation {
-            score,
-            ranges: trainer.validate(&self.set, LOSS.0, LOSS.1, SEED)?,
         })
     }
 }
