@@ -3,7 +3,7 @@
 //! The phantom: fndm train --phantom 80 --output out/phantom
 //! A folder:    fndm train --data DIR --labels labels.csv --sequences flair,t1,t1ce --output out/model
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -108,9 +108,9 @@ pub(crate) struct Options {
     /// by it where nothing else is asked for
     #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     student: bool,
-    /// Train a student alone, and add it to the model that is in the output folder
-    #[arg(long, conflicts_with_all = ["student", "plan", "validate_every"])]
-    student_only: bool,
+    /// Train a student alone, and write this model with it into the output folder
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["student", "plan", "validate_every"])]
+    student_for: Option<PathBuf>,
     /// Iterations of each of the student's two trainings
     #[arg(long, value_name = "N", default_value_t = 1200)]
     student_iterations: u64,
@@ -296,20 +296,26 @@ fn student_plan(options: &Options, sequences: &[String], size: usize) -> Student
     StudentPlan::new(sequences, size, options.student_iterations, options.seed)
 }
 
-/// Adds a student to the model that is in the output folder.
-fn add(options: &Options) -> Result<ExitCode> {
+/// Adds a student to a model.
+fn add(options: &Options, model: &Path) -> Result<ExitCode> {
     let device = common::device(&options.device)?;
     let (source, _) = sources(options)?;
     let labels = labels(options, &source);
     labels.open(&source)?;
-    let config = ModelConfig::read(&options.output.join(fndm::model_folder::CONFIG))?;
+    let config = ModelConfig::read(&model.join(fndm::model_folder::CONFIG))?;
     let plan = student_plan(options, &config.sequences, config.preprocess.image_size);
     let inputs = match options.labels.file() {
         Some(table) => Inputs::new().file(table),
         None => Inputs::new(),
     };
     let inputs = common::add_source(inputs, &source, options.split_file.as_deref());
-    let _folder = WorkFolder::open(&options.output, &place::maker("train", "model"), &inputs)?;
+    let inputs = match model.canonicalize().ok() == options.output.canonicalize().ok() {
+        true => inputs,
+        false => inputs.whole(model),
+    };
+    let maker = place::maker("train", "model");
+    place::check_work(&options.output, &maker, &inputs)?;
+    let _folder = WorkFolder::open(&options.output, &maker, &inputs)?;
     let stop = StopFlag::new();
     let flag = stop.clone();
     ctrlc::set_handler(move || {
@@ -323,7 +329,7 @@ fn add(options: &Options) -> Result<ExitCode> {
         &plan,
         &source,
         &labels,
-        &options.output,
+        (model, &options.output),
         &common::command(),
         &device,
         &stop,
@@ -408,8 +414,8 @@ fn open_folder(options: &Options, plan: &TrainPlan) -> Result<WorkFolder> {
 }
 
 fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
-    if options.student_only {
-        return add(options);
+    if let Some(model) = &options.student_for {
+        return add(options, model);
     }
     let first = group.rank() == 0;
     let device = common::device(&options.device)?;

@@ -63,6 +63,7 @@
 //!   [`distance_transform`] is the exact linear-time transform below them.
 //! - Thresholds: [`otsu`], [`otsu_masked`], [`otsu_exact`], [`otsu_integer`].
 //! - Ranking: [`Ranking`] (exact, one sort), [`RankingHistogram`] (streaming, with bounds).
+//! - Probabilities: [`Reliability`].
 //! - Lesions: [`connected_components`], [`lesion_detection`], [`LesionSummary`], [`SizeBins`],
 //!   [`scores_by_size`].
 //! - Undefined values: [`Score`], [`Undefined`], [`EmptyPolicy`], [`EmptyRules`].
@@ -81,6 +82,7 @@ mod paired;
 mod radix;
 mod ranking;
 mod real;
+mod reliability;
 mod score;
 mod slices;
 mod streaming;
@@ -109,6 +111,7 @@ pub use ranking::{
     BestDice, Ranking, auroc, average_precision, best_dice, best_dice_pooled, best_mean_dice,
 };
 pub use real::Real;
+pub use reliability::{Reliability, ReliabilityBin};
 pub use score::{Score, Undefined};
 pub use slices::per_slice;
 pub use streaming::{Bounded, RankingHistogram};

@@ -609,13 +609,14 @@ fn train_with(
     Ok(Some(record))
 }
 
-/// Trains a student on patients with their bits, and adds it to the model in `folder`, whose sequences and preprocessing it has; a
-/// student that is there is replaced. From then on it is the row by which the model examines patients where none is asked for.
+/// Trains a student on patients with their bits, and writes the model of the folder `model`, whose sequences and preprocessing it
+/// has, with this student into `folder`; both may be the same. The student is the row by which the new model examines patients where
+/// none is asked for.
 ///
 /// Checkpoints go to `folder/training`. Gives nothing where `stop` was set before the end.
 ///
 /// # Errors
-/// When there is no model in the folder, no patient can be used, a setting makes no sense, or a file can't be written.
+/// When there is no model in `model`, no patient can be used, a setting makes no sense, or a file can't be written.
 #[allow(
     clippy::too_many_arguments,
     reason = "those of train_model, and the source and labels that stand in its plan"
@@ -624,13 +625,13 @@ pub fn add_student(
     plan: &StudentPlan,
     source: &Source,
     labels: &LabelSource,
-    folder: &Path,
+    (model, folder): (&Path, &Path),
     command: &str,
     device: &Device,
     stop: &StopFlag,
     on_event: &mut dyn FnMut(TrainEvent<'_>),
 ) -> Result<Option<StudentRecord>> {
-    let config = ModelConfig::read(&folder.join(model_folder::CONFIG))?;
+    let config = ModelConfig::read(&model.join(model_folder::CONFIG))?;
     let (sequences, preprocess) = (&config.sequences, &config.preprocess);
     plan.check(sequences.len(), preprocess.image_size)?;
     source.check()?;
@@ -653,14 +654,14 @@ pub fn add_student(
     };
     let mut parts = BTreeMap::new();
     for name in model_folder::names_of(&config) {
-        let path = model_folder::file(folder, &name)?;
+        let path = model_folder::file(model, &name)?;
         parts.insert(name, std::fs::read(&path).map_err(Error::io(&path))?);
     }
     let weights = weight_bytes(trained.weights.tensors())?;
     parts.insert(model_folder::STUDENT.to_owned(), weights);
     let whole = TrainingRecord {
         student: Some(record.clone()),
-        ..TrainingRecord::read(folder)?
+        ..TrainingRecord::read(model)?
     };
     let json = record_json(folder, &whole)?;
     parts.insert(model_folder::TRAINING.to_owned(), json);

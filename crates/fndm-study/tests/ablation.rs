@@ -241,7 +241,7 @@ fn a_student_comes_with_the_model_and_can_be_added_to_one() {
         plan,
         source,
         labels,
-        bare.path(),
+        (bare.path(), bare.path()),
         "test",
         &Device::Cpu,
         &stop,

@@ -4,6 +4,7 @@
 //! fndm reproduce fig4 --data lgg128 --split test
 
 mod plot;
+mod reliability;
 mod settings;
 mod sizes;
 mod steps;
@@ -33,6 +34,8 @@ enum What {
     Table2(table2::Options),
     /// Dice against the number of steps, DiffANO and FNDM
     Fig4(steps::Options),
+    /// Whether the student's probabilities, of pixels and of slices, mean what they say
+    Reliability(reliability::Options),
     /// One row for each of some settings of a method
     Settings(settings::Options),
 }
@@ -93,6 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     match &options.what {
         What::Table2(options) => table2::run(options),
         What::Fig4(options) => steps::run(options),
+        What::Reliability(options) => reliability::run(options),
         What::Settings(options) => settings::run(options),
     }
 }

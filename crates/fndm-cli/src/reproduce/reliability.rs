@@ -1,0 +1,85 @@
+//! Whether the student's probabilities mean what they say.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use fndm::Method;
+use fndm::metrics::Reliability;
+use fndm_study::examine_case;
+
+use super::Where;
+use crate::common;
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    place: Where,
+    /// Ranges of equal width from 0 to 1
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    bins: usize,
+}
+
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let detector = options.place.detector()?;
+    let config = detector.config().detect_config(Method::Student);
+    detector.config().check_row(Method::Student, &config)?;
+    let mut folder = options.place.folder()?;
+    let cohort = options.place.cohort(&detector)?;
+    let bar = common::bar(cohort.patients.len() as u64, Method::Student.title());
+    let (mut pixels, mut lesion) = (Vec::new(), Vec::new());
+    let (mut slices, mut diseased) = (Vec::new(), Vec::new());
+    for patient in &cohort.patients {
+        let (case, _) = examine_case(&detector, Method::Student, &config, patient, &mut |_| {})?;
+        for ((&p, &truth), &inside) in case.anomaly.iter().zip(&case.truth).zip(&case.inner_head) {
+            if inside {
+                pixels.push(p);
+                lesion.push(truth);
+            }
+        }
+        slices.extend(case.diseased.iter().flatten().map(|&p| p as f32));
+        diseased.extend(case.truth.outer_iter().map(|t| t.iter().any(|&t| t)));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let of = |p: &[f32], labels: &[bool], what: &'static str| {
+        Reliability::of(p, labels, options.bins).context(what)
+    };
+    let found = [
+        ("pixels of the head", of(&pixels, &lesion, "pixels")?),
+        ("slices", of(&slices, &diseased, "slices")?),
+    ];
+    for (what, found) in &found {
+        let header = ["said", "count", "mean said", "came true"];
+        let mut cells = vec![header.map(String::from).to_vec()];
+        for bin in &found.bins {
+            let [low, high] = bin.range;
+            cells.push(vec![
+                format!("{low:.2} to {high:.2}"),
+                bin.count.to_string(),
+                format!("{:.3}", bin.predicted),
+                format!("{:.3}", bin.observed),
+            ]);
+        }
+        say!(
+            "\n{what}: expected calibration error {:.3}, Brier score {:.3}\n\n{}",
+            found.expected_calibration_error,
+            found.brier,
+            fndm_study::markdown(&cells)
+        );
+    }
+    let [(_, pixels), (_, slices)] = found;
+    let json = serde_json::json!({
+        "command": common::command(),
+        "cohort": cohort.words(),
+        "pixels": pixels,
+        "slices": slices,
+    });
+    folder.write_json("reliability.json", &json)?;
+    say!(
+        "wrote reliability.json to {}",
+        options.place.output.display()
+    );
+    cohort.tell_left_out();
+    Ok(cohort.code())
+}
