@@ -57,26 +57,39 @@ pub fn examine_case(
     slices: &PatientSlices,
     progress: &mut dyn FnMut(f64),
 ) -> Result<(Case, Option<SliceMaps>)> {
-    let Some(truth) = slices.mask.clone() else {
-        return Err(Error::Input {
-            what: format!("patient {}", slices.id),
-            expected: "a lesion mask to compare with".into(),
-            got: "none".into(),
-        });
-    };
-    let found = method_map(detector, method, config, slices, progress)?;
-    let [row, column] = slices.geometry.pixel_spacing();
-    let case = Case {
-        patient: slices.id.clone(),
-        z: slices.z.clone(),
-        anomaly: found.anomaly,
-        inner_head: found.inner_head,
-        head: slices.head.clone(),
-        truth,
-        spacing: [slices.geometry.slice_spacing(), row, column],
-        mask: Some(found.mask),
-        diseased: found.diseased,
-        milliseconds: found.milliseconds,
-    };
-    Ok((case, found.maps))
+    // Before the computing.
+    truth(slices)?;
+    let mut found = method_map(detector, method, config, slices, progress)?;
+    let maps = found.maps.take();
+    Ok((Case::new(slices, found)?, maps))
+}
+
+fn truth(slices: &PatientSlices) -> Result<Array3<bool>> {
+    slices.mask.clone().ok_or_else(|| Error::Input {
+        what: format!("patient {}", slices.id),
+        expected: "a lesion mask to compare with".into(),
+        got: "none".into(),
+    })
+}
+
+impl Case {
+    /// What a method found in a patient's slices, beside their masks.
+    ///
+    /// # Errors
+    /// When the patient has no mask.
+    pub fn new(slices: &PatientSlices, found: MethodMap) -> Result<Self> {
+        let [row, column] = slices.geometry.pixel_spacing();
+        Ok(Self {
+            patient: slices.id.clone(),
+            z: slices.z.clone(),
+            anomaly: found.anomaly,
+            inner_head: found.inner_head,
+            head: slices.head.clone(),
+            truth: truth(slices)?,
+            spacing: [slices.geometry.slice_spacing(), row, column],
+            mask: Some(found.mask),
+            diseased: found.diseased,
+            milliseconds: found.milliseconds,
+        })
+    }
 }

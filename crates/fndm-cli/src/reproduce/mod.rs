@@ -3,6 +3,7 @@
 //! fndm reproduce table2 --data lgg128 --split test
 //! fndm reproduce fig4 --data lgg128 --split test
 
+mod folds;
 mod plot;
 mod reliability;
 mod settings;
@@ -34,6 +35,8 @@ enum What {
     Table2(table2::Options),
     /// Dice against the number of steps, DiffANO and FNDM
     Fig4(steps::Options),
+    /// A student beside its teachers, trained and examined fold by fold
+    Folds(folds::Options),
     /// Whether the student's probabilities, of pixels and of slices, mean what they say
     Reliability(reliability::Options),
     /// One row for each of some settings of a method
@@ -96,6 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     match &options.what {
         What::Table2(options) => table2::run(options),
         What::Fig4(options) => steps::run(options),
+        What::Folds(options) => folds::run(options),
         What::Reliability(options) => reliability::run(options),
         What::Settings(options) => settings::run(options),
     }

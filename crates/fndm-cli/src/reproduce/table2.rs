@@ -119,7 +119,8 @@ fn figure(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".into(), |v| format!("{v:.digits$}"))
 }
 
-fn table(rows: &[(&Entry, &Evaluation)]) -> String {
+/// A table of rows with their titles.
+pub(super) fn figures(rows: &[(&str, &Evaluation)]) -> String {
     let mut cells = vec![
         [
             "method",
@@ -138,14 +139,14 @@ fn table(rows: &[(&Entry, &Evaluation)]) -> String {
         .map(String::from)
         .to_vec(),
     ];
-    for (entry, evaluation) in rows {
+    for (title, evaluation) in rows {
         let row = &evaluation.row;
         let gradients = match row.gradient_evaluations {
             0 => String::new(),
             n => format!(" + {n} grad"),
         };
         cells.push(vec![
-            entry.title.to_string(),
+            (*title).to_owned(),
             figure(row.dice_otsu, 3),
             row.dice_interval.map_or_else(
                 || "-".into(),
@@ -165,25 +166,26 @@ fn table(rows: &[(&Entry, &Evaluation)]) -> String {
     fndm_study::markdown(&cells)
 }
 
-/// Mean differences of Dice to FNDM, with intervals by patient.
-fn differences(rows: &[(&Entry, &Evaluation)]) -> Result<String> {
-    let Some((_, first)) = rows.iter().find(|(entry, _)| entry.key == "fndm") else {
+/// Mean differences of Dice between the row of this key and each other one, with intervals by patient.
+pub(super) fn differences(rows: &[(&str, &Evaluation)], key: &str) -> Result<String> {
+    let Some((title, first)) = rows.iter().find(|(_, e)| e.row.method == key) else {
         return Ok(String::new());
     };
+    let head = format!("{title} less");
     let mut cells = vec![
-        ["FNDM less", "Dice", "95 %", "patients better / worse"]
+        [head.as_str(), "Dice", "95 %", "patients better / worse"]
             .map(String::from)
             .to_vec(),
     ];
     let dice = |case: &CaseScore| -> Score { case.dice_otsu };
-    for (entry, other) in rows.iter().filter(|(entry, _)| entry.key != "fndm") {
+    for (title, other) in rows.iter().filter(|(_, e)| e.row.method != key) {
         let pairs = first.cases.iter().zip(&other.cases);
         let pairs = pairs.map(|(a, b)| (a.patient.clone(), dice(a), dice(b)));
+        let title = (*title).to_owned();
         let paired = match paired_comparison(pairs, &BootstrapConfig::default()) {
             Ok(paired) => paired,
             // What two methods differ by in one patient says nothing of others.
             Err(few @ metrics::Error::TooFew { .. }) => {
-                let title = entry.title.to_string();
                 cells.push(vec![title, "–".into(), few.to_string(), "–".into()]);
                 continue;
             }
@@ -191,7 +193,7 @@ fn differences(rows: &[(&Entry, &Evaluation)]) -> Result<String> {
         };
         let difference = &paired.difference;
         cells.push(vec![
-            entry.title.to_string(),
+            title,
             format!("{:+.3}", difference.mean),
             format!("{:+.3} to {:+.3}", difference.low, difference.high),
             format!("{} / {}", paired.first_higher, paired.second_higher),
@@ -256,19 +258,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 fn tables(entries: &[Entry], found: &[[Evaluation; 2]]) -> Result<String> {
     let mut words = String::new();
     for (level, name) in [(0, "Per slice with a lesion"), (1, "Per volume")] {
-        let rows: Vec<_> = entries
+        let rows: Vec<(&str, &Evaluation)> = entries
             .iter()
             .zip(found)
-            .map(|(e, f)| (e, &f[level]))
+            .map(|(e, f)| (e.title, &f[level]))
             .collect();
         let cases = rows
             .first()
             .map_or(0, |(_, evaluation)| evaluation.row.cases);
-        words += &format!("\n{name} ({cases}):\n\n{}\n", table(&rows));
-        words += &format!("{}\n", differences(&rows)?);
+        words += &format!("\n{name} ({cases}):\n\n{}\n", figures(&rows));
+        for key in ["fndm", "student"] {
+            words += &format!("{}\n", differences(&rows, key)?);
+        }
         if level == 0 {
-            let by_size = sizes::table(&rows_of(&rows));
-            words += &format!("Dice by lesion size:\n\n{by_size}\n");
+            words += &format!("Dice by lesion size:\n\n{}\n", sizes::table(&rows));
         }
     }
     Ok(words)
@@ -289,10 +292,4 @@ fn chosen(all: Vec<Entry>, keys: Option<&[String]>) -> Result<Vec<Entry>> {
     }
     let wanted = |entry: &Entry| keys.iter().any(|key| key == entry.key);
     Ok(all.into_iter().filter(wanted).collect())
-}
-
-fn rows_of<'a>(rows: &[(&Entry, &'a Evaluation)]) -> Vec<(&'static str, &'a Evaluation)> {
-    rows.iter()
-        .map(|(e, evaluation)| (e.title, *evaluation))
-        .collect()
 }

@@ -5,6 +5,8 @@
 //! doesn't know from there. The masks of their geometric mean, and the healthy slices, which have none, teach a small network.
 //! Patients held apart calibrate it, again by their bits.
 
+mod folds;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,8 +22,10 @@ use fndm_models::{Segmenter, SegmenterConfig, StateDict};
 use fndm_train::{
     Ended, PixelTargets, RemoverConfig, RunConfig, SegmenterTrainer, StepReport, StopFlag, run,
 };
-use ndarray::{Array3, Axis};
+use ndarray::{Array3, ArrayView4, Axis};
 use serde::{Deserialize, Serialize};
+
+pub use folds::{FoldRow, examine_fold};
 
 use crate::{Error, Result};
 
@@ -194,9 +198,28 @@ impl StudentPlan {
         Ok(())
     }
 
-    /// Whether a patient of a slice set, by its number there, is held apart.
-    fn holds_apart(&self, patient: usize) -> bool {
-        self.apart > 0 && patient % self.apart == self.apart - 1
+    /// The slices of patients that are held apart, and of those that are learned from.
+    fn parts(&self, set: &SliceSet) -> (Vec<usize>, Vec<usize>) {
+        let apart = |patient: usize| self.apart > 0 && patient % self.apart == self.apart - 1;
+        (0..set.len()).partition(|&n| apart(set.patient[n]))
+    }
+
+    /// What a network's numbers mean, by the bits of the slices that were held apart.
+    fn calibrate(
+        &self,
+        network: &Segmenter,
+        apart: &SliceSet,
+        device: &Device,
+    ) -> Result<SliceCalibration> {
+        if apart.is_empty() {
+            return Ok(SliceCalibration::NONE);
+        }
+        let (patient, z) = (&apart.patient, &apart.z);
+        let images = apart.images.view();
+        let map = probability(network, images, patient, z, self.mirror, device)?;
+        let mut map = smooth_z(&map, patient, z, self.teacher.z_smoothing)?;
+        keep_inside(&mut map, &apart.head);
+        Ok(SliceCalibration::learn(&map, &apart.labels, self.empty)?)
     }
 }
 
@@ -207,6 +230,8 @@ pub struct TrainedStudent {
     pub config: StudentConfig,
     /// Its weights.
     pub weights: StateDict,
+    /// The remover of lesions that was one of its teachers.
+    pub remover: Segmenter,
 }
 
 /// The trainings of a student, in their order.
@@ -244,14 +269,9 @@ pub fn train_student(
     stop: &StopFlag,
     mut progress: impl FnMut(StudentStage, &StepReport, f64),
 ) -> Result<Option<TrainedStudent>> {
-    let (apart, learned): (Vec<usize>, Vec<usize>) =
-        (0..set.len()).partition(|&n| plan.holds_apart(set.patient[n]));
+    let (apart, learned) = plan.parts(set);
     let apart = set.select(&apart)?;
     let set = Arc::new(set.select(&learned)?);
-    let place = |stage: StudentStage| RunConfig {
-        folder: folder.join(stage.name()),
-        ..RunConfig::default()
-    };
     let share = |report: &StepReport, of: Option<u64>| {
         of.map_or(0., |of| report.iteration as f64 / of.max(1) as f64)
     };
@@ -264,18 +284,24 @@ pub fn train_student(
         device,
     )?;
     let stage = StudentStage::Remover;
-    let ended = run(&mut trainer, &place(stage), stop, |_, report| {
-        progress(
-            stage,
-            report,
-            share(report, plan.remover_training.iterations),
-        );
-    })?;
+    let ended = run(
+        &mut trainer,
+        &place(folder, stage.name()),
+        stop,
+        |_, report| {
+            progress(
+                stage,
+                report,
+                share(report, plan.remover_training.iterations),
+            );
+        },
+    )?;
     if ended == Ended::Stopped {
         return Ok(None);
     }
-    let targets = teach(&plan.teacher, &trainer.ema_network()?, &set, device)?;
+    let remover = trainer.ema_network()?;
     drop(trainer);
+    let targets = teach(&plan.teacher, &remover, &set, device)?;
 
     let mut trainer = SegmenterTrainer::student(
         &plan.student_training,
@@ -286,35 +312,31 @@ pub fn train_student(
         device,
     )?;
     let stage = StudentStage::Student;
-    let ended = run(&mut trainer, &place(stage), stop, |_, report| {
-        progress(
-            stage,
-            report,
-            share(report, plan.student_training.iterations),
-        );
-    })?;
+    let ended = run(
+        &mut trainer,
+        &place(folder, stage.name()),
+        stop,
+        |_, report| {
+            progress(
+                stage,
+                report,
+                share(report, plan.student_training.iterations),
+            );
+        },
+    )?;
     if ended == Ended::Stopped {
         return Ok(None);
     }
-    let z_smoothing = plan.teacher.z_smoothing;
-    let mut calibration = SliceCalibration::NONE;
-    if !apart.is_empty() {
-        let network = trainer.ema_network()?;
-        let (patient, z) = (&apart.patient, &apart.z);
-        let images = apart.images.view();
-        let map = probability(&network, images, patient, z, plan.mirror, device)?;
-        let mut map = smooth_z(&map, patient, z, z_smoothing)?;
-        keep_inside(&mut map, &apart.head);
-        calibration = SliceCalibration::learn(&map, &apart.labels, plan.empty)?;
-    }
+    let calibration = plan.calibrate(&trainer.ema_network()?, &apart, device)?;
     Ok(Some(TrainedStudent {
         config: StudentConfig {
             network: plan.student.clone(),
             mirror: plan.mirror,
-            z_smoothing,
+            z_smoothing: plan.teacher.z_smoothing,
             calibration,
         },
         weights: StateDict::new(trainer.ema_tensors()?),
+        remover,
     }))
 }
 
@@ -329,13 +351,8 @@ pub fn teach(
     device: &Device,
 ) -> Result<PixelTargets> {
     let contrast = unseen_contrast(config, set, device)?;
-    let residual = residual(remover, set.images.view(), device)?;
-    let residual = residual_map(residual.view(), config.smoothing)?;
-    let smooth = |map: &Array3<f32>| smooth_z(map, &set.patient, &set.z, config.z_smoothing);
-    let map = weighted_product(&[
-        (&smooth(&contrast)?, config.contrast_power),
-        (&smooth(&residual)?, config.remover_power),
-    ])?;
+    let place = (&set.patient[..], &set.z[..]);
+    let map = product(config, &contrast, remover, set.images.view(), place, device)?;
     let mut inside = set.head.clone();
     for mut slice in inside.axis_iter_mut(Axis(0)) {
         let inner = erode(slice.view(), config.head_erosion);
@@ -349,6 +366,33 @@ pub fn teach(
         &thresholds,
         config.band,
     )?)
+}
+
+/// Where the checkpoints of one training go.
+fn place(folder: &Path, name: &str) -> RunConfig {
+    RunConfig {
+        folder: folder.join(name),
+        ..RunConfig::default()
+    }
+}
+
+/// The teachers' map `(N, H, W)` of slices `(N, C, H, W)` of these patients and positions, from the contrast's scores and what the
+/// remover changes.
+fn product(
+    config: &TeacherConfig,
+    contrast: &Array3<f32>,
+    remover: &Segmenter,
+    images: ArrayView4<'_, f32>,
+    (patient, z): (&[usize], &[usize]),
+    device: &Device,
+) -> Result<Array3<f32>> {
+    let residual = residual(remover, images, device)?;
+    let residual = residual_map(residual.view(), config.smoothing)?;
+    let smooth = |map: &Array3<f32>| smooth_z(map, patient, z, config.z_smoothing);
+    Ok(weighted_product(&[
+        (&smooth(contrast)?, config.contrast_power),
+        (&smooth(&residual)?, config.remover_power),
+    ])?)
 }
 
 /// The contrast's scores of every slice, by Gaussians of other patients.
