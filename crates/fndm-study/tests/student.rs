@@ -5,8 +5,10 @@ use fndm::candle_core::Device;
 use fndm::data::phantom::PhantomConfig;
 use fndm_data::{PatientSlices, Preprocess, SliceSet};
 use fndm_models::SegmenterConfig;
-use fndm_study::Error;
-use fndm_study::student::{StudentPlan, TeacherConfig, TrainedStudent, teach, train_student};
+use fndm_study::student::{
+    FoldRow, StudentPlan, TeacherConfig, TrainedStudent, examine_fold, teach, train_student,
+};
+use fndm_study::{Case, Error};
 use fndm_train::{OptimizerConfig, PixelAugmentation, RemoverConfig, StopFlag, StudentConfig};
 use ndarray::Axis;
 
@@ -206,4 +208,79 @@ fn healthy_slices_have_no_mask_and_wrong_settings_are_named() {
         matches!(error, Error::Option { name: "parts", .. }),
         "{error}"
     );
+}
+
+#[test]
+fn a_fold_has_a_row_for_each_teacher_and_the_bound() {
+    let (known, new) = (patients(1, 6), patients(100, 2));
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan(12);
+    let mut seen = std::collections::BTreeSet::new();
+    let found = examine_fold(
+        &plan,
+        true,
+        &known,
+        &new,
+        folder.path(),
+        &Device::Cpu,
+        &StopFlag::new(),
+        &mut |row, _, _| {
+            seen.insert(row);
+        },
+    );
+    let rows = found.unwrap().unwrap();
+    let trained = [FoldRow::Remover, FoldRow::Student, FoldRow::Bound];
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), trained);
+    let keys: Vec<FoldRow> = rows.iter().map(|(row, _)| *row).collect();
+    assert_eq!(keys, FoldRow::ALL);
+    for (row, cases) in &rows {
+        assert_eq!(cases.len(), 2, "{row:?}");
+        for case in cases {
+            case.check().unwrap();
+            assert!(case.anomaly.iter().all(|v| v.is_finite() && *v >= 0.));
+            let student = matches!(row, FoldRow::Student | FoldRow::Bound);
+            assert_eq!(case.diseased.is_some(), student);
+        }
+    }
+    // With one teacher alone, the product is that teacher's map.
+    let of = |rows: &[(FoldRow, Vec<Case>)], row: FoldRow| {
+        let found = rows.iter().find(|(r, _)| *r == row).unwrap();
+        found.1[0].anomaly.clone()
+    };
+    assert_ne!(of(&rows, FoldRow::Teacher), of(&rows, FoldRow::Remover));
+    let mut alone = plan.clone();
+    (alone.teacher.contrast_power, alone.teacher.remover_power) = (0., 1.);
+    let other = tempfile::tempdir().unwrap();
+    let rows = examine_fold(
+        &alone,
+        false,
+        &known,
+        &new,
+        other.path(),
+        &Device::Cpu,
+        &StopFlag::new(),
+        &mut |_, _, _| {},
+    );
+    let rows = rows.unwrap().unwrap();
+    assert_eq!(of(&rows, FoldRow::Teacher), of(&rows, FoldRow::Remover));
+    // Without masks there is no bound.
+    let bits: Vec<PatientSlices> = known
+        .iter()
+        .cloned()
+        .map(|mut slices| {
+            slices.mask = None;
+            slices
+        })
+        .collect();
+    let error = examine_fold(
+        &plan,
+        true,
+        &bits,
+        &new,
+        folder.path(),
+        &Device::Cpu,
+        &StopFlag::new(),
+        &mut |_, _, _| {},
+    );
+    assert!(error.unwrap_err().to_string().contains("mask"));
 }
