@@ -6,7 +6,7 @@ use fndm::candle_core::{Device, Result as Tensors, Tensor};
 use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Patient, Preprocess, SliceSet};
 use fndm::memory::{HealthyModel, MemoryBank, MemoryConfig, silent};
-use fndm::metrics::{self, Confusion};
+use fndm::{batch_tensor, metrics};
 
 /// The images beside what stands out from its surroundings, then both at half the size. A network's maps are as good.
 fn contrast(images: &Tensor) -> Tensors<Vec<Tensor>> {
@@ -16,11 +16,8 @@ fn contrast(images: &Tensor) -> Tensors<Vec<Tensor>> {
     Ok(vec![fine.clone(), fine.avg_pool2d(2)?])
 }
 
-fn tensor(set: &SliceSet) -> Tensors<Tensor> {
-    Tensor::from_iter(set.images.iter().copied(), &Device::Cpu)?.reshape(set.images.dim())
-}
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let batch = |set: &SliceSet| batch_tensor(&set.images.view(), &Device::Cpu);
     let phantom = PhantomConfig {
         slices: 12,
         ..PhantomConfig::default()
@@ -40,8 +37,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         config.patch.target_dimension,
     ) = (32, 32);
     let head = Some(seen.head.view());
-    let mut bank = MemoryBank::build(&config, &contrast, &tensor(&seen)?, head, &mut silent)?;
-    bank.calibrate(&contrast, &tensor(&apart)?, apart.head.view(), &mut silent)?;
+    let mut bank = MemoryBank::build(&config, &contrast, &batch(&seen)?, head, &mut silent)?;
+    bank.calibrate(&contrast, &batch(&apart)?, apart.head.view(), &mut silent)?;
     println!("{} rows, of {} patches\n", bank.len(), bank.patches_seen());
 
     println!("| patient | AUROC in the head | lesion inside x_seg | x_seg beside it |");
@@ -50,13 +47,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let test = cut(phantom.patient(seed)?)?;
         let truth = test.mask.clone().ok_or("the phantom has a mask")?;
         let test = SliceSet::from_patients([test])?;
-        let map = bank.coarse(&contrast, &tensor(&test)?, test.head.view())?;
+        let map = bank.coarse(&contrast, &batch(&test)?, test.head.view())?;
 
         let pixels = map.soft.iter().zip(&truth).zip(&test.head);
         let inside = pixels.filter_map(|((&v, &lesion), &head)| head.then_some((v, lesion)));
         let (scores, lesion): (Vec<f32>, Vec<bool>) = inside.unzip();
         let auroc = metrics::auroc(&scores, &lesion)?.value();
-        let found = Confusion::of(&map.binary.view(), &truth.view())?;
+        let found = metrics::Confusion::of(&map.binary.view(), &truth.view())?;
         println!(
             "| {seed} | {:.3} | {} of {} pixels | {} |",
             auroc.unwrap_or(f64::NAN),

@@ -225,34 +225,19 @@ fn write_config(json: &Path, config: &ModelConfig, staged: &BTreeSet<String>) ->
 
 #[cfg(test)]
 mod tests {
-    use fndm_data::Preprocess;
     use fndm_models::{ClassifierConfig, UNetConfig};
-    use fndm_solver::{Prediction, ScheduleConfig};
 
     use super::*;
-    use crate::FeatureConfig;
 
     /// A model whose every file says which version it is of.
     fn model(version: u32, with_contrast: bool) -> (ModelConfig, BTreeMap<String, Vec<u8>>) {
-        let config = ModelConfig {
-            format: ModelConfig::FORMAT,
-            fndm_version: version.to_string(),
-            sequences: vec!["flair".into()],
-            preprocess: Preprocess {
-                image_size: 64,
-                ..Preprocess::default()
-            },
-            schedule: ScheduleConfig::linear(1000),
-            prediction: Prediction::V,
-            unet: UNetConfig::small_64(3, 1),
-            classifier: ClassifierConfig::small_64(1),
-            features: FeatureConfig::default(),
-            detect: BTreeMap::new(),
-            contrast: with_contrast,
-            student: None,
-            method: Method::default(),
-            separate: BTreeMap::new(),
-        };
+        let mut config = ModelConfig::new(
+            &["flair"],
+            UNetConfig::small_64(3, 1),
+            ClassifierConfig::small_64(1),
+        );
+        config.fndm_version = version.to_string();
+        config.contrast = with_contrast;
         let mut names = vec![
             file_names::UNET,
             file_names::CLASSIFIER,
