@@ -188,8 +188,8 @@ fn detection(
     let mut config = ModelConfig::read(&options.model.join("model.json"))?;
     let channels = config.sequences.len();
     config.preprocess.image_size = options.size;
-    config.unet = network(options, 2 * channels + 1, channels);
-    config.classifier = match options.size {
+    let unet_config = network(options, 2 * channels + 1, channels);
+    let classifier_config = match options.size {
         256 => ClassifierConfig::paper_256(channels),
         128 => ClassifierConfig::paper_128(channels),
         _ => ClassifierConfig::paper_64(channels),
@@ -198,9 +198,10 @@ fn detection(
     config.student = None;
     config.separate.clear();
     let unet = Parameters::new(1, DType::F32, device);
-    UNet::new(&config.unet, unet.builder())?;
+    UNet::new(&unet_config, unet.builder())?;
     let classifier = Parameters::new(2, DType::F32, device);
-    Classifier::new(&config.classifier, classifier.builder())?;
+    Classifier::new(&classifier_config, classifier.builder())?;
+    (config.unet, config.classifier) = (Some(unet_config), Some(classifier_config));
     let bank = MemoryBank::load(options.model.join("memory.safetensors"))?;
     let phantom = PhantomConfig {
         size: options.size,

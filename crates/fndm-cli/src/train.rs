@@ -9,19 +9,19 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use fndm::data::Side;
 use fndm::data::phantom::PhantomConfig;
+use fndm::data::{Preprocess, Side};
 use fndm::memory::ContrastConfig;
 use fndm::models::UNetConfig;
-use fndm::{DetectConfig, Method, ModelConfig};
+use fndm::{DetectConfig, Method};
 use fndm_files::{Inputs, WorkFolder};
 use fndm_study::student::StudentPlan;
 use fndm_study::train::{
     Alone, ConditionDropout, DiffusionConfig, Group, RateSchedule, StepReport, StopFlag,
 };
 use fndm_study::{
-    LabelSource, LeftOut, PHANTOM_SEQUENCES, SeparatePlan, Source, TrainEvent, TrainPlan,
-    ValidationPlan, ValidationScore, add_student, train_model_in,
+    LabelSource, LeftOut, PHANTOM_SEQUENCES, SeparatePlan, Source, StudentBase, TrainEvent,
+    TrainPlan, ValidationPlan, ValidationScore, add_student, train_model_in,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
@@ -111,6 +111,9 @@ pub(crate) struct Options {
     /// Train a student alone, and write this model with it into the output folder
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["student", "plan", "validate_every"])]
     student_for: Option<PathBuf>,
+    /// Train a student alone, and write a model of nothing else: minutes instead of hours
+    #[arg(long, conflicts_with_all = ["student", "student_for", "plan", "validate_every"])]
+    student_alone: bool,
     /// Iterations of each of the student's two trainings
     #[arg(long, value_name = "N", default_value_t = 1200)]
     student_iterations: u64,
@@ -209,16 +212,18 @@ fn labels(options: &Options, source: &Source) -> LabelSource {
     }
 }
 
+fn sequences(options: &Options, source: &Source) -> Result<Vec<String>> {
+    match (&options.sequences, source) {
+        (Some(names), _) => Ok(names.clone()),
+        (None, Source::Phantom { .. }) => Ok(PHANTOM_SEQUENCES.map(String::from).to_vec()),
+        (None, _) => bail!("--sequences: expected names, for example flair,t1,t1ce"),
+    }
+}
+
 fn plan(options: &Options) -> Result<TrainPlan> {
     let (source, validation) = sources(options)?;
     let labels = labels(options, &source);
-    let sequences = match (&options.sequences, &source) {
-        (Some(names), _) => names.clone(),
-        (None, Source::Phantom { .. }) => PHANTOM_SEQUENCES.map(String::from).to_vec(),
-        (None, _) => {
-            bail!("--sequences: expected names, for example flair,t1,t1ce")
-        }
-    };
+    let sequences = sequences(options, &source)?;
     let channels = sequences.len();
     let mut plan = TrainPlan::small(source, labels, sequences, options.image_size);
     plan.preprocess.z_range = (options.z_low, options.z_high);
@@ -296,22 +301,40 @@ fn student_plan(options: &Options, sequences: &[String], size: usize) -> Student
     StudentPlan::new(sequences, size, options.student_iterations, options.seed)
 }
 
-/// Adds a student to a model.
-fn add(options: &Options, model: &Path) -> Result<ExitCode> {
+/// Adds a student to a model, or to nothing.
+fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
     let device = common::device(&options.device)?;
     let (source, _) = sources(options)?;
     let labels = labels(options, &source);
     labels.open(&source)?;
-    let config = ModelConfig::read(&model.join(fndm::model_folder::CONFIG))?;
+    let names = match model {
+        Some(_) => Vec::new(),
+        None => sequences(options, &source)?,
+    };
+    let preprocess = Preprocess {
+        image_size: options.image_size,
+        z_range: (options.z_low, options.z_high),
+        ..Preprocess::default()
+    };
+    let base = match model {
+        Some(model) => StudentBase::Model(model),
+        None => StudentBase::Nothing {
+            sequences: &names,
+            preprocess: &preprocess,
+        },
+    };
+    let config = base.config()?;
     let plan = student_plan(options, &config.sequences, config.preprocess.image_size);
     let inputs = match options.labels.file() {
         Some(table) => Inputs::new().file(table),
         None => Inputs::new(),
     };
     let inputs = common::add_source(inputs, &source, options.split_file.as_deref());
-    let inputs = match model.canonicalize().ok() == options.output.canonicalize().ok() {
-        true => inputs,
-        false => inputs.whole(model),
+    let inputs = match model {
+        Some(model) if model.canonicalize().ok() != options.output.canonicalize().ok() => {
+            inputs.whole(model)
+        }
+        _ => inputs,
     };
     let maker = place::maker("train", "model");
     place::check_work(&options.output, &maker, &inputs)?;
@@ -329,7 +352,8 @@ fn add(options: &Options, model: &Path) -> Result<ExitCode> {
         &plan,
         &source,
         &labels,
-        (model, &options.output),
+        &base,
+        &options.output,
         &common::command(),
         &device,
         &stop,
@@ -414,8 +438,8 @@ fn open_folder(options: &Options, plan: &TrainPlan) -> Result<WorkFolder> {
 }
 
 fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
-    if let Some(model) = &options.student_for {
-        return add(options, model);
+    if options.student_alone || options.student_for.is_some() {
+        return add(options, options.student_for.as_deref());
     }
     let first = group.rank() == 0;
     let device = common::device(&options.device)?;

@@ -33,8 +33,8 @@ pub use labelling::{LabelRecord, LabelSource, Labelling, PatientBits};
 pub use report::{Report, markdown, table, write_csv};
 pub use sheet::{Sheet, Tile, upper_end};
 pub use training::{
-    LeftOut, SeparatePlan, StageRecord, StudentRecord, TrainEvent, TrainPlan, TrainingRecord,
-    add_student, train_model, train_model_in, train_slices,
+    LeftOut, SeparatePlan, StageRecord, StudentBase, StudentRecord, TrainEvent, TrainPlan,
+    TrainingRecord, add_student, train_model, train_model_in, train_slices,
 };
 pub use validation::{ValidationPlan, ValidationRecord, ValidationScore};
 

@@ -609,14 +609,43 @@ fn train_with(
     Ok(Some(record))
 }
 
-/// Trains a student on patients with their bits, and writes the model of the folder `model`, whose sequences and preprocessing it
-/// has, with this student into `folder`; both may be the same. The student is the row by which the new model examines patients where
-/// none is asked for.
+/// What a student is added to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StudentBase<'a> {
+    /// The model in this folder: the student has its sequences and preprocessing, and stands beside its networks.
+    Model(&'a Path),
+    /// Nothing: the new model is the student alone.
+    Nothing {
+        /// The sequences, in the order of the images' channels.
+        sequences: &'a [String],
+        /// From volumes to slices.
+        preprocess: &'a Preprocess,
+    },
+}
+
+impl StudentBase<'_> {
+    /// The config of the model, still without the student.
+    ///
+    /// # Errors
+    /// When the folder has no model.
+    pub fn config(&self) -> Result<ModelConfig> {
+        Ok(match self {
+            Self::Model(folder) => ModelConfig::read(&folder.join(model_folder::CONFIG))?,
+            Self::Nothing {
+                sequences,
+                preprocess,
+            } => ModelConfig::without_diffusion(sequences.to_vec(), (*preprocess).clone()),
+        })
+    }
+}
+
+/// Trains a student on patients with their bits, and writes a model with it into `folder`: that of a model's folder, which may be the
+/// same, or one of the student alone. The student is the row by which the new model examines patients where none is asked for.
 ///
 /// Checkpoints go to `folder/training`. Gives nothing where `stop` was set before the end.
 ///
 /// # Errors
-/// When there is no model in `model`, no patient can be used, a setting makes no sense, or a file can't be written.
+/// When there is no model where one should be, no patient can be used, a setting makes no sense, or a file can't be written.
 #[allow(
     clippy::too_many_arguments,
     reason = "those of train_model, and the source and labels that stand in its plan"
@@ -625,14 +654,16 @@ pub fn add_student(
     plan: &StudentPlan,
     source: &Source,
     labels: &LabelSource,
-    (model, folder): (&Path, &Path),
+    base: &StudentBase<'_>,
+    folder: &Path,
     command: &str,
     device: &Device,
     stop: &StopFlag,
     on_event: &mut dyn FnMut(TrainEvent<'_>),
 ) -> Result<Option<StudentRecord>> {
-    let config = ModelConfig::read(&model.join(model_folder::CONFIG))?;
+    let mut config = base.config()?;
     let (sequences, preprocess) = (&config.sequences, &config.preprocess);
+    preprocess.check()?;
     plan.check(sequences.len(), preprocess.image_size)?;
     source.check()?;
     let (set, labels, left_out, _) = load(source, labels, sequences, preprocess, on_event)?;
@@ -654,22 +685,25 @@ pub fn add_student(
     };
     let mut parts = BTreeMap::new();
     for name in model_folder::names_of(&config) {
-        let path = model_folder::file(model, &name)?;
-        parts.insert(name, std::fs::read(&path).map_err(Error::io(&path))?);
+        if let StudentBase::Model(model) = base {
+            let path = model_folder::file(model, &name)?;
+            parts.insert(name, std::fs::read(&path).map_err(Error::io(&path))?);
+        }
     }
     let weights = weight_bytes(trained.weights.tensors())?;
     parts.insert(model_folder::STUDENT.to_owned(), weights);
-    let whole = TrainingRecord {
-        student: Some(record.clone()),
-        ..TrainingRecord::read(model)?
+    let whole = match base {
+        StudentBase::Model(model) => record_json(
+            folder,
+            &TrainingRecord {
+                student: Some(record.clone()),
+                ..TrainingRecord::read(model)?
+            },
+        ),
+        StudentBase::Nothing { .. } => record_json(folder, &BTreeMap::from([("student", &record)])),
     };
-    let json = record_json(folder, &whole)?;
-    parts.insert(model_folder::TRAINING.to_owned(), json);
-    let config = ModelConfig {
-        student: Some(trained.config),
-        method: Method::Student,
-        ..config
-    };
+    parts.insert(model_folder::TRAINING.to_owned(), whole?);
+    (config.student, config.method) = (Some(trained.config), Method::Student);
     model_folder::replace(folder, &config, &parts)?;
     Ok(Some(record))
 }
@@ -709,8 +743,8 @@ pub(crate) fn model_config(plan: &TrainPlan, rows: &[Method]) -> ModelConfig {
         preprocess: plan.preprocess.clone(),
         schedule: plan.diffusion_training.schedule.clone(),
         prediction: plan.diffusion_training.prediction,
-        unet: plan.unet.clone(),
-        classifier: plan.classifier.clone(),
+        unet: Some(plan.unet.clone()),
+        classifier: Some(plan.classifier.clone()),
         features: plan.features.clone(),
         contrast: plan.contrast.is_some(),
         student: None,
@@ -747,7 +781,7 @@ fn write_model_with(
     Ok(model_folder::replace(folder, &config, parts)?)
 }
 
-fn record_json(folder: &Path, record: &TrainingRecord) -> Result<Vec<u8>> {
+fn record_json(folder: &Path, record: &impl Serialize) -> Result<Vec<u8>> {
     let path = folder.join(model_folder::TRAINING);
     serde_json::to_vec_pretty(record).map_err(Error::json(&path, "record of a training"))
 }

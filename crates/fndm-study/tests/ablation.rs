@@ -12,8 +12,8 @@ use fndm::{CoarseSource, DetectConfig, Detector, FeatureConfig, Method};
 use fndm_study::student::StudentPlan;
 use fndm_study::train::{ClassifierTrainConfig, ConditionDropout, DiffusionConfig, StopFlag};
 use fndm_study::{
-    LabelSource, SeparatePlan, Source, TrainPlan, TrainingRecord, add_student, examine_case,
-    train_model,
+    LabelSource, SeparatePlan, Source, StudentBase, TrainPlan, TrainingRecord, add_student,
+    examine_case, train_model,
 };
 
 const SIZE: usize = 32;
@@ -241,7 +241,8 @@ fn a_student_comes_with_the_model_and_can_be_added_to_one() {
         plan,
         source,
         labels,
-        (bare.path(), bare.path()),
+        &StudentBase::Model(bare.path()),
+        bare.path(),
         "test",
         &Device::Cpu,
         &stop,
@@ -252,6 +253,35 @@ fn a_student_comes_with_the_model_and_can_be_added_to_one() {
     assert_eq!(again.detect(&patient).unwrap().maps.mask, found.maps.mask);
     let record = TrainingRecord::read(bare.path()).unwrap();
     assert!(record.student.is_some() && record.memory_rows > 0);
+
+    // A model of the student alone says what it hasn't.
+    let alone = tempfile::tempdir().unwrap();
+    let base = StudentBase::Nothing {
+        sequences: &whole.sequences,
+        preprocess: &whole.preprocess,
+    };
+    let added = add_student(
+        plan,
+        source,
+        labels,
+        &base,
+        alone.path(),
+        "test",
+        &Device::Cpu,
+        &stop,
+        &mut |_| {},
+    );
+    added.unwrap().unwrap();
+    let only = Detector::load(alone.path(), &Device::Cpu).unwrap();
+    assert_eq!(only.detect(&patient).unwrap().maps.mask, found.maps.mask);
+    for method in [Method::Fndm, Method::Cg, Method::Diffano, Method::Memory] {
+        let settings = only.config().detect_config(method);
+        let error = only.config().check_row(method, &settings).unwrap_err();
+        assert!(matches!(error, fndm::Error::Option { .. }), "{error}");
+        let examined = only.examine_by(method, &found.slices, &settings, &mut |_| {});
+        assert!(matches!(examined, Err(fndm::Error::Option { .. })));
+    }
+    assert!(TrainingRecord::read(alone.path()).is_err());
 
     // Another classifier than the one whose features the bank holds is refused.
     let other = tempfile::tempdir().unwrap();
@@ -293,7 +323,7 @@ fn a_network_is_not_asked_for_what_it_never_saw() {
     config.separate = BTreeMap::from([(
         Method::Cg,
         fndm::SeparateModel {
-            unet: config.unet.clone(),
+            unet: config.unet.clone().unwrap(),
         },
     )]);
     let error = config.check().unwrap_err();

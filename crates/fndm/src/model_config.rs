@@ -30,10 +30,13 @@ pub struct ModelConfig {
     pub schedule: ScheduleConfig,
     /// What the UNet predicts.
     pub prediction: Prediction,
-    /// The noise-prediction network. Its input channels are state, image, coarse map.
-    pub unet: UNetConfig,
+    /// The noise-prediction network. Its input channels are state, image, coarse map. A model of a student alone has none, and no
+    /// classifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unet: Option<UNetConfig>,
     /// The time-dependent classifier.
-    pub classifier: ClassifierConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier: Option<ClassifierConfig>,
     /// The classifier's features that the memory bank holds.
     pub features: FeatureConfig,
     /// How each row of the ablation is run by default.
@@ -69,6 +72,37 @@ pub fn separate_channels(method: Method, channels: usize) -> Result<usize> {
         Method::Cg => Ok(channels),
         other => Err(Error::option("separate", "rows cg_nm and cg", other.key())),
     }
+}
+
+/// Whether both networks are for slices of so many sequences and this size.
+fn check_networks(
+    unet: &UNetConfig,
+    classifier: &ClassifierConfig,
+    channels: usize,
+    size: usize,
+) -> Result<()> {
+    let fits = [
+        ("unet.in_channels", 2 * channels + 1, unet.in_channels),
+        ("classifier.in_channels", channels, classifier.in_channels),
+        ("unet.image_size", size, unet.image_size),
+        ("classifier.image_size", size, classifier.image_size),
+    ];
+    for (name, expected, got) in fits {
+        if expected != got {
+            let expected = format!("{expected} for {channels} sequences at {size} px");
+            return Err(Error::option(name, expected, got));
+        }
+    }
+    if unet.out_channels != channels && unet.out_channels != 2 * channels {
+        let expected = format!("{channels}, or {} with learned sigma", 2 * channels);
+        return Err(Error::option(
+            "unet.out_channels",
+            expected,
+            unet.out_channels,
+        ));
+    }
+    unet.check()?;
+    Ok(classifier.check()?)
 }
 
 /// Which features of the classifier the memory bank sees.
@@ -116,18 +150,30 @@ impl ModelConfig {
     /// own schedule, a network that predicts v, features of the classifier's blocks 2, 3 and 4.
     #[must_use]
     pub fn new(sequences: &[&str], unet: UNetConfig, classifier: ClassifierConfig) -> Self {
+        let preprocess = Preprocess {
+            image_size: unet.image_size,
+            ..Preprocess::default()
+        };
+        let sequences = sequences.iter().map(|&name| name.to_owned()).collect();
+        Self {
+            unet: Some(unet),
+            classifier: Some(classifier),
+            ..Self::without_diffusion(sequences, preprocess)
+        }
+    }
+
+    /// The config of a model of a student alone, still without it.
+    #[must_use]
+    pub fn without_diffusion(sequences: Vec<String>, preprocess: Preprocess) -> Self {
         Self {
             format: Self::FORMAT,
             fndm_version: env!("CARGO_PKG_VERSION").to_owned(),
-            sequences: sequences.iter().map(|&name| name.to_owned()).collect(),
-            preprocess: Preprocess {
-                image_size: unet.image_size,
-                ..Preprocess::default()
-            },
+            sequences,
+            preprocess,
             schedule: ScheduleConfig::default(),
             prediction: Prediction::V,
-            unet,
-            classifier,
+            unet: None,
+            classifier: None,
             features: FeatureConfig::default(),
             detect: BTreeMap::new(),
             contrast: false,
@@ -211,14 +257,22 @@ impl ModelConfig {
     /// # Errors
     /// The first thing that can't be.
     pub fn check_settings(&self, config: &DetectConfig) -> Result<()> {
+        let (Some(unet), Some(classifier)) = (&self.unet, &self.classifier) else {
+            return Err(Self::no_diffusion());
+        };
         let own = self.row_of(config).and_then(|row| self.separate.get(&row));
-        let unet = own.map_or(&self.unet, |own| &own.unet);
+        let unet = own.map_or(unet, |own| &own.unet);
         let schedule = self.schedule.build()?;
-        round_trip::check_settings(unet, &self.classifier, &schedule, self.prediction, config)?;
+        round_trip::check_settings(unet, classifier, &schedule, self.prediction, config)?;
         if config.parts.memory_bank {
             self.check_coarse(config.coarse_source)?;
         }
         self.check_empty(config)
+    }
+
+    pub(crate) fn no_diffusion() -> Error {
+        let expected = "student or flair, for a model without a diffusion";
+        Error::option("method", expected, "one with a diffusion")
     }
 
     /// Whether the folder has what this coarse map comes from.
@@ -226,6 +280,7 @@ impl ModelConfig {
         let lacking = match source {
             CoarseSource::Contrast if !self.contrast => file_names::CONTRAST,
             CoarseSource::Student if self.student.is_none() => file_names::STUDENT,
+            CoarseSource::Bank if self.classifier.is_none() => file_names::MEMORY,
             _ => return Ok(()),
         };
         Err(Error::option(
@@ -271,32 +326,21 @@ impl ModelConfig {
     pub fn check(&self) -> Result<()> {
         let channels = self.sequences.len();
         let size = self.preprocess.image_size;
-        let fits = [
-            ("unet.in_channels", 2 * channels + 1, self.unet.in_channels),
-            (
-                "classifier.in_channels",
-                channels,
-                self.classifier.in_channels,
-            ),
-            ("unet.image_size", size, self.unet.image_size),
-            ("classifier.image_size", size, self.classifier.image_size),
-        ];
-        for (name, expected, got) in fits {
-            if expected != got {
-                let expected = format!("{expected} for {channels} sequences at {size} px");
-                return Err(Error::option(name, expected, got));
+        match (&self.unet, &self.classifier) {
+            (Some(unet), Some(classifier)) => {
+                check_networks(unet, classifier, channels, size)?;
+            }
+            (None, None) if self.student.is_some() && !self.contrast => {}
+            (None, None) => {
+                let expected = "true, or else a student";
+                return Err(Error::option("a diffusion", expected, false));
+            }
+            (unet, _) => {
+                let what = "both of unet and classifier, or none";
+                let got = if unet.is_some() { "unet" } else { "classifier" };
+                return Err(Error::option("networks", what, got));
             }
         }
-        if self.unet.out_channels != channels && self.unet.out_channels != 2 * channels {
-            let expected = format!("{channels}, or {} with learned sigma", 2 * channels);
-            return Err(Error::option(
-                "unet.out_channels",
-                expected,
-                self.unet.out_channels,
-            ));
-        }
-        self.unet.check()?;
-        self.classifier.check()?;
         for (method, model) in &self.separate {
             let conditions = separate_channels(*method, channels)?;
             if model.unet.in_channels != conditions

@@ -130,10 +130,11 @@ pub fn names() -> Vec<String> {
 /// The names of the files that a model of this config has, `model.json` and `training.json` apart.
 #[must_use]
 pub fn names_of(config: &ModelConfig) -> Vec<String> {
-    let always = [file_names::UNET, file_names::CLASSIFIER, file_names::MEMORY];
+    let diffusion = [file_names::UNET, file_names::CLASSIFIER, file_names::MEMORY];
+    let diffusion = diffusion.into_iter().filter(|_| config.unet.is_some());
     let contrast = config.contrast.then_some(file_names::CONTRAST);
     let student = config.student.is_some().then_some(file_names::STUDENT);
-    let named = always.into_iter().chain(contrast).chain(student);
+    let named = diffusion.chain(contrast).chain(student);
     let rows = config.separate.keys().map(|&row| file_names::separate(row));
     named.map(String::from).chain(rows).collect()
 }

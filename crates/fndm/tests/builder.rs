@@ -39,13 +39,13 @@ fn config() -> ModelConfig {
 
 fn unet(config: &ModelConfig) -> StateDict {
     let parameters = Parameters::new(1, DType::F32, &Device::Cpu);
-    UNet::new(&config.unet, parameters.builder()).unwrap();
+    UNet::new(config.unet.as_ref().unwrap(), parameters.builder()).unwrap();
     parameters.state_dict().unwrap()
 }
 
 fn classifier(config: &ModelConfig, seed: u64) -> StateDict {
     let parameters = Parameters::new(seed, DType::F32, &Device::Cpu);
-    Classifier::new(&config.classifier, parameters.builder()).unwrap();
+    Classifier::new(config.classifier.as_ref().unwrap(), parameters.builder()).unwrap();
     parameters.state_dict().unwrap()
 }
 
@@ -83,7 +83,7 @@ fn bank(extractor: &dyn FeatureExtractor, slices: &PatientSlices) -> MemoryBank 
 fn features(config: &ModelConfig, weights: &StateDict) -> ClassifierFeatures {
     ClassifierFeatures {
         classifier: Classifier::from_state_dict(
-            &config.classifier,
+            config.classifier.as_ref().unwrap(),
             weights,
             DType::F32,
             &Device::Cpu,

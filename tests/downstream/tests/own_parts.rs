@@ -42,7 +42,12 @@ impl CoarseModel for Bright {
 #[test]
 fn parts_of_ones_own() -> Result<(), Box<dyn std::error::Error>> {
     let (unet, classifier) = (UNetConfig::small_64(3, 1), ClassifierConfig::small_64(1));
-    let (cpu, model) = (Device::Cpu, ModelConfig::new(&["pd"], unet, classifier));
+    let cpu = Device::Cpu;
+    let [unet_weights, classifier_weights] =
+        [1, 2].map(|seed| Parameters::new(seed, DType::F32, &cpu));
+    UNet::new(&unet, unet_weights.builder())?;
+    Classifier::new(&classifier, classifier_weights.builder())?;
+    let model = ModelConfig::new(&["pd"], unet, classifier);
     let healthy = model.preprocess.apply(&patient(false))?;
     let images = batch_tensor(&healthy.images.view(), &cpu)?;
 
@@ -59,13 +64,9 @@ fn parts_of_ones_own() -> Result<(), Box<dyn std::error::Error>> {
     bank.calibrate(&features, &apart, head, &mut silent)?;
 
     // Nobody has trained these networks; x_seg doesn't depend on them.
-    let [unet, guide] = [1, 2].map(|seed| Parameters::new(seed, DType::F32, &cpu));
-    UNet::new(&model.unet, unet.builder())?;
-    Classifier::new(&model.classifier, guide.builder())?;
-    let networks = (unet.state_dict()?, guide.state_dict()?);
     let parts = Detector::builder(model)
-        .unet(networks.0)
-        .classifier(networks.1);
+        .unet(unet_weights.state_dict()?)
+        .classifier(classifier_weights.state_dict()?);
     let detector = parts.bank(bank).features(features).coarse(Bright).build()?;
     for source in [CoarseSource::Bank, CoarseSource::Own] {
         let mut settings = detector.config().detect_config(Method::Fndm);

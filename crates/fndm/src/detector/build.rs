@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use fndm_memory::{ClassifierFeatures, Contrast, FeatureExtractor, MemoryBank, intensities};
 use fndm_models::{Classifier, StateDict, UNet};
 
-use super::{Detector, Parts};
+use super::{Detector, Diffusion, Parts};
 use crate::{
     CoarseModel, CoarseSource, Error, Featured, Features, Method, ModelConfig, Result, Student,
     model_folder as names,
@@ -148,17 +148,27 @@ impl DetectorBuilder {
             Some(folder) => folder.join(file).display().to_string(),
             None => file.to_owned(),
         };
-        let unet = UNet::from_state_dict(&config.unet, self.weights(names::UNET)?, dtype, &device)?;
-        let weights = self.weights(names::CLASSIFIER)?;
-        let classifier =
-            Classifier::from_state_dict(&config.classifier, weights, DType::F32, &device)?;
-        let fingerprint = weights.fingerprint()?;
-        let mut separate = BTreeMap::new();
-        for (&method, model) in &config.separate {
-            let weights = self.weights(&names::separate(method))?;
-            let network = UNet::from_state_dict(&model.unet, weights, dtype, &device)?;
-            separate.insert(method, network);
-        }
+        let diffusion = match (&config.unet, &config.classifier) {
+            (Some(unet), Some(classifier)) => {
+                let unet = UNet::from_state_dict(unet, self.weights(names::UNET)?, dtype, &device)?;
+                let weights = self.weights(names::CLASSIFIER)?;
+                let classifier =
+                    Classifier::from_state_dict(classifier, weights, DType::F32, &device)?;
+                let mut separate = BTreeMap::new();
+                for (&method, model) in &config.separate {
+                    let weights = self.weights(&names::separate(method))?;
+                    let network = UNet::from_state_dict(&model.unet, weights, dtype, &device)?;
+                    separate.insert(method, network);
+                }
+                Some(Diffusion {
+                    schedule: config.schedule.build()?,
+                    unet,
+                    separate,
+                    classifier,
+                })
+            }
+            _ => None,
+        };
         if let Some(method) = self
             .separate
             .iter()
@@ -181,17 +191,19 @@ impl DetectorBuilder {
         };
         let mut coarse: BTreeMap<CoarseSource, Box<dyn CoarseModel>> = BTreeMap::new();
         if let Some(bank) = self.bank.clone() {
-            let (features, name) = match self.features.take() {
-                Some(own) => (own, "the features of the program".to_owned()),
-                None => {
+            let (features, name) = match (self.features.take(), &diffusion) {
+                (Some(own), _) => (own, "the features of the program".to_owned()),
+                (None, Some(diffusion)) => {
+                    let weights = self.weights(names::CLASSIFIER)?.fingerprint()?;
                     let features: Features = Box::new(ClassifierFeatures {
-                        classifier: classifier.clone(),
+                        classifier: diffusion.classifier.clone(),
                         blocks: config.features.blocks.clone(),
                         t: config.features.model_time,
-                        weights: Some(fingerprint),
+                        weights: Some(weights),
                     });
                     (features, named(names::CLASSIFIER))
                 }
+                (None, None) => return Err(missing(names::CLASSIFIER)),
             };
             let model = Featured::new(bank, features, [&named(names::MEMORY), &name])?;
             coarse.insert(CoarseSource::Bank, Box::new(model));
@@ -213,11 +225,8 @@ impl DetectorBuilder {
             coarse.insert(CoarseSource::Own, own);
         }
         Ok(Detector {
-            schedule: config.schedule.build()?,
             config,
-            unet,
-            separate,
-            classifier,
+            diffusion,
             coarse,
             student,
             device,

@@ -5,19 +5,19 @@ use fndm_data::PatientSlices;
 use fndm_models::UNet;
 use ndarray::{Array4, Axis, concatenate, s};
 
-use super::{Detector, SliceMaps, shape_error};
+use super::{Detector, Diffusion, SliceMaps, shape_error};
 use crate::{
-    DetectConfig, Result, anomaly, model_folder as names,
+    DetectConfig, ModelConfig, Result, anomaly, model_folder as names,
     round_trip::{Place, RoundTrip, batch_tensor},
 };
 
 impl Detector {
     /// The network for these settings, that of the row where it has one of its own; and its file.
-    fn unet(&self, config: &DetectConfig) -> (&UNet, String) {
+    fn unet<'a>(&self, diffusion: &'a Diffusion, config: &DetectConfig) -> (&'a UNet, String) {
         let row = self.config.row_of(config);
-        match row.and_then(|row| Some((row, self.separate.get(&row)?))) {
+        match row.and_then(|row| Some((row, diffusion.separate.get(&row)?))) {
             Some((row, unet)) => (unet, self.named(&names::separate(row))),
-            None => (&self.unet, self.named(names::UNET)),
+            None => (&diffusion.unet, self.named(names::UNET)),
         }
     }
 
@@ -34,12 +34,14 @@ impl Detector {
         self.check_input(slices, config)?;
         let n = slices.len();
         let start = Instant::now();
-        let (unet, unet_file) = self.unet(config);
+        let diffusion = self.diffusion.as_ref();
+        let diffusion = diffusion.ok_or_else(ModelConfig::no_diffusion)?;
+        let (unet, unet_file) = self.unet(diffusion, config);
         let classifier_file = self.named(names::CLASSIFIER);
         let trip = RoundTrip::new(
             unet,
-            &self.classifier,
-            &self.schedule,
+            &diffusion.classifier,
+            &diffusion.schedule,
             self.config.prediction,
             config,
         )?;

@@ -51,10 +51,13 @@ fn load_once(folder: &Path, device: &Device, dtype: DType) -> Result<Detector> {
     let mut builder = Detector::builder(config.clone())
         .device(device)
         .precision(dtype)
-        .named_by(folder)
-        .unet(tensors(folder, names::UNET)?)
-        .classifier(tensors(folder, names::CLASSIFIER)?)
-        .bank(MemoryBank::load(names::file(folder, names::MEMORY)?)?);
+        .named_by(folder);
+    if config.unet.is_some() {
+        builder = builder
+            .unet(tensors(folder, names::UNET)?)
+            .classifier(tensors(folder, names::CLASSIFIER)?)
+            .bank(MemoryBank::load(names::file(folder, names::MEMORY)?)?);
+    }
     for &method in config.separate.keys() {
         builder = builder.separate(method, tensors(folder, &names::separate(method))?);
     }

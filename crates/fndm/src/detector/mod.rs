@@ -30,18 +30,24 @@ use crate::{
 ///
 /// It is a folder of files: `model.json`, `unet.safetensors`, `classifier.safetensors`, `memory.safetensors`; where the training
 /// was asked for them, `contrast.safetensors`, `student.safetensors` and networks of the ablation's rows,
-/// `unet_cg_nm.safetensors` and `unet_cg.safetensors`. Or it is made of parts that are already there: [`Detector::builder`].
+/// `unet_cg_nm.safetensors` and `unet_cg.safetensors`. A model of a student alone is `model.json` and `student.safetensors`. Or it is made of parts that are already there: [`Detector::builder`].
 #[derive(Debug)]
 pub struct Detector {
     config: ModelConfig,
-    schedule: NoiseSchedule,
-    unet: UNet,
-    separate: BTreeMap<Method, UNet>,
-    classifier: Classifier,
+    diffusion: Option<Diffusion>,
     coarse: BTreeMap<CoarseSource, Box<dyn CoarseModel>>,
     student: Option<Student>,
     device: Device,
     parts: Parts,
+}
+
+/// The networks of the diffusion. A model of a student alone has none.
+#[derive(Debug)]
+struct Diffusion {
+    schedule: NoiseSchedule,
+    unet: UNet,
+    separate: BTreeMap<Method, UNet>,
+    classifier: Classifier,
 }
 
 /// What a model can be written from again.
