@@ -98,8 +98,8 @@ fn a_student_is_trained_calibrated_written_and_read_back() {
     let text = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<StudentPlan>(&text).unwrap(), plan);
 
-    // Stopped in the remover's and in the student's training, then gone on.
-    let stops = [25, 140];
+    // Stopped in the remover's, an odd half's and the student's training, then gone on.
+    let stops = [25, 170, 240];
     let mut made = 0;
     let mut student = None;
     for _ in 0..=stops.len() {
@@ -121,7 +121,8 @@ fn a_student_is_trained_calibrated_written_and_read_back() {
         .unwrap();
     }
     let student = student.unwrap();
-    assert_eq!(made, 200);
+    // The halves of the second round have 50 each.
+    assert_eq!(made, 300);
     let whole = train_student(
         &plan,
         &set,

@@ -95,7 +95,7 @@ pub fn examine_fold(
     let trained = train_student(plan, &set, folder, device, stop, |stage, report, share| {
         let row = match stage {
             StudentStage::Remover => FoldRow::Remover,
-            StudentStage::Student => FoldRow::Student,
+            StudentStage::Even | StudentStage::Odd | StudentStage::Student => FoldRow::Student,
         };
         progress(row, report, share);
     })?;

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use fndm::student::{probability, residual, residual_map, volume_thresholds, weighted_product};
-use fndm::{SliceCalibration, StudentConfig, batch_tensor, keep_inside, smooth_z};
+use fndm::{
+    SliceCalibration, StudentConfig, ThresholdScope, batch_tensor, keep_inside, smooth_z, threshold,
+};
 use fndm_data::SliceSet;
 use fndm_data::corrupt::{PseudoLesion, Shift};
 use fndm_data::preprocess::erode;
@@ -47,8 +49,22 @@ pub struct TeacherConfig {
     pub z_smoothing: f64,
     /// Pixels of the head's rim that no mask has.
     pub head_erosion: usize,
+    /// Between Otsu's threshold of the volume (0) and that of the slice (1), in logarithms. Every slice here is diseased, and the
+    /// volume's threshold overlooks small lesions beside large ones.
+    pub by_slice: f64,
     /// Pixels whose score is within this share of the threshold don't count.
     pub band: f64,
+}
+
+/// A second round: two students, each of every second patient, say of the other half's slices what they learned from their own, and
+/// are a teacher then.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrossConfig {
+    /// Iterations of each of the two.
+    pub iterations: u64,
+    /// Power of their maps in the product; the other teachers' powers are multiplied by 1 less this.
+    pub power: f64,
 }
 
 impl Default for TeacherConfig {
@@ -61,6 +77,7 @@ impl Default for TeacherConfig {
             smoothing: 1.0,
             z_smoothing: 0.7,
             head_erosion: 3,
+            by_slice: 0.5,
             band: 0.0,
         }
     }
@@ -76,6 +93,8 @@ pub struct StudentPlan {
     pub remover_training: RemoverConfig,
     /// From maps to masks.
     pub teacher: TeacherConfig,
+    /// The second round; none for one round alone.
+    pub cross: Option<CrossConfig>,
     /// The student's network.
     pub student: SegmenterConfig,
     /// Its training.
@@ -125,6 +144,10 @@ impl StudentPlan {
                 ..RemoverConfig::of(iterations)
             },
             teacher: TeacherConfig::default(),
+            cross: Some(CrossConfig {
+                iterations: iterations.div_ceil(2),
+                power: 0.4,
+            }),
             student: SegmenterConfig {
                 image_size: size,
                 ..student
@@ -186,6 +209,18 @@ impl StudentPlan {
                 return Err(Error::option(name, "1 or more", "none"));
             }
         }
+        if let Some(cross) = &self.cross {
+            if cross.iterations == 0 {
+                return Err(Error::option("cross.iterations", "1 or more", 0));
+            }
+            if !(0.0..=1.0).contains(&cross.power) {
+                return Err(Error::option("cross.power", "0 to 1", cross.power));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.teacher.by_slice) {
+            let got = self.teacher.by_slice;
+            return Err(Error::option("by_slice", "0 to 1", got));
+        }
         if self.teacher.parts < 2 {
             return Err(Error::option("parts", "2 or more", self.teacher.parts));
         }
@@ -214,12 +249,23 @@ impl StudentPlan {
         if apart.is_empty() {
             return Ok(SliceCalibration::NONE);
         }
-        let (patient, z) = (&apart.patient, &apart.z);
-        let images = apart.images.view();
+        let map = self.probability(network, apart, device)?;
+        Ok(SliceCalibration::learn(&map, &apart.labels, self.empty)?)
+    }
+
+    /// What a network says of slices, smoothed over z, 0 outside of the head.
+    fn probability(
+        &self,
+        network: &Segmenter,
+        set: &SliceSet,
+        device: &Device,
+    ) -> Result<Array3<f32>> {
+        let (patient, z) = (&set.patient, &set.z);
+        let images = set.images.view();
         let map = probability(network, images, patient, z, self.mirror, device)?;
         let mut map = smooth_z(&map, patient, z, self.teacher.z_smoothing)?;
-        keep_inside(&mut map, &apart.head);
-        Ok(SliceCalibration::learn(&map, &apart.labels, self.empty)?)
+        keep_inside(&mut map, &set.head);
+        Ok(map)
     }
 }
 
@@ -239,6 +285,10 @@ pub struct TrainedStudent {
 pub enum StudentStage {
     /// The network that removes lesions.
     Remover,
+    /// The student of the even patients, for the second round.
+    Even,
+    /// The student of the odd patients.
+    Odd,
     /// The student itself.
     Student,
 }
@@ -249,6 +299,8 @@ impl StudentStage {
     pub fn name(self) -> &'static str {
         match self {
             Self::Remover => "remover",
+            Self::Even => "even",
+            Self::Odd => "odd",
             Self::Student => "student",
         }
     }
@@ -272,61 +324,63 @@ pub fn train_student(
     let (apart, learned) = plan.parts(set);
     let apart = set.select(&apart)?;
     let set = Arc::new(set.select(&learned)?);
-    let share = |report: &StepReport, of: Option<u64>| {
-        of.map_or(0., |of| report.iteration as f64 / of.max(1) as f64)
+    let mut progress = |stage: StudentStage, report: &StepReport, of: Option<u64>| {
+        let whole = of.unwrap_or(1).max(1);
+        progress(stage, report, report.iteration as f64 / whole as f64);
     };
 
-    let mut trainer = SegmenterTrainer::remover(
-        &plan.remover_training,
-        &plan.remover,
-        set.clone(),
-        plan.seed,
-        device,
-    )?;
+    let training = &plan.remover_training;
+    let mut trainer =
+        SegmenterTrainer::remover(training, &plan.remover, set.clone(), plan.seed, device)?;
     let stage = StudentStage::Remover;
-    let ended = run(
-        &mut trainer,
-        &place(folder, stage.name()),
-        stop,
-        |_, report| {
-            progress(
-                stage,
-                report,
-                share(report, plan.remover_training.iterations),
-            );
-        },
-    )?;
+    let place_of_it = place(folder, stage.name());
+    let ended = run(&mut trainer, &place_of_it, stop, |_, report| {
+        progress(stage, report, training.iterations);
+    })?;
     if ended == Ended::Stopped {
         return Ok(None);
     }
     let remover = trainer.ema_network()?;
     drop(trainer);
-    let targets = teach(&plan.teacher, &remover, &set, device)?;
+    let mut maps = teachers(&plan.teacher, &remover, &set, device)?;
 
-    let mut trainer = SegmenterTrainer::student(
-        &plan.student_training,
-        &plan.student,
-        set,
-        Arc::new(targets),
-        plan.seed,
-        device,
-    )?;
-    let stage = StudentStage::Student;
-    let ended = run(
-        &mut trainer,
-        &place(folder, stage.name()),
-        stop,
-        |_, report| {
-            progress(
-                stage,
-                report,
-                share(report, plan.student_training.iterations),
-            );
-        },
-    )?;
-    if ended == Ended::Stopped {
-        return Ok(None);
+    let mut train = |stage: StudentStage, iterations, set: Arc<SliceSet>, maps: &Array3<f32>| {
+        let training = fndm_train::StudentConfig {
+            iterations,
+            ..plan.student_training.clone()
+        };
+        let targets = Arc::new(targets(&plan.teacher, &set, maps)?);
+        let (config, seed) = (&plan.student, plan.seed);
+        let mut trainer = SegmenterTrainer::student(&training, config, set, targets, seed, device)?;
+        let place_of_it = place(folder, stage.name());
+        let ended = run(&mut trainer, &place_of_it, stop, |_, report| {
+            progress(stage, report, iterations);
+        })?;
+        Ok::<_, Error>((ended == Ended::Finished).then_some(trainer))
+    };
+    if let Some(cross) = &plan.cross {
+        let ranks = ranks(&set);
+        let mut unseen = Array3::zeros(maps.dim());
+        let halves = [StudentStage::Even, StudentStage::Odd];
+        for (half, stage) in halves.into_iter().enumerate() {
+            let (own, others): (Vec<usize>, Vec<usize>) =
+                (0..set.len()).partition(|&n| ranks[n] % 2 == half);
+            let part = Arc::new(set.select(&own)?);
+            let own = maps.select(Axis(0), &own);
+            let Some(trainer) = train(stage, Some(cross.iterations), part, &own)? else {
+                return Ok(None);
+            };
+            let found = plan.probability(&trainer.ema_network()?, &set.select(&others)?, device)?;
+            for (&n, map) in others.iter().zip(found.outer_iter()) {
+                unseen.index_axis_mut(Axis(0), n).assign(&map);
+            }
+        }
+        maps = weighted_product(&[(&maps, 1. - cross.power), (&unseen, cross.power)])?;
     }
+    let iterations = plan.student_training.iterations;
+    let Some(trainer) = train(StudentStage::Student, iterations, set, &maps)? else {
+        return Ok(None);
+    };
     let calibration = plan.calibrate(&trainer.ema_network()?, &apart, device)?;
     Ok(Some(TrainedStudent {
         config: StudentConfig {
@@ -340,7 +394,7 @@ pub fn train_student(
     }))
 }
 
-/// What the teachers want a student to say of the slices that they were made from.
+/// What the teachers want a student to say of the slices that they were made from, in the first round.
 ///
 /// # Errors
 /// When the config doesn't fit the slices.
@@ -350,22 +404,49 @@ pub fn teach(
     set: &SliceSet,
     device: &Device,
 ) -> Result<PixelTargets> {
+    targets(config, set, &teachers(config, remover, set, device)?)
+}
+
+/// The product of both teachers' maps, `(N, H, W)`, none of which has seen the patient's bits.
+fn teachers(
+    config: &TeacherConfig,
+    remover: &Segmenter,
+    set: &SliceSet,
+    device: &Device,
+) -> Result<Array3<f32>> {
     let contrast = unseen_contrast(config, set, device)?;
     let place = (&set.patient[..], &set.z[..]);
-    let map = product(config, &contrast, remover, set.images.view(), place, device)?;
+    product(config, &contrast, remover, set.images.view(), place, device)
+}
+
+/// The masks of a map.
+fn targets(config: &TeacherConfig, set: &SliceSet, map: &Array3<f32>) -> Result<PixelTargets> {
     let mut inside = set.head.clone();
     for mut slice in inside.axis_iter_mut(Axis(0)) {
         let inner = erode(slice.view(), config.head_erosion);
         slice.assign(&inner);
     }
-    let thresholds = volume_thresholds(&map, &inside, &set.patient)?;
+    let volume = volume_thresholds(map, &inside, &set.patient)?;
+    let slice = threshold(map.view(), inside.view(), ThresholdScope::Slice)?.thresholds;
+    let between = |(v, s): (f32, f32)| match v > 0. && s > 0. && s.is_finite() {
+        true => v * (s / v).powf(config.by_slice as f32),
+        false => v,
+    };
+    let thresholds: Vec<f32> = volume.into_iter().zip(slice).map(between).collect();
     Ok(PixelTargets::from_teacher(
         set,
-        &map,
+        map,
         &inside,
         &thresholds,
         config.band,
     )?)
+}
+
+/// For each slice the rank of its patient among those of the set, whose numbers have gaps where patients were held apart.
+fn ranks(set: &SliceSet) -> Vec<usize> {
+    let present: BTreeSet<usize> = set.patient.iter().copied().collect();
+    let rank = |p: &usize| present.range(..p).count();
+    set.patient.iter().map(rank).collect()
 }
 
 /// Where the checkpoints of one training go.
@@ -401,20 +482,20 @@ fn unseen_contrast(config: &TeacherConfig, set: &SliceSet, device: &Device) -> R
     if parts < 2 {
         return Err(Error::option("parts", "2 or more", parts));
     }
-    let present: BTreeSet<usize> = set.patient.iter().copied().collect();
-    if present.len() < 2 {
+    let ranks = ranks(set);
+    let patients = ranks.iter().max().map_or(0, |most| most + 1);
+    if patients < 2 {
         return Err(Error::Input {
             what: "patients for a student".into(),
             expected: "two or more: each is scored by Gaussians of the others".into(),
-            got: present.len().to_string(),
+            got: patients.to_string(),
         });
     }
-    // By their rank: who was held apart has left gaps in the numbers.
-    let part_of = |slice: usize| present.range(..set.patient[slice]).count() % parts;
     let (n, _, h, w) = set.images.dim();
     let mut scores = Array3::zeros((n, h, w));
     for part in 0..parts {
-        let (own, others): (Vec<usize>, Vec<usize>) = (0..n).partition(|&n| part_of(n) == part);
+        let (own, others): (Vec<usize>, Vec<usize>) =
+            (0..n).partition(|&n| ranks[n] % parts == part);
         if own.is_empty() {
             continue;
         }
