@@ -137,14 +137,14 @@ pub fn examine_fold(
                 (FoldRow::Student | FoldRow::Bound, Some(student)) => {
                     (student.probability(slices, device)?, Some(student))
                 }
-                (FoldRow::Contrast, _) => {
-                    let images = batch_tensor(&slices.images.view(), device)?;
-                    (contrast.score_maps(&intensities, &images, None)?, None)
-                }
                 _ => {
                     let mut teacher = plan.teacher.clone();
-                    if *row == FoldRow::Remover {
-                        (teacher.contrast_power, teacher.remover_power) = (0., 1.);
+                    // One of them alone, smoothed like the product.
+                    let powers = (&mut teacher.contrast_power, &mut teacher.remover_power);
+                    match row {
+                        FoldRow::Contrast => (*powers.0, *powers.1) = (1., 0.),
+                        FoldRow::Remover => (*powers.0, *powers.1) = (0., 1.),
+                        _ => {}
                     }
                     let images = batch_tensor(&slices.images.view(), device)?;
                     let scores = contrast.score_maps(&intensities, &images, None)?;
