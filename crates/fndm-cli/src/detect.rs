@@ -12,12 +12,11 @@ use clap::Args;
 use fndm::data::layout::Files;
 use fndm::data::{Limits, Patient, list_patients, nifti, read_sequences, read_sequences_below};
 use fndm::{DetectConfig, Detection, Detector, Method};
-use fndm_files::{Inputs, OutputFolder};
+use fndm_files::{Inputs, OutputFolder, chain};
 use fndm_study::copies;
 use serde_json::json;
 
 use crate::common::{self, place};
-use crate::words;
 
 /// Find lesions: masks and anomaly maps as NIfTI on the input's grid, a picture, and a JSON file for each patient.
 #[derive(Debug, Args)]
@@ -139,7 +138,7 @@ fn list(options: &Options, sequences: &[String]) -> Result<Listed> {
             let left_out = listed.left_out.iter();
             Ok(Listed {
                 inputs: inputs.collect(),
-                left_out: left_out.map(|l| words::chain(&l.reason)).collect(),
+                left_out: left_out.map(|l| chain(&l.reason)).collect(),
             })
         }
         (None, None, files @ [_, ..]) => {
@@ -286,7 +285,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut failed: Vec<(&str, String)> = Vec::new();
     for input in &listed.inputs {
         if let Err(error) = one(options, &detector, &row, input, &inputs) {
-            let error = words::of(&error);
+            let error = chain(error.as_ref());
             tell!("{}: {error}", input.id);
             failed.push((&input.id, error));
         }

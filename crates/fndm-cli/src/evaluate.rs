@@ -187,7 +187,7 @@ fn by_bits(
             Err(error) if error.is_of_the_table() => return Err(error.into()),
             Err(error) => {
                 failed += 1;
-                Some(error.chain())
+                Some(fndm_files::chain(&error))
             }
         };
         left_out.extend(reason.map(|reason| LeftOut {

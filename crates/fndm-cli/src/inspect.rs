@@ -19,13 +19,12 @@ use fndm_data::{
     Limits, PatientSlices, Preprocess, Side, Splits, find_identical_sequences, list_patients,
     read_patient_below,
 };
-use fndm_files::{Inputs, write_atomic};
+use fndm_files::{Inputs, chain, write_atomic};
 use fndm_study::Source;
 use ndarray::{Array2, Axis};
 
 use crate::common::labels::TableOptions;
 use crate::common::place;
-use crate::words;
 
 /// Look at a data set's folder: what is there, what is wrong with it, and which slices would be used.
 #[derive(Debug, Args)]
@@ -95,11 +94,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         options.overwrite.check(path, &inputs)?;
     }
     say!("{}: {}", options.folder.display(), patients(ids.len()));
-    let left_out: Vec<String> = listed
-        .left_out
-        .iter()
-        .map(|l| words::chain(&l.reason))
-        .collect();
+    let left_out: Vec<String> = listed.left_out.iter().map(|l| chain(&l.reason)).collect();
     for reason in &left_out {
         say!("left out: {reason}");
     }
@@ -154,7 +149,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             Ok(both) => both,
             Err(error) => {
                 say!("{id:28} WRONG, see below");
-                wrong.push((id, words::chain(&error)));
+                wrong.push((id, chain(&error)));
                 continue;
             }
         };
@@ -295,7 +290,7 @@ fn splits(folder: &Path, limits: &Limits) -> (Option<Splits>, Option<String>) {
             (Some(splits), None)
         }
         Err(error) => {
-            let reason = words::chain(&error);
+            let reason = chain(&error);
             say!("splits: WRONG: {reason}");
             (None, Some(reason))
         }

@@ -23,7 +23,6 @@ mod metrics;
 mod quickstart;
 mod reproduce;
 mod train;
-mod words;
 
 use std::process::ExitCode;
 
@@ -99,7 +98,7 @@ fn finish<P: Parser>(run: impl FnOnce(P) -> Result<ExitCode>) -> ExitCode {
         }
     };
     let code = result.unwrap_or_else(|error| {
-        tell!("error: {}", words::of(&error));
+        tell!("error: {}", fndm_files::chain(error.as_ref()));
         ExitCode::FAILURE
     });
     match screen::end() {

@@ -23,11 +23,11 @@ use fndm::metrics::{
     SurfelDistances, Table, Undefined, bootstrap_mean, image_diagonal, lesion_detection,
     surface_dice,
 };
-use fndm_files::{Inputs, write_atomic};
+use fndm_files::{Inputs, chain, write_atomic};
 use ndarray::{ArrayD, Axis};
 
 use crate::common::place;
-use crate::{screen, words};
+use crate::screen;
 
 /// Segmentation metrics of masks against reference masks (NIfTI).
 #[derive(Debug, Args)]
@@ -102,7 +102,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     for (name, result, reference) in pairs {
         let case = judge(&name, &result, &reference, options).unwrap_or_else(|error| {
-            failures.push(format!("{name}: {}", words::of(&error)));
+            failures.push(format!("{name}: {}", chain(error.as_ref())));
             failed(&name)
         });
         cases.push(case);

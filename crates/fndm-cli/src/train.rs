@@ -413,7 +413,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let group = Arc::new(fndm_study::train::MpiGroup::new()?);
     if let Err(error) = train(options, group.clone()) {
-        tell!("process {}: {}", group.rank(), crate::words::of(&error));
+        tell!(
+            "process {}: {}",
+            group.rank(),
+            fndm_files::chain(error.as_ref())
+        );
         // Others may wait for this one.
         group.abort(1);
     }

@@ -14,6 +14,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A file cannot be written.
+    #[error(transparent)]
+    Files(#[from] fndm_files::Error),
     /// The operating system refused to read or write.
     #[error("cannot read or write {}", path.display())]
     Io {

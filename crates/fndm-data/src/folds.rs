@@ -84,10 +84,10 @@ impl Folds {
     /// Writes the folds as JSON, through a temporary name.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::InvalidConfig`].
+    /// [`Error::Files`], [`Error::InvalidConfig`].
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         self.check()?;
-        text::write_json(path.as_ref(), self)
+        Ok(fndm_files::write_json(path, self)?)
     }
 
     /// Number of folds.

@@ -81,10 +81,10 @@ impl Splits {
     /// Writes the split as JSON, through a temporary name.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::PatientOnTwoSides`].
+    /// [`Error::Files`], [`Error::PatientOnTwoSides`].
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         self.check()?;
-        text::write_json(path.as_ref(), self)
+        Ok(fndm_files::write_json(path, self)?)
     }
 
     /// Splits patients at random, with about the same fractions of every stratum (site,

@@ -3,10 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Limits, Result, nifti, open};
+use crate::{Error, Limits, Result, open};
 
 /// Reads a text file of at most `limits.text_bytes`, in UTF-8. A byte order mark in front, as Windows programs
 /// write it, is left out.
@@ -53,12 +52,6 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limits: &Limits) -> Re
         ));
     }
     serde_json::from_str(&text).map_err(json(path))
-}
-
-/// Writes a JSON file with one item a line, through a temporary name.
-pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(json(path))?;
-    nifti::write_text(path, &(text + "\n"))
 }
 
 fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> Error + '_ {

@@ -234,7 +234,7 @@ fn what_cannot_be_written_is_refused() {
     write("a.b.nii", 1.0, DataType::U8).unwrap();
     assert!(folder.path().join("a.b.nii").is_file());
     let error = write("no/such/folder.nii", 1.0, DataType::U8).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert!(matches!(error, Error::Files(_)), "{error}");
     let empty = Volume::new(Array3::zeros((0, 1, 1)), affine::diagonal([1.0; 3]));
     let error = nifti::write_map(folder.path().join("e.nii"), &empty).unwrap_err();
     assert!(matches!(error, Error::Shape { .. }), "{error}");

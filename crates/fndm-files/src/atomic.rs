@@ -1,16 +1,18 @@
 //! One file: complete, or not there.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 
 use crate::{Error, Result, resolve};
 
-/// A file that is written under a temporary name in the same folder, and takes its own when it is complete. Dropped before, it leaves
-/// nothing. Where the path is a link, the file at its end is written.
+/// A file that is written under a temporary name (`.NAME.*.tmp`) in the same folder, and takes its own when it is complete. Dropped
+/// before, it leaves nothing. Where the path is a link, the file at its end is written.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
@@ -31,25 +33,13 @@ impl AtomicFile {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Error::NotAFile { path });
         };
-        let mut prefix = std::ffi::OsString::from(".");
-        prefix.push(name);
-        prefix.push(".");
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".tmp");
-        // As any new file: what the umask leaves. tempfile's own default is the owner alone.
-        #[cfg(unix)]
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        #[cfg(unix)]
-        builder.permissions(mode);
-        let made = builder.tempfile_in(folder);
-        // A name near the system's limit has no room for more.
-        let file = match made {
-            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
-                builder.prefix(".fndm.").tempfile_in(folder)
-            }
-            made => made,
-        };
-        let file = file.map_err(|e| Error::io("write", &path)(plain(e)))?;
+        let made = under_temporary_name(name, |builder| {
+            // As any new file: what the umask leaves. tempfile's own default is the owner alone.
+            #[cfg(unix)]
+            builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+            builder.tempfile_in(folder)
+        });
+        let file = made.map_err(|e| Error::io("write", &path)(plain(e)))?;
         Ok(Self { path, file })
     }
 
@@ -63,7 +53,10 @@ impl AtomicFile {
             .sync_all()
             .map_err(Error::io("write", &path))?;
         match file.persist(&path) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                sync_parent(&path);
+                Ok(())
+            }
             Err(failed) => Err(Error::io("write", &path)(failed.error)),
         }
     }
@@ -83,6 +76,38 @@ impl Write for AtomicFile {
 impl io::Seek for AtomicFile {
     fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
         self.file.as_file_mut().seek(to)
+    }
+}
+
+/// Makes something as `.NAME.*.tmp`.
+fn under_temporary_name<T>(
+    name: &OsStr,
+    mut make: impl FnMut(&mut tempfile::Builder<'_, '_>) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut prefix = OsString::from(".");
+    prefix.push(name);
+    prefix.push(".");
+    let mut builder = tempfile::Builder::new();
+    match make(builder.prefix(&prefix).suffix(".tmp")) {
+        // A name near the system's limit has no room for more.
+        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
+            make(builder.prefix(".fndm."))
+        }
+        made => made,
+    }
+}
+
+/// Brings renames and removals in a folder to the disk, in their order, as far as the system does that.
+pub fn sync_folder(folder: impl AsRef<Path>) {
+    // Not every system lets a folder be opened for that.
+    if let Ok(open) = File::open(folder) {
+        let _ = open.sync_all();
+    }
+}
+
+fn sync_parent(path: &Path) {
+    if let Some(folder) = path.parent() {
+        sync_folder(folder);
     }
 }
 
@@ -118,7 +143,7 @@ pub fn write_atomic(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<(
 }
 
 /// A file that another writer makes: `fill` gets the path of a file of the same name in a new folder beside the target. When it has
-/// returned, the file is brought to the disk and renamed.
+/// returned, the file is brought to the disk and renamed. It has the permissions of any new file, whatever the writer gave it.
 ///
 /// # Errors
 /// Those of `fill`; [`Error::Io`], [`Error::NotAFile`] for a folder or a device.
@@ -134,18 +159,27 @@ pub fn write_by<T, E: From<Error>>(
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::NotAFile { path }.into());
     };
-    let beside = tempfile::Builder::new()
-        .prefix(".fndm.")
-        .suffix(".tmp")
-        .tempdir_in(folder)
-        .map_err(|e| Error::io("write", &path)(plain(e)))?;
+    let beside = under_temporary_name(name, |builder| builder.tempdir_in(folder));
+    let beside = beside.map_err(|e| Error::io("write", &path)(plain(e)))?;
     let made = beside.path().join(name);
+    let usual = usual_permissions(&made).map_err(Error::io("write", &path))?;
     let value = fill(&made)?;
-    File::open(&made)
-        .and_then(|file| file.sync_all())
-        .and_then(|()| fs::rename(&made, &path))
-        .map_err(Error::io("write", &path))?;
+    let renamed = || {
+        fs::set_permissions(&made, usual)?;
+        // Synced through a handle for writing, which some systems need.
+        File::options().write(true).open(&made)?.sync_all()?;
+        fs::rename(&made, &path)
+    };
+    renamed().map_err(Error::io("write", &path))?;
+    sync_parent(&path);
     Ok(value)
+}
+
+/// Those of a new file at `path`, where nothing is or stays.
+fn usual_permissions(path: &Path) -> io::Result<fs::Permissions> {
+    let permissions = File::create(path)?.metadata()?.permissions();
+    fs::remove_file(path)?;
+    Ok(permissions)
 }
 
 /// Writes a value as JSON for people, with a line end: see [`write_atomic`].
@@ -154,7 +188,22 @@ pub fn write_by<T, E: From<Error>>(
 /// [`Error::Json`] for a value that has no JSON form; [`Error::Io`].
 pub fn write_json(path: impl AsRef<Path>, value: &impl Serialize) -> Result<()> {
     let path = path.as_ref();
-    let mut text = serde_json::to_string_pretty(value).map_err(Error::json(path))?;
+    write_atomic(path, json_text(path, value)?)
+}
+
+/// A value as JSON for people, with a line end; `path` is for the error.
+pub(crate) fn json_text(path: &Path, value: &impl Serialize) -> Result<String> {
+    let mut text = serde_json::to_string_pretty(value).map_err(Error::json(path, "JSON"))?;
     text.push('\n');
-    write_atomic(path, text)
+    Ok(text)
+}
+
+/// Reads a JSON file that we wrote; `what` says in the error what it should hold ("model config").
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Json`] when it isn't valid.
+pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>, what: &'static str) -> Result<T> {
+    let path = path.as_ref();
+    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    serde_json::from_str(&text).map_err(Error::json(path, what))
 }

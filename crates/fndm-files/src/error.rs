@@ -14,11 +14,13 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A value has no JSON form, or a marker isn't the JSON it should be.
-    #[error("{}: not valid JSON", path.display())]
+    /// A value has no JSON form, or a file isn't the JSON it should be.
+    #[error("{}: not a valid {what}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
+        /// What the file should hold.
+        what: &'static str,
         /// What the parser said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -144,10 +146,15 @@ impl Error {
         }
     }
 
-    pub(crate) fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> Self {
+    /// For `map_err`: `path` isn't the JSON of a `what`.
+    pub fn json<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        path: &Path,
+        what: &'static str,
+    ) -> impl FnOnce(E) -> Self + use<E> {
         let path = path.to_path_buf();
         move |source| Self::Json {
             path,
+            what,
             source: source.into(),
         }
     }

@@ -2,13 +2,15 @@
 //!
 //! # Parts
 //!
-//! - [`write_atomic`], [`write_json`], [`write_by`], [`AtomicFile`]: one file, complete or not there.
+//! - [`write_atomic`], [`write_json`], [`write_by`], [`AtomicFile`]: one file, complete or not there; [`read_json`] reads one again.
 //! - [`OutputFolder`]: a folder that is made whole under a temporary name and then takes the place of the old one.
 //! - [`WorkFolder`]: a folder that is filled piece by piece, and gone on with later.
 //! - [`Inputs`]: what a program reads, and may not touch.
 //! - [`check_writable`]: whether an output can be written, in the first second.
+//! - [`chain`]: an error and its causes in one line, as reports, logs and screens have it.
 
 mod atomic;
+mod chain;
 mod error;
 mod inputs;
 mod lock;
@@ -18,7 +20,8 @@ mod resolve;
 mod work;
 mod writable;
 
-pub use atomic::{AtomicFile, write_atomic, write_by, write_json};
+pub use atomic::{AtomicFile, read_json, sync_folder, write_atomic, write_by, write_json};
+pub use chain::chain;
 pub use error::{Error, Result};
 pub use inputs::Inputs;
 pub use marker::{MARKER, Maker};

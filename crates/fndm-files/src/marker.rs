@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::hash::Hasher;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, write_json};
@@ -51,35 +53,31 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     pub(crate) fn of(bytes: &[u8]) -> Self {
-        let mut stamp = Self::EMPTY;
-        stamp.add(bytes);
-        stamp
-    }
-
-    const EMPTY: Self = Self {
-        bytes: 0,
-        fnv: 0xcbf2_9ce4_8422_2325,
-    };
-
-    fn add(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        for &byte in bytes {
-            self.fnv = (self.fnv ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let mut hash = FnvHasher::default();
+        hash.write(bytes);
+        Self {
+            bytes: bytes.len() as u64,
+            fnv: hash.finish(),
         }
     }
 
     fn of_file(path: &Path) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io("read", path))?;
-        let mut stamp = Self::EMPTY;
+        let (mut bytes, mut hash) = (0, FnvHasher::default());
         let mut buffer = vec![0; 1 << 16];
         loop {
             match file.read(&mut buffer) {
-                Ok(0) => return Ok(stamp),
-                Ok(count) => stamp.add(&buffer[..count]),
+                Ok(0) => break,
+                Ok(count) => {
+                    bytes += count as u64;
+                    hash.write(&buffer[..count]);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::io("read", path)(error)),
             }
         }
+        let fnv = hash.finish();
+        Ok(Self { bytes, fnv })
     }
 }
 
@@ -118,7 +116,7 @@ impl Marker {
             return Ok(None);
         }
         let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        let marker: Self = serde_json::from_slice(&bytes).map_err(Error::json(&path))?;
+        let marker: Self = serde_json::from_slice(&bytes).map_err(Error::json(&path, "marker"))?;
         // A newer format may mean something else by its list.
         Ok((marker.fndm_marker == FORMAT).then_some(marker))
     }

@@ -1,7 +1,7 @@
 //! A folder that is made whole under a temporary name, and then takes the place of the old one.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::lock::{Lock, beside};
 use crate::marker::{Marker, is_empty};
-use crate::{Error, Inputs, MARKER, Maker, Result, resolve, write_atomic, write_json};
+use crate::{Error, Inputs, MARKER, Maker, Result, resolve, sync_folder, write_atomic, write_json};
 
 /// A folder of results in the making. It is filled as `.NAME.PID.tmp` beside its place. [`OutputFolder::finish`] renames the old
 /// folder to `.NAME.PID.old`, the new one to its name, and removes the old. Killed at any moment, the old result or the new one is there
@@ -291,13 +291,6 @@ fn remove_half_markers(folder: &Path) -> Result<bool> {
         fs::remove_file(&path).map_err(Error::io("remove", &path))?;
     }
     Ok(true)
-}
-
-/// The names in a folder, brought to the disk as far as the system does that.
-fn sync_folder(folder: &Path) {
-    if let Ok(open) = File::open(folder) {
-        let _ = open.sync_all();
-    }
 }
 
 /// Folders made on the way to an output. They are removed again, being empty, where nothing comes of it.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::atomic::plain;
+use crate::atomic::{json_text, plain};
 use crate::lock::Lock;
 use crate::marker::{Marker, Stamp, is_empty};
 use crate::output::Parents;
@@ -103,9 +103,7 @@ impl WorkFolder {
     /// As there, and [`Error::Json`].
     pub fn write_json(&mut self, name: &str, value: &impl Serialize) -> Result<()> {
         let path = self.place.join(name);
-        let mut text = serde_json::to_string_pretty(value).map_err(Error::json(&path))?;
-        text.push('\n');
-        self.write(name, text)
+        self.write(name, json_text(&path, value)?)
     }
 
     /// Writes a file that another writer makes at the path it is given: see [`WorkFolder::write`].

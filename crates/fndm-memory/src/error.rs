@@ -104,17 +104,18 @@ pub enum Error {
         /// The checksum of what was read.
         got: String,
     },
-    /// A file couldn't be read or written.
-    #[error("can't {operation} {path}")]
+    /// A file couldn't be read.
+    #[error("can't read {path}")]
     Io {
-        /// What was tried: "read" or "write".
-        operation: &'static str,
         /// Which file.
         path: PathBuf,
         /// The cause.
         #[source]
         source: std::io::Error,
     },
+    /// A file couldn't be written.
+    #[error(transparent)]
+    Files(#[from] fndm_files::Error),
     /// The network that extracts the features failed.
     #[error("feature extractor")]
     Extractor(#[source] Cause),
@@ -215,7 +216,6 @@ mod tests {
         for (error, own, cause) in [
             (
                 Error::Io {
-                    operation: "read",
                     path: "a/bank".into(),
                     source: io(),
                 },

@@ -248,7 +248,7 @@ fn a_saved_bank_comes_back() {
     let nowhere = folder.path().join("no/folder/bank.safetensors");
     assert!(matches!(
         build(&config()).save(nowhere),
-        Err(Error::Io { .. })
+        Err(Error::Files(_))
     ));
 }
 

@@ -26,7 +26,11 @@ pub enum Error {
     #[error(transparent)]
     Tensor(candle_core::Error),
 
-    /// A file can't be read or written.
+    /// A file can't be written.
+    #[error(transparent)]
+    Files(#[from] fndm_files::Error),
+
+    /// A file can't be read, or not be written to.
     #[error("{}: can't be read or written", path.display())]
     Io {
         /// Which file.

@@ -17,16 +17,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A JSON file doesn't hold what it should.
-    #[error("{}: not a valid {what}", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// What the file should hold.
-        what: &'static str,
-        /// What the parser said.
-        source: Cause,
-    },
+    /// A file of ours couldn't be read or written, or doesn't hold what it should.
+    #[error(transparent)]
+    Files(#[from] fndm_files::Error),
     /// A stage of a training's plan can't be.
     #[error("plan of the training: {stage}")]
     Plan {
@@ -98,15 +91,6 @@ impl Error {
         move |source| Self::Io { path, source }
     }
 
-    pub(crate) fn json(path: &Path, what: &'static str) -> impl FnOnce(serde_json::Error) -> Self {
-        let path = path.to_path_buf();
-        move |error| Self::Json {
-            path,
-            what,
-            source: Box::new(error),
-        }
-    }
-
     /// Whether it is about a table of labels: one wrong row makes the others doubtful, so nothing should be computed.
     #[must_use]
     pub fn is_of_the_table(&self) -> bool {
@@ -114,19 +98,6 @@ impl Error {
             self,
             Self::Data(fndm_data::Error::LabelTable { .. } | fndm_data::Error::Label { .. })
         )
-    }
-
-    /// This error and its causes in one line, joined by `: `.
-    #[must_use]
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        text
     }
 
     pub(crate) fn option(
@@ -151,7 +122,7 @@ mod tests {
     fn a_cause_is_told_once() {
         let told = |error: Error, display: &str, parts: &[&str]| {
             assert_eq!(error.to_string(), display);
-            let chain = error.chain();
+            let chain = fndm_files::chain(&error);
             for part in parts {
                 assert_eq!(chain.matches(part).count(), 1, "{part} in {chain}");
             }
@@ -163,7 +134,7 @@ mod tests {
             &["x/report.json", "disk on fire"],
         );
         told(
-            Error::json(path, "report")(serde_json::from_str::<u8>("{").unwrap_err()),
+            fndm_files::Error::json(path, "report")("EOF in line 1").into(),
             "x/report.json: not a valid report",
             &["x/report.json", "not a valid", "line 1"],
         );

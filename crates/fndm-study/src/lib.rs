@@ -13,7 +13,6 @@ mod cohort;
 mod error;
 mod evaluation;
 mod examine;
-mod files;
 mod labelling;
 mod plan;
 mod plan_check;

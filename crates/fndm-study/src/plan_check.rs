@@ -10,7 +10,7 @@ use fndm::{DetectConfig, Method, ModelConfig, model_folder};
 use fndm_models::Classifier;
 
 use crate::training::{RUNS, Run, model_config, run_folder};
-use crate::{Error, PHANTOM_SEQUENCES, Result, Source, TrainPlan, files};
+use crate::{Error, PHANTOM_SEQUENCES, Result, Source, TrainPlan};
 
 /// Most patients of the phantom.
 const MOST_PATIENTS: u64 = 1_000_000;
@@ -274,7 +274,7 @@ pub(crate) fn check_output(plan: &TrainPlan, folder: &Path, writes: bool) -> Res
             got: format!("{name}, which no training has left there"),
         });
     }
-    files::create_dir(&runs)?;
+    fs::create_dir_all(&runs).map_err(Error::io(&runs))?;
     let probe = runs.join(format!(".{}.tmp", std::process::id()));
     fs::write(&probe, b"can this be written?").map_err(Error::io(&probe))?;
     fs::remove_file(&probe).map_err(Error::io(&probe))

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use fndm::{DetectConfig, Method};
 
-use crate::{Evaluation, Level, Result, Row, files};
+use crate::{Evaluation, Level, Result, Row};
 
 /// Everything that an evaluation says, as written to `report.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ impl Report {
     /// # Errors
     /// When the file can't be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        files::write_json(path, "report", self)
+        Ok(fndm_files::write_json(path, self)?)
     }
 }
 
@@ -179,5 +179,5 @@ pub fn write_csv(rows: &[Row], path: &Path) -> Result<()> {
             row.cases
         );
     }
-    files::write_atomic(path, text.as_bytes())
+    Ok(fndm_files::write_atomic(path, text)?)
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use ndarray::{ArrayView2, Zip};
 
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 
 /// Pixels drawn for each pixel of an image.
 const ZOOM: usize = 2;
@@ -182,7 +182,7 @@ impl Sheet {
                 path: path.to_path_buf(),
                 source: Box::new(error),
             })?;
-        files::write_atomic(path, &bytes)
+        Ok(fndm_files::write_atomic(path, bytes)?)
     }
 }
 

@@ -30,7 +30,7 @@ use fndm::{
 use crate::plan_check::check_output;
 use crate::student::{StudentPlan, StudentStage, train_student};
 use crate::validation::{ValidationPlan, ValidationRecord, Validator};
-use crate::{Error, LabelRecord, LabelSource, PatientBits, Result, Source, cohort, files};
+use crate::{Error, LabelRecord, LabelSource, PatientBits, Result, Source, cohort};
 
 /// One training patient in this many is held apart from the memory bank: its healthy slices calibrate the threshold.
 const CALIBRATION_SHARE: usize = 8;
@@ -183,15 +183,15 @@ impl TrainingRecord {
     /// When there is none, or it isn't valid.
     pub fn read(folder: &Path) -> Result<Self> {
         match model_folder::file(folder, model_folder::TRAINING) {
-            Ok(path) => return files::read_json(&path, "record of a training"),
+            Ok(path) => return Ok(fndm_files::read_json(&path, "record of a training")?),
             Err(fndm::Error::MissingModelFile { .. }) => {}
             Err(error) => return Err(error.into()),
         }
         let path = folder.join(model_folder::CONFIG);
-        let mut value: serde_json::Value = files::read_json(&path, "model config")?;
+        let mut value: serde_json::Value = fndm_files::read_json(&path, "model config")?;
         let record = value.get_mut("training").map(serde_json::Value::take);
         serde_json::from_value(record.unwrap_or_default())
-            .map_err(Error::json(&path, "record of a training"))
+            .map_err(|e| fndm_files::Error::json(&path, "record of a training")(e).into())
     }
 }
 
@@ -499,8 +499,8 @@ fn train_with(
     let weights = match &plan.validation {
         // The first process has written it.
         Some(_) if writes && best.exists() => {
-            record.validation = Some(files::read_json(
-                &best.with_file_name("best.json"),
+            record.validation = Some(fndm_files::read_json(
+                best.with_file_name("best.json"),
                 "the best validation",
             )?);
             fndm_train::read_checkpoint_ema(&best, device)?
@@ -783,7 +783,8 @@ fn write_model_with(
 
 fn record_json(folder: &Path, record: &impl Serialize) -> Result<Vec<u8>> {
     let path = folder.join(model_folder::TRAINING);
-    serde_json::to_vec_pretty(record).map_err(Error::json(&path, "record of a training"))
+    serde_json::to_vec_pretty(record)
+        .map_err(|e| fndm_files::Error::json(&path, "record of a training")(e).into())
 }
 
 fn load(
@@ -828,7 +829,7 @@ fn load(
             Err(error) if error.is_of_the_table() => return Err(error),
             Err(error) => {
                 unreadable += 1;
-                Some(error.chain())
+                Some(fndm_files::chain(&error))
             }
         };
         if let Some(reason) = reason {

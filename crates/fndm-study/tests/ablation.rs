@@ -290,9 +290,8 @@ fn a_student_comes_with_the_model_and_can_be_added_to_one() {
     train(&seeded, other.path());
     let name = "classifier.safetensors";
     std::fs::copy(other.path().join(name), bare.path().join(name)).unwrap();
-    let error = Detector::load(bare.path(), &Device::Cpu)
-        .unwrap_err()
-        .chain();
+    let error = Detector::load(bare.path(), &Device::Cpu).unwrap_err();
+    let error = fndm::files::chain(&error);
     assert!(
         error.contains("built with") && error.contains(name),
         "{error}"

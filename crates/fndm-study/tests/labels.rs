@@ -8,6 +8,7 @@ use fndm::candle_core::Device;
 use fndm::data::labels::{Labels, SliceOrder, SlicesFrom, TableOptions};
 use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Limits, Preprocess, SliceSet, nifti};
+use fndm::files::chain;
 use fndm::memory::{ContrastConfig, MemoryConfig};
 use fndm::models::{ClassifierConfig, UNetConfig};
 use fndm::{DetectConfig, FeatureConfig, Method};
@@ -224,13 +225,8 @@ fn slices_of_a_program_give_the_same_bytes() {
     // Another size, and a plan that names files.
     let small = set.images.slice(ndarray::s![.., .., ..16, ..16]).to_owned();
     let small = SliceSet::new(small, set.labels.clone(), &ids, &set.sequences).unwrap();
-    assert!(run(&own, small).unwrap_err().chain().contains("32 x 32"));
-    assert!(
-        run(&masks, set)
-            .unwrap_err()
-            .chain()
-            .contains("source and labels")
-    );
+    assert!(chain(&run(&own, small).unwrap_err()).contains("32 x 32"));
+    assert!(chain(&run(&masks, set).unwrap_err()).contains("source and labels"));
     assert!(train(&own, &data.path("nowhere")).is_err());
 }
 
@@ -288,7 +284,7 @@ fn what_is_unknown_is_left_out_and_what_is_wrong_stops_everything() {
             "at least 2 healthy",
         ),
     ] {
-        let told = run(text).unwrap_err().chain();
+        let told = chain(&run(text).unwrap_err());
         assert!(told.contains(wanted), "{told}");
         assert!(!data.path("few").join("model.json").exists());
     }
@@ -310,7 +306,7 @@ fn folders_of_healthy_and_of_diseased_volumes() {
     assert_eq!(kinds, [true, false, false]);
     // No volume is both.
     let twice = Source::sides(&data.path("data/LGG"), &data.path("data/LGG"));
-    let told = twice.unwrap_err().chain();
+    let told = chain(&twice.unwrap_err());
     assert!(told.contains("healthy and diseased"), "{told}");
     // Labels of another kind don't fit.
     let wrong = plan(data.source(), LabelSource::Sides);

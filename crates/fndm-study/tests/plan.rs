@@ -10,6 +10,7 @@ mod threads;
 use fndm::candle_core::Device;
 use fndm::data::Preprocess;
 use fndm::data::phantom::PhantomConfig;
+use fndm::files::chain;
 use fndm::memory::{ContrastConfig, MemoryConfig};
 use fndm::models::{ClassifierConfig, UNetConfig};
 use fndm::{CoarseSource, DetectConfig, FeatureConfig, Method, model_folder};
@@ -263,7 +264,7 @@ fn every_wrong_value_is_told_before_a_file_is_read() {
         change(&mut plan);
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("model");
-        let text = refused(&plan, &output).chain();
+        let text = chain(&refused(&plan, &output));
         let told = words.iter().all(|word| text.contains(word));
         if !told || text.contains("no/such") || output.exists() {
             untold.push(format!("{words:?}: {text}"));
@@ -296,7 +297,7 @@ fn every_wrong_value_is_told_before_a_file_is_read() {
 #[test]
 fn a_batch_is_divided_among_the_processes() {
     plan().check_for(2).unwrap();
-    let text = plan().check_for(3).unwrap_err().chain();
+    let text = chain(&plan().check_for(3).unwrap_err());
     assert!(
         text.contains("batch: expected a multiple of the 3 processes"),
         "{text}"
@@ -309,18 +310,18 @@ fn an_output_that_cannot_be_is_told_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "mine").unwrap();
-    let text = refused(&plan(), &file.join("model")).chain();
+    let text = chain(&refused(&plan(), &file.join("model")));
     assert!(text.contains("file"), "{text}");
     #[cfg(target_os = "linux")]
     {
-        let text = refused(&plan(), Path::new("/proc/x")).chain();
+        let text = chain(&refused(&plan(), Path::new("/proc/x")));
         assert!(text.contains("/proc/x"), "{text}");
     }
     // A model.json, or weights, that aren't ours.
     for name in [model_folder::CONFIG, model_folder::UNET] {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(name), "mine").unwrap();
-        let text = refused(&plan(), folder.path()).chain();
+        let text = chain(&refused(&plan(), folder.path()));
         assert!(text.contains(name), "{text}");
         let kept = std::fs::read(folder.path().join(name)).unwrap();
         assert_eq!(kept, b"mine");
@@ -413,6 +414,6 @@ fn two_processes_write_one_model_whole() {
 
     // Another training into the same folder with the same checkpoints, but another seed: told at once.
     let other = TrainPlan { seed: 2, ..small() };
-    let text = refused(&other, folder.path()).chain();
+    let text = chain(&refused(&other, folder.path()));
     assert!(text.contains("seed = 1"), "{text}");
 }

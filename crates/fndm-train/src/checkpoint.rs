@@ -6,16 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use fndm_data::SliceSet;
+use fndm_files::{write_atomic, write_by};
 use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Error, Result};
+use crate::{Error, Result, hash};
 
 const FORMAT: u32 = 1;
 const METADATA_KEY: &str = "fndm_train";
@@ -86,9 +87,7 @@ impl Fingerprint {
     }
 
     fn of_words(slices: usize, shape: [usize; 3], words: impl Iterator<Item = u32>) -> Self {
-        let hash = words.fold(0xcbf2_9ce4_8422_2325_u64, |hash, word| {
-            (hash ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = hash::of_words(words);
         Self {
             slices,
             patients: 0,
@@ -130,52 +129,16 @@ pub(crate) fn save_as(path: &Path, checkpoint: &Checkpoint) -> Result<()> {
     let json = serde_json::to_string_pretty(&checkpoint.state)
         .map_err(|e| Error::checkpoint(path, e.to_string()))?;
     let metadata = HashMap::from([(METADATA_KEY.to_owned(), json.clone())]);
-    replace(path, |temporary| {
+    write_by(path, |temporary| {
         // Tensor by tensor: no second copy of all of them in memory.
         safetensors::serialize_to_file(&checkpoint.tensors, Some(metadata), temporary).map_err(
             |e| match e {
-                safetensors::SafeTensorError::IoError(e) => e,
-                other => std::io::Error::other(other),
+                safetensors::SafeTensorError::IoError(e) => Error::io(path, e),
+                other => Error::io(path, std::io::Error::other(other)),
             },
         )
     })?;
-    write_whole(&path.with_extension("json"), json.as_bytes())
-}
-
-/// Writes a file so that its name shows the old content or the new, whatever happens in between.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, |temporary| File::create(temporary)?.write_all(bytes))
-}
-
-/// Lets `write` make a file under a temporary name, then gives it its own.
-fn replace(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let name = path
-        .file_name()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let temporary = folder.join(format!(".{name}.tmp"));
-    let written = (|| {
-        // Readable by whom the system's settings say, whatever `write` makes of it.
-        let permissions = File::create(&temporary)?.metadata()?.permissions();
-        write(&temporary)?;
-        fs::set_permissions(&temporary, permissions)?;
-        // Synced through a handle for writing, which some systems need.
-        File::options().write(true).open(&temporary)?.sync_all()?;
-        fs::rename(&temporary, path)?;
-        // The rename itself must reach the disk; not every system lets a folder be opened for that.
-        if let Ok(opened) = File::open(folder) {
-            let _ = opened.sync_all();
-        }
-        Ok(())
-    })();
-    written.map_err(|e| {
-        let _ = fs::remove_file(&temporary);
-        Error::io(path, e)
-    })
+    Ok(write_atomic(path.with_extension("json"), json)?)
 }
 
 /// The checkpoints in `folder`, oldest first.
@@ -210,7 +173,7 @@ fn remove_old(folder: &Path, keep: usize) -> Result<()> {
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
         if name.is_some_and(|n| n.starts_with(&format!(".{PREFIX}")) && n.ends_with(".tmp")) {
-            let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
         }
     }
     Ok(())

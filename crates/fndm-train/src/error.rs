@@ -96,7 +96,10 @@ pub enum Error {
         /// What was expected and what was found.
         reason: String,
     },
-    /// A file could not be read or written.
+    /// A file could not be written.
+    #[error(transparent)]
+    Files(#[from] fndm_files::Error),
+    /// A file could not be read, or not be written to.
     #[error("{}", path.display())]
     Io {
         /// The file or folder.
@@ -171,18 +174,6 @@ impl Error {
     }
 }
 
-/// An error and its causes in one line, for a log.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
-}
-
 /// The first few names.
 fn listed(names: &[String]) -> String {
     const MOST: usize = 5;
@@ -228,7 +219,7 @@ mod tests {
     #[test]
     fn a_cause_is_told_once() {
         let told = |error: Error, parts: &[&str]| {
-            let text = chain(&error);
+            let text = fndm_files::chain(&error);
             for part in parts {
                 assert_eq!(text.matches(part).count(), 1, "{part} in {text}");
             }

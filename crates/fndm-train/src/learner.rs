@@ -7,7 +7,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
 use crate::adam::Moments;
-use crate::{Adam, CheckpointState, Ema, Error, Group, NonFinite, OptimizerConfig, Result};
+use crate::{Adam, CheckpointState, Ema, Error, Group, NonFinite, OptimizerConfig, Result, hash};
 
 const WEIGHTS: &str = "weights/";
 const FIRST: &str = "adam.first/";
@@ -257,12 +257,13 @@ impl Learner {
 
     /// A few words that differ where the weights do.
     pub(crate) fn weights_hash(&self) -> Result<[u32; 2]> {
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut words = Vec::new();
         for (_, var) in &self.parameters {
-            for value in var.flatten_all()?.to_vec1::<f32>()? {
-                hash = (hash ^ u64::from(value.to_bits())).wrapping_mul(0x0100_0000_01b3);
-            }
+            let values = var.flatten_all()?.to_vec1::<f32>()?;
+            let of_one = hash::of_words(values.into_iter().map(f32::to_bits));
+            words.extend(of_one.to_le_bytes());
         }
+        let hash = hash::of_bytes(&words);
         Ok([hash as u32, (hash >> 32) as u32])
     }
 

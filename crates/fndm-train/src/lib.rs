@@ -35,6 +35,7 @@ mod ema;
 mod error;
 mod events;
 mod group;
+mod hash;
 mod jitter;
 mod learner;
 mod log;

@@ -34,7 +34,7 @@ impl JsonLines {
                     kept.push(b'\n');
                 }
             }
-            crate::checkpoint::write_whole(path, &kept)?;
+            fndm_files::write_atomic(path, kept)?;
         }
         let file = OpenOptions::new()
             .create(true)

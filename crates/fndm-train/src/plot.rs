@@ -49,7 +49,7 @@ pub fn write_loss_curve(log: &Path, png: &Path) -> Result<()> {
         encoder.write_header()?.write_image_data(&canvas.pixels)
     })();
     written.map_err(|e| Error::io(png, e.into()))?;
-    crate::checkpoint::write_whole(png, &bytes)
+    Ok(fndm_files::write_atomic(png, bytes)?)
 }
 
 fn draw(points: &[(f64, f64)]) -> Canvas {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{chain, check};
+use crate::error::check;
 use crate::group::{agree, any};
 use crate::{
     Error, EventWriter, JsonLines, Result, StepReport, StopFlag, Task, TimeRange, Trainer,
@@ -271,7 +271,7 @@ impl Logs {
     }
 
     fn failed(&mut self, iteration: u64, error: &Error) -> Result<()> {
-        let line = serde_json::json!({ "iteration": iteration, "error": chain(error) });
+        let line = serde_json::json!({ "iteration": iteration, "error": fndm_files::chain(error) });
         self.log.write(&line)
     }
 
@@ -301,9 +301,7 @@ impl Logs {
     fn best(&mut self, folder: &Path, iteration: u64, score: f64) -> Result<()> {
         let path = folder.join("best.json");
         let best = Best { iteration, score };
-        let json = serde_json::to_vec_pretty(&best)
-            .map_err(|e| Error::io(&path, std::io::Error::other(e)))?;
-        crate::checkpoint::write_whole(&path, &json)?;
+        fndm_files::write_json(&path, &best)?;
         self.best = Some(score);
         Ok(())
     }

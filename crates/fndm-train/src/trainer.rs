@@ -15,7 +15,7 @@ use crate::group::{agree, same};
 use crate::learner::{Blame, Gradients, Learner};
 use crate::prefetch::Prefetch;
 use crate::resume::{check_record, check_settings, record};
-use crate::{Alone, Batch, Compute, Error, Group, Result, Setup, StepReport, Task};
+use crate::{Alone, Batch, Compute, Error, Group, Result, Setup, StepReport, Task, hash};
 
 /// Bytes that a checkpoint may have beyond its weights, moments and averages.
 const MORE: u64 = 1 << 26;
@@ -93,8 +93,8 @@ impl<T: Task> Trainer<T> {
         let words = [
             self.seed as u32,
             (self.seed >> 32) as u32,
-            hash(settings.unwrap_or_default().as_slice()),
-            hash(self.setup.data.hash.as_bytes()),
+            hash::of_bytes(settings.unwrap_or_default().as_slice()) as u32,
+            hash::of_bytes(self.setup.data.hash.as_bytes()) as u32,
         ];
         same(group.as_ref(), "seed, config and data", &words)?;
         self.group = group;
@@ -421,19 +421,4 @@ impl<T: Task> Debug for Trainer<T> {
             .field("common", &self.setup.common)
             .finish_non_exhaustive()
     }
-}
-
-/// FNV-1a, 32 bits.
-fn hash(bytes: &[u8]) -> u32 {
-    let start = 0x811c_9dc5_u32;
-    bytes.iter().fold(start, |hash, &byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    })
-}
-
-/// The seed of the dropout masks of one forward pass, numbered over the whole run. Processes have masks of their own.
-fn dropout_seed(seed: u64, index: u64, rank: usize) -> u64 {
-    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        ^ index.wrapping_mul(0xd1b5_4a32_d192_ed03)
-        ^ (rank as u64).wrapping_mul(0x8cb9_2ba7_2f3d_8dd7)
 }

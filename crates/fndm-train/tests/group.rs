@@ -178,13 +178,13 @@ fn one_process_writes_and_all_end_together() {
 fn an_error_of_one_process_reaches_all() {
     // The first process can't write its checkpoint.
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(folder.path().join(".step-00000002.safetensors.tmp/x")).unwrap();
+    std::fs::create_dir_all(folder.path().join("step-00000002.json/x")).unwrap();
     let place = place(folder.path());
     let all = together(2, |group| {
         let mut trainer = new(&config()).in_group(Arc::new(group)).unwrap();
         run(&mut trainer, &place, &StopFlag::new(), |_, _| {}).unwrap_err()
     });
-    assert!(matches!(all[0], Error::Io { .. }), "{}", all[0]);
+    assert!(matches!(all[0], Error::Files(_)), "{}", all[0]);
     assert!(matches!(all[1], Error::Group { .. }), "{}", all[1]);
 
     // A loss that isn't finite stops all, wherever it came up.

@@ -17,16 +17,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A JSON file doesn't hold what it should.
-    #[error("{}: not a valid {what}", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// What the file should hold.
-        what: &'static str,
-        /// What the parser said.
-        source: Cause,
-    },
+    /// A file of ours couldn't be read or written, or doesn't hold what it should.
+    #[error(transparent)]
+    Files(#[from] fndm_files::Error),
     /// A model folder lacks a file.
     #[error("model folder {}: expected the file {file}, found none", folder.display())]
     MissingModelFile {
@@ -166,15 +159,6 @@ impl Error {
         move |source| Self::Io { path, source }
     }
 
-    pub(crate) fn json(path: &Path, what: &'static str) -> impl FnOnce(serde_json::Error) -> Self {
-        let path = path.to_path_buf();
-        move |error| Self::Json {
-            path,
-            what,
-            source: Box::new(error),
-        }
-    }
-
     pub(crate) fn option(
         name: &'static str,
         expected: impl Into<String>,
@@ -185,19 +169,6 @@ impl Error {
             expected: expected.into(),
             got: got.to_string(),
         }
-    }
-
-    /// This error and its causes in one line, joined by `: `.
-    #[must_use]
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        text
     }
 }
 
@@ -210,7 +181,7 @@ mod tests {
     fn a_cause_is_told_once() {
         let told = |error: Error, display: &str, parts: &[&str]| {
             assert_eq!(error.to_string(), display);
-            let chain = error.chain();
+            let chain = fndm_files::chain(&error);
             for part in parts {
                 assert_eq!(chain.matches(part).count(), 1, "{part} in {chain}");
             }
@@ -222,7 +193,7 @@ mod tests {
             &["x/model.json", "disk on fire"],
         );
         told(
-            Error::json(path, "model config")(serde_json::from_str::<u8>("{").unwrap_err()),
+            fndm_files::Error::json(path, "model config")("EOF in line 1").into(),
             "x/model.json: not a valid model config",
             &["x/model.json", "not a valid", "line 1"],
         );
@@ -250,6 +221,10 @@ mod tests {
         );
         // Errors of the crates below show through, with their own causes.
         let below = fndm_models::StateDict::read("no/such", &fndm_models::Limits::default());
-        assert!(Error::from(below.unwrap_err()).chain().contains("no/such"));
+        let below = Error::from(below.unwrap_err());
+        assert!(fndm_files::chain(&below).contains("no/such"));
+        // Without the backtrace that candle puts into its message where the environment asks for one.
+        let traced = Error::from(candle_core::Error::Msg("no".into()).bt());
+        assert_eq!(fndm_files::chain(&traced), "no");
     }
 }

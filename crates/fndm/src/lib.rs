@@ -5,7 +5,7 @@
 //! - [`DetectorBuilder`], [`CoarseModel`]: a detector of parts of one's own.
 //! - [`Student`]: one evaluation a slice in place of all that.
 //! - [`ModelConfig`], [`model_folder`]: a model on disk.
-//! - The crates below, re-exported: [`solver`], [`models`], [`memory`], [`data`], [`metrics`], [`kernels`].
+//! - The crates below, re-exported: [`solver`], [`models`], [`memory`], [`data`], [`files`], [`metrics`], [`kernels`].
 //!
 //! Training and evaluation are in `fndm-study`, the program is `fndm-cli`.
 
@@ -14,7 +14,6 @@ mod coarse;
 mod detect_config;
 mod detector;
 mod error;
-mod files;
 mod flair;
 mod method;
 mod model_config;
@@ -36,6 +35,7 @@ pub use student::{SliceCalibration, Student, StudentConfig, smooth_z};
 
 pub use candle_core;
 pub use fndm_data as data;
+pub use fndm_files as files;
 pub use fndm_kernels as kernels;
 pub use fndm_memory as memory;
 pub use fndm_metrics as metrics;

@@ -7,7 +7,7 @@ use fndm_solver::{Prediction, ScheduleConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::model_folder as file_names;
-use crate::{CoarseSource, DetectConfig, Error, Method, Result, StudentConfig, files, round_trip};
+use crate::{CoarseSource, DetectConfig, Error, Method, Result, StudentConfig, round_trip};
 
 /// The config file of a model folder, `model.json`: all that is needed to use the networks.
 ///
@@ -188,7 +188,7 @@ impl ModelConfig {
     /// # Errors
     /// When the file is missing, isn't valid, or is of a newer format; when a value in it makes no sense.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut value: serde_json::Value = files::read_json(path, "model config")?;
+        let mut value: serde_json::Value = fndm_files::read_json(path, "model config")?;
         let found = value.get("format").and_then(serde_json::Value::as_u64);
         if let Some(found) = found
             && found > u64::from(Self::FORMAT)
@@ -204,7 +204,7 @@ impl ModelConfig {
         }
         crate::replace::take_staged(path, &mut value)?;
         let config: Self =
-            serde_json::from_value(value).map_err(Error::json(path, "model config"))?;
+            serde_json::from_value(value).map_err(fndm_files::Error::json(path, "model config"))?;
         config.check()?;
         Ok(config)
     }
@@ -214,7 +214,7 @@ impl ModelConfig {
     /// # Errors
     /// When the file can't be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        files::write_json(path, "model config", self)
+        Ok(fndm_files::write_json(path, self)?)
     }
 
     /// The settings of one row of the ablation; those of FNDM with fewer parts where the folder has none for it.

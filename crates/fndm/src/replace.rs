@@ -11,10 +11,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
+use fndm_files::{read_json, sync_folder, write_atomic, write_json};
 use serde_json::Value;
 
 use crate::model_folder as file_names;
-use crate::{Error, Method, ModelConfig, Result, files};
+use crate::{Error, Method, ModelConfig, Result};
 
 /// Key of `model.json`: the files that stand under their other name.
 const STAGED: &str = "staged";
@@ -62,7 +63,7 @@ fn replace_with(
             used
         } else {
             before()?;
-            files::write_atomic(free, bytes)?;
+            write_atomic(free, bytes)?;
             free
         };
         if target == &new {
@@ -75,7 +76,7 @@ fn replace_with(
     for name in &staged {
         if let Some(bytes) = parts.get(name) {
             before()?;
-            files::write_atomic(&folder.join(name), bytes)?;
+            write_atomic(folder.join(name), bytes)?;
         }
     }
     if !staged.is_empty() {
@@ -89,7 +90,7 @@ fn replace_with(
             fs::remove_file(&path).map_err(Error::io(&path))?;
         }
     }
-    files::sync_folder(&json);
+    sync_folder(folder);
     Ok(())
 }
 
@@ -194,7 +195,7 @@ fn read_staged(json: &Path) -> Result<Option<BTreeSet<String>>> {
     if !json.exists() {
         return Ok(None);
     }
-    let mut value: Value = files::read_json(json, "model config")?;
+    let mut value: Value = read_json(json, "model config")?;
     take_staged(json, &mut value).map(Some)
 }
 
@@ -207,7 +208,7 @@ pub(crate) fn take_staged(json: &Path, value: &mut Value) -> Result<BTreeSet<Str
         return Ok(BTreeSet::new());
     };
     let staged: BTreeSet<String> =
-        serde_json::from_value(listed).map_err(Error::json(json, "model config"))?;
+        serde_json::from_value(listed).map_err(fndm_files::Error::json(json, "model config"))?;
     // A name from a file becomes a path: only those that we know.
     match staged.iter().find(|name| !is_part(name)) {
         Some(name) => Err(Error::option("staged", names().join(", "), name)),
@@ -216,12 +217,13 @@ pub(crate) fn take_staged(json: &Path, value: &mut Value) -> Result<BTreeSet<Str
 }
 
 fn write_config(json: &Path, config: &ModelConfig, staged: &BTreeSet<String>) -> Result<()> {
-    let mut value = serde_json::to_value(config).map_err(Error::json(json, "model config"))?;
+    let mut value =
+        serde_json::to_value(config).map_err(fndm_files::Error::json(json, "model config"))?;
     if let (Some(object), false) = (value.as_object_mut(), staged.is_empty()) {
         let list = staged.iter().cloned().map(Value::from).collect();
         object.insert(STAGED.to_owned(), Value::Array(list));
     }
-    files::write_json(json, "model config", &value)
+    Ok(write_json(json, &value)?)
 }
 
 #[cfg(test)]

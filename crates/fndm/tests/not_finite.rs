@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use fndm::candle_core::{DType, Device, Tensor};
 use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Patient, PatientSlices};
+use fndm::files::chain;
 use fndm::models::{Limits, StateDict};
 use fndm::ndarray::Axis;
 use fndm::{CoarseSource, DetectConfig, Detector, Error, SliceMaps};
@@ -102,7 +103,7 @@ fn a_network_that_gives_nan_or_infinity_is_named() {
             ..
         } = &error
         else {
-            panic!("{file} of {value}: {}", error.chain());
+            panic!("{file} of {value}: {}", chain(&error));
         };
         assert_eq!(*network, folder.path().join(file).display().to_string());
         assert_eq!(
@@ -125,7 +126,7 @@ fn features_that_are_not_finite_name_the_classifier() {
     let folder = broken("classifier.safetensors", f32::NAN, |_| true);
     let error = fails(&folder);
     assert!(matches!(error, Error::Coarse { .. }), "{error}");
-    let text = error.chain();
+    let text = chain(&error);
     for words in ["classifier.safetensors", "HGG/Brats_001", "slice 0", "NaN"] {
         assert_eq!(text.matches(words).count(), 1, "{words} in {text}");
     }
@@ -200,9 +201,7 @@ fn a_model_folder_is_read_strictly() {
     let one = Tensor::zeros(1, DType::F16, &Device::Cpu).unwrap();
     tensors.insert("input_blocks.99.weight".to_owned(), one);
     StateDict::new(tensors).save(&path).unwrap();
-    let text = Detector::load(folder.path(), &Device::Cpu)
-        .unwrap_err()
-        .chain();
+    let text = chain(&Detector::load(folder.path(), &Device::Cpu).unwrap_err());
     for words in ["unet.safetensors", "unexpected input_blocks.99.weight"] {
         assert_eq!(text.matches(words).count(), 1, "{words} in {text}");
     }

@@ -14,7 +14,7 @@ use fndm::data::{PatientSlices, Side, list_patients};
 use fndm::kernels::{MatrixMath, set_matrix_math};
 use fndm::memory::{MemoryConfig, Score};
 use fndm::{CoarseRule, CoarseSource, DetectConfig, Detector, Method, SliceMaps, ThresholdScope};
-use fndm_files::Inputs;
+use fndm_files::{Inputs, chain};
 use fndm_study::{
     Evaluation, LeftOut, Level, Sheet, Source, Tile, copies, evaluate, examine_case, upper_end,
 };
@@ -22,8 +22,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array2, Axis, s};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-use crate::words;
 
 /// Blocks of the classifier that the memory bank sees, and the weight of a patch's place beside them: see docs/coarse-maps.md.
 pub(crate) const BLOCKS: &str = "2,3,4";
@@ -414,7 +412,7 @@ impl Cohort {
                 Ok(Err(reason)) => Some(reason),
                 Err(error) => {
                     cohort.failed += 1;
-                    Some(words::chain(&error))
+                    Some(chain(&error))
                 }
             };
             if let Some(reason) = reason {
@@ -490,7 +488,7 @@ pub(crate) fn passed_over(source: &Source, split: &str) -> Result<Vec<LeftOut>> 
         let listed = list_patients(path)?.left_out.into_iter();
         all.extend(listed.map(|folder| LeftOut {
             patient: folder.path.display().to_string(),
-            reason: words::chain(&folder.reason),
+            reason: chain(&folder.reason),
         }));
     }
     Ok(all)

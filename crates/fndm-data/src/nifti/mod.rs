@@ -26,5 +26,4 @@ pub use convert::Element;
 pub use datatype::DataType;
 pub use header::{Header, Version};
 pub use read::{Image, read, read_bytes, read_header, read_image};
-pub(crate) use write::write_text;
 pub use write::{write, write_like, write_map, write_mask};

@@ -1,12 +1,11 @@
-//! Writing a volume: to a temporary name in the same folder, then renamed.
+//! Writing a volume: whole, or not at all.
 
-use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use fndm_files::AtomicFile;
 use ndarray::ArrayView3;
 
 use super::datatype::DataType;
@@ -45,7 +44,7 @@ pub fn write_map(path: impl AsRef<Path>, map: &Volume) -> Result<()> {
 /// # Errors
 /// [`Error::InvalidConfig`] for another suffix, for a value that an integer type
 /// cannot hold (it would be changed in silence), or for an affine that is not finite and
-/// invertible; [`Error::Shape`] for an empty axis; [`Error::Io`].
+/// invertible; [`Error::Shape`] for an empty axis; [`Error::Io`], [`Error::Files`].
 pub fn write(path: impl AsRef<Path>, volume: &Volume, datatype: DataType) -> Result<()> {
     write_like(path, volume.data.view(), volume, datatype)
 }
@@ -68,22 +67,19 @@ pub fn write_like(
     let packed = suffix(path)?;
     check_values(&data, datatype)?;
     let header = header_for(like, datatype)?;
-    let folder = folder_of(path);
-    let (file, guard) = Temporary::create(&folder, path)?;
     let io = |error| Error::io(path)(error);
+    let file = AtomicFile::create(path)?;
     let file = if packed {
         let mut encoder = GzEncoder::new(BufWriter::new(file), Compression::new(4));
         encode(&mut encoder, &header, &data).map_err(io)?;
-        let buffer = encoder.finish().map_err(io)?;
-        buffer.into_inner().map_err(|e| io(e.into_error()))?
+        encoder.finish().map_err(io)?
     } else {
         let mut buffer = BufWriter::new(file);
         encode(&mut buffer, &header, &data).map_err(io)?;
-        buffer.into_inner().map_err(|e| io(e.into_error()))?
+        buffer
     };
-    file.sync_all().map_err(io)?;
-    drop(file);
-    guard.rename(path)
+    let file = file.into_inner().map_err(|e| io(e.into_error()))?;
+    Ok(file.commit()?)
 }
 
 fn suffix(path: &Path) -> Result<bool> {
@@ -195,63 +191,4 @@ fn push(row: &mut Vec<u8>, value: f32, datatype: DataType) {
         DataType::F32 => row.extend(value.to_le_bytes()),
         DataType::F64 => row.extend(f64::from(value).to_le_bytes()),
     }
-}
-
-fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    }
-}
-
-/// A file under a temporary name; removed again unless it is renamed.
-#[derive(Debug)]
-pub(crate) struct Temporary {
-    path: Option<PathBuf>,
-}
-
-impl Temporary {
-    /// Creates a new file in `folder`, named after `target`.
-    pub(crate) fn create(folder: &Path, target: &Path) -> Result<(File, Self)> {
-        // Only keeps names apart within this process; it decides nothing else.
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        loop {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let path = folder.join(format!(".{name}.{}.{number}.tmp", std::process::id()));
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => return Ok((file, Self { path: Some(path) })),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::io(target)(error)),
-            }
-        }
-    }
-
-    /// Gives the file its final name.
-    pub(crate) fn rename(mut self, target: &Path) -> Result<()> {
-        if let Some(path) = &self.path {
-            std::fs::rename(path, target).map_err(Error::io(target))?;
-        }
-        self.path = None;
-        Ok(())
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            // Nothing more can be done if this fails as well.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// Writes a small text file through a temporary name.
-pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
-    let (mut file, guard) = Temporary::create(&folder_of(path), path)?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(Error::io(path))?;
-    drop(file);
-    guard.rename(path)
 }

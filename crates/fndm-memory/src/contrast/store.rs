@@ -13,7 +13,7 @@ use super::{Contrast, ContrastConfig};
 use crate::calibration::Calibration;
 use crate::gaussians::Gaussians;
 use crate::padim::Layout;
-use crate::store::{checksum, unwritable, write_file};
+use crate::store::{checksum, unwritable};
 use crate::{Error, Result};
 
 const KEY: &str = "fndm-contrast";
@@ -93,7 +93,7 @@ impl Contrast {
     /// # Errors
     /// When the file can't be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_file(path.as_ref(), &self.to_bytes()?)
+        Ok(fndm_files::write_atomic(path, self.to_bytes()?)?)
     }
 
     /// Reads a saved contrast of at most 1 GiB.
@@ -111,7 +111,6 @@ impl Contrast {
     pub fn load_within(path: impl AsRef<Path>, limit: u64) -> Result<Self> {
         let path = path.as_ref();
         let io = |source| Error::Io {
-            operation: "read",
             path: path.to_owned(),
             source,
         };

@@ -5,7 +5,7 @@ mod read;
 mod write;
 
 pub(crate) use checksum::checksum;
-pub(crate) use write::{unwritable, write_file};
+pub(crate) use write::unwritable;
 
 use serde::{Deserialize, Serialize};
 

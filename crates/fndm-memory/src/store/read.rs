@@ -39,7 +39,6 @@ impl MemoryBank {
     pub fn load_within(path: impl AsRef<Path>, limit: u64) -> Result<Self> {
         let path = path.as_ref();
         let io = |source| Error::Io {
-            operation: "read",
             path: path.to_owned(),
             source,
         };

@@ -1,8 +1,7 @@
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use fndm_files::write_atomic;
 use safetensors::serialize;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -83,39 +82,13 @@ impl MemoryBank {
     /// # Errors
     /// When the file can't be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_file(path.as_ref(), &self.to_bytes()?)
+        Ok(write_atomic(path, self.to_bytes()?)?)
     }
 }
 
 /// What can't be put into the file's format.
 pub(crate) fn unwritable(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::malformed("the file to write", "its content", Some(Box::new(cause)))
-}
-
-/// Writes a file under a temporary name in the same folder, then renames it.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = temporary_name(path);
-    let io = |source| Error::Io {
-        operation: "write",
-        path: path.to_owned(),
-        source,
-    };
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&temporary)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|e| {
-        // A file that was there before isn't ours to remove.
-        if e.kind() != std::io::ErrorKind::AlreadyExists {
-            let _ = fs::remove_file(&temporary);
-        }
-        io(e)
-    })
 }
 
 impl Part {
@@ -141,12 +114,4 @@ fn rows_part(rows: &Rows) -> Part {
         shape: vec![rows.count(), rows.dimension()],
         bytes,
     }
-}
-
-/// A hidden name beside the file, which no other process has.
-fn temporary_name(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.tmp", std::process::id()));
-    path.with_file_name(name)
 }

@@ -158,7 +158,7 @@ fn dtype_name(dtype: DType) -> Option<&'static str> {
 /// Writes to `file`; values stand in the order of the names, so equal tensors give equal bytes.
 pub(crate) fn write(
     path: &Path,
-    file: &mut File,
+    file: &mut impl Write,
     tensors: &BTreeMap<String, Tensor>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {

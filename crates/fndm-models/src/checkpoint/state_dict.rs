@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use fndm_files::AtomicFile;
 use half::slice::HalfFloatSliceExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -339,19 +340,8 @@ fn without_module(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor>
 }
 
 /// Writes to a new file in the same folder, and gives it the name when it is whole.
-fn replace(path: &Path, write: impl FnOnce(&Path, &mut File) -> Result<()>) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary: PathBuf = path.with_file_name(name);
-    let written = (|| {
-        let mut file = File::create(&temporary).map_err(Error::io(&temporary))?;
-        write(path, &mut file)?;
-        file.sync_all().map_err(Error::io(&temporary))?;
-        std::fs::rename(&temporary, path).map_err(Error::io(path))
-    })();
-    if written.is_err() {
-        // Nothing is lost if this fails too: the first error is the one to tell.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
+fn replace(path: &Path, write: impl FnOnce(&Path, &mut AtomicFile) -> Result<()>) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    write(path, &mut file)?;
+    Ok(file.commit()?)
 }

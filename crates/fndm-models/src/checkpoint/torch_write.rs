@@ -1,8 +1,7 @@
 //! Writes what PyTorch's own `torch.save` writes for a state dict, so that `torch.load` reads it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Seek, Write};
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
@@ -14,7 +13,7 @@ use crate::{Error, Result};
 
 pub(crate) fn write(
     path: &Path,
-    file: &mut File,
+    file: &mut (impl Write + Seek),
     tensors: &BTreeMap<String, Tensor>,
 ) -> Result<()> {
     let bad = |e: zip::result::ZipError| match e {

@@ -2,7 +2,7 @@ use fndm_data::SliceSet;
 use ndarray::{Array3, Axis, Zip};
 
 use super::unfit;
-use crate::Result;
+use crate::{Result, hash};
 
 /// What a student should say of every pixel, and how much each pixel counts. On slices without a lesion nothing is diseased
 /// and every pixel counts: the one exact label of pixels that the bits of slices give.
@@ -126,8 +126,6 @@ impl PixelTargets {
     /// FNV-1a of all values.
     pub(super) fn hash(&self) -> u64 {
         let values = self.target.iter().chain(&self.weight);
-        values.fold(0xcbf2_9ce4_8422_2325, |hash, value| {
-            (hash ^ u64::from(value.to_bits())).wrapping_mul(0x0100_0000_01b3)
-        })
+        hash::of_words(values.map(|value| value.to_bits()))
     }
 }
