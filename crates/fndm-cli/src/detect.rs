@@ -13,7 +13,7 @@ use fndm::data::layout::Files;
 use fndm::data::{Limits, Patient, list_patients, nifti, read_sequences, read_sequences_below};
 use fndm::{DetectConfig, Detection, Detector, Method};
 use fndm_files::{Inputs, OutputFolder, chain};
-use fndm_study::copies;
+use fndm_study::{Gallery, copies};
 use serde_json::json;
 
 use crate::common::{self, place};
@@ -353,8 +353,9 @@ fn fill(
     let file = |what: &str| format!("{}_{what}", input.file_name());
     nifti::write_mask(folder.file(&file("mask.nii.gz"))?, &detection.mask)?;
     nifti::write_map(folder.file(&file("anomaly.nii.gz"))?, &detection.anomaly)?;
-    let pair = [(&detection.slices, &detection.maps)];
-    common::save_sheet(pair.into_iter(), 16, &folder.file(&file("sheet.png"))?)?;
+    let mut gallery = Gallery::default();
+    gallery.add(&detection.slices, &detection.maps);
+    gallery.save(&gallery.spread(16), &folder.file(&file("sheet.png"))?)?;
     let voxels = detection.mask.data.iter().filter(|&&v| v > 0.).count();
     let [i, j, k] = detection.mask.spacing();
     let report = json!({

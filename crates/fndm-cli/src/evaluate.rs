@@ -11,12 +11,12 @@ use fndm::data::PatientSlices;
 use fndm::{Detector, Method};
 use fndm_files::{Inputs, OutputFolder};
 use fndm_study::{
-    BIT_DEFINITIONS, BitCase, BitReport, LabelRecord, LabelSource, LeftOut, Report, Source,
-    TrainingRecord, bit_table, copies, evaluate_bits, method_map, table, write_csv,
+    Arm, BIT_DEFINITIONS, BitReport, Comparison, Gallery, LabelRecord, LabelSource, Level,
+    MethodMap, Patients, Report, Source, TrainingRecord, Truth, bit_table, table, write_csv,
 };
 
 use crate::common::labels::TableOptions;
-use crate::common::{self, Cohort, place};
+use crate::common::{self, cohort, place};
 
 /// Score a model against lesion masks, per slice with a lesion and per volume; or, with --labels, against one bit per slice.
 #[derive(Debug, Args)]
@@ -83,7 +83,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         None => None,
     };
     let source = source(options)?;
-    let passed_over = common::passed_over(&source, &options.split)?;
     let mut inputs = Inputs::new().whole(&options.model);
     inputs = common::add_source(inputs, &source, options.split_file.as_deref());
     if let Some(table) = options.labels.file() {
@@ -93,155 +92,104 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     place::check_output(&options.output, &maker, &inputs)?;
     let detector = options.device.load(&options.model)?;
     let methods = asked.unwrap_or_else(|| common::usual_methods(&detector));
-    for &method in &methods {
-        let config = common::settings(&detector, method, &options.method);
-        detector.config().check_row(method, &config)?;
+    let arms = common::arms(&detector, &methods, &options.method)?;
+    let folder = OutputFolder::create(&options.output, &maker, &inputs)?;
+    match options.labels.source() {
+        Some(labels) => by_bits(options, &detector, arms, &source, &labels, folder),
+        None => by_masks(options, &detector, arms, &source, folder),
     }
-    let mut folder = OutputFolder::create(&options.output, &maker, &inputs)?;
+}
 
-    if let Some(labels) = options.labels.source() {
-        return by_bits(
-            options,
-            &detector,
-            &methods,
-            &source,
-            &labels,
-            passed_over,
-            folder,
-        );
-    }
-    let cohort = Cohort::read(&detector, &source, passed_over)?;
-    let (words, lesions) = (cohort.words(), cohort.lesions());
+fn by_masks(
+    options: &Options,
+    detector: &Detector,
+    arms: Vec<Arm>,
+    source: &Source,
+    mut folder: OutputFolder,
+) -> Result<ExitCode> {
+    let mut comparison = Comparison::by_masks(arms, &Level::ALL);
+    let mut gallery = Gallery::default();
+    let passed_over = common::passed_over(source, &options.split)?;
+    let cohort = cohort::each(
+        &Patients::of(detector, source, Truth::Mask),
+        passed_over,
+        |read, progress| {
+            let found = comparison.add(detector, &read.slices, progress)?;
+            add_first(&mut gallery, &read.slices, &found);
+            Ok(())
+        },
+    )?;
+    let words = cohort::words(&cohort);
     say!("{words}");
-
-    let all: Vec<&PatientSlices> = cohort.patients.iter().collect();
-    let found = common::compare(&detector, &all, &methods, &options.method)?;
-    let report = Report::new(
-        &common::command(),
-        &words,
-        &found.evaluations,
-        found.settings,
-        cohort.left_out.clone(),
-    );
+    let settings = comparison.settings();
+    let evaluations = comparison.finish()?.concat();
+    let left_out = cohort.left_out.clone();
+    let report = Report::new(&common::command(), &words, &evaluations, settings, left_out);
     folder.write_json("report.json", &report)?;
     let rows = [report.rows.clone(), report.volumes.clone()].concat();
     write_csv(&rows, &folder.file("report.csv")?)?;
-    folder.write_json("cases.json", &found.evaluations)?;
-    if !found.maps.is_empty() {
-        let pairs = all.into_iter().zip(&found.maps);
-        common::save_sheet(pairs, options.sheet_rows, &folder.file("sheet.png")?)?;
-    }
+    folder.write_json("cases.json", &evaluations)?;
+    save_sheet(options, &gallery, &mut folder)?;
     folder.finish()?;
     say!(
-        "\nPer slice with a lesion ({lesions}):\n{}",
+        "\nPer slice with a lesion ({}):\n{}",
+        cohort.diseased,
         table(&report.rows)
     );
     say!(
         "Per volume ({}):\n{}",
-        cohort.patients.len(),
+        cohort.patients,
         table(&report.volumes)
     );
     say!(
         "wrote report.json, report.csv, cases.json and sheet.png to {}",
         options.output.display()
     );
-    cohort.tell_left_out();
-    Ok(cohort.code())
+    cohort::tell_left_out(&cohort);
+    Ok(cohort::code(&cohort))
 }
 
 /// The evaluation without masks.
 fn by_bits(
     options: &Options,
     detector: &Detector,
-    methods: &[Method],
+    arms: Vec<Arm>,
     source: &Source,
     labels: &LabelSource,
-    mut left_out: Vec<LeftOut>,
     mut folder: OutputFolder,
 ) -> Result<ExitCode> {
     let labelling = labels.open(source)?;
-    let mut failed = left_out.len();
-    let mut record = LabelRecord {
-        source: labels.words(),
-        patients: Vec::new(),
-    };
-    let mut patients = Vec::new();
-    let config = detector.config();
-    for (index, id) in source.ids().iter().enumerate() {
-        let read = labelling
-            .patient(source, index, &config.sequences)
-            .and_then(|patient| match copies(&patient) {
-                Some(reason) => Ok(Err(reason)),
-                None => labelling.apply(&patient, &config.preprocess).map(Ok),
-            });
-        let reason = match read {
-            Ok(Ok((slices, bits))) => {
-                record.patients.push(bits);
-                let none = slices.is_empty();
-                if !none {
-                    patients.push(slices);
-                }
-                none.then(|| "no slice with a label".to_string())
-            }
-            Ok(Err(reason)) => Some(reason),
-            Err(error) if error.is_of_the_table() => return Err(error.into()),
-            Err(error) => {
-                failed += 1;
-                Some(fndm_files::chain(&error))
-            }
-        };
-        left_out.extend(reason.map(|reason| LeftOut {
-            patient: id.clone(),
-            reason,
-        }));
-    }
-    if patients.is_empty() {
-        for LeftOut { patient, reason } in &left_out {
-            tell!("left out {patient}: {reason}");
-        }
-        bail!("none of {} patients can be evaluated", source.ids().len());
-    }
-    let total: usize = patients.iter().map(PatientSlices::len).sum();
-    let diseased: usize = patients.iter().map(common::diseased).sum();
+    let mut comparison = Comparison::by_bits(arms);
+    let mut gallery = Gallery::default();
+    let cohort = cohort::each(
+        &Patients::of(detector, source, Truth::Bits(&labelling)),
+        common::passed_over(source, &options.split)?,
+        |read, progress| {
+            let found = comparison.add(detector, &read.slices, progress)?;
+            add_first(&mut gallery, &read.slices, &found);
+            Ok(())
+        },
+    )?;
     let words = format!(
-        "{} patients, {total} slices with a label, {diseased} diseased",
-        patients.len()
+        "{} patients, {} slices with a label, {} diseased",
+        cohort.patients, cohort.slices, cohort.diseased
     );
     say!("{words}");
-    let (mut rows, mut settings, mut shown) = (Vec::new(), Vec::new(), Vec::new());
-    for &method in methods {
-        let config = common::settings(detector, method, &options.method);
-        let bar = common::bar(total as u64, method.title());
-        let mut cases = Vec::new();
-        let mut maps = Vec::new();
-        for slices in &patients {
-            let mut found = method_map(detector, method, &config, slices, &mut |_| {})?;
-            maps.extend(found.maps.take());
-            cases.push(BitCase::new(slices, found)?);
-            bar.inc(slices.len() as u64);
-        }
-        bar.finish();
-        rows.push(evaluate_bits(method.key(), &cases, config.threshold)?);
-        settings.push((method, config));
-        if shown.is_empty() {
-            shown = maps;
-        }
-    }
     let report = BitReport {
         command: common::command(),
         fndm_version: env!("CARGO_PKG_VERSION").to_string(),
         cohort: words,
-        labels: record,
-        rows,
-        settings,
-        left_out,
+        labels: LabelRecord {
+            source: labels.words(),
+            patients: cohort.bits.clone(),
+        },
+        settings: comparison.settings(),
+        rows: comparison.finish()?,
+        left_out: cohort.left_out.clone(),
         definitions: BIT_DEFINITIONS.map(String::from).to_vec(),
     };
     folder.write_json("report.json", &report)?;
-    if !shown.is_empty() {
-        let pairs = patients.iter().zip(&shown);
-        common::save_sheet(pairs, options.sheet_rows, &folder.file("sheet.png")?)?;
-    }
+    save_sheet(options, &gallery, &mut folder)?;
     folder.finish()?;
     say!(
         "\nNo masks: by {}\n{}",
@@ -252,8 +200,21 @@ fn by_bits(
         "wrote report.json and sheet.png to {}",
         options.output.display()
     );
-    for LeftOut { patient, reason } in &report.left_out {
-        tell!("left out {patient}: {reason}");
+    cohort::tell_left_out(&cohort);
+    Ok(cohort::code(&cohort))
+}
+
+/// The slices of a patient as the first method has them whose maps can be drawn.
+fn add_first(gallery: &mut Gallery, slices: &PatientSlices, found: &[MethodMap]) {
+    if let Some(maps) = found.iter().find_map(|found| found.maps.as_ref()) {
+        gallery.add(slices, maps);
     }
-    Ok(ExitCode::from(if failed == 0 { 0 } else { 2 }))
+}
+
+fn save_sheet(options: &Options, gallery: &Gallery, folder: &mut OutputFolder) -> Result<()> {
+    if gallery.is_empty() {
+        return Ok(());
+    }
+    let chosen = gallery.spread(options.sheet_rows);
+    Ok(gallery.save(&chosen, &folder.file("sheet.png")?)?)
 }

@@ -10,9 +10,12 @@ use clap::Args;
 use fndm::SliceMaps;
 use fndm::data::{Patient, PatientSlices, nifti};
 use fndm_files::{Inputs, OutputFolder};
-use fndm_study::{Report, Source, TrainingRecord, table, write_csv};
+use fndm_study::{
+    Comparison, Gallery, Level, PatientRead, Patients, Report, Source, TrainingRecord, Truth,
+    table, write_csv,
+};
 
-use crate::common::{self, place};
+use crate::common::{self, cohort, place};
 
 /// Find the lesions of phantom patients that the networks never saw, by the whole method, by its ablations, and by
 /// plain FLAIR thresholding.
@@ -82,57 +85,54 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         );
     }
     let methods = common::usual_methods(&detector);
-    for &method in &methods {
-        common::settings(&detector, method, &options.method).check()?;
-    }
+    let arms = common::arms(&detector, &methods, &options.method)?;
     let inputs = Inputs::new().whole(&model);
     let maker = place::maker("quickstart", "phantom");
     place::check_output(&options.output, &maker, &inputs)?;
     let mut folder = OutputFolder::create(&options.output, &maker, &inputs)?;
 
-    let bar = common::bar(options.patients, "phantom patients");
-    let mut cohort = Vec::new();
-    for index in 0..options.patients as usize {
-        let patient = source.patient(index, &detector.config().sequences)?;
-        let slices = detector.slices(&patient)?;
-        cohort.push((patient, slices));
-        bar.inc(1);
-    }
-    bar.finish();
-    let lesions: usize = cohort.iter().map(|(_, s)| common::diseased(s)).sum();
-    let slices: usize = cohort.iter().map(|(_, s)| s.len()).sum();
-    let cohort_words = format!(
-        "{} phantom patients (seeds {tested:?}), {slices} slices, {lesions} with a lesion",
-        options.patients
-    );
-    say!("{cohort_words}");
-
-    let all: Vec<&PatientSlices> = cohort.iter().map(|(_, slices)| slices).collect();
-    let found = common::compare(&detector, &all, &methods, &options.method)?;
-
-    let report = Report::new(
-        &common::command(),
-        &cohort_words,
-        &found.evaluations,
-        found.settings,
+    let mut comparison = Comparison::by_masks(arms, &Level::ALL);
+    let mut gallery = Gallery::default();
+    let cohort = cohort::each(
+        &Patients::of(&detector, &source, Truth::Mask),
         Vec::new(),
+        |PatientRead { patient, slices }, progress| {
+            let found = comparison.add(&detector, &slices, progress)?;
+            if let Some(maps) = found.iter().find_map(|found| found.maps.as_ref()) {
+                gallery.add(&slices, maps);
+                write_patient(&mut folder, &patient, &slices, maps)?;
+            }
+            Ok(())
+        },
+    )?;
+    let words = format!(
+        "{} phantom patients (seeds {tested:?}), {} slices, {} with a lesion",
+        options.patients, cohort.slices, cohort.diseased
     );
+    say!("{words}");
+
+    let settings = comparison.settings();
+    let evaluations = comparison.finish()?.concat();
+    let command = common::command();
+    let report = Report::new(&command, &words, &evaluations, settings, cohort.left_out);
     folder.write_json("report.json", &report)?;
     write_csv(
         &[report.rows.clone(), report.volumes.clone()].concat(),
         &folder.file("report.csv")?,
     )?;
-    let pairs = all.into_iter().zip(&found.maps);
-    common::save_sheet(pairs, 14, &folder.file("sheet.png")?)?;
-    for ((patient, slices), maps) in cohort.iter().zip(&found.maps) {
-        write_patient(&mut folder, patient, slices, maps)?;
-    }
+    let sheet = folder.file("sheet.png")?;
+    gallery.save(&gallery.spread(14), &sheet)?;
     folder.finish()?;
     say!(
-        "\nPer slice with a lesion ({lesions}):\n{}",
+        "\nPer slice with a lesion ({}):\n{}",
+        cohort.diseased,
         table(&report.rows)
     );
-    say!("Per volume ({}):\n{}", cohort.len(), table(&report.volumes));
+    say!(
+        "Per volume ({}):\n{}",
+        cohort.patients,
+        table(&report.volumes)
+    );
     say!(
         "wrote report.json, report.csv, sheet.png and a folder for each patient to {}",
         options.output.display()

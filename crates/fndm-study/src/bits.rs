@@ -32,7 +32,7 @@ impl BitCase {
     ///
     /// # Errors
     /// When the slices have no bits.
-    pub fn new(slices: &PatientSlices, found: MethodMap) -> Result<Self> {
+    pub fn new(slices: &PatientSlices, found: &MethodMap) -> Result<Self> {
         let Some(labels) = slices.labels.clone() else {
             return Err(Error::Input {
                 what: format!("patient {}", slices.id),
@@ -43,8 +43,8 @@ impl BitCase {
         Ok(Self {
             patient: slices.id.clone(),
             labels,
-            anomaly: found.anomaly,
-            inner_head: found.inner_head,
+            anomaly: found.anomaly.clone(),
+            inner_head: found.inner_head.clone(),
             milliseconds: found.milliseconds,
         })
     }
@@ -78,9 +78,43 @@ pub struct BitRow {
 /// # Errors
 /// When arrays of a case differ in shape, or a map isn't finite.
 pub fn evaluate_bits(method: &str, cases: &[BitCase], scope: ThresholdScope) -> Result<BitRow> {
-    let (mut scores, mut labels) = (Vec::new(), Vec::new());
-    let mut areas = [Vec::new(), Vec::new()];
+    let mut scores = BitScores::new(method, scope);
     for case in cases {
+        scores.add_case(case)?;
+    }
+    scores.finish()
+}
+
+/// The scores of one method so far, slice by slice. The cases themselves aren't kept.
+#[derive(Debug, Clone)]
+pub struct BitScores {
+    method: String,
+    scope: ThresholdScope,
+    /// Score and bit of each slice.
+    slices: (Vec<f32>, Vec<bool>),
+    /// The mask's share of the inner head, of healthy slices and of diseased ones.
+    areas: [Vec<f64>; 2],
+    milliseconds: f64,
+}
+
+impl BitScores {
+    /// No case yet.
+    #[must_use]
+    pub fn new(method: &str, scope: ThresholdScope) -> Self {
+        Self {
+            method: method.to_string(),
+            scope,
+            slices: (Vec::new(), Vec::new()),
+            areas: [Vec::new(), Vec::new()],
+            milliseconds: 0.,
+        }
+    }
+
+    /// Scores one case more.
+    ///
+    /// # Errors
+    /// As [`evaluate_bits`].
+    pub fn add_case(&mut self, case: &BitCase) -> Result<()> {
         if case.labels.len() != case.anomaly.len_of(Axis(0)) {
             return Err(Error::Input {
                 what: format!("bits of patient {}", case.patient),
@@ -88,7 +122,7 @@ pub fn evaluate_bits(method: &str, cases: &[BitCase], scope: ThresholdScope) -> 
                 got: case.labels.len().to_string(),
             });
         }
-        let found = threshold(case.anomaly.view(), case.inner_head.view(), scope)?;
+        let found = threshold(case.anomaly.view(), case.inner_head.view(), self.scope)?;
         for (i, &label) in case.labels.iter().enumerate() {
             let inside = case.inner_head.index_axis(Axis(0), i);
             let map = case.anomaly.index_axis(Axis(0), i);
@@ -98,35 +132,45 @@ pub fn evaluate_bits(method: &str, cases: &[BitCase], scope: ThresholdScope) -> 
             let pixels = values.len().max(1);
             values.truncate(((map.len() as f64 * HIGHEST).ceil() as usize).max(1));
             let sum: f64 = values.iter().map(|&v| f64::from(v)).sum();
-            scores.push((sum / values.len().max(1) as f64) as f32);
-            labels.push(label == 1);
+            self.slices
+                .0
+                .push((sum / values.len().max(1) as f64) as f32);
+            self.slices.1.push(label == 1);
             let marked = found.mask.index_axis(Axis(0), i);
             let marked = marked.iter().filter(|&&marked| marked).count();
-            areas[usize::from(label == 1)].push(marked as f64 / pixels as f64);
+            self.areas[usize::from(label == 1)].push(marked as f64 / pixels as f64);
         }
+        self.milliseconds += case.milliseconds;
+        Ok(())
     }
-    let ranking = Ranking::of(&scores, &labels)?;
-    let mean = |values: &[f64]| {
-        let sum: f64 = values.iter().sum();
-        (!values.is_empty()).then(|| sum / values.len() as f64)
-    };
-    let share = |values: &[f64], wanted: fn(f64) -> bool| {
-        let count = values.iter().filter(|&&v| wanted(v)).count();
-        (!values.is_empty()).then(|| count as f64 / values.len() as f64)
-    };
-    let [healthy, diseased] = &areas;
-    let milliseconds: f64 = cases.iter().map(|case| case.milliseconds).sum();
-    Ok(BitRow {
-        method: method.to_string(),
-        healthy: healthy.len(),
-        diseased: diseased.len(),
-        auroc: ranking.auroc().value(),
-        average_precision: ranking.average_precision().value(),
-        false_area: mean(healthy),
-        empty_when_healthy: share(healthy, |area| area == 0.),
-        found_when_diseased: share(diseased, |area| area > 0.),
-        ms_per_slice: milliseconds / labels.len().max(1) as f64,
-    })
+
+    /// The figures over all cases.
+    ///
+    /// # Errors
+    /// When a map isn't finite.
+    pub fn finish(self) -> Result<BitRow> {
+        let ranking = Ranking::of(&self.slices.0, &self.slices.1)?;
+        let mean = |values: &[f64]| {
+            let sum: f64 = values.iter().sum();
+            (!values.is_empty()).then(|| sum / values.len() as f64)
+        };
+        let share = |values: &[f64], wanted: fn(f64) -> bool| {
+            let count = values.iter().filter(|&&v| wanted(v)).count();
+            (!values.is_empty()).then(|| count as f64 / values.len() as f64)
+        };
+        let [healthy, diseased] = &self.areas;
+        Ok(BitRow {
+            method: self.method,
+            healthy: healthy.len(),
+            diseased: diseased.len(),
+            auroc: ranking.auroc().value(),
+            average_precision: ranking.average_precision().value(),
+            false_area: mean(healthy),
+            empty_when_healthy: share(healthy, |area| area == 0.),
+            found_when_diseased: share(diseased, |area| area > 0.),
+            ms_per_slice: self.milliseconds / self.slices.0.len().max(1) as f64,
+        })
+    }
 }
 
 /// Everything that an evaluation without masks says, as written to `report.json`.

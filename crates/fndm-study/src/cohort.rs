@@ -1,254 +1,172 @@
-//! Patients from a folder or from the phantom.
+//! One loop over the patients of a study: read, checked, handed on, counted. One patient is in memory at a time.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::ops::ControlFlow;
 
-use fndm_data::labels::Label;
-use fndm_data::phantom::PhantomConfig;
-use fndm_data::{
-    Limits, Patient, Side, Splits, find_identical_sequences, list_patients, read_patient_below,
-    read_sequences_below,
-};
+use fndm::Detector;
+use fndm_data::{Patient, PatientSlices, Preprocess, find_identical_sequences};
+use fndm_files::chain;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Labelling, PatientBits, Result, Source};
 
-/// Where patients come from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Source {
-    /// The procedural phantom; each seed is a patient.
-    Phantom {
-        /// Anatomy, contrast, lesions.
-        config: PhantomConfig,
-        /// The first seed.
-        first_seed: u64,
-        /// How many patients.
-        patients: u64,
-    },
-    /// A folder with one folder for each patient.
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// The patients: their folders' paths below `path`.
-        patients: Vec<String>,
-    },
-    /// Two folders, one of volumes that are wholly healthy and one of volumes that are diseased throughout.
-    Sides {
-        /// The healthy ones.
-        healthy: PathBuf,
-        /// The diseased ones.
-        diseased: PathBuf,
-        /// The patients: `healthy/` or `diseased/` and the path of the patient's folder below that folder.
-        patients: Vec<String>,
-    },
-    /// Slices that the calling program gave: see [`train_slices`](crate::train_slices). There is nothing to read.
-    Given {
-        /// The patients.
-        patients: Vec<String>,
-    },
+/// A patient that wasn't used, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeftOut {
+    /// The patient.
+    pub patient: String,
+    /// Why.
+    pub reason: String,
 }
 
-/// The sequences that the phantom has.
-pub const PHANTOM_SEQUENCES: [&str; 4] = ["flair", "t1", "t1ce", "t2"];
+/// What must be known of a patient's slices.
+#[derive(Debug, Clone, Copy)]
+pub enum Truth<'a> {
+    /// A lesion mask.
+    Mask,
+    /// The bit of each slice; slices without one are left out, and so is the mask, where there is one.
+    Bits(&'a Labelling),
+}
 
-impl Source {
-    /// The patients of one side of a split file (`splits.json` in the folder unless another is named), or all.
-    ///
-    /// # Errors
-    /// When the split can't be read, has a patient twice or without a folder, or the side is empty.
-    pub fn folder(path: &Path, split: Option<Side>, split_file: Option<&Path>) -> Result<Self> {
-        let patients = match split {
-            None => list_patients(path)?.ids,
-            Some(side) => {
-                let default = path.join("splits.json");
-                let splits = Splits::read(split_file.unwrap_or(&default), &Limits::default())?;
-                splits.check_folders(path)?;
-                splits.needed(side)?.to_vec()
-            }
-        };
-        Ok(Self::Folder {
-            path: path.to_path_buf(),
-            patients,
-        })
-    }
+/// The patients of a source, and how they are read.
+#[derive(Debug, Clone, Copy)]
+pub struct Patients<'a> {
+    /// Where they come from.
+    pub source: &'a Source,
+    /// The sequences, in the order of the images' channels.
+    pub sequences: &'a [String],
+    /// From volumes to slices.
+    pub preprocess: &'a Preprocess,
+    /// What must be known of them.
+    pub truth: Truth<'a>,
+}
 
-    /// All patients of a healthy and of a diseased folder.
-    ///
-    /// # Errors
-    /// When one of the folders can't be read, or has no patient; when a patient lies in both, be it through a link.
-    pub fn sides(healthy: &Path, diseased: &Path) -> Result<Self> {
-        let mut patients = Vec::new();
-        let mut real: BTreeMap<PathBuf, String> = BTreeMap::new();
-        for (label, folder) in [(Label::Healthy, healthy), (Label::Diseased, diseased)] {
-            for id in list_patients(folder)?.ids {
-                let place = folder.join(&id);
-                let id = format!("{}/{id}", label.name());
-                let place = place.canonicalize().map_err(Error::io(&place))?;
-                let within =
-                    |other: &PathBuf| other.starts_with(&place) || place.starts_with(other);
-                if let Some((_, other)) = real.iter().find(|(other, _)| within(other)) {
-                    return Err(Error::Input {
-                        what: format!("patient {id}"),
-                        expected: "a folder of its own: no volume is healthy and diseased".into(),
-                        got: format!("that of {other}"),
-                    });
-                }
-                real.insert(place, id.clone());
-                patients.push(id);
-            }
-        }
-        Ok(Self::Sides {
-            healthy: healthy.to_path_buf(),
-            diseased: diseased.to_path_buf(),
-            patients,
-        })
-    }
+/// A patient that can be used.
+#[derive(Debug)]
+pub struct PatientRead {
+    /// The volumes.
+    pub patient: Patient,
+    /// The slices, as the model takes them; at least one.
+    pub slices: PatientSlices,
+}
 
-    /// These patients without every so-manieth, and those: for a validation where no split is given. `None` when there are too few
-    /// for both, and for the phantom, which has patients enough.
+/// What a loop over patients reports while it runs.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CohortEvent<'a> {
+    /// Something about a patient that a user should read.
+    Note(&'a str, String),
+    /// A patient that isn't used.
+    LeftOut(&'a LeftOut),
+    /// So many patients of so many are done.
+    Done(usize, usize),
+}
+
+/// What came of a loop over patients.
+#[derive(Debug, Clone, Default)]
+pub struct Cohort {
+    /// Patients that were used.
+    pub patients: usize,
+    /// Their slices.
+    pub slices: usize,
+    /// Those of them that are diseased.
+    pub diseased: usize,
+    /// Bits of every patient, where bits were asked for.
+    pub bits: Vec<PatientBits>,
+    /// Patients that weren't used, and why.
+    pub left_out: Vec<LeftOut>,
+    /// How many of these couldn't be read.
+    pub unreadable: usize,
+}
+
+impl<'a> Patients<'a> {
+    /// As a detector takes them.
     #[must_use]
-    pub fn held_apart(&self, one_in: usize) -> Option<(Self, Self)> {
-        let apart = |n: usize| n % one_in == one_in - 1;
-        let pick = |ids: &[String], wanted: bool| -> Option<Vec<String>> {
-            let of = ids.iter().enumerate().filter(|&(n, _)| apart(n) == wanted);
-            let ids: Vec<String> = of.map(|(_, id)| id.clone()).collect();
-            (!ids.is_empty()).then_some(ids)
-        };
-        let with = |patients: Vec<String>| match self {
-            Self::Phantom { .. } => None,
-            Self::Given { .. } => Some(Self::Given { patients }),
-            Self::Folder { path, .. } => Some(Self::Folder {
-                path: path.clone(),
-                patients,
-            }),
-            Self::Sides {
-                healthy, diseased, ..
-            } => Some(Self::Sides {
-                healthy: healthy.clone(),
-                diseased: diseased.clone(),
-                patients,
-            }),
-        };
-        if one_in < 2 {
-            return None;
-        }
-        let ids = self.ids();
-        Some((with(pick(&ids, false)?)?, with(pick(&ids, true)?)?))
-    }
-
-    /// What the folder of a patient of [`Source::Sides`] says of all its slices.
-    pub(crate) fn side_of(id: &str) -> Label {
-        match id.split_once('/') {
-            Some((side, _)) if side == Label::Healthy.name() => Label::Healthy,
-            Some((side, _)) if side == Label::Diseased.name() => Label::Diseased,
-            _ => Label::Unknown,
+    pub fn of(detector: &'a Detector, source: &'a Source, truth: Truth<'a>) -> Self {
+        let config = detector.config();
+        Self {
+            source,
+            sequences: &config.sequences,
+            preprocess: &config.preprocess,
+            truth,
         }
     }
 
-    /// Every patient that a table of labels may speak of: those of a folder, whatever side of the split they are on.
-    pub(crate) fn known_ids(&self) -> Result<Vec<String>> {
-        let mut ids = self.ids();
-        if let Self::Folder { path, .. } = self {
-            ids.extend(list_patients(path)?.ids);
-        }
-        Ok(ids)
-    }
-
-    /// Names of the patients.
-    #[must_use]
-    pub fn ids(&self) -> Vec<String> {
-        match self {
-            Self::Phantom {
-                first_seed,
-                patients,
-                ..
-            } => (*first_seed..first_seed.saturating_add(*patients))
-                .map(|seed| format!("phantom_{seed:05}"))
-                .collect(),
-            Self::Folder { patients, .. }
-            | Self::Sides { patients, .. }
-            | Self::Given { patients } => patients.clone(),
-        }
-    }
-
-    /// Reads or makes patient number `index`, with the sequences in this order, and the lesion mask if there is one.
+    /// Reads one patient after the other, and hands on those that can be used. One that can't be read, is no patient of several
+    /// sequences (see [`copies`]) or has no truth is left out. `on_event` may break, which ends the loop.
     ///
     /// # Errors
-    /// When a file is missing or broken, or the patient can't be used: the error names it.
-    pub fn patient(&self, index: usize, sequences: &[String]) -> Result<Patient> {
-        self.read(index, sequences, true)
-    }
-
-    /// As [`Source::patient`], without a lesion mask: none is looked for, so that a broken one does no harm.
-    ///
-    /// # Errors
-    /// As [`Source::patient`].
-    pub fn sequences(&self, index: usize, sequences: &[String]) -> Result<Patient> {
-        self.read(index, sequences, false)
-    }
-
-    fn read(&self, index: usize, sequences: &[String], mask: bool) -> Result<Patient> {
-        let ids = self.ids();
-        let Some(id) = ids.get(index) else {
-            return Err(Error::option(
-                "patient index",
-                format!("below {}", ids.len()),
-                index,
-            ));
+    /// Those of `visit`; [`Error::Cancelled`]; a fault of the table of labels, which makes all its rows doubtful.
+    pub fn each<E: From<Error>>(
+        &self,
+        on_event: &mut dyn FnMut(CohortEvent<'_>) -> ControlFlow<()>,
+        mut visit: impl FnMut(PatientRead) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Cohort, E> {
+        let ids = self.source.ids();
+        let mut cohort = Cohort::default();
+        let mut tell = |event: CohortEvent<'_>| match on_event(event) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
         };
-        let below = |root: &Path, id: &str| {
-            let limits = Limits::default();
-            match mask {
-                true => read_patient_below(root, id, sequences, &limits),
-                false => read_sequences_below(root, id, sequences, &limits),
-            }
-        };
-        match self {
-            Self::Phantom {
-                config, first_seed, ..
-            } => {
-                let mut patient = config.patient(first_seed + index as u64)?;
-                patient.id.clone_from(id);
-                if !mask {
-                    patient.mask = None;
-                }
-                patient.sequences = sequences
-                    .iter()
-                    .map(|name| match patient.sequence(name) {
-                        Some(volume) => Ok((name.clone(), volume.clone())),
-                        None => Err(Error::option(
-                            "sequence",
-                            PHANTOM_SEQUENCES.join(", "),
-                            name,
-                        )),
-                    })
-                    .collect::<Result<_>>()?;
-                Ok(patient)
-            }
-            Self::Folder { path, .. } => Ok(below(path, id)?),
-            Self::Given { .. } => Err(Error::option(
-                "patients",
-                "a source that can be read",
-                "slices that the calling program gave",
-            )),
-            Self::Sides {
-                healthy, diseased, ..
-            } => {
-                let (root, below_side) = match (Self::side_of(id), id.split_once('/')) {
-                    (Label::Healthy, Some((_, rest))) => (healthy, rest),
-                    (Label::Diseased, Some((_, rest))) => (diseased, rest),
-                    _ => {
-                        let expected = "healthy/<id> or diseased/<id>";
-                        return Err(Error::option("patients", expected, id));
+        for (index, id) in ids.iter().enumerate() {
+            let reason = match self.read(index, &mut cohort.bits) {
+                Ok(Ok(read)) => {
+                    for note in &read.slices.notes {
+                        tell(CohortEvent::Note(id, note.to_string()))?;
                     }
-                };
-                let mut patient = below(root, below_side)?;
-                // Patients of one name on two sides are two.
-                patient.id.clone_from(id);
-                Ok(patient)
+                    let labels = read.slices.labels.iter().flatten();
+                    cohort.diseased += labels.filter(|&&label| label == 1).count();
+                    cohort.slices += read.slices.len();
+                    cohort.patients += 1;
+                    visit(read)?;
+                    None
+                }
+                Ok(Err(reason)) => Some(reason),
+                Err(error) if error.is_of_the_table() => return Err(error.into()),
+                Err(error) => {
+                    cohort.unreadable += 1;
+                    Some(chain(&error))
+                }
+            };
+            if let Some(reason) = reason {
+                let patient = id.clone();
+                let left_out = LeftOut { patient, reason };
+                tell(CohortEvent::LeftOut(&left_out))?;
+                cohort.left_out.push(left_out);
             }
+            tell(CohortEvent::Done(index + 1, ids.len()))?;
         }
+        Ok(cohort)
+    }
+
+    /// Reads patient number `index`, or says why it can't be used. Its bits are added to `all`.
+    pub(crate) fn read(
+        &self,
+        index: usize,
+        all: &mut Vec<PatientBits>,
+    ) -> Result<std::result::Result<PatientRead, String>> {
+        let patient = match self.truth {
+            Truth::Mask => self.source.patient(index, self.sequences)?,
+            Truth::Bits(labels) => labels.patient(self.source, index, self.sequences)?,
+        };
+        if let Some(reason) = copies(&patient) {
+            return Ok(Err(reason));
+        }
+        let slices = match self.truth {
+            Truth::Mask if patient.mask.is_none() => {
+                return Ok(Err("no lesion mask".to_string()));
+            }
+            Truth::Mask => self.preprocess.apply(&patient)?,
+            Truth::Bits(labels) => {
+                let (slices, bits) = labels.apply(&patient, self.preprocess)?;
+                all.push(bits);
+                slices
+            }
+        };
+        if slices.is_empty() {
+            return Ok(Err("no slice with a label".to_string()));
+        }
+        Ok(Ok(PatientRead { patient, slices }))
     }
 }
 

@@ -48,6 +48,9 @@ pub enum Error {
         /// What came.
         got: String,
     },
+    /// The caller's progress function asked to stop.
+    #[error("cancelled")]
+    Cancelled,
     /// A picture couldn't be encoded.
     #[error("{}", path.display())]
     Png {

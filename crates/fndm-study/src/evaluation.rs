@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use fndm_data::PatientSlices;
 use fndm_metrics::{
     Aggregate, BootstrapConfig, Confusion, Definition, Ranking, Score, bootstrap_mean,
     percentile_hausdorff,
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use fndm::{ThresholdScope, threshold};
 
-use crate::{Error, Result};
+use crate::{Error, MethodMap, Result};
 
 /// What a method says of one patient, with the truth beside it. All arrays are `(N, H, W)`, N slices.
 #[derive(Debug, Clone)]
@@ -39,6 +40,35 @@ pub struct Case {
 }
 
 impl Case {
+    pub(crate) fn truth_of(slices: &PatientSlices) -> Result<&Array3<bool>> {
+        slices.mask.as_ref().ok_or_else(|| Error::Input {
+            what: format!("patient {}", slices.id),
+            expected: "a lesion mask to compare with".into(),
+            got: "none".into(),
+        })
+    }
+
+    /// What a method says of a patient, beside the patient's mask.
+    ///
+    /// # Errors
+    /// When the slices have no mask.
+    pub fn new(slices: &PatientSlices, found: &MethodMap) -> Result<Self> {
+        let truth = Self::truth_of(slices)?.clone();
+        let [row, column] = slices.geometry.pixel_spacing();
+        Ok(Self {
+            patient: slices.id.clone(),
+            z: slices.z.clone(),
+            anomaly: found.anomaly.clone(),
+            inner_head: found.inner_head.clone(),
+            head: slices.head.clone(),
+            truth,
+            spacing: [slices.geometry.slice_spacing(), row, column],
+            mask: Some(found.mask.clone()),
+            diseased: found.diseased.clone(),
+            milliseconds: found.milliseconds,
+        })
+    }
+
     /// Whether the arrays are of one shape, with a position for each slice.
     ///
     /// # Errors
@@ -77,6 +107,11 @@ pub enum Level {
     Slice,
     /// Patients with a lesion, one Otsu threshold a volume, distances in millimetres.
     Volume,
+}
+
+impl Level {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Slice, Self::Volume];
 }
 
 /// One row of a table. A figure is `None` where no case has one.
@@ -164,117 +199,185 @@ pub fn evaluate(
     evaluations: usize,
     gradient_evaluations: usize,
 ) -> Result<Evaluation> {
-    let mut scores = Vec::new();
-    let mut patients = BTreeSet::new();
+    let mut scores = MaskScores::new(method, &[level]);
+    scores.evaluations = (evaluations, gradient_evaluations);
     for case in cases {
+        scores.add_case(case)?;
+    }
+    let mut both = scores.finish()?;
+    Ok(both.swap_remove(0))
+}
+
+/// The scores of one method so far: of each case its figures, and the pixels that the ranking is over. The cases themselves aren't kept.
+#[derive(Debug, Clone)]
+pub struct MaskScores {
+    method: String,
+    levels: Vec<LevelScores>,
+    patients: BTreeSet<String>,
+    /// Values and truth of the head's pixels of all slices, healthy ones included.
+    pixels: (Vec<f32>, Vec<bool>),
+    /// Whether the mask by the method's own rule is empty, of each slice without a lesion.
+    empty: Vec<bool>,
+    /// How likely a slice is diseased, and whether it has a lesion.
+    likely: (Vec<f32>, Vec<bool>),
+    slices: usize,
+    milliseconds: f64,
+    /// Evaluations of the network and gradients of the classifier per slice.
+    pub(crate) evaluations: (usize, usize),
+}
+
+/// What is scored case by case at one level.
+#[derive(Debug, Clone)]
+struct LevelScores {
+    level: Level,
+    cases: Vec<CaseScore>,
+    /// Dice of the mask by the method's own rule.
+    own_dice: Vec<Score>,
+}
+
+impl MaskScores {
+    /// No case yet, to be scored at these levels.
+    #[must_use]
+    pub fn new(method: &str, levels: &[Level]) -> Self {
+        let levels = levels.iter().map(|&level| LevelScores {
+            level,
+            cases: Vec::new(),
+            own_dice: Vec::new(),
+        });
+        Self {
+            method: method.to_string(),
+            levels: levels.collect(),
+            patients: BTreeSet::new(),
+            pixels: (Vec::new(), Vec::new()),
+            empty: Vec::new(),
+            likely: (Vec::new(), Vec::new()),
+            slices: 0,
+            milliseconds: 0.,
+            evaluations: (0, 0),
+        }
+    }
+
+    /// Scores one case more, of another patient.
+    ///
+    /// # Errors
+    /// As [`evaluate`].
+    pub fn add_case(&mut self, case: &Case) -> Result<()> {
         case.check()?;
-        if !patients.insert(case.patient.as_str()) {
+        if !self.patients.insert(case.patient.clone()) {
             return Err(Error::Input {
                 what: format!("patient {}", case.patient),
                 expected: "one case for each patient".into(),
                 got: "two".into(),
             });
         }
-        match level {
-            Level::Slice => score_slices(case, &mut scores)?,
-            Level::Volume => score_volume(case, &mut scores)?,
+        let lesions = case.truth.outer_iter().map(|t| t.iter().any(|&v| v));
+        let lesions: Vec<bool> = lesions.collect();
+        for scores in &mut self.levels {
+            scores.add(case, &lesions)?;
         }
-    }
-    let aggregate = |pick: fn(&CaseScore) -> Score| Aggregate::of(scores.iter().map(pick));
-    let hd95 = aggregate(|s| s.hd95);
-    let slices: usize = cases.iter().map(|c| c.z.len()).sum();
-    let interval = match bootstrap_mean(
-        scores.iter().map(|s| (s.patient.as_str(), s.dice_otsu)),
-        &BootstrapConfig::default(),
-    ) {
-        Ok(interval) => Some(interval),
-        // Of fewer than two patients there is none.
-        Err(fndm_metrics::Error::TooFew { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
-    let ranking = ranking(cases)?;
-    let own = OwnMasks::of(cases, level)?;
-    let milliseconds: f64 = cases.iter().map(|c| c.milliseconds).sum();
-    let row = Row {
-        method: method.to_string(),
-        level,
-        dice_otsu: aggregate(|s| s.dice_otsu).mean,
-        dice_ceiling: aggregate(|s| s.dice_ceiling).mean,
-        hd95: hd95.mean,
-        volumetric_similarity: aggregate(|s| s.volumetric_similarity).mean,
-        auroc: ranking.auroc().value(),
-        average_precision: ranking.average_precision().value(),
-        dice_mask: own.dice,
-        empty_when_healthy: own.empty_when_healthy,
-        slice_auroc: own.slice_auroc,
-        dice_interval: interval.map(|interval| [interval.low, interval.high]),
-        evaluations,
-        gradient_evaluations,
-        ms_per_slice: milliseconds / slices.max(1) as f64,
-        cases: scores.len(),
-        hd95_skipped: hd95.skipped_in_words(),
-    };
-    Ok(Evaluation { row, cases: scores })
-}
-
-/// Figures of the masks that a method gives by its own rule.
-struct OwnMasks {
-    dice: Option<f64>,
-    empty_when_healthy: Option<f64>,
-    slice_auroc: Option<f64>,
-}
-
-impl OwnMasks {
-    fn of(cases: &[Case], level: Level) -> Result<Self> {
-        let (mut dice, mut empty) = (Vec::new(), Vec::new());
-        let (mut likely, mut diseased) = (Vec::new(), Vec::new());
-        for case in cases {
-            let truth = &case.truth;
-            let lesions = truth.outer_iter().map(|t| t.iter().any(|&v| v));
-            let lesions: Vec<bool> = lesions.collect();
-            if let Some(found) = &case.diseased {
-                likely.extend(found.iter().map(|&p| p as f32));
-                diseased.extend(&lesions);
-            }
-            let Some(mask) = &case.mask else { continue };
-            for (i, &lesion) in lesions.iter().enumerate() {
-                let mask = mask.index_axis(Axis(0), i);
-                if !lesion {
-                    empty.push(!mask.iter().any(|&v| v));
-                } else if level == Level::Slice {
-                    let truth = truth.index_axis(Axis(0), i);
-                    dice.push(Confusion::of(&mask, &truth)?.dice());
-                }
-            }
-            if level == Level::Volume && lesions.contains(&true) {
-                dice.push(Confusion::of(&mask.view(), &truth.view())?.dice());
-            }
-        }
-        let count = empty.iter().filter(|&&empty| empty).count();
-        let slice_auroc = match likely.is_empty() {
-            true => None,
-            false => Ranking::of(&likely, &diseased)?.auroc().value(),
-        };
-        Ok(Self {
-            dice: Aggregate::of(dice).mean,
-            empty_when_healthy: (!empty.is_empty()).then(|| count as f64 / empty.len() as f64),
-            slice_auroc,
-        })
-    }
-}
-
-/// The head's pixels of all slices, healthy ones included.
-fn ranking(cases: &[Case]) -> Result<Ranking<f32>> {
-    let (mut values, mut labels) = (Vec::new(), Vec::new());
-    for case in cases {
+        let (values, labels) = &mut self.pixels;
         for ((&value, &label), &inside) in case.anomaly.iter().zip(&case.truth).zip(&case.head) {
             if inside {
                 values.push(value);
                 labels.push(label);
             }
         }
+        if let Some(mask) = &case.mask {
+            let masks = mask.outer_iter().zip(&lesions);
+            let healthy = masks.filter(|&(_, &lesion)| !lesion);
+            let empty = healthy.map(|(mask, _)| !mask.iter().any(|&v| v));
+            self.empty.extend(empty);
+        }
+        if let Some(likely) = &case.diseased {
+            self.likely.0.extend(likely.iter().map(|&p| p as f32));
+            self.likely.1.extend(&lesions);
+        }
+        self.slices += case.z.len();
+        self.milliseconds += case.milliseconds;
+        Ok(())
     }
-    Ok(Ranking::of(&values, &labels)?)
+
+    /// The figures over all cases, in the order of the levels.
+    ///
+    /// # Errors
+    /// When a map isn't finite.
+    pub fn finish(self) -> Result<Vec<Evaluation>> {
+        let ranking = Ranking::of(&self.pixels.0, &self.pixels.1)?;
+        let empty = self.empty.iter().filter(|&&empty| empty).count();
+        let empty_when_healthy =
+            (!self.empty.is_empty()).then(|| empty as f64 / self.empty.len() as f64);
+        let slice_auroc = match self.likely.0.is_empty() {
+            true => None,
+            false => Ranking::of(&self.likely.0, &self.likely.1)?.auroc().value(),
+        };
+        let evaluation = |scores: LevelScores| {
+            let LevelScores {
+                level,
+                cases,
+                own_dice,
+            } = scores;
+            let aggregate = |pick: fn(&CaseScore) -> Score| Aggregate::of(cases.iter().map(pick));
+            let hd95 = aggregate(|s| s.hd95);
+            let interval = match bootstrap_mean(
+                cases.iter().map(|s| (s.patient.as_str(), s.dice_otsu)),
+                &BootstrapConfig::default(),
+            ) {
+                Ok(interval) => Some(interval),
+                // Of fewer than two patients there is none.
+                Err(fndm_metrics::Error::TooFew { .. }) => None,
+                Err(error) => return Err(error.into()),
+            };
+            let row = Row {
+                method: self.method.clone(),
+                level,
+                dice_otsu: aggregate(|s| s.dice_otsu).mean,
+                dice_ceiling: aggregate(|s| s.dice_ceiling).mean,
+                hd95: hd95.mean,
+                volumetric_similarity: aggregate(|s| s.volumetric_similarity).mean,
+                auroc: ranking.auroc().value(),
+                average_precision: ranking.average_precision().value(),
+                dice_mask: Aggregate::of(own_dice).mean,
+                empty_when_healthy,
+                slice_auroc,
+                dice_interval: interval.map(|interval| [interval.low, interval.high]),
+                evaluations: self.evaluations.0,
+                gradient_evaluations: self.evaluations.1,
+                ms_per_slice: self.milliseconds / self.slices.max(1) as f64,
+                cases: cases.len(),
+                hd95_skipped: hd95.skipped_in_words(),
+            };
+            Ok(Evaluation { row, cases })
+        };
+        self.levels.into_iter().map(evaluation).collect()
+    }
+}
+
+impl LevelScores {
+    /// `lesions` says of each slice whether it has one.
+    fn add(&mut self, case: &Case, lesions: &[bool]) -> Result<()> {
+        let truth = &case.truth;
+        match self.level {
+            Level::Slice => score_slices(case, &mut self.cases)?,
+            Level::Volume => score_volume(case, &mut self.cases)?,
+        }
+        let Some(mask) = &case.mask else {
+            return Ok(());
+        };
+        match self.level {
+            Level::Slice => {
+                let both = mask.outer_iter().zip(truth.outer_iter());
+                for ((mask, truth), _) in both.zip(lesions).filter(|&(_, &lesion)| lesion) {
+                    self.own_dice.push(Confusion::of(&mask, &truth)?.dice());
+                }
+            }
+            Level::Volume if lesions.contains(&true) => {
+                let confusion = Confusion::of(&mask.view(), &truth.view())?;
+                self.own_dice.push(confusion.dice());
+            }
+            Level::Volume => {}
+        }
+        Ok(())
+    }
 }
 
 fn score_slices(case: &Case, scores: &mut Vec<CaseScore>) -> Result<()> {

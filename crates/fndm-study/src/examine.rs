@@ -4,7 +4,7 @@ use fndm::{DetectConfig, Detector, Method, SliceMaps};
 use fndm_data::PatientSlices;
 use ndarray::Array3;
 
-use crate::{Case, Error, Result};
+use crate::{Case, Result};
 
 /// What one method says of one patient.
 #[derive(Debug, Clone)]
@@ -58,38 +58,7 @@ pub fn examine_case(
     progress: &mut dyn FnMut(f64),
 ) -> Result<(Case, Option<SliceMaps>)> {
     // Before the computing.
-    truth(slices)?;
-    let mut found = method_map(detector, method, config, slices, progress)?;
-    let maps = found.maps.take();
-    Ok((Case::new(slices, found)?, maps))
-}
-
-fn truth(slices: &PatientSlices) -> Result<Array3<bool>> {
-    slices.mask.clone().ok_or_else(|| Error::Input {
-        what: format!("patient {}", slices.id),
-        expected: "a lesion mask to compare with".into(),
-        got: "none".into(),
-    })
-}
-
-impl Case {
-    /// What a method found in a patient's slices, beside their masks.
-    ///
-    /// # Errors
-    /// When the patient has no mask.
-    pub fn new(slices: &PatientSlices, found: MethodMap) -> Result<Self> {
-        let [row, column] = slices.geometry.pixel_spacing();
-        Ok(Self {
-            patient: slices.id.clone(),
-            z: slices.z.clone(),
-            anomaly: found.anomaly,
-            inner_head: found.inner_head,
-            head: slices.head.clone(),
-            truth: truth(slices)?,
-            spacing: [slices.geometry.slice_spacing(), row, column],
-            mask: Some(found.mask),
-            diseased: found.diseased,
-            milliseconds: found.milliseconds,
-        })
-    }
+    Case::truth_of(slices)?;
+    let found = method_map(detector, method, config, slices, progress)?;
+    Ok((Case::new(slices, &found)?, found.maps))
 }

@@ -4,36 +4,43 @@
 //! - [`TrainPlan`], [`train_model`], [`train_slices`]: from slices with one bit each to a model folder.
 //! - [`LabelSource`]: the bit of each slice from masks, a table, or two folders.
 //! - [`BitRow`], [`evaluate_bits`]: figures where there are no masks.
-//! - [`Source`], [`examine_case`], [`evaluate`], [`Report`]: the paper's ablation and plain FLAIR, scored.
+//! - [`Patients`]: one loop over the patients of a [`Source`], one in memory at a time.
+//! - [`Comparison`], [`evaluate`], [`Report`]: the paper's ablation and plain FLAIR, scored.
 //! - [`student`]: a small network for segmentation, taught from the bits of slices.
-//! - Pictures: [`Sheet`].
+//! - Pictures: [`Sheet`], [`Gallery`].
 
 mod bits;
 mod cohort;
+mod comparison;
 mod error;
 mod evaluation;
 mod examine;
+mod gallery;
 mod labelling;
 mod plan;
 mod plan_check;
 mod report;
 mod sheet;
+mod source;
 pub mod student;
 mod training;
 mod validation;
 
-pub use bits::{BIT_DEFINITIONS, BitCase, BitReport, BitRow, bit_table, evaluate_bits};
-pub use cohort::{PHANTOM_SEQUENCES, Source, copies};
+pub use bits::{BIT_DEFINITIONS, BitCase, BitReport, BitRow, BitScores, bit_table, evaluate_bits};
+pub use cohort::{Cohort, CohortEvent, LeftOut, PatientRead, Patients, Truth, copies};
+pub use comparison::{Arm, Comparison, Scoring};
 pub use error::{Error, Result};
-pub use evaluation::{Case, CaseScore, Evaluation, Level, Row, evaluate};
+pub use evaluation::{Case, CaseScore, Evaluation, Level, MaskScores, Row, evaluate};
 pub use examine::{MethodMap, examine_case, method_map};
 pub use fndm::{Method, flair_map, flair_quantile};
+pub use gallery::Gallery;
 pub use labelling::{LabelRecord, LabelSource, Labelling, PatientBits};
 pub use report::{Report, markdown, table, write_csv};
 pub use sheet::{Sheet, Tile, upper_end};
+pub use source::{PHANTOM_SEQUENCES, Source};
 pub use training::{
-    LeftOut, SeparatePlan, StageRecord, StudentBase, StudentRecord, TrainEvent, TrainPlan,
-    TrainingRecord, add_student, train_model, train_model_in, train_slices,
+    SeparatePlan, StageRecord, StudentBase, StudentRecord, TrainEvent, TrainPlan, TrainingRecord,
+    add_student, train_model, train_model_in, train_slices,
 };
 pub use validation::{ValidationPlan, ValidationRecord, ValidationScore};
 

@@ -30,7 +30,10 @@ use fndm::{
 use crate::plan_check::check_output;
 use crate::student::{StudentPlan, StudentStage, train_student};
 use crate::validation::{ValidationPlan, ValidationRecord, Validator};
-use crate::{Error, LabelRecord, LabelSource, PatientBits, Result, Source, cohort};
+use crate::{
+    CohortEvent, Error, LabelRecord, LabelSource, LeftOut, PatientBits, Patients, Result, Source,
+    Truth,
+};
 
 /// One training patient in this many is held apart from the memory bank: its healthy slices calibrate the threshold.
 const CALIBRATION_SHARE: usize = 8;
@@ -125,16 +128,6 @@ pub struct StudentRecord {
     pub labels: LabelRecord,
     /// Wall time in seconds, of the last session.
     pub seconds: f64,
-}
-
-/// A patient that wasn't used, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LeftOut {
-    /// The patient.
-    pub patient: String,
-    /// Why.
-    pub reason: String,
 }
 
 /// What a model was trained on, and how.
@@ -795,60 +788,40 @@ fn load(
     on_event: &mut dyn FnMut(TrainEvent<'_>),
 ) -> Result<Loaded> {
     let labelling = labels.open(source)?;
-    let ids = source.ids();
-    let (mut left_out, mut unreadable) = (Vec::new(), 0);
-    let mut labels = LabelRecord {
-        source: labels.words(),
-        patients: Vec::new(),
+    let patients = Patients {
+        source,
+        sequences,
+        preprocess,
+        truth: Truth::Bits(&labelling),
     };
     let mut all: Vec<PatientSlices> = Vec::new();
-    for (i, id) in ids.iter().enumerate() {
-        let loaded =
-            labelling.patient(source, i, sequences).and_then(|patient| {
-                match cohort::copies(&patient) {
-                    Some(reason) => Ok(Err(reason)),
-                    None => labelling.apply(&patient, preprocess).map(Ok),
-                }
-            });
-        let reason = match loaded {
-            Ok(Ok((slices, bits))) => {
-                for note in &slices.notes {
-                    on_event(TrainEvent::Note(format!("{id}: {note}")));
-                }
-                let none = slices.is_empty();
-                labels.patients.push(bits);
-                if none {
-                    Some("no slice with a label".to_string())
-                } else {
-                    all.push(slices);
-                    None
-                }
+    let mut tell = |event: CohortEvent<'_>| {
+        on_event(match event {
+            CohortEvent::Note(id, note) => TrainEvent::Note(format!("{id}: {note}")),
+            CohortEvent::LeftOut(LeftOut { patient, reason }) => {
+                TrainEvent::Note(format!("left out {patient}: {reason}"))
             }
-            Ok(Err(reason)) => Some(reason),
-            // One wrong row makes the others doubtful.
-            Err(error) if error.is_of_the_table() => return Err(error),
-            Err(error) => {
-                unreadable += 1;
-                Some(fndm_files::chain(&error))
-            }
-        };
-        if let Some(reason) = reason {
-            on_event(TrainEvent::Note(format!("left out {id}: {reason}")));
-            left_out.push(LeftOut {
-                patient: id.clone(),
-                reason,
-            });
-        }
-        on_event(TrainEvent::Loaded(i + 1, ids.len()));
-    }
+            CohortEvent::Done(done, total) => TrainEvent::Loaded(done, total),
+        });
+        ControlFlow::Continue(())
+    };
+    let cohort = patients.each(&mut tell, |read| -> Result<()> {
+        all.push(read.slices);
+        Ok(())
+    })?;
     if all.is_empty() {
         return Err(Error::Input {
             what: "patients for training".into(),
             expected: "at least one that can be used".into(),
-            got: format!("none of {}", ids.len()),
+            got: format!("none of {}", source.ids().len()),
         });
     }
-    Ok((SliceSet::from_patients(all)?, labels, left_out, unreadable))
+    let labels = LabelRecord {
+        source: labels.words(),
+        patients: cohort.bits,
+    };
+    let set = SliceSet::from_patients(all)?;
+    Ok((set, labels, cohort.left_out, cohort.unreadable))
 }
 
 /// Iterations between validations, and what to do then.

@@ -3,6 +3,7 @@
 //! With masks the slices are scored by Dice. With bits alone they are scored by how well the anomaly map tells diseased slices from
 //! healthy ones.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use fndm_data::{PatientSlices, Preprocess, SliceSet};
@@ -11,10 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use fndm::{Detector, Method};
 
-use crate::{
-    BitCase, Error, LabelSource, Level, Result, Source, cohort, evaluate, evaluate_bits,
-    examine_case, method_map,
-};
+use crate::{Arm, Comparison, Error, LabelSource, Level, Patients, Result, Scoring, Source, Truth};
 
 /// Samples and ranges of timesteps of the denoising loss.
 const LOSS: (usize, usize) = (64, 4);
@@ -92,17 +90,21 @@ impl Validator {
     ) -> Result<Self> {
         let by = ValidationScore::of(labels);
         let labelling = labels.open(&plan.source)?;
+        let source = Patients {
+            source: &plan.source,
+            sequences,
+            preprocess,
+            truth: match by {
+                ValidationScore::Dice => Truth::Mask,
+                ValidationScore::SliceAuroc => Truth::Bits(&labelling),
+            },
+        };
         let mut patients = Vec::new();
         for i in 0..plan.source.ids().len() {
-            let patient = labelling.patient(&plan.source, i, sequences)?;
-            if cohort::copies(&patient).is_none() {
-                patients.push(match by {
-                    ValidationScore::Dice => preprocess.apply(&patient)?,
-                    ValidationScore::SliceAuroc => labelling.apply(&patient, preprocess)?.0,
-                });
-            }
+            // One that can't be read ends the training in its first minute, not after hours.
+            let read = source.read(i, &mut Vec::new())?;
+            patients.extend(read.ok().map(|read| read.slices));
         }
-        patients.retain(|slices| !slices.is_empty());
         let diseased = chosen(&patients, 1, plan.slices);
         let healthy = match by {
             ValidationScore::Dice => Vec::new(),
@@ -153,26 +155,28 @@ impl Validator {
     /// What a row of the detector's is worth on the slices.
     pub(crate) fn score_of(&self, detector: &Detector, method: Method) -> Result<Option<f64>> {
         let config = detector.config().detect_config(method);
+        let arms = vec![Arm::new(method, config)];
         Ok(match self.by {
             ValidationScore::Dice => {
-                let mut cases = Vec::new();
-                for slices in &self.patients {
-                    let found = examine_case(detector, method, &config, slices, &mut |_| {})?;
-                    cases.push(found.0);
-                }
-                evaluate(method.key(), Level::Slice, &cases, 0, 0)?
-                    .row
-                    .dice_otsu
+                let rows = self.compare(Comparison::by_masks(arms, &[Level::Slice]), detector)?;
+                rows.concat().first().and_then(|found| found.row.dice_otsu)
             }
             ValidationScore::SliceAuroc => {
-                let mut cases = Vec::new();
-                for slices in &self.patients {
-                    let found = method_map(detector, method, &config, slices, &mut |_| {})?;
-                    cases.push(BitCase::new(slices, found)?);
-                }
-                evaluate_bits(method.key(), &cases, config.threshold)?.auroc
+                let rows = self.compare(Comparison::by_bits(arms), detector)?;
+                rows.first().and_then(|row| row.auroc)
             }
         })
+    }
+
+    fn compare<S: Scoring>(
+        &self,
+        mut comparison: Comparison<S>,
+        detector: &Detector,
+    ) -> Result<Vec<S::Figures>> {
+        for slices in &self.patients {
+            comparison.add(detector, slices, &mut |_, _| ControlFlow::Continue(()))?;
+        }
+        comparison.finish()
     }
 }
 

@@ -1,25 +1,22 @@
 //! What the programs share: options of the method, progress bars, the device.
 
+pub(crate) mod cohort;
 pub(crate) mod labels;
 pub(crate) mod place;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use fndm::candle_core::{DType, Device};
-use fndm::data::{PatientSlices, Side, list_patients};
+use fndm::data::{Side, list_patients};
 use fndm::kernels::{MatrixMath, set_matrix_math};
 use fndm::memory::{MemoryConfig, Score};
-use fndm::{CoarseRule, CoarseSource, DetectConfig, Detector, Method, SliceMaps, ThresholdScope};
+use fndm::{CoarseRule, CoarseSource, DetectConfig, Detector, Method, ThresholdScope};
 use fndm_files::{Inputs, chain};
-use fndm_study::{
-    Evaluation, LeftOut, Level, Sheet, Source, Tile, copies, evaluate, examine_case, upper_end,
-};
+use fndm_study::{Arm, LeftOut, Source};
 use indicatif::{ProgressBar, ProgressStyle};
-use ndarray::{Array2, Axis, s};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -366,99 +363,6 @@ pub(crate) fn command() -> String {
         .to_string()
 }
 
-/// The patients of an evaluation.
-pub(crate) struct Cohort {
-    /// Their slices, with masks.
-    pub(crate) patients: Vec<PatientSlices>,
-    /// Those that weren't used, and why.
-    pub(crate) left_out: Vec<LeftOut>,
-    /// How many of these couldn't be read.
-    pub(crate) failed: usize,
-}
-
-impl Cohort {
-    /// Reads the patients as the model takes them, with a bar.
-    ///
-    /// # Errors
-    /// When none of them can be used.
-    pub(crate) fn read(
-        detector: &Detector,
-        source: &Source,
-        passed_over: Vec<LeftOut>,
-    ) -> Result<Self> {
-        let ids = source.ids();
-        let bar = bar(ids.len() as u64, "patients");
-        let mut cohort = Self {
-            patients: Vec::new(),
-            failed: passed_over.len(),
-            left_out: passed_over,
-        };
-        for (index, id) in ids.iter().enumerate() {
-            let slices = source
-                .patient(index, &detector.config().sequences)
-                .and_then(|patient| match copies(&patient) {
-                    Some(reason) => Ok(Err(reason)),
-                    None if patient.mask.is_none() => Ok(Err("no lesion mask".to_string())),
-                    None => Ok(Ok(detector.slices(&patient)?)),
-                });
-            let reason = match slices {
-                Ok(Ok(slices)) => {
-                    for note in &slices.notes {
-                        bar.suspend(|| tell!("{id}: warning: {note}"));
-                    }
-                    cohort.patients.push(slices);
-                    None
-                }
-                Ok(Err(reason)) => Some(reason),
-                Err(error) => {
-                    cohort.failed += 1;
-                    Some(chain(&error))
-                }
-            };
-            if let Some(reason) = reason {
-                cohort.left_out.push(LeftOut {
-                    patient: id.clone(),
-                    reason,
-                });
-            }
-            bar.inc(1);
-        }
-        bar.finish();
-        if cohort.patients.is_empty() {
-            cohort.tell_left_out();
-            bail!("none of {} patients can be evaluated", ids.len());
-        }
-        Ok(cohort)
-    }
-
-    /// The exit code of a study of this cohort: 2 where some couldn't be read.
-    pub(crate) fn code(&self) -> ExitCode {
-        ExitCode::from(if self.failed == 0 { 0 } else { 2 })
-    }
-
-    /// Says who isn't counted.
-    pub(crate) fn tell_left_out(&self) {
-        for LeftOut { patient, reason } in &self.left_out {
-            tell!("left out {patient}: {reason}");
-        }
-    }
-
-    /// Slices with a lesion.
-    pub(crate) fn lesions(&self) -> usize {
-        self.patients.iter().map(diseased).sum()
-    }
-
-    /// "9 patients, 160 slices, 89 with a lesion".
-    pub(crate) fn words(&self) -> String {
-        let slices: usize = self.patients.iter().map(PatientSlices::len).sum();
-        format!(
-            "{} patients, {slices} slices, {} with a lesion",
-            self.patients.len(),
-            self.lesions()
-        )
-    }
-}
-
 /// The patients of one side of a split, or all: `train`, `val`, `test`, `all`.
 pub(crate) fn folder(path: &Path, split: &str, file: Option<&Path>) -> Result<Source> {
     let side = match split {
@@ -494,18 +398,8 @@ pub(crate) fn passed_over(source: &Source, split: &str) -> Result<Vec<LeftOut>> 
     Ok(all)
 }
 
-/// What several methods say of one cohort.
-pub(crate) struct Comparison {
-    /// Per slice and per volume, in the order of the methods.
-    pub(crate) evaluations: Vec<Evaluation>,
-    /// The settings of each method.
-    pub(crate) settings: Vec<(Method, DetectConfig)>,
-    /// The maps of the first method that has any, patient by patient.
-    pub(crate) maps: Vec<SliceMaps>,
-}
-
 /// The settings of one method: the model's, with the options laid over them.
-pub(crate) fn settings(detector: &Detector, method: Method, options: &RunOptions) -> DetectConfig {
+fn settings(detector: &Detector, method: Method, options: &RunOptions) -> DetectConfig {
     let mut config = detector.config().detect_config(method);
     options.apply(&mut config);
     if let Some(parts) = method.parts() {
@@ -518,6 +412,20 @@ pub(crate) fn settings(detector: &Detector, method: Method, options: &RunOptions
 pub(crate) fn usual_methods(detector: &Detector) -> Vec<Method> {
     let student = detector.student().map(|_| Method::Student);
     Method::TABLE.into_iter().chain(student).collect()
+}
+
+/// An arm for each of these methods, its settings checked.
+pub(crate) fn arms(
+    detector: &Detector,
+    methods: &[Method],
+    options: &RunOptions,
+) -> Result<Vec<Arm>> {
+    let arm = |&method: &Method| {
+        let config = settings(detector, method, options);
+        detector.config().check_row(method, &config)?;
+        Ok(Arm::new(method, config))
+    };
+    methods.iter().map(arm).collect()
 }
 
 /// And the patients of a source, and its split file: no output may change them.
@@ -543,179 +451,6 @@ pub(crate) fn add_source(inputs: Inputs, source: &Source, split_file: Option<&Pa
         Source::Phantom { .. } | Source::Given { .. } => {}
     }
     inputs
-}
-
-/// Runs the methods over a cohort, with a bar for each, and scores them.
-pub(crate) fn compare(
-    detector: &Detector,
-    cohort: &[&PatientSlices],
-    methods: &[Method],
-    options: &RunOptions,
-) -> Result<Comparison> {
-    let total: usize = cohort.iter().map(|slices| slices.len()).sum();
-    let mut comparison = Comparison {
-        evaluations: Vec::new(),
-        settings: Vec::new(),
-        maps: Vec::new(),
-    };
-    for &method in methods {
-        let config = settings(detector, method, options);
-        let bar = bar(total as u64, method.title());
-        let mut cases = Vec::new();
-        let mut all_maps = Vec::new();
-        let mut before = 0;
-        for slices in cohort {
-            let (case, maps) = examine_case(detector, method, &config, slices, &mut |share| {
-                bar.set_position(before + (share * slices.len() as f64) as u64);
-            })?;
-            before += slices.len() as u64;
-            cases.push(case);
-            all_maps.extend(maps);
-        }
-        bar.finish();
-        let (evaluations, gradients) = all_maps
-            .first()
-            .map_or((0, 0), |maps| (maps.evaluations, maps.gradient_evaluations));
-        for level in [Level::Slice, Level::Volume] {
-            let key = method.key();
-            comparison
-                .evaluations
-                .push(evaluate(key, level, &cases, evaluations, gradients)?);
-        }
-        comparison.settings.push((method, config));
-        if comparison.maps.is_empty() {
-            comparison.maps = all_maps;
-        }
-    }
-    Ok(comparison)
-}
-
-/// Slices with the label diseased.
-pub(crate) fn diseased(slices: &PatientSlices) -> usize {
-    slices
-        .labels
-        .iter()
-        .flatten()
-        .filter(|&&label| label == 1)
-        .count()
-}
-
-/// A sheet of at most `rows` slices, spread evenly over those with a lesion (over all where no truth is known).
-pub(crate) fn save_sheet<'a>(
-    patients: impl Iterator<Item = (&'a PatientSlices, &'a SliceMaps)>,
-    rows: usize,
-    path: &Path,
-) -> Result<()> {
-    let mut all = Vec::new();
-    for (slices, maps) in patients {
-        for i in 0..slices.len() {
-            let wanted = slices.labels.as_ref().is_none_or(|labels| labels[i] == 1);
-            if wanted {
-                all.push((slices, maps, i));
-            }
-        }
-    }
-    let count = rows.min(all.len());
-    let chosen = (0..count).map(|row| all[row * all.len() / count]);
-    draw_sheet(chosen, path)
-}
-
-/// A sheet of chosen slices, each by the number of its patient and its own.
-pub(crate) fn save_slices(
-    patients: &[PatientSlices],
-    maps: &[SliceMaps],
-    chosen: &[(usize, usize)],
-    path: &Path,
-) -> Result<()> {
-    let rows = chosen.iter().map(|&(p, i)| (&patients[p], &maps[p], i));
-    draw_sheet(rows, path)
-}
-
-/// Slices good and bad by rule: sorted by their Dice, evenly spread from the best to the worst.
-pub(crate) fn examples(
-    patients: &[PatientSlices],
-    evaluation: &Evaluation,
-    count: usize,
-) -> Vec<(usize, usize)> {
-    let mut all: Vec<(f64, usize, usize)> = Vec::new();
-    for case in &evaluation.cases {
-        let patient = patients.iter().position(|slices| slices.id == case.patient);
-        let place = patient.and_then(|p| {
-            let z = case.z?;
-            Some((p, patients[p].z.iter().position(|&at| at == z)?))
-        });
-        if let (Some(dice), Some((p, i))) = (case.dice_otsu.value(), place) {
-            all.push((dice, p, i));
-        }
-    }
-    all.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let count = count.min(all.len());
-    let last = all.len().saturating_sub(1);
-    let chosen = (0..count).map(|k| all[k * last / (count - 1).max(1)]);
-    chosen.map(|(_, p, i)| (p, i)).collect()
-}
-
-fn draw_sheet<'a>(
-    rows: impl Iterator<Item = (&'a PatientSlices, &'a SliceMaps, usize)>,
-    path: &Path,
-) -> Result<()> {
-    let mut sheet: Option<Sheet> = None;
-    for (slices, maps, i) in rows {
-        let (_, _, h, w) = slices.images.dim();
-        // Rows without diffusion have neither a coarse map nor a reconstruction.
-        let titles: &[&str] = match maps.healthy {
-            Some(_) => &["input", "coarse map", "healthy", "anomaly", "mask", "truth"],
-            None => &["input", "anomaly", "mask", "truth"],
-        };
-        let sheet = sheet.get_or_insert_with(|| Sheet::new(titles, (h, w)));
-        // FLAIR shows most lesions best; without it, the first sequence.
-        let channel = slices
-            .sequences
-            .iter()
-            .position(|s| s == "flair")
-            .unwrap_or(0);
-        let grey = |image| Tile::Grey {
-            image,
-            low: -1.,
-            high: 1.,
-        };
-        let input = slices.images.slice(s![i, channel, .., ..]);
-        let mut tiles = vec![grey(input)];
-        if let Some(healthy) = &maps.healthy {
-            let coarse = maps.coarse.index_axis(Axis(0), i);
-            tiles.push(Tile::Heat {
-                map: coarse,
-                low: 0.,
-                high: upper_end(coarse),
-            });
-            tiles.push(grey(healthy.slice(s![i, channel, .., ..])));
-        }
-        let anomaly = maps.anomaly.index_axis(Axis(0), i);
-        tiles.push(Tile::Heat {
-            map: anomaly,
-            low: 0.,
-            high: upper_end(anomaly),
-        });
-        let truth = match &slices.mask {
-            Some(mask) => mask.index_axis(Axis(0), i).to_owned(),
-            None => Array2::from_elem((h, w), false),
-        };
-        for (mask, color) in [
-            (maps.mask.index_axis(Axis(0), i), [255, 60, 40]),
-            (truth.view(), [60, 220, 80]),
-        ] {
-            tiles.push(Tile::Overlay {
-                image: input,
-                mask,
-                color,
-            });
-        }
-        sheet.push(&tiles)?;
-    }
-    if let Some(sheet) = sheet {
-        sheet.save(path)?;
-    }
-    Ok(())
 }
 
 /// A value with some of its fields changed by a JSON text that is laid over it (as a merge patch of RFC 7396, but null is a value).

@@ -11,11 +11,10 @@ use fndm::data::{Folds, Limits, PatientSlices};
 use fndm_files::{Inputs, WorkFolder};
 use fndm_study::student::{FoldRow, StudentPlan, examine_fold};
 use fndm_study::train::StopFlag;
-use fndm_study::{Case, LeftOut, Level, Report, Source, copies, evaluate, write_csv};
+use fndm_study::{Case, Level, Patients, Report, Source, Truth, evaluate, write_csv};
 
 use super::table2::differences;
-use crate::common::{self, place};
-use crate::words;
+use crate::common::{self, cohort, place};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
@@ -59,43 +58,6 @@ pub(crate) struct Options {
     device: String,
 }
 
-/// The patients of all folds, cut.
-fn read(
-    source: &Source,
-    config: &ModelConfig,
-    left_out: &mut Vec<LeftOut>,
-) -> BTreeMap<String, PatientSlices> {
-    let ids = source.ids();
-    let bar = common::bar(ids.len() as u64, "patients");
-    let mut patients = BTreeMap::new();
-    for (i, id) in ids.iter().enumerate() {
-        let found =
-            source
-                .patient(i, &config.sequences)
-                .and_then(|patient| match copies(&patient) {
-                    Some(reason) => Ok(Err(reason)),
-                    None if patient.mask.is_none() => Ok(Err("no lesion mask".to_owned())),
-                    None => Ok(Ok(config.preprocess.apply(&patient)?)),
-                });
-        let reason = match found {
-            Ok(Ok(slices)) => {
-                patients.insert(id.clone(), slices);
-                None
-            }
-            Ok(Err(reason)) => Some(reason),
-            Err(error) => Some(words::chain(&error)),
-        };
-        if let Some(reason) = reason {
-            tell!("left out {id}: {reason}");
-            let patient = id.clone();
-            left_out.push(LeftOut { patient, reason });
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    patients
-}
-
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let device = common::device(&options.device)?;
     let config = ModelConfig::read(&options.model.join(fndm::model_folder::CONFIG))?;
@@ -122,8 +84,18 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     place::check_work(&options.output, &maker, &inputs)?;
     let mut folder = WorkFolder::open(&options.output, &maker, &inputs)?;
 
-    let mut left_out = Vec::new();
-    let patients = read(&source, &config, &mut left_out);
+    let mut patients: BTreeMap<String, PatientSlices> = BTreeMap::new();
+    let all = Patients {
+        source: &source,
+        sequences: &config.sequences,
+        preprocess: &config.preprocess,
+        truth: Truth::Mask,
+    };
+    let cohort = cohort::each(&all, Vec::new(), |read, _| {
+        patients.insert(read.slices.id.clone(), read.slices);
+        Ok(())
+    })?;
+    cohort::tell_left_out(&cohort);
     let folds = match (folds, options.count) {
         (Some(folds), _) => folds,
         (None, Some(count)) => {
@@ -221,7 +193,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         &words,
         &evaluations,
         Vec::new(),
-        left_out,
+        cohort.left_out,
     );
     folder.write_json("folds_report.json", &report)?;
     folder.write_json("folds_plan.json", &plan)?;

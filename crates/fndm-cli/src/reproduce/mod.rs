@@ -18,9 +18,10 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use fndm::Detector;
 use fndm_files::{Inputs, WorkFolder};
-use fndm_study::Source;
+use fndm_study::{Cohort, PatientRead, Patients, Source, Truth};
 
-use crate::common::{self, Cohort, place};
+use crate::common::cohort::{self, Progress};
+use crate::common::{self, place};
 
 /// The paper's ablation (table 2), Dice against steps (figure 4), and the settings behind them, on a folder of patients.
 #[derive(Debug, Args)]
@@ -76,12 +77,20 @@ impl Where {
         common::folder(&self.data, &self.split, self.split_file.as_deref())
     }
 
-    /// The patients, read.
-    fn cohort(&self, detector: &Detector) -> Result<Cohort> {
+    /// Hands on the patients one by one, and says how many they are.
+    fn each(
+        &self,
+        detector: &Detector,
+        visit: impl FnMut(PatientRead, Progress<'_>) -> Result<()>,
+    ) -> Result<Cohort> {
         let source = self.source()?;
         let passed_over = common::passed_over(&source, &self.split)?;
-        let cohort = Cohort::read(detector, &source, passed_over)?;
-        say!("{}: {}", self.split, cohort.words());
+        let cohort = cohort::each(
+            &Patients::of(detector, &source, Truth::Mask),
+            passed_over,
+            visit,
+        )?;
+        say!("{}: {}", self.split, cohort::words(&cohort));
         Ok(cohort)
     }
 

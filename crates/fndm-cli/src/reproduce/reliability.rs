@@ -9,7 +9,7 @@ use fndm::metrics::Reliability;
 use fndm_study::examine_case;
 
 use super::Where;
-use crate::common;
+use crate::common::{self, cohort};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
@@ -25,11 +25,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let config = detector.config().detect_config(Method::Student);
     detector.config().check_row(Method::Student, &config)?;
     let mut folder = options.place.folder()?;
-    let cohort = options.place.cohort(&detector)?;
-    let bar = common::bar(cohort.patients.len() as u64, Method::Student.title());
     let (mut pixels, mut lesion) = (Vec::new(), Vec::new());
     let (mut slices, mut diseased) = (Vec::new(), Vec::new());
-    for patient in &cohort.patients {
+    let cohort = options.place.each(&detector, |read, _| {
+        let patient = &read.slices;
         let (case, _) = examine_case(&detector, Method::Student, &config, patient, &mut |_| {})?;
         for ((&p, &truth), &inside) in case.anomaly.iter().zip(&case.truth).zip(&case.inner_head) {
             if inside {
@@ -39,9 +38,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
         slices.extend(case.diseased.iter().flatten().map(|&p| p as f32));
         diseased.extend(case.truth.outer_iter().map(|t| t.iter().any(|&t| t)));
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
+        Ok(())
+    })?;
     let of = |p: &[f32], labels: &[bool], what: &'static str| {
         Reliability::of(p, labels, options.bins).context(what)
     };
@@ -71,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let [(_, pixels), (_, slices)] = found;
     let json = serde_json::json!({
         "command": common::command(),
-        "cohort": cohort.words(),
+        "cohort": cohort::words(&cohort),
         "pixels": pixels,
         "slices": slices,
     });
@@ -80,6 +78,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "wrote reliability.json to {}",
         options.place.output.display()
     );
-    cohort.tell_left_out();
-    Ok(cohort.code())
+    cohort::tell_left_out(&cohort);
+    Ok(cohort::code(&cohort))
 }

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use fndm::metrics::{Aggregate, Confusion};
-use fndm::{ThresholdScope, anomaly_map, threshold};
-use fndm_study::{Case, Level, evaluate, examine_case};
+use fndm::data::PatientSlices;
+use fndm::metrics::{Aggregate, Confusion, Score};
+use fndm::{DetectConfig, ThresholdScope, anomaly_map, threshold};
+use fndm_study::{Arm, Case, Comparison, Level, MaskScores, MethodMap};
 
 use super::Where;
-use crate::common;
+use crate::common::{self, cohort};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
@@ -26,19 +27,43 @@ pub(crate) struct Options {
     no_base: bool,
 }
 
-/// Mean Dice of the slices with a lesion at one threshold a volume.
-fn by_volume(cases: &[Case]) -> Result<Option<f64>> {
-    let mut all = Vec::new();
-    for case in cases {
-        let (map, inner) = (case.anomaly.view(), case.inner_head.view());
-        let found = threshold(map, inner, ThresholdScope::Volume)?;
-        for (mask, truth) in found.mask.outer_iter().zip(case.truth.outer_iter()) {
-            if truth.iter().any(|&v| v) {
-                all.push(Confusion::of(&mask, &truth)?.dice());
-            }
+/// Figures beside those of a comparison.
+struct Beside {
+    /// The residual alone, without the coarse map and the power.
+    residual: MaskScores,
+    /// Dice of the slices with a lesion at one threshold a volume.
+    by_volume: Vec<Score>,
+}
+
+impl Beside {
+    fn new() -> Self {
+        Self {
+            residual: MaskScores::new("", &[Level::Slice]),
+            by_volume: Vec::new(),
         }
     }
-    Ok(Aggregate::of(all).mean)
+
+    fn add(
+        &mut self,
+        slices: &PatientSlices,
+        found: &MethodMap,
+        config: &DetectConfig,
+    ) -> Result<()> {
+        let mut case = Case::new(slices, found)?;
+        let (map, inner) = (case.anomaly.view(), case.inner_head.view());
+        let masks = threshold(map, inner, ThresholdScope::Volume)?.mask;
+        for (mask, truth) in masks.outer_iter().zip(case.truth.outer_iter()) {
+            if truth.iter().any(|&v| v) {
+                self.by_volume.push(Confusion::of(&mask, &truth)?.dice());
+            }
+        }
+        let healthy = found.maps.as_ref().and_then(|maps| maps.healthy.as_ref());
+        if let Some(healthy) = healthy {
+            case.anomaly = anomaly_map(slices.images.view(), healthy.view(), config)?;
+            self.residual.add_case(&case)?;
+        }
+        Ok(())
+    }
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -58,7 +83,19 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let checked = detector.config().check_row(method, config);
         checked.with_context(|| name.clone())?;
     }
-    let cohort = options.place.cohort(&detector)?;
+    let arms = configs.iter().map(|(name, config)| Arm {
+        title: name.clone(),
+        ..Arm::new(method, config.clone())
+    });
+    let mut comparison = Comparison::by_masks(arms.collect(), &Level::ALL);
+    let mut beside: Vec<Beside> = configs.iter().map(|_| Beside::new()).collect();
+    let cohort = options.place.each(&detector, |read, progress| {
+        let found = comparison.add(&detector, &read.slices, progress)?;
+        for ((beside, found), (_, config)) in beside.iter_mut().zip(&found).zip(&configs) {
+            beside.add(&read.slices, found, config)?;
+        }
+        Ok(())
+    })?;
     let header = [
         "settings",
         "Dice (Otsu)",
@@ -72,44 +109,25 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     ];
     let mut cells = vec![header.map(String::from).to_vec()];
     let figure = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.3}"));
-    for (name, config) in configs {
-        let bar = common::bar(cohort.patients.len() as u64, &name);
-        let (mut cases, mut residuals) = (Vec::new(), Vec::new());
-        let mut counts = (0, 0);
-        for slices in &cohort.patients {
-            let (case, maps) = examine_case(&detector, method, &config, slices, &mut |_| {})?;
-            if let Some(maps) = maps {
-                counts = (maps.evaluations, maps.gradient_evaluations);
-                if let Some(healthy) = &maps.healthy {
-                    residuals.push(Case {
-                        anomaly: anomaly_map(slices.images.view(), healthy.view(), &config)?,
-                        ..case.clone()
-                    });
-                }
-            }
-            cases.push(case);
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
-        let slice = evaluate(method.key(), Level::Slice, &cases, counts.0, counts.1)?.row;
-        let residual = match residuals.is_empty() {
-            true => None,
-            false => evaluate("", Level::Slice, &residuals, 0, 0)?.row.dice_otsu,
-        };
-        let volume = evaluate(method.key(), Level::Volume, &cases, counts.0, counts.1)?.row;
+    for ((both, beside), (name, _)) in comparison.finish()?.into_iter().zip(beside).zip(configs) {
+        let [slice, volume] = [&both[0].row, &both[1].row];
+        let residual = beside.residual.finish()?;
         cells.push(vec![
             name,
             figure(slice.dice_otsu),
             figure(slice.dice_ceiling),
-            figure(residual),
-            figure(by_volume(&cases)?),
+            figure(residual[0].row.dice_otsu),
+            figure(Aggregate::of(beside.by_volume).mean),
             figure(volume.dice_otsu),
             figure(slice.auroc),
-            format!("{} + {} grad", counts.0, counts.1),
+            format!(
+                "{} + {} grad",
+                slice.evaluations, slice.gradient_evaluations
+            ),
             format!("{:.1}", slice.ms_per_slice),
         ]);
     }
     say!("\n{}", fndm_study::markdown(&cells));
-    cohort.tell_left_out();
-    Ok(cohort.code())
+    cohort::tell_left_out(&cohort);
+    Ok(cohort::code(&cohort))
 }

@@ -6,7 +6,7 @@ use fndm_study::{Evaluation, Level};
 const CLASSES: [usize; 3] = [20, 80, 200];
 
 /// Mean Dice at Otsu's threshold of the slices of each class.
-pub(crate) fn table(rows: &[(&'static str, &Evaluation)]) -> String {
+pub(crate) fn table(rows: &[(&str, &Evaluation)]) -> String {
     let class = |pixels: usize| CLASSES.iter().filter(|&&end| pixels > end).count();
     let mut header = vec!["method".to_string()];
     let mut low = 1;

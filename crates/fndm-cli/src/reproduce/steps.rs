@@ -1,5 +1,6 @@
 //! Figure 4: Dice against the number of steps.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -7,12 +8,12 @@ use clap::Args;
 use fndm::data::PatientSlices;
 use fndm::{CoarseRule, DetectConfig, Detector, Method};
 use fndm_files::WorkFolder;
-use fndm_study::{Level, evaluate, examine_case};
+use fndm_study::{Arm, Comparison, Level};
 use serde::Serialize;
 
 use super::Where;
 use super::plot::{self, Curve};
-use crate::common;
+use crate::common::{self, cohort};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
@@ -40,43 +41,31 @@ struct Point {
     ms_per_slice: f64,
 }
 
-/// Some slices of a patient, and the patient.
-struct Chosen<'a> {
-    whole: &'a PatientSlices,
+/// Slices with a lesion of one patient.
+struct Chosen {
     slices: PatientSlices,
+    /// The threshold of x_seg that the whole volume has, where it is the volume's: of the slices alone it would be another.
+    threshold: Option<f32>,
 }
 
-/// Slices with a lesion, spread evenly over those of all patients.
-fn chosen(patients: &[PatientSlices], most: usize) -> Result<Vec<Chosen<'_>>> {
-    let all: Vec<(usize, usize)> = patients
-        .iter()
-        .enumerate()
-        .flat_map(|(p, slices)| {
-            let labels = slices.labels.as_deref().unwrap_or_default();
-            let lesions = (0..labels.len()).filter(|&i| labels[i] == 1);
-            lesions.map(|i| (p, i)).collect::<Vec<_>>()
-        })
-        .collect();
-    let count = if most == 0 {
-        all.len()
-    } else {
-        most.min(all.len())
-    };
-    let picked: Vec<_> = (0..count).map(|i| all[i * all.len() / count]).collect();
-    let of = |p: usize| -> Vec<usize> {
-        let slices = picked.iter().filter(|(patient, _)| *patient == p);
-        slices.map(|(_, slice)| *slice).collect()
-    };
-    patients
-        .iter()
-        .enumerate()
-        .map(|(p, slices)| (slices, of(p)))
-        .filter(|(_, indices)| !indices.is_empty())
-        .map(|(whole, indices)| {
-            let slices = whole.select(&indices)?;
-            Ok(Chosen { whole, slices })
-        })
-        .collect()
+/// At most so many of the slices, spread evenly over those of all patients; all for 0.
+fn chosen(patients: Vec<Chosen>, most: usize) -> Result<Vec<Chosen>> {
+    let total: usize = patients.iter().map(|chosen| chosen.slices.len()).sum();
+    let count = if most == 0 { total } else { most.min(total) };
+    let picked: Vec<usize> = (0..count).map(|i| i * total / count).collect();
+    let mut left = Vec::new();
+    let mut start = 0;
+    for Chosen { slices, threshold } in patients {
+        let own = start..start + slices.len();
+        start = own.end;
+        let of = picked.iter().filter(|at| own.contains(at));
+        let indices: Vec<usize> = of.map(|at| at - own.start).collect();
+        if !indices.is_empty() {
+            let slices = slices.select(&indices)?;
+            left.push(Chosen { slices, threshold });
+        }
+    }
+    Ok(left)
 }
 
 const METHODS: [Method; 2] = [Method::Diffano, Method::Fndm];
@@ -96,8 +85,29 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
     }
     let mut folder = options.place.folder()?;
-    let cohort = options.place.cohort(&detector)?;
-    let patients = chosen(&cohort.patients, options.slices)?;
+    let volume = METHODS
+        .map(|method| settings(&detector, method, 1))
+        .into_iter()
+        .find(|config| config.parts.memory_bank && config.coarse_rule == CoarseRule::Volume);
+    let mut patients = Vec::new();
+    let cohort = options.place.each(&detector, |read, _| {
+        let bits = read.slices.labels.as_deref().unwrap_or_default();
+        let lesions: Vec<usize> = (0..bits.len()).filter(|&i| bits[i] == 1).collect();
+        if lesions.is_empty() {
+            return Ok(());
+        }
+        let threshold = match &volume {
+            Some(config) => {
+                let coarse = detector.coarse_map(&read.slices, config)?;
+                coarse.thresholds.first().copied()
+            }
+            None => None,
+        };
+        let slices = read.slices.select(&lesions)?;
+        patients.push(Chosen { slices, threshold });
+        Ok(())
+    })?;
+    let patients = chosen(patients, options.slices)?;
     let count: usize = patients.iter().map(|chosen| chosen.slices.len()).sum();
     say!(
         "{count} slices with a lesion, of {} patients",
@@ -106,27 +116,24 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut points = Vec::new();
     for method in METHODS {
         for &steps in &options.steps {
-            let config = settings(&detector, method, steps);
+            let arm = Arm::new(method, settings(&detector, method, steps));
             let title = format!("{}, {steps} steps", method.title());
             let bar = common::bar(patients.len() as u64, &title);
-            let (mut cases, mut counts) = (Vec::new(), (0, 0));
-            for Chosen { whole, slices } in &patients {
-                let mut config = config.clone();
-                if config.parts.memory_bank && config.coarse_rule == CoarseRule::Volume {
-                    // x_seg as the whole volume has it, though some slices of it are examined.
-                    let thresholds = detector.coarse_map(whole, &config)?.thresholds;
-                    config.coarse_threshold = thresholds.first().copied();
-                    config.coarse_rule = CoarseRule::Calibrated;
-                }
-                let (case, maps) = examine_case(&detector, method, &config, slices, &mut |_| {})?;
-                if let Some(maps) = maps {
-                    counts = (maps.evaluations, maps.gradient_evaluations);
-                }
-                cases.push(case);
+            let mut comparison = Comparison::by_masks(vec![arm], &[Level::Slice]);
+            for Chosen { slices, threshold } in &patients {
+                let as_whole = |config: &mut DetectConfig| {
+                    if config.parts.memory_bank && config.coarse_rule == CoarseRule::Volume {
+                        config.coarse_threshold = *threshold;
+                        config.coarse_rule = CoarseRule::Calibrated;
+                    }
+                };
+                let go_on = &mut |_: &Arm, _| ControlFlow::Continue(());
+                comparison.add_with(&detector, slices, &as_whole, go_on)?;
                 bar.inc(1);
             }
             bar.finish_and_clear();
-            let row = evaluate(method.key(), Level::Slice, &cases, counts.0, counts.1)?.row;
+            let found = comparison.finish()?.concat();
+            let row = &found[0].row;
             say!(
                 "{title}: Dice {}, {} evaluations, {:.0} ms a slice",
                 row.dice_otsu
@@ -149,8 +156,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "wrote fig4.png, fig4.csv and fig4.json to {}",
         options.place.output.display()
     );
-    cohort.tell_left_out();
-    Ok(cohort.code())
+    cohort::tell_left_out(&cohort);
+    Ok(cohort::code(&cohort))
 }
 
 /// The figure of the points so far and its numbers: the last of them take an hour.

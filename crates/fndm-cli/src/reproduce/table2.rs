@@ -4,15 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use fndm::data::PatientSlices;
 use fndm::metrics::{self, BootstrapConfig, Score, paired_comparison};
-use fndm::{CoarseSource, DetectConfig, Detector, Method, SliceMaps, ThresholdScope};
-use fndm_study::{
-    Case, CaseScore, Evaluation, Level, Report, evaluate, examine_case, flair_quantile, write_csv,
-};
+use fndm::{CoarseSource, DetectConfig, Detector, Method, ThresholdScope};
+use fndm_study::{Arm, CaseScore, Comparison, Evaluation, Gallery, Level, Report, write_csv};
 
 use super::{Where, sizes};
-use crate::common::{self, Cohort};
+use crate::common::{self, cohort};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
@@ -27,92 +24,56 @@ pub(crate) struct Options {
 /// validation split of the LGG data.
 const FLAIR_QUANTILE: (f64, usize) = (0.88, 5);
 
-/// A row of the table.
-struct Entry {
-    key: &'static str,
-    title: &'static str,
-    method: Method,
-    config: DetectConfig,
-}
-
-fn entries(detector: &Detector) -> Vec<Entry> {
-    let row = |key, title, method| Entry {
-        key,
-        title,
-        method,
+fn arms(detector: &Detector) -> Vec<Arm> {
+    let arm = |key: &str, title: &str, method| Arm {
+        key: key.into(),
+        title: title.into(),
         // The figures have thresholds of their own; this one is the picture's.
-        config: match method {
-            Method::Student => detector.config().detect_config(method),
-            _ => DetectConfig {
-                threshold: ThresholdScope::Slice,
-                ..detector.config().detect_config(method)
+        ..Arm::new(
+            method,
+            match method {
+                Method::Student => detector.config().detect_config(method),
+                _ => DetectConfig {
+                    threshold: ThresholdScope::Slice,
+                    ..detector.config().detect_config(method)
+                },
             },
-        },
+        )
     };
-    let mut rows = vec![
-        row("cg", "CG", Method::Cg),
-        row("cg_nm", "CG + NM", Method::CgNm),
-        row("fndm", "CG + NM + MB (FNDM)", Method::Fndm),
-        row("diffano", "DiffANO", Method::Diffano),
-        row("flair", "FLAIR, Otsu", Method::Flair),
-        row("flair_quantile", "FLAIR, quantile", Method::Flair),
-        row("memory", "coarse map alone", Method::Memory),
+    let mut arms = vec![
+        arm("cg", "CG", Method::Cg),
+        arm("cg_nm", "CG + NM", Method::CgNm),
+        arm("fndm", "CG + NM + MB (FNDM)", Method::Fndm),
+        arm("diffano", "DiffANO", Method::Diffano),
+        arm("flair", "FLAIR, Otsu", Method::Flair),
+        Arm {
+            flair_quantile: Some(FLAIR_QUANTILE),
+            ..arm("flair_quantile", "FLAIR, quantile", Method::Flair)
+        },
+        arm("memory", "coarse map alone", Method::Memory),
     ];
     if detector.student().is_some() {
-        rows.push(row("student", "student", Method::Student));
-        let mut entry = row("fndm_student", "FNDM, x_seg of the student", Method::Fndm);
-        entry.config.coarse_source = CoarseSource::Student;
-        entry.config.coarse_threshold = None;
-        rows.push(entry);
+        arms.push(arm("student", "student", Method::Student));
+        let mut arm = arm("fndm_student", "FNDM, x_seg of the student", Method::Fndm);
+        arm.config.coarse_source = CoarseSource::Student;
+        arm.config.coarse_threshold = None;
+        arms.push(arm);
     }
-    // The row of the whole method may have another source of x_seg than the paper's.
+    // The arm of the whole method may have another source of x_seg than the paper's.
     let fndm = detector.config().detect_config(Method::Fndm);
     if fndm.coarse_source != CoarseSource::Bank {
         for (key, title, method) in [
             ("fndm_bank", "FNDM, x_seg of the bank", Method::Fndm),
             ("memory_bank", "memory bank alone", Method::Memory),
         ] {
-            let mut entry = row(key, title, method);
-            entry.config.coarse_source = CoarseSource::Bank;
+            let mut arm = arm(key, title, method);
+            arm.config.coarse_source = CoarseSource::Bank;
             // A threshold of the other model's unit says nothing here.
-            entry.config.coarse_threshold = None;
-            rows.push(entry);
+            arm.config.coarse_threshold = None;
+            arms.push(arm);
         }
     }
-    rows
-}
-
-/// Examines all patients in one way.
-fn cases(
-    detector: &Detector,
-    entry: &Entry,
-    cohort: &Cohort,
-) -> Result<(Vec<Case>, Vec<SliceMaps>)> {
-    let total: usize = cohort.patients.iter().map(PatientSlices::len).sum();
-    let bar = common::bar(total as u64, entry.title);
-    let (mut cases, mut all) = (Vec::new(), Vec::new());
-    let mut before = 0;
-    for slices in &cohort.patients {
-        let (mut case, maps) = examine_case(
-            detector,
-            entry.method,
-            &entry.config,
-            slices,
-            &mut |share| {
-                bar.set_position(before + (share * slices.len() as f64) as u64);
-            },
-        )?;
-        if entry.key == "flair_quantile" {
-            let (quantile, erosion) = FLAIR_QUANTILE;
-            (case.anomaly, case.inner_head, case.milliseconds) =
-                flair_quantile(slices, erosion, quantile)?;
-        }
-        before += slices.len() as u64;
-        cases.push(case);
-        all.extend(maps);
-    }
-    bar.finish();
-    Ok((cases, all))
+    arms
 }
 
 fn figure(value: Option<f64>, digits: usize) -> String {
@@ -204,37 +165,34 @@ pub(super) fn differences(rows: &[(&str, &Evaluation)], key: &str) -> Result<Str
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let detector = options.place.detector()?;
-    let entries = chosen(entries(&detector), options.rows.as_deref())?;
-    for entry in &entries {
-        detector.config().check_row(entry.method, &entry.config)?;
+    let arms = chosen(arms(&detector), options.rows.as_deref())?;
+    for arm in &arms {
+        detector.config().check_row(arm.method, &arm.config)?;
     }
     let mut folder = options.place.folder()?;
-    let cohort = options.place.cohort(&detector)?;
-    let mut found: Vec<[Evaluation; 2]> = Vec::new();
-    for entry in &entries {
-        let (cases, maps) = cases(&detector, entry, &cohort)?;
-        let (evaluations, gradients) = maps
-            .first()
-            .map_or((0, 0), |maps| (maps.evaluations, maps.gradient_evaluations));
-        let score = |level| evaluate(entry.key, level, &cases, evaluations, gradients);
-        let scores = [score(Level::Slice)?, score(Level::Volume)?];
-        if entry.key == "fndm" {
-            let examples = common::examples(&cohort.patients, &scores[0], 12);
-            folder.write_by("slices.png", |path| {
-                common::save_slices(&cohort.patients, &maps, &examples, path)
-            })?;
+    let whole_method = arms.iter().position(|arm| arm.key == "fndm");
+    let mut comparison = Comparison::by_masks(arms.clone(), &Level::ALL);
+    let mut gallery = Gallery::default();
+    let cohort = options.place.each(&detector, |read, progress| {
+        let found = comparison.add(&detector, &read.slices, progress)?;
+        if let Some(maps) = whole_method.and_then(|at| found[at].maps.as_ref()) {
+            gallery.add(&read.slices, maps);
         }
-        found.push(scores);
+        Ok(())
+    })?;
+    let settings = comparison.settings();
+    let found = comparison.finish()?;
+    if let Some(at) = whole_method {
+        let examples = gallery.by_dice(&found[at][0], 12);
+        folder.write_by("slices.png", |path| -> Result<()> {
+            Ok(gallery.save(&examples, path)?)
+        })?;
     }
-    let words = tables(&entries, &found)?;
-    let settings = entries
-        .iter()
-        .map(|e| (e.method, e.config.clone()))
-        .collect();
+    let words = tables(&arms, &found)?;
     let evaluations: Vec<Evaluation> = found.into_iter().flatten().collect();
     let report = Report::new(
         &common::command(),
-        &format!("{}: {}", options.place.split, cohort.words()),
+        &format!("{}: {}", options.place.split, cohort::words(&cohort)),
         &evaluations,
         settings,
         cohort.left_out.clone(),
@@ -250,18 +208,18 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "wrote table2.json, table2.csv, table2_cases.json and slices.png to {}",
         options.place.output.display()
     );
-    cohort.tell_left_out();
-    Ok(cohort.code())
+    cohort::tell_left_out(&cohort);
+    Ok(cohort::code(&cohort))
 }
 
 /// The tables in words.
-fn tables(entries: &[Entry], found: &[[Evaluation; 2]]) -> Result<String> {
+fn tables(arms: &[Arm], found: &[Vec<Evaluation>]) -> Result<String> {
     let mut words = String::new();
     for (level, name) in [(0, "Per slice with a lesion"), (1, "Per volume")] {
-        let rows: Vec<(&str, &Evaluation)> = entries
+        let rows: Vec<(&str, &Evaluation)> = arms
             .iter()
             .zip(found)
-            .map(|(e, f)| (e.title, &f[level]))
+            .map(|(arm, found)| (arm.title.as_str(), &found[level]))
             .collect();
         let cases = rows
             .first()
@@ -278,11 +236,11 @@ fn tables(entries: &[Entry], found: &[[Evaluation; 2]]) -> Result<String> {
 }
 
 /// The rows asked for, in the table's order; all where none are named.
-fn chosen(all: Vec<Entry>, keys: Option<&[String]>) -> Result<Vec<Entry>> {
+fn chosen(all: Vec<Arm>, keys: Option<&[String]>) -> Result<Vec<Arm>> {
     let Some(keys) = keys else {
         return Ok(all);
     };
-    let known: Vec<&str> = all.iter().map(|entry| entry.key).collect();
+    let known: Vec<&str> = all.iter().map(|arm| arm.key.as_str()).collect();
     for key in keys {
         ensure!(
             known.contains(&key.as_str()),
@@ -290,6 +248,6 @@ fn chosen(all: Vec<Entry>, keys: Option<&[String]>) -> Result<Vec<Entry>> {
             known.join(", ")
         );
     }
-    let wanted = |entry: &Entry| keys.iter().any(|key| key == entry.key);
+    let wanted = |arm: &Arm| keys.contains(&arm.key);
     Ok(all.into_iter().filter(wanted).collect())
 }

@@ -164,7 +164,7 @@ pub fn examine_fold(
             };
             let milliseconds = start.elapsed().as_secs_f64() * 1e3;
             let found = masked(slices, map, student, &config, milliseconds)?;
-            cases.push(Case::new(slices, found)?);
+            cases.push(Case::new(slices, &found)?);
         }
     }
     Ok(Some(rows))

@@ -1,0 +1,128 @@
+//! Slices of many patients, of which some are drawn on a contact sheet when all are known.
+
+use std::path::Path;
+
+use fndm::SliceMaps;
+use fndm_data::PatientSlices;
+use ndarray::{Array2, Axis, s};
+
+use crate::{Evaluation, Result, Sheet, Tile, upper_end};
+
+/// What is drawn of one slice; all arrays are `(H, W)`.
+#[derive(Debug, Clone)]
+struct Shown {
+    patient: String,
+    z: usize,
+    input: Array2<f32>,
+    /// Coarse map and reconstruction, of rows with diffusion.
+    diffusion: Option<[Array2<f32>; 2]>,
+    anomaly: Array2<f32>,
+    mask: Array2<bool>,
+    truth: Array2<bool>,
+}
+
+/// The slices that a contact sheet may show: those with a lesion, or all where no truth is known.
+#[derive(Debug, Clone, Default)]
+pub struct Gallery {
+    all: Vec<Shown>,
+}
+
+impl Gallery {
+    /// Adds the slices of a patient: input and reconstruction of FLAIR, which shows most lesions best; without it, of the first sequence.
+    pub fn add(&mut self, slices: &PatientSlices, maps: &SliceMaps) {
+        let mut names = slices.sequences.iter();
+        let channel = names.position(|s| s == "flair").unwrap_or(0);
+        for i in 0..slices.len() {
+            if slices.labels.as_ref().is_some_and(|bits| bits[i] != 1) {
+                continue;
+            }
+            let input = slices.images.slice(s![i, channel, .., ..]).to_owned();
+            self.all.push(Shown {
+                patient: slices.id.clone(),
+                z: slices.z[i],
+                diffusion: maps.healthy.as_ref().map(|healthy| {
+                    let coarse = maps.coarse.index_axis(Axis(0), i).to_owned();
+                    [coarse, healthy.slice(s![i, channel, .., ..]).to_owned()]
+                }),
+                anomaly: maps.anomaly.index_axis(Axis(0), i).to_owned(),
+                mask: maps.mask.index_axis(Axis(0), i).to_owned(),
+                truth: match &slices.mask {
+                    Some(mask) => mask.index_axis(Axis(0), i).to_owned(),
+                    None => Array2::from_elem(input.dim(), false),
+                },
+                input,
+            });
+        }
+    }
+
+    /// Whether there is nothing to draw from.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// At most so many slices, spread evenly over all.
+    #[must_use]
+    pub fn spread(&self, count: usize) -> Vec<usize> {
+        let count = count.min(self.all.len());
+        let place = |row: usize| row * self.all.len() / count;
+        (0..count).map(place).collect()
+    }
+
+    /// At most so many slices, good and bad by rule: sorted by their Dice at Otsu's threshold, evenly spread from the best to the worst.
+    #[must_use]
+    pub fn by_dice(&self, evaluation: &Evaluation, count: usize) -> Vec<usize> {
+        let mut scored: Vec<(f64, usize)> = Vec::new();
+        for case in &evaluation.cases {
+            let is = |shown: &Shown| shown.patient == case.patient && Some(shown.z) == case.z;
+            let place = self.all.iter().position(is);
+            scored.extend(case.dice_otsu.value().zip(place));
+        }
+        scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let count = count.min(scored.len());
+        let last = scored.len().saturating_sub(1);
+        let chosen = (0..count).map(|k| scored[k * last / (count - 1).max(1)].1);
+        chosen.collect()
+    }
+
+    /// Draws these slices, one row each, and writes them as PNG; nothing where there is none.
+    ///
+    /// # Errors
+    /// When slices differ in size, or the file can't be written.
+    pub fn save(&self, chosen: &[usize], path: &Path) -> Result<()> {
+        let mut sheet: Option<Sheet> = None;
+        for shown in chosen.iter().filter_map(|&at| self.all.get(at)) {
+            let titles: &[&str] = match shown.diffusion {
+                Some(_) => &["input", "coarse map", "healthy", "anomaly", "mask", "truth"],
+                None => &["input", "anomaly", "mask", "truth"],
+            };
+            let sheet = sheet.get_or_insert_with(|| Sheet::new(titles, shown.input.dim()));
+            let grey = |image| Tile::Grey {
+                image,
+                low: -1.,
+                high: 1.,
+            };
+            let heat = |map| Tile::Heat {
+                map,
+                low: 0.,
+                high: upper_end(map),
+            };
+            let over = |mask, color| Tile::Overlay {
+                image: shown.input.view(),
+                mask,
+                color,
+            };
+            let mut tiles = vec![grey(shown.input.view())];
+            if let Some([coarse, healthy]) = &shown.diffusion {
+                tiles.extend([heat(coarse.view()), grey(healthy.view())]);
+            }
+            tiles.extend([
+                heat(shown.anomaly.view()),
+                over(shown.mask.view(), [255, 60, 40]),
+                over(shown.truth.view(), [60, 220, 80]),
+            ]);
+            sheet.push(&tiles)?;
+        }
+        sheet.map_or(Ok(()), |sheet| sheet.save(path))
+    }
+}

@@ -1,0 +1,252 @@
+//! Patients from a folder or from the phantom.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fndm_data::labels::Label;
+use fndm_data::phantom::PhantomConfig;
+use fndm_data::{
+    Limits, Patient, Side, Splits, list_patients, read_patient_below, read_sequences_below,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Where patients come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Source {
+    /// The procedural phantom; each seed is a patient.
+    Phantom {
+        /// Anatomy, contrast, lesions.
+        config: PhantomConfig,
+        /// The first seed.
+        first_seed: u64,
+        /// How many patients.
+        patients: u64,
+    },
+    /// A folder with one folder for each patient.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The patients: their folders' paths below `path`.
+        patients: Vec<String>,
+    },
+    /// Two folders, one of volumes that are wholly healthy and one of volumes that are diseased throughout.
+    Sides {
+        /// The healthy ones.
+        healthy: PathBuf,
+        /// The diseased ones.
+        diseased: PathBuf,
+        /// The patients: `healthy/` or `diseased/` and the path of the patient's folder below that folder.
+        patients: Vec<String>,
+    },
+    /// Slices that the calling program gave: see [`train_slices`](crate::train_slices). There is nothing to read.
+    Given {
+        /// The patients.
+        patients: Vec<String>,
+    },
+}
+
+/// The sequences that the phantom has.
+pub const PHANTOM_SEQUENCES: [&str; 4] = ["flair", "t1", "t1ce", "t2"];
+
+impl Source {
+    /// The patients of one side of a split file (`splits.json` in the folder unless another is named), or all.
+    ///
+    /// # Errors
+    /// When the split can't be read, has a patient twice or without a folder, or the side is empty.
+    pub fn folder(path: &Path, split: Option<Side>, split_file: Option<&Path>) -> Result<Self> {
+        let patients = match split {
+            None => list_patients(path)?.ids,
+            Some(side) => {
+                let default = path.join("splits.json");
+                let splits = Splits::read(split_file.unwrap_or(&default), &Limits::default())?;
+                splits.check_folders(path)?;
+                splits.needed(side)?.to_vec()
+            }
+        };
+        Ok(Self::Folder {
+            path: path.to_path_buf(),
+            patients,
+        })
+    }
+
+    /// All patients of a healthy and of a diseased folder.
+    ///
+    /// # Errors
+    /// When one of the folders can't be read, or has no patient; when a patient lies in both, be it through a link.
+    pub fn sides(healthy: &Path, diseased: &Path) -> Result<Self> {
+        let mut patients = Vec::new();
+        let mut real: BTreeMap<PathBuf, String> = BTreeMap::new();
+        for (label, folder) in [(Label::Healthy, healthy), (Label::Diseased, diseased)] {
+            for id in list_patients(folder)?.ids {
+                let place = folder.join(&id);
+                let id = format!("{}/{id}", label.name());
+                let place = place.canonicalize().map_err(Error::io(&place))?;
+                let within =
+                    |other: &PathBuf| other.starts_with(&place) || place.starts_with(other);
+                if let Some((_, other)) = real.iter().find(|(other, _)| within(other)) {
+                    return Err(Error::Input {
+                        what: format!("patient {id}"),
+                        expected: "a folder of its own: no volume is healthy and diseased".into(),
+                        got: format!("that of {other}"),
+                    });
+                }
+                real.insert(place, id.clone());
+                patients.push(id);
+            }
+        }
+        Ok(Self::Sides {
+            healthy: healthy.to_path_buf(),
+            diseased: diseased.to_path_buf(),
+            patients,
+        })
+    }
+
+    /// These patients without every so-manieth, and those: for a validation where no split is given. `None` when there are too few
+    /// for both, and for the phantom, which has patients enough.
+    #[must_use]
+    pub fn held_apart(&self, one_in: usize) -> Option<(Self, Self)> {
+        let apart = |n: usize| n % one_in == one_in - 1;
+        let pick = |ids: &[String], wanted: bool| -> Option<Vec<String>> {
+            let of = ids.iter().enumerate().filter(|&(n, _)| apart(n) == wanted);
+            let ids: Vec<String> = of.map(|(_, id)| id.clone()).collect();
+            (!ids.is_empty()).then_some(ids)
+        };
+        let with = |patients: Vec<String>| match self {
+            Self::Phantom { .. } => None,
+            Self::Given { .. } => Some(Self::Given { patients }),
+            Self::Folder { path, .. } => Some(Self::Folder {
+                path: path.clone(),
+                patients,
+            }),
+            Self::Sides {
+                healthy, diseased, ..
+            } => Some(Self::Sides {
+                healthy: healthy.clone(),
+                diseased: diseased.clone(),
+                patients,
+            }),
+        };
+        if one_in < 2 {
+            return None;
+        }
+        let ids = self.ids();
+        Some((with(pick(&ids, false)?)?, with(pick(&ids, true)?)?))
+    }
+
+    /// What the folder of a patient of [`Source::Sides`] says of all its slices.
+    pub(crate) fn side_of(id: &str) -> Label {
+        match id.split_once('/') {
+            Some((side, _)) if side == Label::Healthy.name() => Label::Healthy,
+            Some((side, _)) if side == Label::Diseased.name() => Label::Diseased,
+            _ => Label::Unknown,
+        }
+    }
+
+    /// Every patient that a table of labels may speak of: those of a folder, whatever side of the split they are on.
+    pub(crate) fn known_ids(&self) -> Result<Vec<String>> {
+        let mut ids = self.ids();
+        if let Self::Folder { path, .. } = self {
+            ids.extend(list_patients(path)?.ids);
+        }
+        Ok(ids)
+    }
+
+    /// Names of the patients.
+    #[must_use]
+    pub fn ids(&self) -> Vec<String> {
+        match self {
+            Self::Phantom {
+                first_seed,
+                patients,
+                ..
+            } => (*first_seed..first_seed.saturating_add(*patients))
+                .map(|seed| format!("phantom_{seed:05}"))
+                .collect(),
+            Self::Folder { patients, .. }
+            | Self::Sides { patients, .. }
+            | Self::Given { patients } => patients.clone(),
+        }
+    }
+
+    /// Reads or makes patient number `index`, with the sequences in this order, and the lesion mask if there is one.
+    ///
+    /// # Errors
+    /// When a file is missing or broken, or the patient can't be used: the error names it.
+    pub fn patient(&self, index: usize, sequences: &[String]) -> Result<Patient> {
+        self.read(index, sequences, true)
+    }
+
+    /// As [`Source::patient`], without a lesion mask: none is looked for, so that a broken one does no harm.
+    ///
+    /// # Errors
+    /// As [`Source::patient`].
+    pub fn sequences(&self, index: usize, sequences: &[String]) -> Result<Patient> {
+        self.read(index, sequences, false)
+    }
+
+    fn read(&self, index: usize, sequences: &[String], mask: bool) -> Result<Patient> {
+        let ids = self.ids();
+        let Some(id) = ids.get(index) else {
+            return Err(Error::option(
+                "patient index",
+                format!("below {}", ids.len()),
+                index,
+            ));
+        };
+        let below = |root: &Path, id: &str| {
+            let limits = Limits::default();
+            match mask {
+                true => read_patient_below(root, id, sequences, &limits),
+                false => read_sequences_below(root, id, sequences, &limits),
+            }
+        };
+        match self {
+            Self::Phantom {
+                config, first_seed, ..
+            } => {
+                let mut patient = config.patient(first_seed + index as u64)?;
+                patient.id.clone_from(id);
+                if !mask {
+                    patient.mask = None;
+                }
+                patient.sequences = sequences
+                    .iter()
+                    .map(|name| match patient.sequence(name) {
+                        Some(volume) => Ok((name.clone(), volume.clone())),
+                        None => Err(Error::option(
+                            "sequence",
+                            PHANTOM_SEQUENCES.join(", "),
+                            name,
+                        )),
+                    })
+                    .collect::<Result<_>>()?;
+                Ok(patient)
+            }
+            Self::Folder { path, .. } => Ok(below(path, id)?),
+            Self::Given { .. } => Err(Error::option(
+                "patients",
+                "a source that can be read",
+                "slices that the calling program gave",
+            )),
+            Self::Sides {
+                healthy, diseased, ..
+            } => {
+                let (root, below_side) = match (Self::side_of(id), id.split_once('/')) {
+                    (Label::Healthy, Some((_, rest))) => (healthy, rest),
+                    (Label::Diseased, Some((_, rest))) => (diseased, rest),
+                    _ => {
+                        let expected = "healthy/<id> or diseased/<id>";
+                        return Err(Error::option("patients", expected, id));
+                    }
+                };
+                let mut patient = below(root, below_side)?;
+                // Patients of one name on two sides are two.
+                patient.id.clone_from(id);
+                Ok(patient)
+            }
+        }
+    }
+}
