@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Patient, PatientSlices, Volume};
+use fndm::files::chain;
 use fndm::memory::{
     ClassifierFeatures, FeatureExtractor, HealthyModel, MemoryBank, MemoryConfig, PatchFeatures,
     silent,
@@ -219,7 +220,7 @@ fn a_coarse_map_of_ones_own_leads_the_diffusion() {
         .build()
         .unwrap();
     let error = broken.examine(&slices, &settings, &mut |_| {}).unwrap_err();
-    assert_eq!(error.chain(), "the atlas: not there");
+    assert_eq!(chain(&error), "the atlas: not there");
 }
 
 #[test]
@@ -236,7 +237,7 @@ fn a_bank_knows_its_features() {
             .build()
     };
     build(weights.clone(), &known).unwrap();
-    let error = build(classifier(&config, 4), &known).unwrap_err().chain();
+    let error = chain(&build(classifier(&config, 4), &known).unwrap_err());
     assert!(error.contains("built with"), "{error}");
     // It knows them after it was written and read, too.
     let read = MemoryBank::from_bytes(&known.to_bytes().unwrap()).unwrap();
