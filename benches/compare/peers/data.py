@@ -1,18 +1,14 @@
-"""Reading a volume of BraTS's size to a float32 array by nibabel; batches of slices from memory by PyTorch."""
+"""Reading a volume of BraTS's size to a float32 array by nibabel."""
 
 import gzip
-import importlib.metadata
 import pathlib
 
 import nibabel
 import numpy as np
 
 from case import Case
-from inputs import floats
 
 PEER = "nibabel " + nibabel.__version__
-# Imported where it is needed alone: it would count as memory of the volumes.
-TORCH = "torch " + importlib.metadata.version("torch").split("+")[0]
 FOLDER = pathlib.Path(__file__).resolve().parents[3] / "target" / "compare" / "data"
 SHAPE = (240, 240, 155)
 
@@ -52,12 +48,7 @@ def reading(name, suffix, path):
     return Case(f"{name} {suffix} to float32", peer, spec, repetitions=15, tolerance=1e-6, memory=True)
 
 
-# Six batches are an epoch. Slices are held as 16-bit integers on both sides.
-EPOCH = {"slices": 96, "batch": 16, "channels": 4, "size": 128}
-
-CASES = [reading(name, suffix, path) for (name, suffix), path in files().items()] + [
-    Case("6 batches of 16 x 4 x 128 x 128 from memory", TORCH, EPOCH, repetitions=25)
-]
+CASES = [reading(name, suffix, path) for (name, suffix), path in files().items()]
 
 
 class Read:
@@ -74,38 +65,5 @@ class Read:
         return self.data.ravel(order="F")[:: 9973 * 13].tolist() + [float(self.data.mean(dtype=np.float64))]
 
 
-class Epoch:
-    """Every slice once, in a new order each time, gathered and scaled by all threads."""
-
-    def __init__(self, spec):
-        import torch
-
-        self.torch = torch
-        n, size = spec["slices"], spec["size"]
-        images = floats(31, n, spec["channels"], size, size)
-        self.images = torch.from_numpy(np.round(images * np.float32(32767)).astype(np.int16))
-        i, y, x = np.ogrid[:n, :size, :size]
-        self.head = torch.from_numpy((7 * i + 3 * y + x) % 5 != 0)
-        self.labels = (torch.arange(n) % 3 == 0).to(torch.uint8)
-        self.batch = spec["batch"]
-
-    def batches(self):
-        for chosen in self.torch.randperm(len(self.images)).split(self.batch):
-            images = self.images[chosen].to(self.torch.float32).mul_(1 / 32767)
-            yield chosen, images, self.head[chosen], self.labels[chosen]
-
-    def run(self):
-        for batch in self.batches():
-            self.last = batch
-
-    def check(self):
-        values = self.torch.zeros(len(self.images), 3, dtype=self.torch.float64)
-        for chosen, images, head, labels in self.batches():
-            values[chosen, 0] = images.double().mean((1, 2, 3))
-            values[chosen, 1] = head.double().mean((1, 2))
-            values[chosen, 2] = labels.double()
-        return values.flatten().tolist()
-
-
 def prepare(spec):
-    return Read(spec) if "file" in spec else Epoch(spec)
+    return Read(spec)

@@ -10,7 +10,7 @@
 //! - [`labels`]: healthy or diseased per slice, from a table or from folders.
 //! - [`Preprocess`]: slicing, head mask, normalisation, resizing, all of which can be
 //!   undone; [`PatientSlices`] and, for training, [`SliceSet`].
-//! - [`loading`]: batches for training, from a compact cache, made ahead by threads.
+//! - [`Order`], [`stream`]: which slice comes when, and random numbers that depend on no earlier ones.
 //! - [`freeform`] and [`corrupt`]: lesion-like masks, and what is done under them.
 //! - [`phantom`]: a procedural brain with lesions of known mask, for machines with no data.
 
@@ -30,15 +30,16 @@ pub mod labels;
 pub mod layout;
 mod lesion;
 mod limits;
-pub mod loading;
 mod neighbours;
 pub mod nifti;
 mod open;
+mod order;
 mod patient;
 pub mod phantom;
 pub mod preprocess;
 mod slice_set;
 mod splits;
+mod stream;
 mod text;
 mod volume;
 
@@ -50,8 +51,10 @@ pub use layout::{
 pub use lesion::{Note, is_lesion};
 pub use limits::Limits;
 pub use neighbours::{neighbours, with_neighbours};
+pub use order::Order;
 pub use patient::{Patient, find_identical_sequences};
 pub use preprocess::{HistogramReference, Normalization, PatientSlices, Plane, Preprocess};
 pub use slice_set::SliceSet;
 pub use splits::{Side, Splits};
+pub use stream::stream;
 pub use volume::Volume;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use fndm_data::Order;
 use fndm_data::SliceSet;
-use fndm_data::loading::Order;
 use fndm_solver::{NoiseSchedule, Prediction};
 use ndarray::{Array2, Array3, ArrayView3, Axis};
 use rand::{Rng, RngExt};

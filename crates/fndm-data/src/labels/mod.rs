@@ -280,6 +280,24 @@ impl Labels {
     }
 }
 
+impl PatientSlices {
+    /// The slices that these labels know, with their bits; unknown slices are left out, and so is the mask, if there was one.
+    ///
+    /// # Errors
+    /// [`Error::Label`] for a label of a slice beyond the volume.
+    pub fn labelled(&self, labels: &Labels) -> Result<Self> {
+        let bits: Vec<Option<u8>> = labels.of(self)?.into_iter().map(Label::bit).collect();
+        let known: Vec<usize> = (0..bits.len()).filter(|&n| bits[n].is_some()).collect();
+        Ok(Self {
+            labels: Some(bits.into_iter().flatten().collect()),
+            mask: None,
+            // They are about the mask.
+            notes: Vec::new(),
+            ..self.select(&known)?
+        })
+    }
+}
+
 /// Whether the slice's label is the newer of the two, so that the other one is the patient's.
 fn slice_is_new(now: Line, slice: Line) -> bool {
     now == slice

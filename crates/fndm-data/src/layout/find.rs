@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::manifest::Files;
 use super::masks::{Role, is_mask_word, is_other_word, mask_names, role, without_id};
-use super::names::{common_name, has_agent, sequence_names};
+use super::names::{check_sequences, common_name, has_agent, sequence_names};
 use super::place::Place;
 use super::walk::{files_below, stem};
 use crate::{Error, Result};
@@ -145,17 +145,6 @@ impl Files {
             sequences: found,
             mask: None,
         })
-    }
-}
-
-/// At least one sequence, none twice.
-pub(super) fn check_sequences<S: AsRef<str>>(sequences: &[S]) -> Result<()> {
-    let names: Vec<&str> = sequences.iter().map(AsRef::as_ref).collect();
-    let twice = (1..names.len()).find(|&n| names[..n].contains(&names[n]));
-    match twice {
-        _ if names.is_empty() => Err(Error::config("sequences", "at least one", "none")),
-        Some(n) => Err(Error::config("sequences", "each named once", names[n])),
-        None => Ok(()),
     }
 }
 

@@ -105,7 +105,7 @@ impl Manifest {
     /// [`Error::Text`] for a patient that is not listed; [`Error::MissingSequence`];
     /// [`Error::InvalidConfig`] when no sequence is asked for or one is asked for twice.
     pub fn files<S: AsRef<str>>(&self, id: &str, sequences: &[S]) -> Result<Files> {
-        super::find::check_sequences(sequences)?;
+        super::names::check_sequences(sequences)?;
         let Some(entry) = self.patients.iter().find(|p| p.id == id) else {
             let reason = format!("patient {id} is not listed");
             return Err(text::problem(&self.path, reason));

@@ -1,5 +1,7 @@
 //! What data sets call the sequences.
 
+use crate::{Error, Result};
+
 /// Sequences that data sets call by several names: what BraTS 2023, BIDS and scanners write.
 const OTHERS: [(&str, &[&str]); 4] = [
     ("flair", &["t2f", "t2flair"]),
@@ -40,4 +42,15 @@ pub(super) fn is_sequence_word(word: &str) -> bool {
 /// Whether a file's name has BIDS's key for a contrast agent.
 pub(super) fn has_agent(stem: &str) -> bool {
     stem.split('_').any(|token| token.starts_with("ce-"))
+}
+
+/// At least one sequence, none twice.
+pub(super) fn check_sequences<S: AsRef<str>>(sequences: &[S]) -> Result<()> {
+    let names: Vec<&str> = sequences.iter().map(AsRef::as_ref).collect();
+    let twice = (1..names.len()).find(|&n| names[..n].contains(&names[n]));
+    match twice {
+        _ if names.is_empty() => Err(Error::config("sequences", "at least one", "none")),
+        Some(n) => Err(Error::config("sequences", "each named once", names[n])),
+        None => Ok(()),
+    }
 }

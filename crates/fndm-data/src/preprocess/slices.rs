@@ -6,7 +6,6 @@ use super::count;
 use super::head::erode;
 use super::resize::{Pad, Resampler};
 use crate::affine::{Affine, Reorder};
-use crate::labels::{Label, Labels};
 use crate::nifti::Header;
 use crate::{Error, Note, Result, Volume};
 
@@ -168,22 +167,6 @@ impl PatientSlices {
             labels: labels.map(|labels| indices.iter().map(|&n| labels[n]).collect()),
             notes: self.notes.clone(),
             geometry: self.geometry.clone(),
-        })
-    }
-
-    /// The slices that these labels know, with their bits; unknown slices are left out, and so is the mask, if there was one.
-    ///
-    /// # Errors
-    /// [`Error::Label`] for a label of a slice beyond the volume.
-    pub fn labelled(&self, labels: &Labels) -> Result<Self> {
-        let bits: Vec<Option<u8>> = labels.of(self)?.into_iter().map(Label::bit).collect();
-        let known: Vec<usize> = (0..bits.len()).filter(|&n| bits[n].is_some()).collect();
-        Ok(Self {
-            labels: Some(bits.into_iter().flatten().collect()),
-            mask: None,
-            // They are about the mask.
-            notes: Vec::new(),
-            ..self.select(&known)?
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fndm_data::loading::Order;
+use fndm_data::Order;
 use fndm_data::{SliceSet, neighbours};
 use ndarray::{Array2, Array3, Axis};
 

@@ -2,8 +2,10 @@
 
 use rand::seq::SliceRandom;
 
-use super::{Purpose, generator};
-use crate::{Error, Result};
+use crate::{Error, Result, stream};
+
+/// The purpose of the permutations' streams.
+const ORDER: u64 = 1;
 
 /// An endless order of slices: a fresh permutation every epoch, with a fixed share of diseased
 /// slices where one is asked for.
@@ -11,7 +13,7 @@ use crate::{Error, Result};
 /// Draw `g` depends on (labels, seed, g) alone.
 ///
 /// ```
-/// use fndm_data::loading::Order;
+/// use fndm_data::Order;
 /// let mut order = Order::new(&[0, 1, 0, 0], Some(0.5), 7)?;
 /// // Every second draw is the one diseased slice.
 /// let draws: Vec<usize> = (0..6).map(|g| order.at(g)).collect();
@@ -94,7 +96,7 @@ impl Order {
             chosen.permutation.clone_from(&chosen.slices);
             chosen
                 .permutation
-                .shuffle(&mut generator(self.seed, Purpose::Order, number));
+                .shuffle(&mut stream(self.seed, ORDER, number));
             chosen.epoch = Some(epoch);
         }
         chosen.permutation[(position % n) as usize]
