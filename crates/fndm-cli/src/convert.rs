@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use fndm::candle_core::{DType, Device, Tensor};
 use fndm::models::{
@@ -36,8 +37,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     key: Option<String>,
     /// Type of the values written; as they are if not given
-    #[arg(long, value_enum)]
-    dtype: Option<Type>,
+    #[arg(long, value_parser = dtype())]
+    dtype: Option<DType>,
     /// Most bytes that all tensors together may have
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().tensor_bytes)]
     limit: u64,
@@ -51,11 +52,8 @@ enum Kind {
     Other,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Type {
-    F32,
-    F16,
-    Bf16,
+fn dtype() -> impl TypedValueParser<Value = DType> {
+    PossibleValuesParser::new(["f32", "f16", "bf16"]).try_map(|name| name.parse::<DType>())
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -182,12 +180,7 @@ where
     Ok(state.with_config(&config)?)
 }
 
-fn narrowed(state: &StateDict, dtype: Type) -> Result<StateDict> {
-    let dtype = match dtype {
-        Type::F32 => DType::F32,
-        Type::F16 => DType::F16,
-        Type::Bf16 => DType::BF16,
-    };
+fn narrowed(state: &StateDict, dtype: DType) -> Result<StateDict> {
     let tensors = state
         .tensors()
         .iter()

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use fndm::data::labels::{SliceOrder, SlicesFrom};
 use fndm_study::LabelSource;
+
+use super::one_of;
 
 /// A table of labels, and how it is meant.
 #[derive(Debug, Clone, Args)]
@@ -14,27 +17,25 @@ pub(crate) struct TableOptions {
     #[arg(long = "labels", value_name = "FILE")]
     table: Option<PathBuf>,
     /// Number of a volume's first slice in that table, where its header doesn't say it (a column slice0 or slice1)
-    #[arg(long, value_name = "0|1", requires = "table")]
-    slices_from: Option<First>,
+    #[arg(long, value_name = "0|1", requires = "table", value_parser = first())]
+    slices_from: Option<SlicesFrom>,
     /// How the table counts slices
-    #[arg(long, requires = "table", default_value = "stored")]
-    slice_order: Order,
+    #[arg(long, requires = "table", default_value = "stored", value_parser = order())]
+    slice_order: SliceOrder,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum First {
-    #[value(name = "0")]
-    Zero,
-    #[value(name = "1")]
-    One,
+fn first() -> impl TypedValueParser<Value = SlicesFrom> {
+    PossibleValuesParser::new(["0", "1"]).map(|number| match number.as_str() {
+        "0" => SlicesFrom::Zero,
+        _ => SlicesFrom::One,
+    })
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Order {
-    /// As the file stores them, which viewers show
-    Stored,
-    /// From the lower end of the head upwards
-    Upward,
+fn order() -> impl TypedValueParser<Value = SliceOrder> {
+    one_of([
+        PossibleValue::new("stored").help("As the file stores them, which viewers show"),
+        PossibleValue::new("upward").help("From the lower end of the head upwards"),
+    ])
 }
 
 impl TableOptions {
@@ -43,14 +44,8 @@ impl TableOptions {
         let path = self.table.clone()?;
         Some(LabelSource::Table {
             path,
-            slices_from: self.slices_from.map(|first| match first {
-                First::Zero => SlicesFrom::Zero,
-                First::One => SlicesFrom::One,
-            }),
-            order: match self.slice_order {
-                Order::Stored => SliceOrder::Stored,
-                Order::Upward => SliceOrder::Upward,
-            },
+            slices_from: self.slices_from,
+            order: self.slice_order,
         })
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use fndm::candle_core::{DType, Device};
 use fndm::data::{Side, list_patients};
@@ -64,11 +65,11 @@ pub(crate) struct MethodOptions {
     mb: Option<bool>,
     /// Which model the coarse map comes from: the memory bank of healthy features, the Gaussians of healthy and of diseased slices
     /// that `train --contrast true` adds, or the student
-    #[arg(long)]
-    coarse_source: Option<CoarseModel>,
+    #[arg(long, value_parser = one_of::<CoarseSource>(["bank", "contrast", "student"]))]
+    coarse_source: Option<CoarseSource>,
     /// How the soft coarse map becomes x_seg: above the calibrated threshold, and above Otsu's of the slice or volume
-    #[arg(long)]
-    xseg_rule: Option<Rule>,
+    #[arg(long, value_parser = one_of::<CoarseRule>(["calibrated", "slice", "volume"]))]
+    xseg_rule: Option<CoarseRule>,
     /// Threshold of the soft coarse map; default: calibrated on healthy slices
     #[arg(long, value_name = "X")]
     xseg_threshold: Option<f32>,
@@ -89,11 +90,11 @@ pub(crate) struct MethodOptions {
     #[arg(long, value_name = "BOOL")]
     keep_outside: Option<bool>,
     /// Label given to the UNet while encoding
-    #[arg(long)]
-    encode_label: Option<Label>,
+    #[arg(long, value_parser = bit())]
+    encode_label: Option<u32>,
     /// Label given to the UNet and the classifier while sampling
-    #[arg(long)]
-    sample_label: Option<Label>,
+    #[arg(long, value_parser = bit())]
+    sample_label: Option<u32>,
     /// Deviation in pixels of the Gaussian that smooths the anomaly map
     #[arg(long, value_name = "PX")]
     smoothing: Option<f64>,
@@ -113,8 +114,8 @@ pub(crate) struct MethodOptions {
     #[arg(long, value_name = "PX")]
     head_erosion: Option<usize>,
     /// The threshold of the anomaly map: Otsu's of each slice, of the volume, or 0.5 for a map of probabilities
-    #[arg(long)]
-    threshold: Option<Scope>,
+    #[arg(long, value_parser = one_of::<ThresholdScope>(["slice", "volume", "half"]))]
+    threshold: Option<ThresholdScope>,
     /// Slices that the student calls healthy have an empty mask
     #[arg(long, value_name = "BOOL")]
     empty_when_healthy: Option<bool>,
@@ -198,37 +199,6 @@ impl DeviceOptions {
     }
 }
 
-/// The label of a slice.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Label {
-    Healthy,
-    Diseased,
-}
-
-/// Which model the coarse map comes from.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum CoarseModel {
-    Bank,
-    Contrast,
-    Student,
-}
-
-/// How the soft coarse map becomes x_seg.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Rule {
-    Calibrated,
-    Slice,
-    Volume,
-}
-
-/// The threshold of the anomaly map.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Scope {
-    Slice,
-    Volume,
-    Half,
-}
-
 /// The method of this key.
 pub(crate) fn method(option: &str, key: &str) -> Result<Method> {
     let found = Method::ALL.into_iter().find(|m| m.key() == key);
@@ -253,18 +223,8 @@ impl MethodOptions {
         set(&mut config.parts.classifier_gradient, &self.cg);
         set(&mut config.parts.image_condition, &self.nm);
         set(&mut config.parts.memory_bank, &self.mb);
-        let rule = self.xseg_rule.map(|rule| match rule {
-            Rule::Calibrated => CoarseRule::Calibrated,
-            Rule::Slice => CoarseRule::Slice,
-            Rule::Volume => CoarseRule::Volume,
-        });
-        set(&mut config.coarse_rule, &rule);
-        let source = self.coarse_source.map(|source| match source {
-            CoarseModel::Bank => CoarseSource::Bank,
-            CoarseModel::Contrast => CoarseSource::Contrast,
-            CoarseModel::Student => CoarseSource::Student,
-        });
-        set(&mut config.coarse_source, &source);
+        set(&mut config.coarse_rule, &self.xseg_rule);
+        set(&mut config.coarse_source, &self.coarse_source);
         if self.xseg_threshold.is_some() {
             config.coarse_threshold = self.xseg_threshold;
         }
@@ -273,14 +233,8 @@ impl MethodOptions {
         set(&mut config.region_noise, &self.region_noise.map(|n| n.0));
         set(&mut config.keep_outside, &self.keep_outside);
         set(&mut config.blank_condition, &self.blank_condition);
-        set(
-            &mut config.encode_label,
-            &self.encode_label.map(Label::index),
-        );
-        set(
-            &mut config.sample_label,
-            &self.sample_label.map(Label::index),
-        );
+        set(&mut config.encode_label, &self.encode_label);
+        set(&mut config.sample_label, &self.sample_label);
         set(&mut config.smoothing, &self.smoothing);
         set(&mut config.z_smoothing, &self.z_smoothing);
         set(&mut config.empty_when_healthy, &self.empty_when_healthy);
@@ -288,22 +242,21 @@ impl MethodOptions {
         set(&mut config.map_power, &self.map_power);
         set(&mut config.residual_limit, &self.residual_limit);
         set(&mut config.head_erosion, &self.head_erosion);
-        let scope = self.threshold.map(|scope| match scope {
-            Scope::Slice => ThresholdScope::Slice,
-            Scope::Volume => ThresholdScope::Volume,
-            Scope::Half => ThresholdScope::Half,
-        });
-        set(&mut config.threshold, &scope);
+        set(&mut config.threshold, &self.threshold);
     }
 }
 
-impl Label {
-    fn index(self) -> u32 {
-        match self {
-            Label::Healthy => 0,
-            Label::Diseased => 1,
-        }
-    }
+/// A value of a library's own type, by the names that it has in files.
+pub(crate) fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
+    names: impl Into<PossibleValuesParser>,
+) -> impl TypedValueParser<Value = T> {
+    let parser: PossibleValuesParser = names.into();
+    parser.try_map(|name| serde_json::from_value::<T>(name.into()))
+}
+
+/// The bit of a slice, by its name.
+fn bit() -> impl TypedValueParser<Value = u32> {
+    PossibleValuesParser::new(["healthy", "diseased"]).map(|name| u32::from(name == "diseased"))
 }
 
 /// The device of `--device`: see [`fndm::kernels::device`].
