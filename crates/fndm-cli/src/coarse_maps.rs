@@ -430,7 +430,7 @@ fn save_sheet(
     let mut titles = vec!["input".to_string(), "truth".to_string()];
     titles.extend((1..=maps.len()).map(|i| format!("map {i}")));
     let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
-    let mut sheet = Sheet::new(&titles, (options.image_size, options.image_size));
+    let mut sheet = Sheet::new(&titles, (options.image_size, options.image_size))?;
     let count = options.sheet_rows.min(truth.diseased.len());
     for at in 0..count {
         let i = truth.diseased[at * truth.diseased.len() / count];

@@ -20,6 +20,7 @@ use fndm_data::{
     read_patient_below,
 };
 use fndm_files::{Inputs, chain, write_atomic};
+use fndm_pictures::grey_png;
 use fndm_study::Source;
 use ndarray::{Array2, Axis};
 
@@ -327,13 +328,8 @@ fn write_sheet(path: &Path, rows: &[Array2<u8>]) -> Result<()> {
     let views: Vec<_> = rows.iter().map(|row| row.view()).collect();
     let sheet = ndarray::concatenate(Axis(0), &views)?;
     let (height, width) = sheet.dim();
-    let mut bytes = Vec::new();
-    let (width, height) = (u32::try_from(width)?, u32::try_from(height)?);
-    let mut encoder = png::Encoder::new(&mut bytes, width, height);
-    encoder.set_color(png::ColorType::Grayscale);
-    encoder.set_depth(png::BitDepth::Eight);
     let pixels: Vec<u8> = sheet.iter().copied().collect();
-    encoder.write_header()?.write_image_data(&pixels)?;
+    let bytes = grey_png(&pixels, width, height)?;
     place::make_parent(path)?;
     Ok(write_atomic(path, bytes)?)
 }

@@ -1,8 +1,5 @@
 use std::path::{Path, PathBuf};
 
-/// An error of another library.
-type Cause = Box<dyn std::error::Error + Send + Sync>;
-
 /// What can go wrong in a training or an evaluation, or in a crate below.
 ///
 /// `Display` says what this level knows, `source` the rest.
@@ -51,14 +48,9 @@ pub enum Error {
     /// The caller's progress function asked to stop.
     #[error("cancelled")]
     Cancelled,
-    /// A picture couldn't be encoded.
-    #[error("{}", path.display())]
-    Png {
-        /// The picture.
-        path: PathBuf,
-        /// What the encoder said.
-        source: Cause,
-    },
+    /// From fndm-pictures.
+    #[error(transparent)]
+    Pictures(#[from] fndm_pictures::Error),
     /// From fndm.
     #[error(transparent)]
     Fndm(#[from] fndm::Error),

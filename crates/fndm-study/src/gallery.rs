@@ -96,7 +96,10 @@ impl Gallery {
                 Some(_) => &["input", "coarse map", "healthy", "anomaly", "mask", "truth"],
                 None => &["input", "anomaly", "mask", "truth"],
             };
-            let sheet = sheet.get_or_insert_with(|| Sheet::new(titles, shown.input.dim()));
+            let sheet = match &mut sheet {
+                Some(sheet) => sheet,
+                None => sheet.insert(Sheet::new(titles, shown.input.dim())?),
+            };
             let grey = |image| Tile::Grey {
                 image,
                 low: -1.,
@@ -123,6 +126,9 @@ impl Gallery {
             ]);
             sheet.push(&tiles)?;
         }
-        sheet.map_or(Ok(()), |sheet| sheet.save(path))
+        if let Some(sheet) = sheet {
+            sheet.save(path)?;
+        }
+        Ok(())
     }
 }

@@ -20,7 +20,6 @@ mod labelling;
 mod plan;
 mod plan_check;
 mod report;
-mod sheet;
 mod source;
 pub mod student;
 mod training;
@@ -33,10 +32,10 @@ pub use error::{Error, Result};
 pub use evaluation::{Case, CaseScore, Evaluation, Level, MaskScores, Row, evaluate};
 pub use examine::{MethodMap, examine_case, method_map};
 pub use fndm::{Method, flair_map, flair_quantile};
+pub use fndm_pictures::{Sheet, Tile, upper_end};
 pub use gallery::Gallery;
 pub use labelling::{LabelRecord, LabelSource, Labelling, PatientBits};
 pub use report::{Report, markdown, table, write_csv};
-pub use sheet::{Sheet, Tile, upper_end};
 pub use source::{PHANTOM_SEQUENCES, Source};
 pub use training::{
     SeparatePlan, StageRecord, StudentBase, StudentRecord, TrainEvent, TrainPlan, TrainingRecord,

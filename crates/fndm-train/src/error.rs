@@ -125,6 +125,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The loss curve couldn't be drawn.
+    #[error(transparent)]
+    Pictures(#[from] fndm_pictures::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

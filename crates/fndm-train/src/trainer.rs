@@ -422,3 +422,10 @@ impl<T: Task> Debug for Trainer<T> {
             .finish_non_exhaustive()
     }
 }
+
+/// The seed of the dropout masks of one forward pass, numbered over the whole run. Processes have masks of their own.
+fn dropout_seed(seed: u64, index: u64, rank: usize) -> u64 {
+    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ index.wrapping_mul(0xd1b5_4a32_d192_ed03)
+        ^ (rank as u64).wrapping_mul(0x8cb9_2ba7_2f3d_8dd7)
+}

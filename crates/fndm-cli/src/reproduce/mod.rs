@@ -4,7 +4,6 @@
 //! fndm reproduce fig4 --data lgg128 --split test
 
 mod folds;
-mod plot;
 mod reliability;
 mod settings;
 mod sizes;

@@ -8,11 +8,11 @@ use clap::Args;
 use fndm::data::PatientSlices;
 use fndm::{CoarseRule, DetectConfig, Detector, Method};
 use fndm_files::WorkFolder;
+use fndm_pictures::{Axis, Chart, Curve};
 use fndm_study::{Arm, Comparison, Level};
 use serde::Serialize;
 
 use super::Where;
-use super::plot::{self, Curve};
 use crate::common::{self, cohort};
 
 #[derive(Debug, Clone, Args)]
@@ -153,7 +153,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
     }
     say!(
-        "wrote fig4.png, fig4.csv and fig4.json to {}",
+        "wrote fig4.png, fig4.svg, fig4.csv and fig4.json to {}",
         options.place.output.display()
     );
     cohort::tell_left_out(&cohort);
@@ -180,18 +180,30 @@ fn save(points: &[Point], folder: &mut WorkFolder) -> Result<()> {
     }
     folder.write("fig4.csv", text)?;
     let curve = |method: Method, colour| Curve {
-        name: method.title(),
+        name: method.title().into(),
         colour,
+        width: 2,
+        dots: true,
         points: points
             .iter()
             .filter(|p| p.method == method.key())
             .filter_map(|p| Some((p.steps as f64, p.dice?)))
             .collect(),
     };
-    let curves = [
-        curve(Method::Fndm, [24, 78, 152]),
-        curve(Method::Diffano, [200, 90, 30]),
-    ];
-    let picture = plot::png(&curves, "steps in each direction", "Dice")?;
-    Ok(folder.write("fig4.png", picture)?)
+    let mut steps: Vec<usize> = points.iter().map(|point| point.steps).collect();
+    steps.sort_unstable();
+    steps.dedup();
+    let steps: Vec<f64> = steps.into_iter().map(|steps| steps as f64).collect();
+    let (first, last) = (steps[0], steps[steps.len() - 1]);
+    let chart = Chart {
+        x: Axis::logarithmic("steps in each direction", first, last).labelled(steps),
+        y: Axis::linear("Dice", 0., 1.),
+        curves: vec![
+            curve(Method::Fndm, [24, 78, 152]),
+            curve(Method::Diffano, [200, 90, 30]),
+        ],
+    };
+    const SIZE: (u32, u32) = (800, 480);
+    folder.write("fig4.svg", chart.svg(SIZE)?)?;
+    Ok(folder.write("fig4.png", chart.png(SIZE)?)?)
 }

@@ -8,8 +8,10 @@
 use std::path::Path;
 
 use ndarray::{ArrayView2, Zip};
+use plotters::prelude::*;
 
-use crate::{Error, Result};
+use crate::letters::style;
+use crate::{Error, Result, rgb_png};
 
 /// Pixels drawn for each pixel of an image.
 const ZOOM: usize = 2;
@@ -17,8 +19,9 @@ const ZOOM: usize = 2;
 const GAP: usize = 4;
 /// Height of the line of titles.
 const TITLE: usize = 16;
-/// Width of a letter of the built-in font.
-const LETTER: usize = 8;
+/// Height of its letters.
+const LETTER: u32 = 13;
+const INK: RGBColor = RGBColor(230, 230, 230);
 
 /// One picture of a sheet.
 #[derive(Debug, Clone)]
@@ -104,9 +107,11 @@ pub struct Sheet {
 }
 
 impl Sheet {
-    /// A sheet with these column titles, for tiles of `(height, width)` pixels.
-    #[must_use]
-    pub fn new(titles: &[&str], tile: (usize, usize)) -> Self {
+    /// A sheet with these column titles, for tiles of `(height, width)` pixels. A title that is wider than its column is cut off.
+    ///
+    /// # Errors
+    /// [`Error::Words`] when a title can't be drawn.
+    pub fn new(titles: &[&str], tile: (usize, usize)) -> Result<Self> {
         let columns = titles.len();
         let step = tile.1 * ZOOM + GAP;
         let width = GAP + columns * step;
@@ -117,23 +122,27 @@ impl Sheet {
             pixels: vec![0; width * TITLE * 3],
         };
         for (i, title) in titles.iter().enumerate() {
-            sheet.write(title, GAP + i * step, step - GAP);
+            sheet.write(title, GAP + i * step, step - GAP)?;
         }
-        sheet
+        Ok(sheet)
     }
 
-    fn write(&mut self, text: &str, left: usize, room: usize) {
-        for (i, letter) in text.chars().take(room / LETTER).enumerate() {
-            let Some(&glyph) = font8x8::legacy::BASIC_LEGACY.get(letter as usize) else {
-                continue;
-            };
-            for (row, bits) in glyph.iter().enumerate() {
-                for column in (0..LETTER).filter(|c| bits >> c & 1 == 1) {
-                    let at = (TITLE / 4 + row) * self.width + left + i * LETTER + column;
-                    self.pixels[at * 3..at * 3 + 3].fill(230);
-                }
-            }
+    fn write(&mut self, words: &str, left: usize, room: usize) -> Result<()> {
+        let mut drawn = vec![0; room * TITLE * 3];
+        let area = BitMapBackend::with_buffer(&mut drawn, (room as u32, TITLE as u32));
+        let area = area.into_drawing_area();
+        area.draw(&Text::new(words, (0, 1), style(LETTER, INK)))
+            .and_then(|()| area.present())
+            .map_err(|source| Error::Words {
+                words: words.into(),
+                source: source.into(),
+            })?;
+        drop(area);
+        for (row, line) in drawn.chunks_exact(room * 3).enumerate() {
+            let at = (row * self.width + left) * 3;
+            self.pixels[at..at + room * 3].copy_from_slice(line);
         }
+        Ok(())
     }
 
     /// Adds a row.
@@ -143,8 +152,7 @@ impl Sheet {
     pub fn push(&mut self, tiles: &[Tile<'_>]) -> Result<()> {
         if tiles.len() != self.columns || tiles.iter().any(|t| t.shape() != self.tile) {
             let got: Vec<_> = tiles.iter().map(Tile::shape).collect();
-            return Err(Error::Input {
-                what: "a row of a sheet".into(),
+            return Err(Error::Row {
                 expected: format!("{} tiles of {:?} pixels", self.columns, self.tile),
                 got: format!("{got:?}"),
             });
@@ -171,17 +179,7 @@ impl Sheet {
     /// When the file can't be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let height = self.pixels.len() / (3 * self.width);
-        let mut bytes = Vec::new();
-        let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, height as u32);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        encoder
-            .write_header()
-            .and_then(|mut writer| writer.write_image_data(&self.pixels))
-            .map_err(|error| Error::Png {
-                path: path.to_path_buf(),
-                source: Box::new(error),
-            })?;
+        let bytes = rgb_png(&self.pixels, self.width, height)?;
         Ok(fndm_files::write_atomic(path, bytes)?)
     }
 }
@@ -208,7 +206,7 @@ mod tests {
     fn a_sheet_is_a_png_of_the_expected_size() {
         let image = Array2::from_shape_fn((8, 8), |(y, x)| (y * 8 + x) as f32 / 32. - 1.);
         let mask = image.mapv(|v| v > 0.5);
-        let mut sheet = Sheet::new(&["a", "b"], (8, 8));
+        let mut sheet = Sheet::new(&["a", "b"], (8, 8)).unwrap();
         sheet
             .push(&[
                 Tile::Grey {
@@ -246,7 +244,7 @@ mod tests {
             low: 0.,
             high: 1.,
         };
-        let mut sheet = Sheet::new(&["a"], (8, 8));
-        assert!(matches!(sheet.push(&[tile]), Err(Error::Input { .. })));
+        let mut sheet = Sheet::new(&["a"], (8, 8)).unwrap();
+        assert!(matches!(sheet.push(&[tile]), Err(Error::Row { .. })));
     }
 }
