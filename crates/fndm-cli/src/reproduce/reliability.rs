@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use fndm::Method;
 use fndm::metrics::Reliability;
+use fndm_pictures::{Axis, Chart, Curve};
 use fndm_study::examine_case;
 
 use super::Where;
@@ -66,6 +67,35 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             fndm_study::markdown(&cells)
         );
     }
+    let curve = |name: &str, found: &Reliability, colour| Curve {
+        name: name.to_owned(),
+        colour,
+        width: 2,
+        dots: true,
+        points: found
+            .bins
+            .iter()
+            .filter(|bin| bin.count > 0)
+            .map(|bin| (bin.predicted, bin.observed))
+            .collect(),
+    };
+    let chart = Chart {
+        x: Axis::linear("said", 0., 1.),
+        y: Axis::linear("came true", 0., 1.),
+        curves: vec![
+            curve(found[0].0, &found[0].1, [200, 80, 40]),
+            curve(found[1].0, &found[1].1, [24, 78, 152]),
+            Curve {
+                name: "what is said comes true".to_owned(),
+                colour: [160; 3],
+                width: 1,
+                dots: false,
+                points: vec![(0., 0.), (1., 1.)],
+            },
+        ],
+    };
+    folder.write("reliability.png", chart.png((560, 480))?)?;
+    folder.write("reliability.svg", chart.svg((560, 480))?)?;
     let [(_, pixels), (_, slices)] = found;
     let json = serde_json::json!({
         "command": common::command(),
@@ -75,7 +105,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     });
     folder.write_json("reliability.json", &json)?;
     say!(
-        "wrote reliability.json to {}",
+        "wrote reliability.png, reliability.svg and reliability.json to {}",
         options.place.output.display()
     );
     cohort::tell_left_out(&cohort);
