@@ -361,10 +361,18 @@ fn settings(detector: &Detector, method: Method, options: &RunOptions) -> Detect
     config
 }
 
-/// The rows of the usual table, and the student where the model has one.
+/// The rows of the usual table that the model can serve, and the student where it has one.
 pub(crate) fn usual_methods(detector: &Detector) -> Vec<Method> {
+    let config = detector.config();
     let student = detector.student().map(|_| Method::Student);
-    Method::TABLE.into_iter().chain(student).collect()
+    Method::TABLE
+        .into_iter()
+        .filter(|method| match method {
+            Method::Flair => config.sequences.iter().any(|name| name == "flair"),
+            _ => config.unet.is_some(),
+        })
+        .chain(student)
+        .collect()
 }
 
 /// An arm for each of these methods, its settings checked.
