@@ -696,7 +696,7 @@ pub fn add_student(
         StudentBase::Nothing { .. } => record_json(folder, &BTreeMap::from([("student", &record)])),
     };
     parts.insert(model_folder::TRAINING.to_owned(), whole?);
-    (config.student, config.method) = (Some(trained.config), Method::Student);
+    with_student(&mut config, trained.config, Method::Student);
     model_folder::replace(folder, &config, &parts)?;
     Ok(Some(record))
 }
@@ -767,11 +767,18 @@ fn write_model_with(
     let rows: Vec<Method> = record.separate.keys().copied().collect();
     let mut config = model_config(plan, &rows);
     if let Some((student, method)) = student {
-        (config.student, config.method) = (Some(student), method);
+        with_student(&mut config, student, method);
     }
     let json = record_json(folder, record)?;
     parts.insert(model_folder::TRAINING.to_owned(), json);
     Ok(model_folder::replace(folder, &config, parts)?)
+}
+
+/// The settings of its row are written down: a default that changes one day changes no published model.
+fn with_student(config: &mut ModelConfig, student: StudentConfig, method: Method) {
+    (config.student, config.method) = (Some(student), method);
+    let row = config.detect.entry(Method::Student);
+    row.or_insert_with(DetectConfig::student);
 }
 
 fn record_json(folder: &Path, record: &impl Serialize) -> Result<Vec<u8>> {
