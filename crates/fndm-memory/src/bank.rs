@@ -3,16 +3,16 @@ use std::borrow::Cow;
 use candle_core::Tensor;
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis};
 
-use crate::builder::BankBuilder;
 use crate::calibration::Calibration;
-use crate::coarse::{CoarseConfig, HealthyModel, head_patches};
+use crate::coarse::{HealthyModel, head_patches};
+use crate::coarse_config::CoarseConfig;
 use crate::config::{MemoryConfig, Score};
+use crate::embed::embed;
 use crate::neighbours::NearestNeighbours;
 use crate::patch::PatchEmbedding;
-use crate::progress::{OnProgress, report};
 use crate::standardise::Standardisation;
 use crate::tensor::{batch_of, check_images};
-use crate::{Error, FeatureExtractor, Result, Stage};
+use crate::{Error, FeatureExtractor, Result};
 
 /// Patch features of healthy slices, and how far from them the patches of other slices lie.
 #[derive(Debug, Clone)]
@@ -27,48 +27,6 @@ pub struct MemoryBank {
 }
 
 impl MemoryBank {
-    /// Builds a bank from healthy images `(N, C, H, W)`. With their head `(N, H, W)`, patches with no pixel of it are left out.
-    ///
-    /// Images that don't fit into memory at once go through a [`BankBuilder`].
-    ///
-    /// # Errors
-    /// When the config is wrong, the images don't fit the extractor, no patch is left, or the caller stops it.
-    pub fn build(
-        config: &MemoryConfig,
-        extractor: &dyn FeatureExtractor,
-        images: &Tensor,
-        head: Option<ArrayView3<'_, bool>>,
-        on_progress: OnProgress<'_>,
-    ) -> Result<Self> {
-        let (n, _, _) = check_images(images, head)?;
-        let mut builder = BankBuilder::new(config.clone())?;
-        let batch = config.batch_size;
-        if config.standardise {
-            let count = config.standardise_images.min(n);
-            for i in 0..count {
-                if i % batch == 0 {
-                    report(on_progress, Stage::Statistics, i, count)?;
-                }
-                let image = i * n / count;
-                builder
-                    .observe(extractor, &images.narrow(0, image, 1)?)
-                    .map_err(|e| e.after(image))?;
-            }
-            report(on_progress, Stage::Statistics, count, count)?;
-        }
-        for start in (0..n).step_by(batch) {
-            report(on_progress, Stage::Features, start, n)?;
-            let count = batch.min(n - start);
-            let head = head.map(|h| batch_of(h, start, count));
-            let part = images.narrow(0, start, count)?;
-            builder
-                .push(extractor, &part, head)
-                .map_err(|e| e.after(start))?;
-        }
-        report(on_progress, Stage::Features, n, n)?;
-        builder.finish(on_progress)
-    }
-
     /// A bank of these rows `(N, D)` as they are, for features that come from elsewhere.
     ///
     /// # Errors
@@ -197,42 +155,6 @@ impl MemoryBank {
                 Score::Euclidean => distances.iter().map(|d| d.sqrt()).sum::<f32>() / k,
             }))
     }
-}
-
-/// Patch features with everything that the config adds.
-pub(crate) fn embed(
-    config: &MemoryConfig,
-    standardisation: Option<&Standardisation>,
-    extractor: &dyn FeatureExtractor,
-    images: &Tensor,
-) -> Result<PatchEmbedding> {
-    let maps = extractor.maps(images)?;
-    let mut embedding = config.patch.embed_standardised(&maps, standardisation)?;
-    let count = images.dim(0)?;
-    if embedding.images != count {
-        return Err(Error::shape(
-            "feature maps",
-            format!("{count} images, as given"),
-            embedding.images,
-        ));
-    }
-    if config.position_weight > 0.0 {
-        let (h, w) = embedding.grid;
-        let d = embedding.features.ncols();
-        let weight = config.position_weight * (d as f64).sqrt();
-        let place = |i: usize, n: usize| (weight * ((2 * i + 1) as f64 / n as f64 - 1.0)) as f32;
-        let old = embedding.features;
-        embedding.features = Array2::from_shape_fn((old.nrows(), d + 2), |(row, column)| {
-            if column < d {
-                old[(row, column)]
-            } else if column == d {
-                place(row % w, w)
-            } else {
-                place(row / w % h, h)
-            }
-        });
-    }
-    Ok(embedding)
 }
 
 impl HealthyModel for MemoryBank {

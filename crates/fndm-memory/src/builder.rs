@@ -1,14 +1,15 @@
 use candle_core::Tensor;
 use ndarray::{Array2, ArrayView3, Axis};
 
-use crate::bank::{MemoryBank, embed};
+use crate::bank::MemoryBank;
 use crate::coarse::head_patches;
 use crate::config::MemoryConfig;
+use crate::embed::embed;
 use crate::pool::Pool;
-use crate::progress::OnProgress;
+use crate::progress::{OnProgress, report};
 use crate::standardise::{Moments, Standardisation};
-use crate::tensor::check_images;
-use crate::{Error, FeatureExtractor, Result};
+use crate::tensor::{batch_of, check_images};
+use crate::{Error, FeatureExtractor, Result, Stage};
 
 /// Builds a [`MemoryBank`] from healthy images that come batch by batch.
 ///
@@ -138,5 +139,49 @@ impl BankBuilder {
             what: "the set of healthy patches",
         })?;
         Ok((pool.seen(), pool.into_rows()?))
+    }
+}
+
+impl MemoryBank {
+    /// Builds a bank from healthy images `(N, C, H, W)`. With their head `(N, H, W)`, patches with no pixel of it are left out.
+    ///
+    /// Images that don't fit into memory at once go through a [`BankBuilder`].
+    ///
+    /// # Errors
+    /// When the config is wrong, the images don't fit the extractor, no patch is left, or the caller stops it.
+    pub fn build(
+        config: &MemoryConfig,
+        extractor: &dyn FeatureExtractor,
+        images: &Tensor,
+        head: Option<ArrayView3<'_, bool>>,
+        on_progress: OnProgress<'_>,
+    ) -> Result<Self> {
+        let (n, _, _) = check_images(images, head)?;
+        let mut builder = BankBuilder::new(config.clone())?;
+        let batch = config.batch_size;
+        if config.standardise {
+            let count = config.standardise_images.min(n);
+            for i in 0..count {
+                if i % batch == 0 {
+                    report(on_progress, Stage::Statistics, i, count)?;
+                }
+                let image = i * n / count;
+                builder
+                    .observe(extractor, &images.narrow(0, image, 1)?)
+                    .map_err(|e| e.after(image))?;
+            }
+            report(on_progress, Stage::Statistics, count, count)?;
+        }
+        for start in (0..n).step_by(batch) {
+            report(on_progress, Stage::Features, start, n)?;
+            let count = batch.min(n - start);
+            let head = head.map(|h| batch_of(h, start, count));
+            let part = images.narrow(0, start, count)?;
+            builder
+                .push(extractor, &part, head)
+                .map_err(|e| e.after(start))?;
+        }
+        report(on_progress, Stage::Features, n, n)?;
+        builder.finish(on_progress)
     }
 }

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::coarse::CoarseConfig;
+use crate::coarse_config::CoarseConfig;
 use crate::smooth::{Edge, Smoothing};
 use crate::{Error, Result};
 

@@ -1,9 +1,9 @@
 use serde::{Deserialize, Serialize};
 
-use crate::coarse::CoarseConfig;
+use crate::coarse_config::CoarseConfig;
 use crate::coreset::Coreset;
-use crate::neighbours::Storage;
 use crate::patch::PatchFeatures;
+use crate::rows::Storage;
 use crate::{Error, Result};
 
 /// The unit of a patch's score.

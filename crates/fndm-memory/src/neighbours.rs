@@ -3,11 +3,10 @@ use std::ops::Range;
 use fndm_kernels::{PANEL_ROWS, pack_panel, panel_products};
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::candidates::{Candidates, Neighbour, Rounding};
 use crate::distance::{exact_squared_distance, squared_norm};
-use crate::rows::{Rows, Values};
+use crate::rows::{Rows, Storage, Values};
 use crate::tensor::row_values;
 use crate::{Error, Result};
 
@@ -15,28 +14,6 @@ use crate::{Error, Result};
 const ROW_TILE: usize = 32 * PANEL_ROWS;
 /// Queries that one task compares with a tile of rows, at most.
 const QUERY_TILE: usize = 64;
-
-/// How the rows of a bank are kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Storage {
-    /// 4 bytes per value.
-    #[default]
-    F32,
-    /// 2 bytes per value: about three digits. Values beyond 65504 are an error.
-    F16,
-}
-
-impl Storage {
-    /// Bytes of one value.
-    #[must_use]
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
-}
 
 /// Exact nearest neighbours by Euclidean distance: matrix products over tiles, with a running list per query.
 ///

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibration::Calibration;
 use crate::cholesky::inverse_factor;
-use crate::coarse::{CoarseConfig, HealthyModel, head_patches};
+use crate::coarse::{HealthyModel, head_patches};
+use crate::coarse_config::CoarseConfig;
 use crate::gaussians::Gaussians;
 use crate::patch::map_shapes;
 use crate::progress::{OnProgress, report};

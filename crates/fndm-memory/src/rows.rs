@@ -7,8 +7,29 @@ use fndm_kernels::MappedFile;
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 
-use crate::neighbours::Storage;
+/// How the rows of a bank are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// 4 bytes per value.
+    #[default]
+    F32,
+    /// 2 bytes per value: about three digits. Values beyond 65504 are an error.
+    F16,
+}
+
+impl Storage {
+    /// Bytes of one value.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+}
 
 /// Values `(N, D)`, f32 or f16. A copy of this is cheap.
 #[derive(Debug, Clone)]

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub use build::ContrastBuilder;
 
 use crate::calibration::Calibration;
-use crate::coarse::{CoarseConfig, HealthyModel};
+use crate::coarse::HealthyModel;
+use crate::coarse_config::CoarseConfig;
 use crate::gaussians::Gaussians;
 use crate::padim::Layout;
 use crate::smooth::Smoothing;

@@ -12,8 +12,8 @@ use super::{CalibrationDescription, Description, Header, KEY, VERSION};
 use crate::bank::MemoryBank;
 use crate::calibration::Calibration;
 use crate::config::MemoryConfig;
-use crate::neighbours::{NearestNeighbours, Storage};
-use crate::rows::Rows;
+use crate::neighbours::NearestNeighbours;
+use crate::rows::{Rows, Storage};
 use crate::standardise::Standardisation;
 use crate::{Error, Result};
 
