@@ -11,7 +11,7 @@ pub type Colour = [u8; 3];
 const INK: RGBColor = RGBColor(30, 30, 30);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 /// Height of letters in pixels.
-const LETTER: u32 = 13;
+const LETTER: u32 = 15;
 
 /// A curve with its name in the legend.
 #[derive(Debug, Clone, PartialEq)]
