@@ -6,11 +6,11 @@ use candle_core::{DType, Tensor};
 use fndm_kernels::linear_combination;
 use serde::{Deserialize, Serialize};
 
-use crate::checks::{check_state, network_output, sample_not_finite};
+use crate::checks::{check_state, network_output, not_finite};
 use crate::coefficients::{Integrand, Node, Segment};
 use crate::config::{Algorithm, Method};
 
-use crate::{Error, NoiseSchedule, Prediction, Result, SolverConfig};
+use crate::{Error, NoiseSchedule, Prediction, Result, RunTensor, SolverConfig};
 
 /// An adaptive singlestep solver: DPM-Solver-12 or -23 (Lu et al. 2022a, appendix C), or the same with DPM-Solver++.
 ///
@@ -259,9 +259,10 @@ impl AdaptiveSolver {
                 got: format!("{:?}", x.dims()),
             });
         }
-        if let Some(sample) = sample_not_finite(x)? {
+        if let Some((sample, value)) = not_finite(x)? {
             return Err(Error::NonFinite {
-                what: "the state at the start",
+                what: RunTensor::Start,
+                value,
                 sample,
                 step: 0,
                 evaluation: 0,
@@ -396,7 +397,7 @@ impl AdaptiveSolver {
             // The network's outputs are finite, so the step itself overflowed; a NaN would pass for a rejected step.
             if !error.is_finite() {
                 let asked = sample.asked(i, higher[k].clone(), tries[k].start, 0);
-                return Err(self.non_finite("the error of a step", &asked));
+                return Err(self.non_finite(RunTensor::Estimate, error, &asked));
             }
             sample.steps += 1;
             let taken = tries[k].end.lambda - tries[k].start.lambda;
@@ -467,9 +468,10 @@ impl AdaptiveSolver {
             .sqrt())
     }
 
-    fn non_finite(&self, what: &'static str, asked: &Asked) -> Error {
+    fn non_finite(&self, what: RunTensor, value: f64, asked: &Asked) -> Error {
         Error::NonFinite {
             what,
+            value,
             sample: asked.sample,
             step: asked.step,
             evaluation: asked.evaluation,
@@ -505,8 +507,8 @@ impl AdaptiveSolver {
             .map(|(k, asked)| {
                 let (x, node) = (&asked.x, asked.node);
                 let output = output.narrow(0, k, 1)?.contiguous()?;
-                if sample_not_finite(&output)?.is_some() {
-                    return Err(self.non_finite("the network's output", asked));
+                if let Some((_, value)) = not_finite(&output)? {
+                    return Err(self.non_finite(RunTensor::Output, value, asked));
                 }
                 let mix = match self.integrand {
                     Integrand::X0 => self.config.prediction.x0_mix(node.alpha, node.sigma),

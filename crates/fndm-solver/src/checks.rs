@@ -24,11 +24,15 @@ pub(crate) fn check_state(x: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// The first sample of the batch `x` (B, ...) that has a NaN or an infinity.
-pub(crate) fn sample_not_finite(x: &Tensor) -> Result<Option<usize>> {
+/// The first sample of the batch `x` (B, ...) that has a NaN or an infinity, and that value.
+pub(crate) fn not_finite(x: &Tensor) -> Result<Option<(usize, f64)>> {
+    let Some(at) = first_non_finite(x)? else {
+        return Ok(None);
+    };
     let batch = x.dims().first().copied().unwrap_or(1).max(1);
     let each = (x.elem_count() / batch).max(1);
-    Ok(first_non_finite(x)?.map(|at| at / each))
+    let value = x.flatten_all()?.get(at)?.to_dtype(DType::F64)?;
+    Ok(Some((at / each, value.to_scalar::<f64>()?)))
 }
 
 /// `tensor` has the shape and type of the state `like`.

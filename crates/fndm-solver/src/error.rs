@@ -84,12 +84,14 @@ pub enum Error {
     },
     /// NaN or infinity where a run needs numbers.
     #[error(
-        "NaN or infinity in {what}, sample {sample} of the batch, at step {step} (evaluation {evaluation}, t = {t}, \
+        "{value} in {what}, sample {sample} of the batch, at step {step} (evaluation {evaluation}, t = {t}, \
          model time {model_time})"
     )]
     NonFinite {
         /// Which tensor.
-        what: &'static str,
+        what: RunTensor,
+        /// The first such value in it.
+        value: f64,
         /// The first sample of the batch that has one, from 0.
         sample: usize,
         /// The step, from 0. In an adaptive run, the sample's own: the steps that it has tried.
@@ -104,6 +106,37 @@ pub enum Error {
     /// The tensor library or the caller's model failed.
     #[error("a tensor operation or the model failed")]
     Candle(#[from] candle_core::Error),
+}
+
+/// The tensors of a run that have to be finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RunTensor {
+    /// The state that a run starts at.
+    Start,
+    /// What the network gave.
+    Output,
+    /// The gradient of a guided answer.
+    Gradient,
+    /// What the network gave, after guidance.
+    Guided,
+    /// The error of an adaptive step, as it is estimated.
+    Estimate,
+    /// The state that a run ends at.
+    Result,
+}
+
+impl std::fmt::Display for RunTensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Start => "the state at the start",
+            Self::Output => "the network's output",
+            Self::Gradient => "the gradient of the guidance",
+            Self::Guided => "the guided output",
+            Self::Estimate => "the error of a step",
+            Self::Result => "the result",
+        })
+    }
 }
 
 /// This crate's result.

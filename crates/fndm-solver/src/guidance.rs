@@ -4,13 +4,14 @@ use candle_core::Tensor;
 use fndm_kernels::linear_combination;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, NoiseSchedule, Prediction, Result};
+use crate::{Error, Prediction, Result};
 
 /// Steers a noise prediction by a classifier's gradient (Li et al. 2023, eq. 8; Dhariwal and Nichol 2021, algorithm 2):
 ///
 /// `epsilon_hat` = epsilon - scale * `sigma_t` * `grad_x` log p(y | `x_t`)
 ///
-/// It knows nothing of the classifier: the gradient is a tensor, however it came about. The paper guides sampling alone;
+/// It knows nothing of the classifier: the gradient is a tensor, however it came about. A [`Solver`](crate::Solver) applies it where
+/// a model's [`Answer`](crate::Answer) has one. The paper guides sampling alone;
 /// encoding goes without.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,42 +72,5 @@ impl Guidance {
             (1.0, output),
             (self.scale * weight, gradient),
         ])?)
-    }
-
-    /// Joins a noise model and a gradient into one guided noise model, to be handed to [`Solver::run`](crate::Solver::run).
-    ///
-    /// Both closures see `(x, model time, evaluation)`.
-    ///
-    /// ```
-    /// use candle_core::{Device, Tensor};
-    /// use fndm_solver::{Guidance, ScheduleConfig, SolverConfig};
-    /// # fn main() -> fndm_solver::Result<()> {
-    /// let schedule = ScheduleConfig::linear(1000).build()?;
-    /// let solver = SolverConfig::dpm_solver_pp(2, 10).sample(&schedule, schedule.span())?;
-    /// let noise_model = |x: &Tensor, _t: f64, _i: usize| x.zeros_like();
-    /// let gradient = |x: &Tensor, _t: f64, _i: usize| x.neg(); // of ln p(y | x) = -x^2 / 2
-    /// let guided = Guidance { scale: 2.0 }.compose(&schedule, noise_model, gradient);
-    /// let x = Tensor::ones((1, 1, 4, 4), candle_core::DType::F32, &Device::Cpu)?;
-    /// let image = solver.run(&x, guided)?;
-    /// # assert_eq!(image.dims(), x.dims());
-    /// # Ok(()) }
-    /// ```
-    pub fn compose<'a, M, G>(
-        &self,
-        schedule: &'a NoiseSchedule,
-        mut noise_model: M,
-        mut gradient: G,
-    ) -> impl FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor> + use<'a, M, G>
-    where
-        M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
-        G: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
-    {
-        let scale = self.scale;
-        move |x, model_time, evaluation| {
-            let noise = noise_model(x, model_time, evaluation)?;
-            let gradient = gradient(x, model_time, evaluation)?;
-            let sigma = schedule.sigma(schedule.time_of_model_time(model_time));
-            linear_combination(&[(1.0, &noise), (-scale * sigma, &gradient)])
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! - [`ScheduleConfig`], [`NoiseSchedule`]: alpha, sigma and lambda in f64, at any time and at training indices.
 //! - [`SolverConfig`]: algorithm, order, method, [`Grid`], prediction type; a plain serde value.
 //! - [`Solver`]: the checked config on a schedule and a span; [`Solver::run`] takes a batch through.
+//! - [`Query`], [`Answer`]: what a model is asked, and what it says: an output, guided or not.
 //! - [`Stepper`]: the same run one network evaluation at a time; a value that can be cloned, stored and resumed.
 //! - [`Trajectory`]: the same run as an iterator over its states.
 //! - [`AdaptiveConfig`], [`AdaptiveSolver`]: steps from a tolerance, for each sample on its own.
@@ -80,7 +81,7 @@ pub use adaptive::{AdaptiveConfig, AdaptiveQuery, AdaptiveRun, AdaptiveSolver};
 pub use config::{
     Algorithm, Clip, LowerOrderFinal, Method, SecondOrder, SolverConfig, ThirdOrder, UniPcForm,
 };
-pub use error::{Error, Result};
+pub use error::{Error, Result, RunTensor};
 pub use grid::Grid;
 pub use guidance::Guidance;
 pub use prediction::Prediction;
@@ -88,5 +89,5 @@ pub use respacing::Respacing;
 pub use schedule::NoiseSchedule;
 pub use schedule_config::ScheduleConfig;
 pub use solver::Solver;
-pub use stepper::{Query, Stepper};
+pub use stepper::{Answer, Query, Stepper};
 pub use trajectory::Trajectory;

@@ -135,20 +135,31 @@ impl Prediction {
     /// # Errors
     /// When the shapes differ; [`Error::Conversion`] for the score at sigma = 0.
     pub fn target(self, x0: &Tensor, noise: &Tensor, alpha: f64, sigma: f64) -> Result<Tensor> {
-        Ok(match self {
-            Self::Noise => noise.clone(),
-            Self::X0 => x0.clone(),
-            Self::V => linear_combination(&[(alpha, noise), (-sigma, x0)])?,
-            Self::Score if sigma == 0.0 => {
-                return Err(Error::Conversion {
-                    wanted: "score",
-                    given: "the noise",
-                    alpha,
-                    sigma,
-                });
-            }
-            Self::Score => linear_combination(&[(-1.0 / sigma, noise)])?,
-        })
+        let (of_x0, of_noise) = self.target_weights(alpha, sigma);
+        if !of_noise.is_finite() {
+            return Err(Error::Conversion {
+                wanted: "score",
+                given: "the noise",
+                alpha,
+                sigma,
+            });
+        }
+        let mix = Mix {
+            x: of_x0,
+            output: of_noise,
+        };
+        mix.apply(x0, noise)
+    }
+
+    /// The weights of the clean image and of the noise in that target; that of the score is infinite at sigma = 0.
+    #[must_use]
+    pub fn target_weights(self, alpha: f64, sigma: f64) -> (f64, f64) {
+        match self {
+            Self::Noise => (0.0, 1.0),
+            Self::X0 => (1.0, 0.0),
+            Self::V => (-sigma, alpha),
+            Self::Score => (0.0, -1.0 / sigma),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::plan::Plan;
-use crate::{Result, Stepper, Trajectory};
+use crate::{Answer, Query, Result, Stepper, Trajectory};
 
 /// All times and scalars of a run, worked out; ready for any number of batches. Made by
 /// [`SolverConfig::encode`](crate::SolverConfig::encode) and [`SolverConfig::sample`](crate::SolverConfig::sample).
@@ -48,63 +48,45 @@ impl Solver {
 
     /// Takes `x`, a batch `(B, ...)` at the first time, to the last.
     ///
-    /// `model` is asked [`Self::evaluations`] times, with the state, the time that it was trained on (a real number,
-    /// one for the whole batch) and the number of the evaluation, from 0. Its output has the state's shape and type,
-    /// and means what [`SolverConfig::prediction`](crate::SolverConfig::prediction) says.
-    ///
-    /// # Errors
-    /// When the model fails, its output doesn't fit the state, or a value isn't finite: [`Error::NonFinite`](crate::Error)
-    /// names the step and its time.
-    pub fn run<M>(&self, x: &Tensor, model: M) -> Result<Tensor>
-    where
-        M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
-    {
-        self.stepper(x)?.run(model)
-    }
-
-    /// As [`Self::run`], with a model that sees the whole [`Query`](crate::Query), its alpha, sigma and lambda too, and
-    /// fails with an error of its own.
+    /// `model` is asked [`Self::evaluations`] times. It sees the [`Query`]: the state, the time that the network was trained on
+    /// (a real number, one for the whole batch), alpha, sigma and lambda there. It gives the network's output, which has the
+    /// state's shape and type and means what [`SolverConfig::prediction`](crate::SolverConfig::prediction) says, or an
+    /// [`Answer`] with guidance. Conversion, guidance and limits are the solver's. It may fail with an error of its own.
     ///
     /// ```
     /// use candle_core::{DType, Device, Tensor};
-    /// use fndm_solver::{Guidance, ScheduleConfig, SolverConfig};
+    /// use fndm_solver::{Query, ScheduleConfig, SolverConfig};
     ///
     /// #[derive(Debug)]
     /// enum MyError {
     ///     Solver(fndm_solver::Error),
-    ///     Model(candle_core::Error),
+    ///     Network(candle_core::Error),
     /// }
     /// impl From<fndm_solver::Error> for MyError {
     ///     fn from(error: fndm_solver::Error) -> Self {
     ///         Self::Solver(error)
     ///     }
     /// }
-    /// # impl From<candle_core::Error> for MyError {
-    /// #     fn from(error: candle_core::Error) -> Self {
-    /// #         Self::Model(error)
-    /// #     }
-    /// # }
-    /// # fn main() -> Result<(), MyError> {
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let schedule = ScheduleConfig::linear(1000).build()?;
     /// let solver = SolverConfig::dpm_solver_pp(2, 10).sample(&schedule, schedule.span())?;
     /// let x = Tensor::ones((1, 4), DType::F32, &Device::Cpu)?;
-    /// let image: Result<Tensor, MyError> = solver.run_queries(&x, |query| {
-    ///     let noise = (query.x * query.sigma)?; // the network's work
-    ///     let gradient = query.x.neg()?; // of ln p(y | x)
-    ///     Ok(Guidance { scale: 2.0 }.apply(&noise, &gradient, query.sigma)?)
-    /// });
-    /// assert_eq!(image?.dims(), [1, 4]);
+    /// let image = solver.run(&x, |query: Query<'_>| (query.x * query.sigma).map_err(MyError::Network));
+    /// assert!(image.is_ok_and(|image| image.dims() == [1, 4]));
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// Those of the model, and this crate's own, made into one of the model's type.
-    pub fn run_queries<E, M>(&self, x: &Tensor, model: M) -> std::result::Result<Tensor, E>
+    /// Those of the model, and this crate's own, made into one of the model's type: when an answer doesn't fit the state, or a
+    /// value isn't finite ([`Error::NonFinite`](crate::Error::NonFinite) names the step and its time).
+    pub fn run<E, A, M>(&self, x: &Tensor, model: M) -> std::result::Result<Tensor, E>
     where
         E: From<crate::Error>,
-        M: FnMut(crate::Query<'_>) -> std::result::Result<Tensor, E>,
+        A: Into<Answer>,
+        M: FnMut(Query<'_>) -> std::result::Result<A, E>,
     {
-        self.stepper(x)?.run_queries(model)
+        self.stepper(x)?.run(model)
     }
 
     /// The states after each step, as an iterator: those at [`Self::times`] without the first. Each is worked out when
@@ -112,12 +94,12 @@ impl Solver {
     ///
     /// ```
     /// use candle_core::{DType, Device, Tensor};
-    /// use fndm_solver::{ScheduleConfig, SolverConfig};
-    /// # fn main() -> fndm_solver::Result<()> {
+    /// use fndm_solver::{Query, Result, ScheduleConfig, SolverConfig};
+    /// # fn main() -> Result<()> {
     /// let schedule = ScheduleConfig::cosine(1000).clipped(-5.1).build()?;
     /// let solver = SolverConfig::dpm_solver_pp(2, 10).sample(&schedule, schedule.span())?;
     /// let x = Tensor::ones((1, 4), DType::F32, &Device::Cpu)?;
-    /// let network = |x: &Tensor, _time: f64, _evaluation: usize| x * 0.5;
+    /// let network = |query: Query<'_>| -> Result<Tensor> { Ok((query.x * 0.5)?) };
     /// for (t, state) in solver.times()[1..].iter().zip(solver.trajectory(&x, network)?) {
     ///     println!("t = {t:.3}: {}", state?.mean_all()?);
     /// }
@@ -127,9 +109,11 @@ impl Solver {
     /// # Errors
     /// When `x` is a scalar, not of a floating-point type or not finite; the items, when the model fails or its output
     /// isn't finite.
-    pub fn trajectory<M>(&self, x: &Tensor, model: M) -> Result<Trajectory<M>>
+    pub fn trajectory<E, A, M>(&self, x: &Tensor, model: M) -> Result<Trajectory<M>>
     where
-        M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
+        E: From<crate::Error>,
+        A: Into<Answer>,
+        M: FnMut(Query<'_>) -> std::result::Result<A, E>,
     {
         Ok(Trajectory::new(self.stepper(x)?, model))
     }

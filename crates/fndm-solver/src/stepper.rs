@@ -8,11 +8,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::checks::{check_state, network_output, sample_not_finite};
+use crate::checks::{check_state, expect_like, network_output, not_finite};
 use crate::coefficients::Integrand;
 use crate::plan::{Plan, Stage, Update};
 use crate::prediction::Mix;
-use crate::{Clip, Error, Prediction, Result, Solver};
+use crate::{Clip, Error, Guidance, Prediction, Result, RunTensor, Solver};
 
 /// What the network is asked next.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +34,59 @@ pub struct Query<'a> {
     pub evaluation: usize,
     /// Number of the step that it belongs to, from 0; the same for all evaluations inside a singlestep step.
     pub step: usize,
+}
+
+/// What a model says at a [`Query`]: its output, and what guides it. A tensor alone is an output without guidance.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use fndm_solver::{Answer, Clip, Guidance, Query, ScheduleConfig, SolverConfig};
+/// # fn main() -> fndm_solver::Result<()> {
+/// let schedule = ScheduleConfig::linear(1000).build()?;
+/// let config = SolverConfig { clip: Clip::Static { max: 1.0 }, ..SolverConfig::dpm_solver_pp(2, 10) };
+/// let solver = config.sample(&schedule, schedule.span())?;
+/// let x = Tensor::ones((1, 4), DType::F32, &Device::Cpu)?;
+/// let image = solver.run(&x, |query: Query<'_>| -> fndm_solver::Result<Answer> {
+///     let noise = (query.x * query.sigma)?; // the network's work
+///     let gradient = query.x.neg()?; // of ln p(y | x)
+///     Ok(Answer::guided(noise, Guidance { scale: 2.0 }, gradient))
+/// })?;
+/// # assert_eq!(image.dims(), [1, 4]);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The network's output: the state's shape and type, its channels twice where the solver's
+    /// [`learned_variance`](crate::SolverConfig::learned_variance) says so.
+    pub output: Tensor,
+    /// How strongly to guide, and the gradient of ln p(y | x) in x, of the state's shape and type.
+    pub guidance: Option<(Guidance, Tensor)>,
+}
+
+impl Answer {
+    /// An output to be guided by the gradient of ln p(y | x) in x.
+    #[must_use]
+    pub fn guided(output: Tensor, guidance: Guidance, gradient: Tensor) -> Self {
+        Self {
+            output,
+            guidance: Some((guidance, gradient)),
+        }
+    }
+}
+
+impl From<Tensor> for Answer {
+    fn from(output: Tensor) -> Self {
+        Self {
+            output,
+            guidance: None,
+        }
+    }
+}
+
+impl From<&Tensor> for Answer {
+    fn from(output: &Tensor) -> Self {
+        output.clone().into()
+    }
 }
 
 /// A run of a [`Solver`] on one batch, held between two network evaluations.
@@ -97,7 +150,7 @@ impl Stepper {
             x,
             history: VecDeque::new(),
         };
-        stepper.expect_finite("the state at the start", &stepper.x)?;
+        stepper.expect_finite(RunTensor::Start, &stepper.x)?;
         Ok(stepper)
     }
 
@@ -151,12 +204,11 @@ impl Stepper {
             })
     }
 
-    /// Goes on with the network's `output` at [`Self::query`], which has the state's shape and type.
+    /// Goes on with the model's answer at [`Self::query`]: a tensor, or a guided [`Answer`].
     ///
     /// # Errors
-    /// When the run is through already, the output's shape or type doesn't fit, or it isn't finite
-    /// ([`Error::NonFinite`]).
-    pub fn advance(&mut self, output: &Tensor) -> Result<()> {
+    /// When the run is through already, a tensor's shape or type doesn't fit, or isn't finite ([`Error::NonFinite`]).
+    pub fn advance(&mut self, answer: impl Into<Answer>) -> Result<()> {
         let solver = self.solver.clone();
         let plan = solver.plan();
         let Some(stage) = plan.stages.get(self.evaluation) else {
@@ -165,13 +217,19 @@ impl Stepper {
                 got: format!("one that is through after {}", self.evaluation),
             });
         };
-        let output = network_output(output, &self.x, plan.learned_variance)?;
-        self.expect_finite("the network's output", &output)?;
-        let state = State {
-            number: 2 * self.evaluation,
-            tensor: self.x.clone(),
+        let answer = answer.into();
+        let output = network_output(&answer.output, &self.x, plan.learned_variance)?;
+        self.expect_finite(RunTensor::Output, &output)?;
+        let output = self.kept(plan, stage, output, answer.guidance)?;
+        let mix = plan.mix(stage);
+        let evaluation = Evaluation {
+            x: (mix.x != 0.0).then(|| State {
+                number: 2 * self.evaluation,
+                tensor: self.x.clone(),
+            }),
+            output,
+            mix,
         };
-        let evaluation = plan.evaluate(stage, state, output)?;
         if stage.replaces {
             self.history.pop_front();
         }
@@ -202,9 +260,35 @@ impl Stepper {
         Ok(())
     }
 
+    /// What a run keeps of an answer: the guided output, or the clean image that it amounts to where that is limited.
+    fn kept(
+        &self,
+        plan: &Plan,
+        stage: &Stage,
+        output: Tensor,
+        guidance: Option<(Guidance, Tensor)>,
+    ) -> Result<Tensor> {
+        let (alpha, sigma) = (stage.node.alpha, stage.node.sigma);
+        let mut output = match plan.clip {
+            Clip::None => output,
+            Clip::Static { .. } | Clip::Dynamic { .. } => {
+                plan.prediction.x0(&self.x, &output, alpha, sigma)?
+            }
+        };
+        if let Some((guidance, gradient)) = guidance {
+            expect_like("the gradient of the guidance", &gradient, &self.x)?;
+            let gradient = gradient.detach().contiguous()?;
+            self.expect_finite(RunTensor::Gradient, &gradient)?;
+            output = guidance.apply_to(plan.stored(), &output, &gradient, alpha, sigma)?;
+            // The scale may blow up what was finite, and a limit would hide it.
+            self.expect_finite(RunTensor::Guided, &output)?;
+        }
+        plan.clip.apply(&output)
+    }
+
     /// What isn't finite at one evaluation can't be told from a result at the next.
-    fn expect_finite(&self, what: &'static str, tensor: &Tensor) -> Result<()> {
-        let Some(sample) = sample_not_finite(tensor)? else {
+    fn expect_finite(&self, what: RunTensor, tensor: &Tensor) -> Result<()> {
+        let Some((sample, value)) = not_finite(tensor)? else {
             return Ok(());
         };
         let plan = self.solver.plan();
@@ -212,6 +296,7 @@ impl Stepper {
         let end = plan.times.last().copied().unwrap_or(f64::NAN);
         Err(Error::NonFinite {
             what,
+            value,
             sample,
             step: self.steps_done(),
             evaluation: self.evaluation,
@@ -220,47 +305,19 @@ impl Stepper {
         })
     }
 
-    /// One evaluation by `model`, which sees what [`Solver::run`] shows it.
-    pub(crate) fn evaluate<M>(&mut self, model: &mut M) -> Result<()>
-    where
-        M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
-    {
-        match self.query() {
-            Some(query) => {
-                let output = model(query.x, query.model_time, query.evaluation)?;
-                self.advance(&output)
-            }
-            None => Ok(()),
-        }
-    }
-
     /// Takes what is left of the run, and returns the result; see [`Solver::run`].
     ///
     /// # Errors
-    /// When the model fails, its output doesn't fit the state, or isn't finite.
-    pub fn run<M>(mut self, mut model: M) -> Result<Tensor>
-    where
-        M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
-    {
-        while self.remaining() > 0 {
-            self.evaluate(&mut model)?;
-        }
-        self.finish()
-    }
-
-    /// As [`Self::run`], with a model that sees the whole [`Query`] and fails with an error of its own;
-    /// see [`Solver::run_queries`].
-    ///
-    /// # Errors
     /// Those of the model, and this crate's own, made into one of the model's type.
-    pub fn run_queries<E, M>(mut self, mut model: M) -> std::result::Result<Tensor, E>
+    pub fn run<E, A, M>(mut self, mut model: M) -> std::result::Result<Tensor, E>
     where
         E: From<Error>,
-        M: FnMut(Query<'_>) -> std::result::Result<Tensor, E>,
+        A: Into<Answer>,
+        M: FnMut(Query<'_>) -> std::result::Result<A, E>,
     {
         while let Some(query) = self.query() {
-            let output = model(query)?;
-            self.advance(&output)?;
+            let answer = model(query)?;
+            self.advance(answer)?;
         }
         Ok(self.finish()?)
     }
@@ -279,7 +336,7 @@ impl Stepper {
                 got: format!("one at evaluation {}", self.evaluation),
             });
         }
-        self.expect_finite("the result", &self.x)?;
+        self.expect_finite(RunTensor::Result, &self.x)?;
         Ok(self.x)
     }
 
@@ -309,37 +366,21 @@ impl Stepper {
 }
 
 impl Plan {
-    /// The interpolated quantity at a stage in terms of its state and of what is stored as its output.
-    pub(crate) fn mix(&self, stage: &Stage) -> Mix {
-        let (alpha, sigma) = (stage.node.alpha, stage.node.sigma);
-        let stored = if self.clip == Clip::None {
-            self.prediction
-        } else {
-            Prediction::X0
-        };
-        match stage.integrand {
-            Integrand::X0 => stored.x0_mix(alpha, sigma),
-            Integrand::Noise => stored.noise_mix(alpha, sigma),
+    /// What the stored outputs mean.
+    fn stored(&self) -> Prediction {
+        match self.clip {
+            Clip::None => self.prediction,
+            Clip::Static { .. } | Clip::Dynamic { .. } => Prediction::X0,
         }
     }
 
-    fn evaluate(&self, stage: &Stage, x: State, output: Tensor) -> Result<Evaluation> {
-        let output = if self.clip == Clip::None {
-            output
-        } else {
-            self.clip.apply(&self.prediction.x0(
-                &x.tensor,
-                &output,
-                stage.node.alpha,
-                stage.node.sigma,
-            )?)?
-        };
-        let mix = self.mix(stage);
-        Ok(Evaluation {
-            x: (mix.x != 0.0).then_some(x),
-            output,
-            mix,
-        })
+    /// The interpolated quantity at a stage in terms of its state and of what is stored as its output.
+    pub(crate) fn mix(&self, stage: &Stage) -> Mix {
+        let (alpha, sigma) = (stage.node.alpha, stage.node.sigma);
+        match stage.integrand {
+            Integrand::X0 => self.stored().x0_mix(alpha, sigma),
+            Integrand::Noise => self.stored().noise_mix(alpha, sigma),
+        }
     }
 }
 

@@ -22,14 +22,14 @@ impl Stepper {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("run.safetensors");
-    /// # let network = |x: &Tensor, _: f64, _: usize| x * 0.5;
+    /// # let network = |query: fndm_solver::Query<'_>| -> fndm_solver::Result<Tensor> { Ok((query.x * 0.5)?) };
     /// let schedule = ScheduleConfig::linear(1000).build()?;
     /// let solver = SolverConfig::dpm_solver_pp(3, 8).encode(&schedule, schedule.span())?;
     /// let mut stepper = solver.stepper(&Tensor::ones((1, 4), DType::F32, &Device::Cpu)?)?;
     /// for _ in 0..5 {
     ///     let query = stepper.query().ok_or("a run of 8 evaluations")?;
-    ///     let output = network(query.x, query.model_time, query.evaluation)?;
-    ///     stepper.advance(&output)?;
+    ///     let output = network(query)?;
+    ///     stepper.advance(output)?;
     /// }
     /// safetensors::save(&stepper.tensors()?, &path)?;
     ///

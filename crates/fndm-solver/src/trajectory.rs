@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Result, Stepper};
+use crate::{Answer, Error, Query, Stepper};
 
 /// Iterator over the states after each step of a run; made by [`Solver::trajectory`](crate::Solver::trajectory).
 #[derive(Debug)]
@@ -21,17 +21,20 @@ impl<M> Trajectory<M> {
     }
 }
 
-impl<M> Iterator for Trajectory<M>
+impl<E, A, M> Iterator for Trajectory<M>
 where
-    M: FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
+    E: From<Error>,
+    A: Into<Answer>,
+    M: FnMut(Query<'_>) -> Result<A, E>,
 {
-    type Item = Result<Tensor>;
+    type Item = Result<Tensor, E>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let stepper = self.stepper.as_mut()?;
         let done = stepper.steps_done();
-        while stepper.remaining() > 0 {
-            if let Err(error) = stepper.evaluate(&mut self.model) {
+        while let Some(query) = stepper.query() {
+            let answer = (self.model)(query);
+            if let Err(error) = answer.and_then(|answer| Ok(stepper.advance(answer)?)) {
                 self.stepper = None;
                 return Some(Err(error));
             }

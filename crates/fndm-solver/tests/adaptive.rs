@@ -1,7 +1,10 @@
 //! Adaptive steps: errors follow the tolerance, and every sample takes its own steps.
 
+#[path = "common/by_time.rs"]
+mod by_time;
 mod common;
 
+use by_time::by_time;
 use candle_core::{DType, Device, Tensor};
 use common::{Mixture, array, distance};
 use fndm_solver::{
@@ -57,10 +60,13 @@ fn truth(schedule: &NoiseSchedule, encode: bool) -> fndm_solver::Result<Tensor> 
     } else {
         config.sample(schedule, SPAN)?
     };
-    fine.run(&start(), |x, m, _| {
-        let t = schedule.time_of_model_time(m);
-        mixture.noise(x, schedule.alpha(t), schedule.sigma(t))
-    })
+    fine.run(
+        &start(),
+        by_time(|x, m, _| {
+            let t = schedule.time_of_model_time(m);
+            mixture.noise(x, schedule.alpha(t), schedule.sigma(t))
+        }),
+    )
 }
 
 fn every_kind() -> impl Iterator<Item = (bool, AdaptiveConfig)> {

@@ -1,12 +1,15 @@
 //! Single features, each against a truth from outside the code.
 
+#[path = "common/by_time.rs"]
+mod by_time;
 mod common;
 
+use by_time::by_time;
 use candle_core::{DType, Device, Tensor};
 use common::{Array, Mixture, array, distance};
 use fndm_solver::{
-    Algorithm, Clip, Error, Guidance, Method, NoiseSchedule, Prediction, ScheduleConfig,
-    SolverConfig,
+    Algorithm, Answer, Clip, Error, Guidance, Method, NoiseSchedule, Prediction, Query,
+    ScheduleConfig, SolverConfig,
 };
 
 type AnyResult = Result<(), Box<dyn std::error::Error>>;
@@ -72,18 +75,21 @@ fn every_prediction_type_gives_the_same_run() -> AnyResult {
                 } else {
                     config.sample(&schedule, schedule.span())?
                 };
-                ends.push(solver.run(&start(), |x, m, _| {
-                    let t = schedule.time_of_model_time(m);
-                    let (a, s) = (schedule.alpha(t), schedule.sigma(t));
-                    let noise = mixture.noise(x, a, s)?;
-                    let x0 = ((x - (&noise * s)?)? / a)?;
-                    match prediction {
-                        Prediction::Noise => Ok(noise),
-                        Prediction::X0 => Ok(x0),
-                        Prediction::V => (noise * a)? - (x0 * s)?,
-                        Prediction::Score => noise * (-1.0 / s),
-                    }
-                })?);
+                ends.push(solver.run(
+                    &start(),
+                    by_time(|x, m, _| {
+                        let t = schedule.time_of_model_time(m);
+                        let (a, s) = (schedule.alpha(t), schedule.sigma(t));
+                        let noise = mixture.noise(x, a, s)?;
+                        let x0 = ((x - (&noise * s)?)? / a)?;
+                        match prediction {
+                            Prediction::Noise => Ok(noise),
+                            Prediction::X0 => Ok(x0),
+                            Prediction::V => (noise * a)? - (x0 * s)?,
+                            Prediction::Score => noise * (-1.0 / s),
+                        }
+                    }),
+                )?);
             }
             for end in &ends[1..] {
                 assert!(distance(end, &array(&ends[0])) < 1e-9);
@@ -190,8 +196,11 @@ fn narrow_types_stay_near_f64() -> AnyResult {
                 } else {
                     config.sample(&schedule, schedule.span())?
                 };
-                let wide = solver.run(&start(), exact(&schedule, &mixture))?;
-                let narrow = solver.run(&start().to_dtype(dtype)?, exact(&schedule, &mixture))?;
+                let wide = solver.run(&start(), by_time(exact(&schedule, &mixture)))?;
+                let narrow = solver.run(
+                    &start().to_dtype(dtype)?,
+                    by_time(exact(&schedule, &mixture)),
+                )?;
                 assert_eq!(narrow.dtype(), dtype);
                 let error = distance(&narrow, &array(&wide));
                 assert!(
@@ -218,9 +227,10 @@ fn fresh_noise_keeps_the_distribution_and_is_seeded() -> AnyResult {
             ..SolverConfig::ddim(800)
         };
         let solver = config.sample(&schedule, schedule.span())?;
-        Ok(array(&solver.run(&x, |x, m, _| {
-            x * schedule.sigma(schedule.time_of_model_time(m))
-        })?))
+        Ok(array(&solver.run(
+            &x,
+            by_time(|x, m, _| x * schedule.sigma(schedule.time_of_model_time(m))),
+        )?))
     };
     let a = run(1.0, 7)?;
     let n = a.values.len() as f64;
@@ -242,17 +252,101 @@ fn a_learned_variance_is_dropped() -> AnyResult {
     let noise = |x: &Tensor, m: f64, _: usize| x * schedule.sigma(schedule.time_of_model_time(m));
     let plain = SolverConfig::dpm_solver_pp(2, 8)
         .sample(&schedule, schedule.span())?
-        .run(&x, noise)?;
+        .run(&x, by_time(noise))?;
     let config = SolverConfig {
         learned_variance: true,
         ..SolverConfig::dpm_solver_pp(2, 8)
     };
     let solver = config.sample(&schedule, schedule.span())?;
-    let both = solver.run(&x, |x, m, i| {
-        Tensor::cat(&[noise(x, m, i)?, x.ones_like()?], 1)
-    })?;
+    let both = solver.run(
+        &x,
+        by_time(|x, m, i| Tensor::cat(&[noise(x, m, i)?, x.ones_like()?], 1)),
+    )?;
     assert_eq!(array(&both).values, array(&plain).values);
-    assert!(matches!(solver.run(&x, noise), Err(Error::Tensor { .. })));
+    assert!(matches!(
+        solver.run(&x, by_time(noise)),
+        Err(Error::Tensor { .. })
+    ));
+    Ok(())
+}
+
+/// Guidance and limits of the solver give the bits of those that a model works out itself, in terms of x0.
+#[test]
+fn a_guided_answer_is_what_a_model_would_work_out() -> AnyResult {
+    let (schedule, mixture) = (schedule(), Mixture::example());
+    let guidance = Guidance { scale: 0.7 };
+    for prediction in [Prediction::Noise, Prediction::V, Prediction::X0] {
+        for dtype in [DType::F64, DType::F32] {
+            let config = SolverConfig {
+                prediction,
+                clip: Clip::Static { max: 0.8 },
+                ..SolverConfig::dpm_solver_pp(2, 12)
+            };
+            let by_hand = SolverConfig {
+                prediction: Prediction::X0,
+                clip: Clip::None,
+                ..config.clone()
+            };
+            let solver = config.sample(&schedule, schedule.span())?;
+            let by_hand = by_hand.sample(&schedule, schedule.span())?;
+            let asked = |query: Query<'_>| -> fndm_solver::Result<(Tensor, Tensor)> {
+                let wide = query.x.to_dtype(DType::F64)?;
+                let (noise, x0) = mixture.noise_and_x0(&wide, query.alpha, query.sigma)?;
+                let output = match prediction {
+                    Prediction::X0 => x0,
+                    Prediction::V => ((noise * query.alpha)? - (x0 * query.sigma)?)?,
+                    Prediction::Noise | Prediction::Score => noise,
+                };
+                let gradient = (wide * -0.5)?;
+                Ok((output.to_dtype(dtype)?, gradient.to_dtype(dtype)?))
+            };
+            let start = start().to_dtype(dtype)?;
+            let guided = solver.run(&start, |query| -> fndm_solver::Result<Answer> {
+                let (output, gradient) = asked(query)?;
+                Ok(Answer::guided(output, guidance, gradient))
+            })?;
+            let mut cut = 0;
+            let wanted = by_hand.run(&start, |query| -> fndm_solver::Result<Tensor> {
+                let (output, gradient) = asked(query)?;
+                let (alpha, sigma) = (query.alpha, query.sigma);
+                let x0 = prediction.x0(query.x, &output, alpha, sigma)?;
+                let x0 = guidance.apply_to(Prediction::X0, &x0, &gradient, alpha, sigma)?;
+                let limited = x0.clamp(-0.8, 0.8)?;
+                cut += array(&(x0 - &limited)?)
+                    .values
+                    .iter()
+                    .filter(|d| **d != 0.0)
+                    .count();
+                Ok(limited)
+            })?;
+            assert!(cut > 0, "the limit has no effect");
+            assert_eq!(
+                array(&guided).values,
+                array(&wanted).values,
+                "{prediction:?}"
+            );
+
+            // Without a limit it is guided in the network's own terms, which differs by rounding.
+            let config = SolverConfig {
+                clip: Clip::None,
+                ..config
+            };
+            let solver = config.sample(&schedule, schedule.span())?;
+            let free = solver.run(&start, |query| -> fndm_solver::Result<Answer> {
+                let (output, gradient) = asked(query)?;
+                Ok(Answer::guided(output, guidance, gradient))
+            })?;
+            let wanted = by_hand.run(&start, |query| -> fndm_solver::Result<Tensor> {
+                let (output, gradient) = asked(query)?;
+                let (alpha, sigma) = (query.alpha, query.sigma);
+                let x0 = prediction.x0(query.x, &output, alpha, sigma)?;
+                guidance.apply_to(Prediction::X0, &x0, &gradient, alpha, sigma)
+            })?;
+            let bound = if dtype == DType::F64 { 1e-12 } else { 3e-5 };
+            let error = distance(&free, &array(&wanted));
+            assert!(error < bound * largest(&wanted), "{prediction:?}: {error}");
+        }
+    }
     Ok(())
 }
 
@@ -281,23 +375,23 @@ fn a_model_of_queries_and_its_own_error() -> AnyResult {
             config.sample(&schedule, schedule.span())?
         };
         let times = solver.model_times();
-        let own = solver.run_queries(&start(), |query| -> fndm_solver::Result<Tensor> {
+        let own = solver.run(&start(), |query| -> fndm_solver::Result<Tensor> {
             assert!((query.alpha - schedule.alpha(query.t)).abs() < 1e-12);
             assert!((query.lambda - (query.alpha / query.sigma).ln()).abs() < 1e-9);
             assert_eq!(query.model_time, times[query.evaluation]);
             Ok(mixture.noise(query.x, query.alpha, query.sigma)?)
         })?;
         // The schedule's alpha and sigma at the same time, by way of the network's own.
-        let by_time = solver.run(&start(), exact(&schedule, &mixture))?;
-        assert!(distance(&own, &array(&by_time)) < 1e-10);
+        let asked = solver.run(&start(), by_time(exact(&schedule, &mixture)))?;
+        assert!(distance(&own, &array(&asked)) < 1e-10);
     }
     let solver = SolverConfig::ddim(4).sample(&schedule, schedule.span())?;
-    let broken = solver.run_queries(&start(), |query| match query.evaluation {
+    let broken = solver.run(&start(), |query| match query.evaluation {
         2 => Err(Own::Broken(query.step)),
         _ => Ok(query.x.clone()),
     });
     assert_eq!(broken.unwrap_err(), Own::Broken(2));
-    let wrong = solver.run_queries(&start(), |_| -> Result<Tensor, Own> {
+    let wrong = solver.run(&start(), |_| -> Result<Tensor, Own> {
         Ok(Tensor::zeros(7, DType::F64, &Device::Cpu).unwrap())
     });
     assert_eq!(wrong.unwrap_err(), Own::Solver);
@@ -314,7 +408,7 @@ fn static_clipping_bounds_the_clean_image() -> AnyResult {
     };
     let end = config
         .sample(&schedule, schedule.span())?
-        .run(&(start() * 3.0)?, |x, _, _| x.zeros_like())?;
+        .run(&(start() * 3.0)?, by_time(|x, _, _| x.zeros_like()))?;
     assert!(largest(&end) <= 0.5 + 1e-12);
     Ok(())
 }
@@ -337,7 +431,7 @@ fn dynamic_thresholds_lie_between_their_bounds() -> AnyResult {
         ..SolverConfig::ddim(1)
     };
     let end = config.sample(&schedule, 0.0..=1.0)?;
-    let end = array(&end.run(&x, |x, _, _| Ok(x.clone()))?);
+    let end = array(&end.run(&x, by_time(|x, _, _| Ok(x.clone())))?);
     for (i, (got, x)) in end.values.iter().zip(array(&x).values).enumerate() {
         let s = (f64::from(i as u32 / 10 + 1) * 0.5).clamp(1.0, 2.0);
         assert!((got - x.min(s) / s).abs() < 1e-12, "value {i}: {got}");

@@ -1,7 +1,10 @@
 //! Errors against an exact flow fall with the order that each method has, in both directions.
 
+#[path = "common/by_time.rs"]
+mod by_time;
 mod common;
 
+use by_time::by_time;
 use candle_core::{Device, Tensor};
 use common::{Mixture, array, distance};
 use fndm_solver::{
@@ -56,11 +59,14 @@ impl Problem {
     }
 
     fn run(&self, solver: &Solver, start: &Tensor) -> fndm_solver::Result<Tensor> {
-        solver.run(start, |x, m, _| {
-            let t = self.schedule.time_of_model_time(m);
-            self.mixture
-                .noise(x, self.schedule.alpha(t), self.schedule.sigma(t))
-        })
+        solver.run(
+            start,
+            by_time(|x, m, _| {
+                let t = self.schedule.time_of_model_time(m);
+                self.mixture
+                    .noise(x, self.schedule.alpha(t), self.schedule.sigma(t))
+            }),
+        )
     }
 }
 
@@ -232,10 +238,13 @@ fn a_gaussian_is_followed_to_its_closed_form() -> AnyResult {
                     } else {
                         config.sample(&schedule, span.clone())?
                     };
-                    let end = solver.run(&x, |x, m, _| {
-                        let t = schedule.time_of_model_time(m);
-                        gaussian.noise(x, schedule.alpha(t), schedule.sigma(t))
-                    })?;
+                    let end = solver.run(
+                        &x,
+                        by_time(|x, m, _| {
+                            let t = schedule.time_of_model_time(m);
+                            gaussian.noise(x, schedule.alpha(t), schedule.sigma(t))
+                        }),
+                    )?;
                     Ok(distance(&end, &truth))
                 })
                 .collect::<fndm_solver::Result<Vec<f64>>>()?;

@@ -1,8 +1,13 @@
 //! What isn't finite is an error that names the step and its time; it is never stepped over.
 
+#[path = "common/by_time.rs"]
+mod by_time;
+
+use by_time::by_time;
 use candle_core::{DType, Device, Tensor};
 use fndm_solver::{
-    AdaptiveConfig, Algorithm, Clip, Error, Method, NoiseSchedule, ScheduleConfig, SolverConfig,
+    AdaptiveConfig, Algorithm, Answer, Clip, Error, Guidance, Method, NoiseSchedule, RunTensor,
+    ScheduleConfig, SolverConfig,
 };
 
 type AnyResult = Result<(), Box<dyn std::error::Error>>;
@@ -68,7 +73,7 @@ fn a_network_that_fails_at_one_evaluation_is_named() -> AnyResult {
                             Ok(x.clone())
                         }
                     };
-                    let error = solver.run(&state(dtype), model).unwrap_err();
+                    let error = solver.run(&state(dtype), by_time(model)).unwrap_err();
                     let Error::NonFinite {
                         evaluation,
                         t,
@@ -86,11 +91,56 @@ fn a_network_that_fails_at_one_evaluation_is_named() -> AnyResult {
                     assert!(text.contains("the network's output"), "{text}");
                     assert!(text.contains(&format!("evaluation {at}")), "{text}");
                     // The iterator ends with the same error.
-                    let last = solver.trajectory(&state(dtype), model)?.last();
+                    let last = solver.trajectory(&state(dtype), by_time(model))?.last();
                     assert!(matches!(last, Some(Err(Error::NonFinite { .. }))));
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// A limit on the clean image would make a number of what the guidance blew up.
+#[test]
+fn guidance_that_is_not_finite_is_named() -> AnyResult {
+    let schedule = schedule();
+    for config in configs() {
+        let solver = config.sample(&schedule, schedule.span())?;
+        for (gradient, scale, wanted) in [
+            (f64::NAN, 1.0, RunTensor::Gradient),
+            (f64::NEG_INFINITY, 0.0, RunTensor::Gradient),
+            (1e30, 1e30, RunTensor::Guided),
+        ] {
+            let run = solver.run(&state(DType::F32), |query| -> fndm_solver::Result<Answer> {
+                let x = query.x.clone();
+                let gradient = spoilt(
+                    &x.zeros_like()?,
+                    if query.evaluation == 2 { gradient } else { 0.0 },
+                )?;
+                Ok(Answer::guided(x, Guidance { scale }, gradient))
+            });
+            let Err(Error::NonFinite {
+                what,
+                value,
+                sample: 2,
+                evaluation: 2,
+                ..
+            }) = run
+            else {
+                panic!("{run:?}");
+            };
+            assert_eq!(what, wanted);
+            assert!(!value.is_finite());
+        }
+        let wrong = solver.run(&state(DType::F32), |query| -> fndm_solver::Result<Answer> {
+            let gradient = query.x.narrow(0, 0, 1)?;
+            Ok(Answer::guided(
+                query.x.clone(),
+                Guidance::default(),
+                gradient,
+            ))
+        });
+        assert!(matches!(wrong, Err(Error::Tensor { .. })), "{wrong:?}");
     }
     Ok(())
 }
@@ -105,13 +155,16 @@ fn the_step_is_the_one_of_the_runs_times() -> AnyResult {
     };
     let solver = config.sample(&schedule, schedule.span())?;
     for (evaluation, want) in [0, 0, 0, 1, 1, 1, 2, 2, 3].into_iter().enumerate() {
-        let error = solver.run(&state(DType::F64), |x, _, i| {
-            if i == evaluation {
-                x * f64::NAN
-            } else {
-                Ok(x.clone())
-            }
-        });
+        let error = solver.run(
+            &state(DType::F64),
+            by_time(|x, _, i| {
+                if i == evaluation {
+                    x * f64::NAN
+                } else {
+                    Ok(x.clone())
+                }
+            }),
+        );
         assert!(
             matches!(error, Err(Error::NonFinite { step, .. }) if step == want),
             "{error:?}"
@@ -131,7 +184,7 @@ fn states_that_are_not_finite() -> AnyResult {
     ));
     // A finite output whose step leaves the range of the type.
     let x = (state(DType::F16) * 6e4)?;
-    let error = solver.run(&x, |x, _, _| x * -1.0);
+    let error = solver.run(&x, by_time(|x, _, _| x * -1.0));
     assert!(matches!(error, Err(Error::NonFinite { .. })), "{error:?}");
 
     let adaptive = AdaptiveConfig::default().sample(&schedule, schedule.span())?;

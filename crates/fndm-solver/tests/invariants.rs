@@ -1,7 +1,11 @@
 //! What has to hold for every solver, whatever the model.
 
+#[path = "common/by_time.rs"]
+mod by_time;
+
 use std::collections::HashMap;
 
+use by_time::by_time;
 use candle_core::{DType, Device, Tensor};
 use fndm_solver::{
     Algorithm, Clip, Grid, LowerOrderFinal, Method, NoiseSchedule, Prediction, ScheduleConfig,
@@ -151,7 +155,7 @@ proptest! {
         let schedule = ScheduleConfig::cosine(200).clipped(-5.1).build().unwrap();
         let solver = build(&config, &schedule, encode);
         let x = start(seed, 2).to_dtype(dtype).unwrap();
-        let whole = solver.run(&x, model).unwrap();
+        let whole = solver.run(&x, by_time(model)).unwrap();
 
         let stop = (at * (solver.evaluations() + 1) as f64) as usize;
         let mut stepper = solver.stepper(&x).unwrap();
@@ -176,9 +180,9 @@ proptest! {
         let schedule = ScheduleConfig::linear(1000).build().unwrap();
         let solver = build(&config, &schedule, encode);
         let x = start(seed, 3).to_dtype(dtype).unwrap();
-        let batch = solver.run(&x, model).unwrap();
+        let batch = solver.run(&x, by_time(model)).unwrap();
         for i in 0..3 {
-            let alone = solver.run(&x.narrow(0, i, 1).unwrap().contiguous().unwrap(), model).unwrap();
+            let alone = solver.run(&x.narrow(0, i, 1).unwrap().contiguous().unwrap(), by_time(model)).unwrap();
             prop_assert_eq!(bits(&alone), bits(&batch.narrow(0, i, 1).unwrap().contiguous().unwrap()));
         }
     }
@@ -188,12 +192,12 @@ proptest! {
         let schedule = ScheduleConfig::linear(1000).build().unwrap();
         let solver = build(&config, &schedule, encode);
         let mut asked = 0;
-        solver.run(&start(1, 1), |x, m, i| {
+        solver.run(&start(1, 1), by_time(|x, m, i| {
             assert_eq!(i, asked);
             assert!((-1e-9..=999.0 + 1e-9).contains(&m), "model time {m}");
             asked += 1;
             model(x, m, i)
-        }).unwrap();
+        })).unwrap();
         prop_assert_eq!(asked, solver.evaluations());
         let extra = usize::from(
             config.algorithm == Algorithm::UniPc && config.order == 3 && config.third_order == ThirdOrder::Exact,
@@ -216,7 +220,7 @@ proptest! {
             let config = SolverConfig { steps: times.len() - 1, grid: Grid::Explicit(times.to_vec()), ..config.clone() };
             // Fixed singlestep orders need as many steps as they are.
             let solver = build(&config, &schedule, encode);
-            bits(&solver.run(&start(seed, 1), model).unwrap())
+            bits(&solver.run(&start(seed, 1), by_time(model)).unwrap())
         };
         prop_assert_eq!(run(&times), run(&repeated));
     }
@@ -227,7 +231,7 @@ proptest! {
         let solver = if encode { config.encode(&schedule, t..=t) } else { config.sample(&schedule, t..=t) }.unwrap();
         let x = start(3, 1);
         prop_assert_eq!(solver.evaluations(), 0);
-        prop_assert_eq!(bits(&solver.run(&x, model).unwrap()), bits(&x));
+        prop_assert_eq!(bits(&solver.run(&x, by_time(model)).unwrap()), bits(&x));
     }
 
     #[test]
@@ -238,8 +242,8 @@ proptest! {
         let error = |steps: usize| {
             let config = SolverConfig { algorithm, grid: Grid::UniformLambda, ..SolverConfig::dpm_solver_pp(1, steps) };
             let span = 0.05..=0.8;
-            let noisy = config.encode(&schedule, span.clone()).unwrap().run(&x, model).unwrap();
-            let back = config.sample(&schedule, span).unwrap().run(&noisy, model).unwrap();
+            let noisy = config.encode(&schedule, span.clone()).unwrap().run(&x, by_time(model)).unwrap();
+            let back = config.sample(&schedule, span).unwrap().run(&noisy, by_time(model)).unwrap();
             values(&(back - &x).unwrap()).into_iter().map(f64::abs).fold(0.0, f64::max)
         };
         let (few, many) = (error(200), error(1600));
@@ -379,9 +383,10 @@ fn no_nan_for_any_valid_config() {
         for config in configs() {
             for solver in runs(&config, &schedule) {
                 let end = solver
-                    .run(&x, |x, m, _| {
-                        exact_output(config.prediction, &schedule, x, m)
-                    })
+                    .run(
+                        &x,
+                        by_time(|x, m, _| exact_output(config.prediction, &schedule, x, m)),
+                    )
                     .unwrap();
                 count += 1;
                 assert!(
@@ -407,9 +412,10 @@ fn no_nan_in_any_type() {
             let x = start(5, 1).to_dtype(dtype).unwrap();
             for solver in runs(&config, &schedule) {
                 let end = solver
-                    .run(&x, |x, m, _| {
-                        exact_output(config.prediction, &schedule, x, m)
-                    })
+                    .run(
+                        &x,
+                        by_time(|x, m, _| exact_output(config.prediction, &schedule, x, m)),
+                    )
                     .unwrap();
                 count += 1;
                 assert!(
@@ -454,7 +460,10 @@ fn no_nan_on_the_noisiest_schedules() {
                 for solver in runs(&config, &schedule) {
                     let x = start(5, 1).to_dtype(DType::F32).unwrap();
                     let end = solver
-                        .run(&x, |x, m, _| exact_output(prediction, &schedule, x, m))
+                        .run(
+                            &x,
+                            by_time(|x, m, _| exact_output(prediction, &schedule, x, m)),
+                        )
                         .unwrap();
                     assert!(values(&end).iter().all(|v| v.is_finite()), "{config:?}");
                 }

@@ -3,11 +3,14 @@
 //! `tests/precision` holds the peer's ends of 1000 steps of its multistep scheduler and its inverse, linear betas, on the
 //! mixture of the reference data. See its README.
 
+#[path = "common/by_time.rs"]
+mod by_time;
 mod common;
 
 use std::collections::HashMap;
 use std::path::Path;
 
+use by_time::by_time;
 use candle_core::{DType, Device, Tensor};
 use common::{Array, Mixture, array, distance};
 use fndm_solver::{
@@ -53,11 +56,14 @@ fn end(
     schedule: &NoiseSchedule,
     labels: Option<&[f64]>,
 ) -> fndm_solver::Result<Tensor> {
-    solver.run(start, |x, model_time, i| {
-        let label = labels.map_or(model_time, |l| l[i]);
-        let t = schedule.time_of_model_time(label);
-        mixture.noise(x, schedule.alpha(t), schedule.sigma(t))
-    })
+    solver.run(
+        start,
+        by_time(|x, model_time, i| {
+            let label = labels.map_or(model_time, |l| l[i]);
+            let t = schedule.time_of_model_time(label);
+            mixture.noise(x, schedule.alpha(t), schedule.sigma(t))
+        }),
+    )
 }
 
 #[test]

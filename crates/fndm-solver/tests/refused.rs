@@ -1,5 +1,9 @@
 //! What has no meaning is refused, and every kind of error is reached.
 
+#[path = "common/by_time.rs"]
+mod by_time;
+
+use by_time::by_time;
 use candle_core::{DType, Device, Tensor};
 use fndm_solver::{
     AdaptiveConfig, Algorithm, Clip, Error, Grid, Method, NoiseSchedule, ScheduleConfig, Solver,
@@ -275,11 +279,12 @@ fn unusable_schedules() {
 #[test]
 fn tensors_that_do_not_fit() -> AnyResult {
     let solver = solver();
-    let wrong = solver.run(&state(), |_, _, _| {
-        Tensor::zeros((3, 3), DType::F64, &Device::Cpu)
-    });
+    let wrong = solver.run(
+        &state(),
+        by_time(|_, _, _| Tensor::zeros((3, 3), DType::F64, &Device::Cpu)),
+    );
     assert!(matches!(wrong, Err(Error::Tensor { .. })));
-    let wrong = solver.run(&state(), |x, _, _| x.to_dtype(DType::F32));
+    let wrong = solver.run(&state(), by_time(|x, _, _| x.to_dtype(DType::F32)));
     assert!(matches!(wrong, Err(Error::Tensor { .. })));
     assert!(matches!(
         solver.stepper(&Tensor::zeros(3, DType::U32, &Device::Cpu)?),
@@ -313,7 +318,7 @@ fn a_model_that_fails() -> AnyResult {
         }
         Ok(state())
     };
-    let error = solver().run(&state(), failing);
+    let error = solver().run(&state(), by_time(failing));
     assert!(matches!(&error, Err(Error::Candle(e)) if e.to_string().contains("out of order")));
     // The chain says each part once.
     let error = error.unwrap_err();
@@ -331,7 +336,7 @@ fn a_model_that_fails() -> AnyResult {
     );
     // The iterator gives what came before, the error, and then nothing more.
     let items: Vec<bool> = solver()
-        .trajectory(&state(), failing)?
+        .trajectory(&state(), by_time(failing))?
         .map(|s| s.is_ok())
         .collect();
     assert_eq!(items, [true, true, true, false]);

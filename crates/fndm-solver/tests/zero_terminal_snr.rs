@@ -1,5 +1,9 @@
 //! Schedules that end in pure noise (Lin et al. 2024), in both directions, on normal data whose flow is known in closed form.
 
+#[path = "common/by_time.rs"]
+mod by_time;
+
+use by_time::by_time;
 use candle_core::{DType, Device, Tensor};
 use fndm_solver::{
     AdaptiveConfig, Algorithm, Error, Grid, Guidance, Method, NoiseSchedule, Prediction,
@@ -66,14 +70,18 @@ fn error(config: &SolverConfig, encode: bool, low: f64, dtype: DType) -> fndm_so
         noise().iter().map(|&z| state(z, alpha, sigma)).collect()
     };
     let start = tensor(&at(from)).to_dtype(dtype)?;
-    let end = solver.run(&start, |x, model_time, _| {
-        let t = schedule.time_of_model_time(model_time);
-        let (alpha, sigma) = (schedule.alpha(t), schedule.sigma(t));
-        let output = values(x)
-            .into_iter()
-            .map(|x| perfect(config.prediction, x, alpha, sigma));
-        Tensor::from_vec(output.collect::<Vec<_>>(), x.dims(), &Device::Cpu)?.to_dtype(x.dtype())
-    })?;
+    let end = solver.run(
+        &start,
+        by_time(|x, model_time, _| {
+            let t = schedule.time_of_model_time(model_time);
+            let (alpha, sigma) = (schedule.alpha(t), schedule.sigma(t));
+            let output = values(x)
+                .into_iter()
+                .map(|x| perfect(config.prediction, x, alpha, sigma));
+            Tensor::from_vec(output.collect::<Vec<_>>(), x.dims(), &Device::Cpu)?
+                .to_dtype(x.dtype())
+        }),
+    )?;
     let errors = values(&end)
         .into_iter()
         .zip(at(to))
@@ -218,13 +226,16 @@ fn a_single_value_is_reached_in_any_number_of_steps() -> AnyResult {
             };
             let solver = config.sample(&schedule, 0.0..=1.0)?;
             let z = noise();
-            let end = solver.run(&tensor(&z), |x, m, _| {
-                let t = schedule.time_of_model_time(m);
-                let (alpha, sigma) = (schedule.alpha(t), schedule.sigma(t));
-                // The noise in x = alpha MEAN + sigma noise.
-                let noise = ((x - alpha * MEAN)? / sigma)?;
-                (noise * alpha)? - sigma * MEAN
-            })?;
+            let end = solver.run(
+                &tensor(&z),
+                by_time(|x, m, _| {
+                    let t = schedule.time_of_model_time(m);
+                    let (alpha, sigma) = (schedule.alpha(t), schedule.sigma(t));
+                    // The noise in x = alpha MEAN + sigma noise.
+                    let noise = ((x - alpha * MEAN)? / sigma)?;
+                    (noise * alpha)? - sigma * MEAN
+                }),
+            )?;
             for value in values(&end) {
                 assert!((value - MEAN).abs() < 1e-12, "{value}: {config:?}");
             }
@@ -290,14 +301,17 @@ fn pure_noise_is_the_limit_of_nearly_pure_noise() -> AnyResult {
                 };
                 let (alpha, sigma) = (schedule.alpha(from), schedule.sigma(from));
                 let start: Vec<f64> = noise().iter().map(|&z| state(z, alpha, sigma)).collect();
-                Ok(values(&solver.run(&tensor(&start), |x, m, _| {
-                    let t = schedule.time_of_model_time(m);
-                    let (alpha, sigma) = (schedule.alpha(t), schedule.sigma(t));
-                    let v = values(x)
-                        .into_iter()
-                        .map(|x| perfect(Prediction::V, x, alpha, sigma));
-                    Tensor::from_vec(v.collect::<Vec<_>>(), x.dims(), &Device::Cpu)
-                })?))
+                Ok(values(&solver.run(
+                    &tensor(&start),
+                    by_time(|x, m, _| {
+                        let t = schedule.time_of_model_time(m);
+                        let (alpha, sigma) = (schedule.alpha(t), schedule.sigma(t));
+                        let v = values(x)
+                            .into_iter()
+                            .map(|x| perfect(Prediction::V, x, alpha, sigma));
+                        Tensor::from_vec(v.collect::<Vec<_>>(), x.dims(), &Device::Cpu)
+                    }),
+                )?))
             };
             // UniPC corrects every step but the one out of pure noise.
             let allowed = if config.algorithm == Algorithm::UniPc {
@@ -395,7 +409,7 @@ fn ancestral_sampling_starts_in_pure_noise() -> AnyResult {
     // v of standard normal data is 0: both parts of x are known equally well.
     let end = config
         .sample(&schedule, 0.0..=1.0)?
-        .run(&tensor(&x), |x, _, _| x.zeros_like())?;
+        .run(&tensor(&x), by_time(|x, _, _| x.zeros_like()))?;
     let end = values(&end);
     let n = end.len() as f64;
     let moment = |k: i32| end.iter().map(|v| v.powi(k)).sum::<f64>() / n;

@@ -214,15 +214,12 @@ impl DiffusionBatches {
 
         let level = Level::at(&self.schedule, step);
         let (alpha, sigma) = (level.alpha as f32, level.sigma as f32);
+        let (of_x0, of_noise) = config.prediction.target_weights(level.alpha, level.sigma);
+        let (of_x0, of_noise) = (of_x0 as f32, of_noise as f32);
         for &x in &x0 {
             let epsilon: f32 = rng.sample(StandardNormal);
             batch.state.push(alpha * x + sigma * epsilon);
-            batch.target.push(match config.prediction {
-                Prediction::Noise => epsilon,
-                Prediction::X0 => x,
-                Prediction::V => alpha * epsilon - sigma * x,
-                Prediction::Score => -epsilon / sigma,
-            });
+            batch.target.push(of_noise * epsilon + of_x0 * x);
         }
         batch.image.extend(image.iter());
         batch

@@ -1,7 +1,7 @@
 use fndm_memory::MAX_RADIUS;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, SolverChoice};
 
 /// Which parts of the method take part: Table 2 of the paper names them CG, NM and MB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,8 +93,11 @@ pub struct DetectConfig {
     pub parts: Parts,
     /// Solver steps in each direction, one UNet evaluation each.
     pub steps: usize,
-    /// Order of the multistep DPM-Solver++: 1 (DDIM), 2 or 3.
+    /// Order of the solver: 1 (DDIM), 2 or 3.
     pub order: usize,
+    /// Which solver, on which grid of times.
+    #[serde(skip_serializing_if = "SolverChoice::is_default")]
+    pub solver: SolverChoice,
     /// Time at which encoding ends and sampling starts, in (0, 1]: 1 is pure noise.
     pub noise_level: f64,
     /// The factor of the classifier's gradient in equation (8).
@@ -157,6 +160,7 @@ impl Default for DetectConfig {
             parts: Parts::FNDM,
             steps: 10,
             order: 2,
+            solver: SolverChoice::default(),
             noise_level: 0.6,
             guidance_scale: 1.,
             label_condition: true,
@@ -213,6 +217,7 @@ impl DetectConfig {
             let expected = format!("at most the number of steps ({})", self.steps);
             return Err(Error::option("order", expected, self.order));
         }
+        self.solver.config(self.order, self.steps).check()?;
         // Written so that NaN fails too.
         if !(self.noise_level > 0. && self.noise_level <= 1.) {
             return Err(Error::option(
@@ -413,6 +418,28 @@ mod tests {
         let text =
             r#"{"classifier_gradient":true,"image_condition":true,"memory_bank":true,"x":1}"#;
         assert!(serde_json::from_str::<Parts>(text).is_err());
+    }
+
+    /// Files of older versions know no solver but the default one, and are written as they were.
+    #[test]
+    fn the_solver_is_optional_in_files() {
+        let plain = DetectConfig::default();
+        let text = serde_json::to_string(&plain).unwrap();
+        assert!(!text.contains("solver"), "{text}");
+        assert_eq!(serde_json::from_str::<DetectConfig>(&text).unwrap(), plain);
+        let text =
+            r#"{"order": 3, "solver": {"algorithm": "uni_pc", "grid": {"karras": {"rho": 7}}}}"#;
+        let other: DetectConfig = serde_json::from_str(text).unwrap();
+        other.check().unwrap();
+        assert_eq!(other.solver.algorithm, fndm_solver::Algorithm::UniPc);
+        let text = serde_json::to_string(&other).unwrap();
+        assert_eq!(serde_json::from_str::<DetectConfig>(&text).unwrap(), other);
+        let unknown = serde_json::from_str::<DetectConfig>(r#"{"solver": {"eta": 1}}"#);
+        assert!(unknown.unwrap_err().to_string().contains("eta"));
+        // What the solver has no form for.
+        let ddim = serde_json::from_str::<DetectConfig>(r#"{"solver": {"algorithm": "ddim"}}"#);
+        let error = ddim.unwrap().check().unwrap_err();
+        assert!(matches!(error, Error::Solver(_)), "{error}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! # Parts
 //! - [`Detector`], [`DetectConfig`], [`Detection`], [`SliceMaps`]: encode, sample as healthy, subtract, threshold.
+//!   [`SolverChoice`]: by which solver of [`solver`].
 //! - [`DetectorBuilder`], [`CoarseModel`]: a detector of parts of one's own.
 //! - [`Student`]: one evaluation a slice in place of all that.
 //! - [`ModelConfig`], [`model_folder`]: a model on disk.
@@ -20,6 +21,7 @@ mod model_config;
 pub mod model_folder;
 mod replace;
 mod round_trip;
+mod solver_choice;
 pub mod student;
 
 pub use anomaly::{Thresholded, anomaly_map, keep_inside, threshold};
@@ -31,6 +33,7 @@ pub use flair::{flair_map, flair_quantile};
 pub use method::Method;
 pub use model_config::{FeatureConfig, ModelConfig, SeparateModel, separate_channels};
 pub use round_trip::batch_tensor;
+pub use solver_choice::SolverChoice;
 pub use student::{SliceCalibration, Student, StudentConfig, smooth_z};
 
 pub use candle_core;

@@ -1,10 +1,10 @@
 //! Encode to noise, sample back as healthy: equations (6), (8) and (9) of the paper.
 
-use std::cell::{Cell, RefCell};
-
 use candle_core::{DType, Device, Tensor};
 use fndm_models::{Classifier, ClassifierConfig, HybridInput, UNet, UNetConfig};
-use fndm_solver::{Guidance, NoiseSchedule, Prediction, Solver, SolverConfig};
+use fndm_solver::{
+    Answer, Clip, Guidance, NoiseSchedule, Prediction, Query, RunTensor, Solver, SolverConfig,
+};
 use ndarray::ArrayView4;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -16,12 +16,12 @@ use crate::{DetectConfig, Error, Result};
 pub(crate) struct RoundTrip<'a> {
     unet: &'a UNet,
     classifier: &'a Classifier,
-    schedule: &'a NoiseSchedule,
-    prediction: Prediction,
     config: &'a DetectConfig,
     encode: Solver,
     sample: Solver,
     inputs: Inputs,
+    /// Deviation of the noise in the encoded state.
+    sigma: f64,
 }
 
 /// The networks' names and the slices of a batch, for messages; the fresh noise too depends on where a slice lies.
@@ -37,69 +37,30 @@ pub(crate) struct Place<'a> {
     pub(crate) z: &'a [usize],
 }
 
-/// The evaluations of one direction: which one is running, and what went wrong in it.
-///
-/// The solver knows candle's errors alone, so that one of ours waits here until the solver has come back.
-struct Watch<'a> {
-    place: Place<'a>,
-    direction: &'static str,
-    steps: usize,
-    step: Cell<usize>,
-    failed: RefCell<Option<Error>>,
-}
-
-impl<'a> Watch<'a> {
-    fn new(place: Place<'a>, direction: &'static str, steps: usize) -> Self {
-        Self {
-            place,
-            direction,
-            steps,
-            step: Cell::new(0),
-            failed: RefCell::new(None),
+impl Place<'_> {
+    /// An error of a run, told with the network and the slice where they gave what isn't finite.
+    fn told(&self, error: Error, direction: &'static str, steps: usize) -> Error {
+        match error {
+            Error::Solver(fndm_solver::Error::NonFinite {
+                what,
+                value,
+                sample,
+                evaluation,
+                ..
+            }) if what != RunTensor::Start => Error::NetworkNotFinite {
+                network: match what {
+                    RunTensor::Gradient | RunTensor::Guided => self.classifier.to_owned(),
+                    _ => self.unet.to_owned(),
+                },
+                patient: self.patient.to_owned(),
+                slice: self.z.get(sample).copied().unwrap_or_default(),
+                direction,
+                step: (evaluation + 1).min(steps),
+                steps,
+                value: value as f32,
+            },
+            other => other,
         }
-    }
-
-    /// One evaluation of the model by the solver.
-    fn evaluate(&self, evaluate: impl FnOnce() -> Result<Tensor>) -> candle_core::Result<Tensor> {
-        self.step.set(self.step.get() + 1);
-        evaluate().map_err(|error| {
-            *self.failed.borrow_mut() = Some(error);
-            candle_core::Error::Msg("the network failed".to_owned())
-        })
-    }
-
-    /// Fails where what `network` gave for a batch (B, ...) isn't finite.
-    fn check(&self, network: &str, output: &Tensor) -> Result<()> {
-        let Some(index) = fndm_kernels::first_non_finite(output)? else {
-            return Ok(());
-        };
-        let each = output.elem_count() / output.dim(0)?.max(1);
-        let value = output.flatten_all()?.get(index)?.to_dtype(DType::F32)?;
-        Err(Error::NetworkNotFinite {
-            network: network.to_owned(),
-            patient: self.place.patient.to_owned(),
-            slice: self
-                .place
-                .z
-                .get(index / each.max(1))
-                .copied()
-                .unwrap_or_default(),
-            direction: self.direction,
-            step: self.step.get(),
-            steps: self.steps,
-            value: value.to_scalar::<f32>()?,
-        })
-    }
-
-    /// What the solver came back with: a state that is finite, or the first thing that went wrong.
-    fn end(&self, state: fndm_solver::Result<Tensor>) -> Result<Tensor> {
-        if let Some(error) = self.failed.borrow_mut().take() {
-            return Err(error);
-        }
-        let state = state?;
-        // Finite predictions may still add up to an infinite state.
-        self.check(self.place.unet, &state)?;
-        Ok(state)
     }
 }
 
@@ -170,22 +131,24 @@ struct Conditions {
 
 /// The solvers of both directions.
 fn solvers(
+    unet: &UNetConfig,
+    classifier: &ClassifierConfig,
     schedule: &NoiseSchedule,
     prediction: Prediction,
     config: &DetectConfig,
 ) -> Result<(Solver, Solver)> {
-    let solver = SolverConfig {
+    let encode = SolverConfig {
         prediction,
-        ..SolverConfig::dpm_solver_pp(config.order, config.steps)
+        learned_variance: unet.out_channels == 2 * classifier.in_channels,
+        ..config.solver.config(config.order, config.steps)
     };
-    let span = schedule.t_min()..=schedule.t_max().min(config.noise_level);
-    let encode = solver.encode(schedule, span.clone())?;
-    let sample = SolverConfig {
-        prediction: Prediction::X0,
-        ..solver
+    let mut sample = encode.clone();
+    if config.clip_x0 {
+        sample.clip = Clip::Static { max: 1. };
     }
-    .sample(schedule, span)?;
-    Ok((encode, sample))
+    let span = schedule.t_min()..=schedule.t_max().min(config.noise_level);
+    let encode = encode.encode(schedule, span.clone())?;
+    Ok((encode, sample.sample(schedule, span)?))
 }
 
 /// Whether these settings can be run on a network of this config, without the network itself.
@@ -198,28 +161,28 @@ pub(crate) fn check_settings(
 ) -> Result<()> {
     config.check()?;
     Inputs::of(unet, classifier, config)?;
-    solvers(schedule, prediction, config).map(|_| ())
+    solvers(unet, classifier, schedule, prediction, config).map(|_| ())
 }
 
 impl<'a> RoundTrip<'a> {
     pub(crate) fn new(
         unet: &'a UNet,
         classifier: &'a Classifier,
-        schedule: &'a NoiseSchedule,
+        schedule: &NoiseSchedule,
         prediction: Prediction,
         config: &'a DetectConfig,
     ) -> Result<Self> {
-        let inputs = Inputs::of(unet.config(), classifier.config(), config)?;
-        let (encode, sample) = solvers(schedule, prediction, config)?;
+        let networks = (unet.config(), classifier.config());
+        let inputs = Inputs::of(networks.0, networks.1, config)?;
+        let (encode, sample) = solvers(networks.0, networks.1, schedule, prediction, config)?;
         Ok(Self {
             encode,
             sample,
             unet,
             classifier,
-            schedule,
-            prediction,
             config,
             inputs,
+            sigma: schedule.sigma(config.noise_level.min(schedule.t_max())),
         })
     }
 
@@ -262,13 +225,13 @@ impl<'a> RoundTrip<'a> {
             &empty
         };
         let conditions = self.conditions(images, shown, labels(config.encode_label)?)?;
-        let watch = Watch::new(place, "encoding", self.encode.evaluations());
-        let state = self.encode.run(images, |x, model_time, _| {
-            let output = watch.evaluate(|| self.predict(x, model_time, &conditions, &watch))?;
+        let state = self.encode.run(images, |query| {
+            let output = self.predict(query, &conditions)?;
             tick();
             Ok(output)
         });
-        let state = watch.end(state)?;
+        let state =
+            state.map_err(|error| place.told(error, "encoding", self.encode.evaluations()))?;
         let state = match config.region_noise {
             Some(deviation) => self.refresh(&state, x_seg, place.z, deviation)?,
             None => state,
@@ -282,16 +245,14 @@ impl<'a> RoundTrip<'a> {
             images.clone()
         };
         let conditions = self.conditions(&blanked, x_seg, labels(config.sample_label)?)?;
-        let watch = Watch::new(place, "sampling", self.sample.evaluations());
-        let healthy = self.sample.run(&state, |x, model_time, _| {
-            let x0 = watch.evaluate(|| {
-                let output = self.predict(x, model_time, &conditions, &watch)?;
-                self.steer(x, &output, model_time, &conditions.labels, &watch)
-            })?;
+        let healthy = self.sample.run(&state, |query| {
+            let output = self.predict(query, &conditions)?;
+            let answer = self.guided(query, output, &conditions.labels)?;
             tick();
-            Ok(x0)
+            Ok(answer)
         });
-        let healthy = watch.end(healthy)?;
+        let healthy =
+            healthy.map_err(|error| place.told(error, "sampling", self.sample.evaluations()))?;
         if config.keep_outside && config.parts.memory_bank {
             let difference = (healthy - images)?;
             return Ok((images + difference.broadcast_mul(x_seg)?)?);
@@ -322,56 +283,29 @@ impl<'a> RoundTrip<'a> {
         })
     }
 
-    fn predict(
-        &self,
-        x: &Tensor,
-        model_time: f64,
-        conditions: &Conditions,
-        watch: &Watch<'_>,
-    ) -> Result<Tensor> {
-        let (b, c, _, _) = x.dims4()?;
+    /// What the UNet gives.
+    fn predict(&self, query: Query<'_>, conditions: &Conditions) -> Result<Tensor> {
         let input = HybridInput {
-            state: x.clone(),
+            state: query.x.clone(),
             image: self.inputs.image.then(|| conditions.image.clone()),
             coarse: self.inputs.coarse.then(|| conditions.coarse.clone()),
         };
-        let t = Tensor::full(model_time as f32, b, x.device())?;
         let labels = conditions.unet_labels.as_ref();
-        let output = self.unet.forward(&input.concat()?, &t, labels)?;
-        // A network with learned sigma has twice the channels; the variance isn't used.
-        let output = output.narrow(1, 0, c)?;
-        // Before anything clamps it: a clamp may take NaN for a number.
-        watch.check(watch.place.unet, &output)?;
-        Ok(output)
+        Ok(self
+            .unet
+            .forward(&input.concat()?, &times(query)?, labels)?)
     }
 
-    /// From the UNet's output to the guided prediction of x0.
-    fn steer(
-        &self,
-        x: &Tensor,
-        output: &Tensor,
-        model_time: f64,
-        labels: &Tensor,
-        watch: &Watch<'_>,
-    ) -> Result<Tensor> {
-        let time = self.schedule.time_of_model_time(model_time);
-        let (alpha, sigma) = (self.schedule.alpha(time), self.schedule.sigma(time));
-        let mut x0 = self.prediction.x0(x, output, alpha, sigma)?;
-        if self.is_guided() {
-            let t = Tensor::full(model_time as f32, x.dim(0)?, x.device())?;
-            let gradient = self.classifier.log_prob_gradient(x, &t, labels)?;
-            watch.check(watch.place.classifier, &gradient)?;
-            let guidance = Guidance {
-                scale: self.config.guidance_scale,
-            };
-            x0 = guidance.apply_to(Prediction::X0, &x0, &gradient, alpha, sigma)?;
+    /// The UNet's output, with the classifier's gradient where that is in use.
+    fn guided(&self, query: Query<'_>, output: Tensor, labels: &Tensor) -> Result<Answer> {
+        if !self.is_guided() {
+            return Ok(output.into());
         }
-        if self.config.clip_x0 {
-            // The scale of the guidance may blow up what was finite.
-            watch.check(watch.place.classifier, &x0)?;
-            x0 = x0.clamp(-1f32, 1f32)?;
-        }
-        Ok(x0)
+        let scale = self.config.guidance_scale;
+        let gradient = self
+            .classifier
+            .log_prob_gradient(query.x, &times(query)?, labels)?;
+        Ok(Answer::guided(output, Guidance { scale }, gradient))
     }
 
     /// The state with fresh noise inside x_seg, of a deviation relative to sigma. The image's own part (alpha x0) is dropped
@@ -390,14 +324,17 @@ impl<'a> RoundTrip<'a> {
             rng.set_stream(z as u64);
             values.extend((0..c * h * w).map(|_| -> f32 { StandardNormal.sample(&mut rng) }));
         }
-        let sigma = self
-            .schedule
-            .sigma(self.config.noise_level.min(self.schedule.t_max()));
-        let noise =
-            (Tensor::from_vec(values, (b, c, h, w), state.device())? * (sigma * deviation))?;
+        let noise = Tensor::from_vec(values, (b, c, h, w), state.device())?;
+        let noise = (noise * (self.sigma * deviation))?;
         let keep = x_seg.affine(-1., 1.)?;
         Ok((state.broadcast_mul(&keep)? + noise.broadcast_mul(x_seg)?)?)
     }
+}
+
+/// The network's time of a query, one for each sample.
+fn times(query: Query<'_>) -> Result<Tensor> {
+    let (b, time) = (query.x.dim(0)?, query.model_time as f32);
+    Ok(Tensor::full(time, b, query.x.device())?)
 }
 
 /// An array `(B, C, H, W)` as a tensor of the same shape on the device.

@@ -5,7 +5,7 @@ use fndm::data::{Patient, PatientSlices, Volume, affine};
 use fndm::memory::{HealthyModel, MemoryBank, MemoryConfig, silent};
 use fndm::models::{Classifier, ClassifierConfig, Parameters, UNet, UNetConfig};
 use fndm::ndarray::{Array3, s};
-use fndm::solver::{ScheduleConfig, SolverConfig};
+use fndm::solver::{Query, ScheduleConfig, SolverConfig};
 use fndm::{CoarseModel, CoarseRule, CoarseSource, Detector, Method, ModelConfig, batch_tensor};
 
 /// Data: one sequence of a bright scalp and a tissue of little texture, and a bright rod in it or none.
@@ -81,9 +81,9 @@ fn parts_of_ones_own() -> Result<(), Box<dyn std::error::Error>> {
     // A network: exact where data are normal about their mean.
     let schedule = ScheduleConfig::linear(1000).build()?;
     let mean = images.mean_keepdim(0)?;
-    let network = |x: &Tensor, time: f64, _: usize| {
-        let t = schedule.time_of_model_time(time);
-        x.broadcast_sub(&(&mean * schedule.alpha(t))?)? * schedule.sigma(t)
+    let network = |query: Query<'_>| -> fndm::Result<Tensor> {
+        let mean = (&mean * query.alpha)?;
+        Ok((query.x.broadcast_sub(&mean)? * query.sigma)?)
     };
     let (solver, span) = (SolverConfig::dpm_solver_pp(2, 20), schedule.t_min()..=0.5);
     let encode = solver.encode(&schedule, span.clone())?;

@@ -14,6 +14,7 @@ use fndm::candle_core::{DType, Device};
 use fndm::data::{Side, list_patients};
 use fndm::kernels::{MatrixMath, set_matrix_math};
 use fndm::memory::{MemoryConfig, Score};
+use fndm::solver::{self, Algorithm, Grid};
 use fndm::{CoarseRule, CoarseSource, DetectConfig, Detector, Method, ThresholdScope};
 use fndm_files::{Inputs, chain};
 use fndm_study::{Arm, LeftOut, Source};
@@ -45,9 +46,18 @@ pub(crate) struct MethodOptions {
     /// ODE solver steps in each direction; each is one evaluation of the UNet
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Order of the multistep DPM-Solver++: 1 (DDIM), 2 or 3
+    /// Order of the solver: 1 (DDIM), 2 or 3
     #[arg(long, value_name = "N")]
     order: Option<usize>,
+    /// The solver of both directions; ddim is of order 1
+    #[arg(long)]
+    solver: Option<SolverName>,
+    /// Where a step of order 2 or 3 has its further evaluations from: earlier steps, or inside the step
+    #[arg(long)]
+    stepping: Option<Stepping>,
+    /// How the solver's times are spread
+    #[arg(long)]
+    grid: Option<GridName>,
     /// Time at which encoding ends and sampling starts, in (0, 1]; 1 is pure noise
     #[arg(long, value_name = "T")]
     noise_level: Option<f64>,
@@ -199,6 +209,45 @@ impl DeviceOptions {
     }
 }
 
+/// The solver of both directions.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SolverName {
+    /// DPM-Solver++, the paper's
+    DpmSolverPp,
+    /// DPM-Solver, on the noise
+    DpmSolver,
+    /// DDIM
+    Ddim,
+    /// UniPC: a predictor, and a corrector of one order more
+    UniPc,
+}
+
+/// Where a step has its evaluations from.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Stepping {
+    /// One each, and those of earlier steps
+    Multistep,
+    /// As many inside the step as its order, the last steps of lower orders
+    Singlestep,
+    /// As many inside each step as its order
+    SinglestepFixed,
+}
+
+/// How the solver's times are spread.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum GridName {
+    /// Evenly in t
+    UniformTime,
+    /// Evenly in t, at times that the networks were trained at
+    Trailing,
+    /// Evenly in the log of the signal-to-noise ratio
+    UniformLambda,
+    /// Evenly in the root of t
+    QuadraticTime,
+    /// Karras et al., rho = 7
+    Karras,
+}
+
 /// The method of this key.
 pub(crate) fn method(option: &str, key: &str) -> Result<Method> {
     let found = Method::ALL.into_iter().find(|m| m.key() == key);
@@ -218,6 +267,30 @@ impl MethodOptions {
         }
         set(&mut config.steps, &self.steps);
         set(&mut config.order, &self.order);
+        let solver = self.solver.map(|solver| match solver {
+            SolverName::DpmSolverPp => Algorithm::DpmSolverPlusPlus,
+            SolverName::DpmSolver => Algorithm::DpmSolver,
+            SolverName::Ddim => Algorithm::Ddim,
+            SolverName::UniPc => Algorithm::UniPc,
+        });
+        set(&mut config.solver.algorithm, &solver);
+        if self.order.is_none() && solver == Some(Algorithm::Ddim) {
+            config.order = 1;
+        }
+        let stepping = self.stepping.map(|stepping| match stepping {
+            Stepping::Multistep => solver::Method::Multistep,
+            Stepping::Singlestep => solver::Method::Singlestep,
+            Stepping::SinglestepFixed => solver::Method::SinglestepFixed,
+        });
+        set(&mut config.solver.method, &stepping);
+        let grid = self.grid.map(|grid| match grid {
+            GridName::UniformTime => Grid::UniformTime,
+            GridName::Trailing => Grid::Trailing,
+            GridName::UniformLambda => Grid::UniformLambda,
+            GridName::QuadraticTime => Grid::QuadraticTime,
+            GridName::Karras => Grid::karras(),
+        });
+        set(&mut config.solver.grid, &grid);
         set(&mut config.noise_level, &self.noise_level);
         set(&mut config.guidance_scale, &self.guidance_scale);
         set(&mut config.parts.classifier_gradient, &self.cg);

@@ -36,6 +36,7 @@ fn n19_the_whole_plan_is_checked() {
     for arguments in [
         &["--noise-level", "7"][..],
         &["--steps", "0"],
+        &["--solver", "ddim", "--order", "2"],
         &["--order", "9"],
         &["--width", "31"],
         &["--batch", "0"],

@@ -119,8 +119,9 @@ impl Problem {
         } else {
             config.sample(schedule, span)
         }?;
-        let end = solver.run(&self.start, |x, m, _| {
-            mixture::noise(x, &vec![self.levels(m); x.dim(0)?])
+        let end = solver.run(&self.start, |query| -> fndm_solver::Result<Tensor> {
+            let levels = vec![(query.alpha, query.sigma); query.x.dim(0)?];
+            Ok(mixture::noise(query.x, &levels)?)
         })?;
         Ok((end, solver.evaluations() as f64))
     }

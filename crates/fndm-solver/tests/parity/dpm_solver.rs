@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 use fndm_solver::{
-    Algorithm, Clip, Error, Guidance, LowerOrderFinal, Method, NoiseSchedule, Prediction,
-    SecondOrder, SolverConfig, ThirdOrder,
+    Algorithm, Answer, Clip, Error, Guidance, LowerOrderFinal, Method, NoiseSchedule, Prediction,
+    Query, SecondOrder, SolverConfig, ThirdOrder,
 };
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::common::{Golden, Mixture, Tally, distance, largest};
 use crate::schedules::grid_of;
 use crate::{AnyResult, has_inputs, stretched_schedule, trajectory};
 
-type Model<'a> = Box<dyn FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor> + 'a>;
+type Model<'a> = Box<dyn FnMut(Query<'_>) -> fndm_solver::Result<Answer> + 'a>;
 
 /// A case as it was read.
 struct Setup<'a> {
@@ -134,52 +134,32 @@ impl Setup<'_> {
     /// The network of the case: a closure on the schedule that it is solved on.
     fn network(&self, mixture: Mixture) -> Model<'_> {
         let schedule = &self.schedule;
-        let at = move |m: f64| {
-            let t = schedule.time_of_model_time(m);
-            (schedule.alpha(t), schedule.sigma(t))
-        };
-        let scale = self.scale;
-        let noise = {
-            let mixture = mixture.clone();
-            move |x: &Tensor, m: f64, _: usize| {
-                let (a, s) = at(m);
-                mixture.noise(x, a, s)
-            }
-        };
-        match self.model {
-            "x_start" => Box::new(move |x, m, _| {
-                let (a, s) = at(m);
-                (x - (mixture.noise(x, a, s)? * s)?)? / a
-            }),
-            "v" => Box::new(move |x, m, _| {
-                let (a, s) = at(m);
-                let eps = mixture.noise(x, a, s)?;
-                let x0 = ((x - (&eps * s)?)? / a)?;
-                (eps * a)? - (x0 * s)?
-            }),
-            "score" => Box::new(move |x, m, _| {
-                let (a, s) = at(m);
-                mixture.noise(x, a, s)? * (-1.0 / s)
-            }),
-            "classifier" => {
-                let part = mixture.part(&self.class);
-                // ln p(class | x) = ln p(x | class) - ln p(x) + constant, and a score is -noise / sigma.
-                let gradient = move |x: &Tensor, m: f64, _: usize| {
-                    let (a, s) = at(m);
-                    (mixture.noise(x, a, s)? - part.noise(x, a, s)?)? / s
-                };
-                Box::new(Guidance { scale }.compose(schedule, noise, gradient))
-            }
-            "classifier-free" => {
-                let part = mixture.part(&self.class);
-                Box::new(move |x, m, _| {
-                    let (a, s) = at(m);
-                    let (all, cond) = (mixture.noise(x, a, s)?, part.noise(x, a, s)?);
-                    (&all + ((&cond - &all)? * scale)?)?.contiguous()
-                })
-            }
-            _ => Box::new(noise),
-        }
+        let (scale, model) = (self.scale, self.model);
+        let part = mixture.part(&self.class);
+        Box::new(move |query| {
+            let t = schedule.time_of_model_time(query.model_time);
+            let (x, a, s) = (query.x, schedule.alpha(t), schedule.sigma(t));
+            let noise = mixture.noise(x, a, s)?;
+            let output = match model {
+                "x_start" => ((x - (noise * s)?)? / a)?,
+                "v" => {
+                    let x0 = ((x - (&noise * s)?)? / a)?;
+                    ((noise * a)? - (x0 * s)?)?
+                }
+                "score" => (noise * (-1.0 / s))?,
+                "classifier" => {
+                    // ln p(class | x) = ln p(x | class) - ln p(x) + constant, and a score is -noise / sigma.
+                    let gradient = ((&noise - part.noise(x, a, s)?)? / s)?;
+                    return Ok(Answer::guided(noise, Guidance { scale }, gradient));
+                }
+                "classifier-free" => {
+                    let given = part.noise(x, a, s)?;
+                    (&noise + ((given - &noise)? * scale)?)?
+                }
+                _ => noise,
+            };
+            Ok(output.into())
+        })
     }
 
     fn states(&self, golden: &Golden, case: &Value) -> fndm_solver::Result<Vec<Tensor>> {

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use fndm_solver::{Clip, Grid, NoiseSchedule, Prediction, Respacing, SolverConfig};
 use serde_json::Value;
 
+use crate::by_time::by_time;
 use crate::case::{Case, Read};
 use crate::common::{Golden, Tally, array, distance, largest};
 use crate::{AnyResult, full_schedule, has_inputs, start_of, trajectory};
@@ -108,10 +109,14 @@ impl Setup<'_> {
         };
         let mixture = golden.mixture(self.dim);
         let start = start_of(golden, "guided_ddim", case).tensor();
-        trajectory(&solver, &start, |x, m, _| {
-            let t = schedule.time_of_model_time(m);
-            mixture.noise(x, schedule.alpha(t), schedule.sigma(t))
-        })
+        trajectory(
+            &solver,
+            &start,
+            by_time(|x, m, _| {
+                let t = schedule.time_of_model_time(m);
+                mixture.noise(x, schedule.alpha(t), schedule.sigma(t))
+            }),
+        )
     }
 }
 
@@ -297,7 +302,7 @@ fn posterior() -> AnyResult {
             // The same noise every time, as the seed is the same.
             let step = |x: f64, x0: f64| -> fndm_solver::Result<Vec<f64>> {
                 let x = Tensor::full(x, (1, count), &Device::Cpu)?;
-                let end = solver.run(&x, |x, _, _| x.ones_like()? * x0)?;
+                let end = solver.run(&x, by_time(|x, _, _| x.ones_like()? * x0))?;
                 assert_eq!(end.dtype(), DType::F64);
                 Ok(array(&end).values)
             };

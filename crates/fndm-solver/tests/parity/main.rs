@@ -1,5 +1,7 @@
 //! Every case of the reference data: other people's programs run on a model whose exact answer is known.
 
+#[path = "../common/by_time.rs"]
+mod by_time;
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -13,7 +15,7 @@ mod schedules;
 use candle_core::Tensor;
 use case::Read;
 use common::{Array, Golden, text};
-use fndm_solver::{Error, NoiseSchedule, ScheduleConfig, Solver};
+use fndm_solver::{Answer, Error, NoiseSchedule, Query, ScheduleConfig, Solver};
 use serde_json::Value;
 
 type AnyResult = Result<(), Box<dyn std::error::Error>>;
@@ -77,15 +79,15 @@ fn has_inputs(golden: &Golden, file: &str, dim: usize, start: &str) -> Read<()> 
 }
 
 /// Runs a solver and returns the state after every step, the start first.
-fn trajectory(
+fn trajectory<A: Into<Answer>>(
     solver: &Solver,
     start: &Tensor,
-    mut model: impl FnMut(&Tensor, f64, usize) -> candle_core::Result<Tensor>,
+    mut model: impl FnMut(Query<'_>) -> fndm_solver::Result<A>,
 ) -> fndm_solver::Result<Vec<Tensor>> {
     let mut asked = 0;
-    let counted = |x: &Tensor, model_time: f64, evaluation: usize| {
+    let counted = |query: Query<'_>| {
         asked += 1;
-        model(x, model_time, evaluation)
+        model(query)
     };
     let mut states = vec![start.clone()];
     for state in solver.trajectory(start, counted)? {

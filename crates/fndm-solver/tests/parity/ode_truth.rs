@@ -3,6 +3,7 @@
 use fndm_solver::{Grid, NoiseSchedule, SolverConfig};
 use serde_json::Value;
 
+use crate::by_time::by_time;
 use crate::case::{Case, Read};
 use crate::common::{Golden, Tally, distance};
 use crate::{AnyResult, has_inputs, stretched_schedule};
@@ -88,10 +89,13 @@ fn ends() -> AnyResult {
         };
         let start = if truth.sampling { "noise" } else { "data" };
         let start = golden.get("inputs", &format!("d{dim}.{start}")).tensor();
-        let end = solver.run(&start, |x, m, _| {
-            let t = schedule.time_of_model_time(m);
-            mixture.noise(x, schedule.alpha(t), schedule.sigma(t))
-        })?;
+        let end = solver.run(
+            &start,
+            by_time(|x, m, _| {
+                let t = schedule.time_of_model_time(m);
+                mixture.noise(x, schedule.alpha(t), schedule.sigma(t))
+            }),
+        )?;
         let error = distance(&end, golden.get("ode_truth", truth.key));
         tally.compare(truth.key, "end", error, TOLERANCE);
     }
