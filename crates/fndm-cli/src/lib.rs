@@ -40,7 +40,7 @@ struct Program {
 #[derive(Debug, Subcommand)]
 enum Command {
     Quickstart(quickstart::Options),
-    Train(train::Options),
+    Train(Box<train::Options>),
     Detect(detect::Options),
     Evaluate(evaluate::Options),
     Reproduce(reproduce::Options),

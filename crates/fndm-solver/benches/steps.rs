@@ -49,7 +49,7 @@ fn multistep(algorithm: Algorithm, order: usize) -> Solver {
 fn stepper(solver: &Solver, shape: (usize, usize, usize, usize), dtype: DType) -> Stepper {
     let mut stepper = solver.stepper(&noise(shape, dtype)).expect("a stepper");
     for _ in 0..5 {
-        stepper.advance(&noise(shape, dtype)).expect("a step");
+        stepper.advance(noise(shape, dtype)).expect("a step");
     }
     stepper
 }

@@ -65,6 +65,9 @@ impl FoldRow {
     }
 }
 
+/// The cases of each row.
+pub type FoldCases = Vec<(FoldRow, Vec<Case>)>;
+
 /// Trains contrast, remover and student on some patients by their bits, and examines others; with `bound` the student's network on
 /// the real masks too, which is what the others are measured by. The masks of the patients that are learned from serve for that
 /// row alone.
@@ -86,7 +89,7 @@ pub fn examine_fold(
     device: &Device,
     stop: &StopFlag,
     progress: &mut dyn FnMut(FoldRow, &StepReport, f64),
-) -> Result<Option<Vec<(FoldRow, Vec<Case>)>>> {
+) -> Result<Option<FoldCases>> {
     let bits = learned.iter().map(|slices| PatientSlices {
         mask: None,
         ..slices.clone()
@@ -113,7 +116,8 @@ pub fn examine_fold(
     let bound = match bound {
         true => {
             let masks = masks(learned)?;
-            let Some(found) = train_bound(plan, set, masks, folder, device, stop, progress)? else {
+            let Some(found) = train_bound(plan, &set, &masks, folder, device, stop, progress)?
+            else {
                 return Ok(None);
             };
             Some(found)
@@ -121,7 +125,7 @@ pub fn examine_fold(
         false => None,
     };
 
-    let mut rows: Vec<(FoldRow, Vec<Case>)> = FoldRow::ALL
+    let mut rows: FoldCases = FoldRow::ALL
         .into_iter()
         .filter(|&row| row != FoldRow::Bound || bound.is_some())
         .map(|row| (row, Vec::new()))
@@ -151,7 +155,7 @@ pub fn examine_fold(
                     let patient = vec![0; slices.len()];
                     let place = (&patient[..], &slices.z[..]);
                     let images = slices.images.view();
-                    let map = product(&teacher, &scores, &trained.remover, images, place, device)?;
+                    let map = product(&teacher, &scores, &trained.remover, &images, place, device)?;
                     (map, None)
                 }
             };
@@ -221,14 +225,14 @@ fn masks(patients: &[PatientSlices]) -> Result<Array3<f32>> {
 /// The student's network on real masks, with the same patients held apart for its calibration.
 fn train_bound(
     plan: &StudentPlan,
-    set: SliceSet,
-    masks: Array3<f32>,
+    set: &SliceSet,
+    masks: &Array3<f32>,
     folder: &Path,
     device: &Device,
     stop: &StopFlag,
     progress: &mut dyn FnMut(FoldRow, &StepReport, f64),
 ) -> Result<Option<Student>> {
-    let (apart, learned) = plan.parts(&set);
+    let (apart, learned) = plan.parts(set);
     let masks = masks.select(Axis(0), &learned);
     let apart = set.select(&apart)?;
     let set = set.select(&learned)?;

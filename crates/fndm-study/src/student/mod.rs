@@ -27,7 +27,7 @@ use fndm_train::{
 use ndarray::{Array3, ArrayView4, Axis};
 use serde::{Deserialize, Serialize};
 
-pub use folds::{FoldRow, examine_fold};
+pub use folds::{FoldCases, FoldRow, examine_fold};
 
 use crate::{Error, Result};
 
@@ -416,7 +416,14 @@ fn teachers(
 ) -> Result<Array3<f32>> {
     let contrast = unseen_contrast(config, set, device)?;
     let place = (&set.patient[..], &set.z[..]);
-    product(config, &contrast, remover, set.images.view(), place, device)
+    product(
+        config,
+        &contrast,
+        remover,
+        &set.images.view(),
+        place,
+        device,
+    )
 }
 
 /// The masks of a map.
@@ -463,11 +470,11 @@ fn product(
     config: &TeacherConfig,
     contrast: &Array3<f32>,
     remover: &Segmenter,
-    images: ArrayView4<'_, f32>,
+    images: &ArrayView4<'_, f32>,
     (patient, z): (&[usize], &[usize]),
     device: &Device,
 ) -> Result<Array3<f32>> {
-    let residual = residual(remover, images, device)?;
+    let residual = residual(remover, images.view(), device)?;
     let residual = residual_map(residual.view(), config.smoothing)?;
     let smooth = |map: &Array3<f32>| smooth_z(map, patient, z, config.z_smoothing);
     Ok(weighted_product(&[
