@@ -352,10 +352,10 @@ fn runs_out_of_step() -> AnyResult {
         Err(Error::Stepper { .. })
     ));
     while stepper.query().is_some() {
-        stepper.advance(&state())?;
+        stepper.advance(state())?;
     }
     assert!(matches!(
-        stepper.advance(&state()),
+        stepper.advance(state()),
         Err(Error::Stepper { .. })
     ));
     // What was stored by another solver, or isn't whole.

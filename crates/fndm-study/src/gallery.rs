@@ -119,8 +119,17 @@ impl Gallery {
             if let Some([coarse, healthy]) = &shown.diffusion {
                 tiles.extend([heat(coarse.view()), grey(healthy.view())]);
             }
+            let anomaly = shown.anomaly.view();
             tiles.extend([
-                heat(shown.anomaly.view()),
+                match shown.diffusion {
+                    Some(_) => heat(anomaly),
+                    // A student's map is of probabilities: next to nothing should look like it.
+                    None => Tile::Heat {
+                        map: anomaly,
+                        low: 0.,
+                        high: 1.,
+                    },
+                },
                 over(shown.mask.view(), [255, 60, 40]),
                 over(shown.truth.view(), [60, 220, 80]),
             ]);
