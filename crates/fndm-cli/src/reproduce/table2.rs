@@ -163,6 +163,9 @@ pub(super) fn differences(rows: &[(&str, &Evaluation)], key: &str) -> Result<Str
     Ok(fndm_study::markdown(&cells))
 }
 
+/// Rows whose slices are shown, and the file.
+const PICTURES: [(&str, &str); 2] = [("fndm", "slices.png"), ("student", "student.png")];
+
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let detector = options.place.detector()?;
     let arms = chosen(arms(&detector), options.rows.as_deref())?;
@@ -170,21 +173,29 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         detector.config().check_row(arm.method, &arm.config)?;
     }
     let mut folder = options.place.folder()?;
-    let whole_method = arms.iter().position(|arm| arm.key == "fndm");
+    // A sheet of twelve slices for each of these rows.
+    let mut pictures: Vec<(usize, &str, Gallery)> = PICTURES
+        .iter()
+        .filter_map(|(key, file)| {
+            let at = arms.iter().position(|arm| arm.key == *key)?;
+            Some((at, *file, Gallery::default()))
+        })
+        .collect();
     let mut comparison = Comparison::by_masks(arms.clone(), &Level::ALL);
-    let mut gallery = Gallery::default();
     let cohort = options.place.each(&detector, |read, progress| {
         let found = comparison.add(&detector, &read.slices, progress)?;
-        if let Some(maps) = whole_method.and_then(|at| found[at].maps.as_ref()) {
-            gallery.add(&read.slices, maps);
+        for (at, _, gallery) in &mut pictures {
+            if let Some(maps) = &found[*at].maps {
+                gallery.add(&read.slices, maps);
+            }
         }
         Ok(())
     })?;
     let settings = comparison.settings();
     let found = comparison.finish()?;
-    if let Some(at) = whole_method {
-        let examples = gallery.by_dice(&found[at][0], 12);
-        folder.write_by("slices.png", |path| -> Result<()> {
+    for (at, file, gallery) in &pictures {
+        let examples = gallery.by_dice(&found[*at][0], 12);
+        folder.write_by(file, |path| -> Result<()> {
             Ok(gallery.save(&examples, path)?)
         })?;
     }
@@ -205,7 +216,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     folder.write_json("table2_cases.json", &evaluations)?;
     say!("{words}");
     say!(
-        "wrote table2.json, table2.csv, table2_cases.json and slices.png to {}",
+        "wrote table2.json, table2.csv, table2_cases.json{} to {}",
+        pictures
+            .iter()
+            .map(|(_, file, _)| format!(", {file}"))
+            .collect::<String>(),
         options.place.output.display()
     );
     cohort::tell_left_out(&cohort);
