@@ -337,3 +337,12 @@ fn a_two_dimensional_image_is_a_patient() {
     assert_eq!(found.mask.shape(), [40, 30, 1]);
     assert!(found.anomaly.data.iter().all(|v| v.is_finite()));
 }
+
+#[test]
+fn models_may_be_shared_among_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Detector>();
+    shared::<fndm::Student>();
+    shared::<fndm::SliceMaps>();
+    shared::<Error>();
+}
