@@ -17,7 +17,7 @@ use fndm::{DetectConfig, Method};
 use fndm_files::{Inputs, WorkFolder};
 use fndm_study::student::StudentPlan;
 use fndm_study::train::{
-    Alone, ConditionDropout, DiffusionConfig, Group, RateSchedule, StepReport, StopFlag,
+    Alone, ConditionDropout, DiffusionConfig, Group, RateSchedule, StepReport,
 };
 use fndm_study::{
     LabelSource, LeftOut, PHANTOM_SEQUENCES, SeparatePlan, Source, StudentBase, TrainEvent,
@@ -339,13 +339,7 @@ fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
     let maker = place::maker("train", "model");
     place::check_work(&options.output, &maker, &inputs)?;
     let _folder = WorkFolder::open(&options.output, &maker, &inputs)?;
-    let stop = StopFlag::new();
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        tell!("\nstopping after this iteration, with a checkpoint");
-        flag.stop();
-    })
-    .context("cannot listen for Ctrl-C")?;
+    let stop = common::stop_by_ctrl_c()?;
     let (loading, bar) = (common::bar(0, "patients"), common::share_bar("student"));
     let mut last_line = std::time::Instant::now();
     let record = add_student(
@@ -461,13 +455,7 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
         true => Some(open_folder(options, &plan)?),
         false => None,
     };
-    let stop = StopFlag::new();
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        tell!("\nstopping after this iteration, with a checkpoint");
-        flag.stop();
-    })
-    .context("cannot listen for Ctrl-C")?;
+    let stop = common::stop_by_ctrl_c()?;
     let command = common::command();
 
     let loading = common::bar(0, "patients");

@@ -7,7 +7,7 @@ pub(crate) mod place;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use fndm::candle_core::{DType, Device};
@@ -17,6 +17,7 @@ use fndm::memory::{MemoryConfig, Score};
 use fndm::solver::{self, Algorithm, Grid};
 use fndm::{CoarseRule, CoarseSource, DetectConfig, Detector, Method, ThresholdScope};
 use fndm_files::{Inputs, chain};
+use fndm_study::train::StopFlag;
 use fndm_study::{Arm, LeftOut, Source};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -361,6 +362,18 @@ pub(crate) fn share_bar(what: &str) -> ProgressBar {
     let bar = ProgressBar::new(1000).with_style(style);
     bar.set_prefix(what.to_string());
     bar
+}
+
+/// A flag that Ctrl-C sets, for trainings that end with a checkpoint.
+pub(crate) fn stop_by_ctrl_c() -> Result<StopFlag> {
+    let stop = StopFlag::new();
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        tell!("\nstopping after this iteration, with a checkpoint");
+        flag.stop();
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(stop)
 }
 
 /// The command line as a user would type it.

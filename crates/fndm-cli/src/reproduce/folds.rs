@@ -10,7 +10,6 @@ use fndm::ModelConfig;
 use fndm::data::{Folds, Limits, PatientSlices};
 use fndm_files::{Inputs, WorkFolder};
 use fndm_study::student::{FoldRow, StudentPlan, examine_fold};
-use fndm_study::train::StopFlag;
 use fndm_study::{Case, Level, Patients, Report, Source, Truth, evaluate, write_csv};
 
 use super::table2::differences;
@@ -118,13 +117,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             .cloned()
             .collect()
     };
-    let stop = StopFlag::new();
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        tell!("\nstopping after this iteration, with a checkpoint");
-        flag.stop();
-    })
-    .context("cannot listen for Ctrl-C")?;
+    let stop = common::stop_by_ctrl_c()?;
 
     let mut rows: BTreeMap<FoldRow, Vec<Case>> = BTreeMap::new();
     for &fold in &wanted {
