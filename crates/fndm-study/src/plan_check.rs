@@ -71,11 +71,11 @@ impl TrainPlan {
                 training.check_model(&plan.unet, channels)?;
                 check_budget(training.iterations, training.time_budget_s)?;
                 check_batch(training.batch, processes)?;
-                if training.schedule != first.schedule || training.prediction != first.prediction {
+                if training.schedule != first.schedule {
                     return Err(Error::option(
-                        "schedule, prediction",
-                        "those of the first diffusion model",
-                        "others",
+                        "schedule",
+                        "that of the first diffusion model",
+                        "another",
                     ));
                 }
                 Ok(())

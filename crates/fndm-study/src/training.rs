@@ -96,7 +96,7 @@ pub struct TrainPlan {
 pub struct SeparatePlan {
     /// The network. Its input channels say what it is shown: C (nothing), 2C (the image).
     pub unet: UNetConfig,
-    /// Its training, which has the first network's schedule and prediction.
+    /// Its training, which has the first network's schedule.
     pub training: DiffusionConfig,
 }
 
@@ -726,8 +726,12 @@ pub(crate) fn run_folder(folder: &Path, run: Run) -> PathBuf {
 pub(crate) fn model_config(plan: &TrainPlan, rows: &[Method]) -> ModelConfig {
     let own = plan.separate.iter().filter(|(row, _)| rows.contains(row));
     let separate = own.map(|(&row, own)| {
-        let unet = own.unet.clone();
-        (row, SeparateModel { unet })
+        let own = SeparateModel {
+            unet: own.unet.clone(),
+            prediction: Some(own.training.prediction),
+            from_image: own.training.from_image,
+        };
+        (row, own)
     });
     ModelConfig {
         format: ModelConfig::FORMAT,
@@ -736,6 +740,7 @@ pub(crate) fn model_config(plan: &TrainPlan, rows: &[Method]) -> ModelConfig {
         preprocess: plan.preprocess.clone(),
         schedule: plan.diffusion_training.schedule.clone(),
         prediction: plan.diffusion_training.prediction,
+        from_image: plan.diffusion_training.from_image,
         unet: Some(plan.unet.clone()),
         classifier: Some(plan.classifier.clone()),
         features: plan.features.clone(),

@@ -323,6 +323,8 @@ fn a_network_is_not_asked_for_what_it_never_saw() {
         Method::Cg,
         fndm::SeparateModel {
             unet: config.unet.clone().unwrap(),
+            prediction: None,
+            from_image: false,
         },
     )]);
     let error = config.check().unwrap_err();

@@ -22,15 +22,15 @@ use crate::{
 pub struct DiffusionBatch {
     /// B, C, H, W.
     pub shape: [usize; 4],
-    /// Noised slices `x_t = alpha x_0 + sigma epsilon`.
+    /// Noised slices `x_t = alpha x_0 + sigma epsilon`, of the corrupted slice `x_0^n` where the state is corrupted too.
     pub state: Vec<f32>,
     /// Conditioning images `x_0^n`: corrupted inside `region`, or zeros where withheld.
     pub image: Vec<f32>,
     /// Coarse maps `x_seg`, 0 or 1, (B, 1, H, W): zeros where empty or withheld.
     pub coarse: Vec<f32>,
-    /// What was really corrupted, 0 or 1, (B, 1, H, W); zeros where the image was withheld.
+    /// What was really corrupted, 0 or 1, (B, 1, H, W); zeros where the image was withheld and the state is clean.
     pub region: Vec<f32>,
-    /// What the network should predict: noise, `x_0` or v.
+    /// What the network should predict: noise, `x_0` or v, or the change from the conditioning image to `x_0`.
     pub target: Vec<f32>,
     /// Discrete timesteps, `0..T`.
     pub timesteps: Vec<usize>,
@@ -194,21 +194,22 @@ impl DiffusionBatches {
         let mut image = x0.clone();
         let mut region = Array2::from_elem((h, w), false);
         let mut coarse = region.clone();
-        if !both && !untouched {
-            // Nothing outside the head is corrupted, and a real coarse map is empty there.
-            region = config.masks.draw_in(rng, head.view());
-            region.zip_mut_with(&head, |inside, &head| *inside &= head);
-            let other = rng.random_range(0..self.set.labels.len());
-            let other = self.set.images.index_axis(Axis(0), other);
-            config
-                .corruption
-                .apply(rng, image.view_mut(), region.view(), other, head.view())?;
+        if !untouched && (!both || config.corrupt_state) {
+            region = self.corrupt(rng, &mut image, &head)?;
             coarse = config.jitter.apply(rng, &region);
         }
+        let seen = match config.corrupt_state {
+            true => image.clone(),
+            false => x0.clone(),
+        };
+        let wanted = match config.from_image {
+            true => &x0 - &image,
+            false => x0.clone(),
+        };
         if both {
             image.fill(0.0);
         }
-        if coarse_only {
+        if both || coarse_only {
             coarse.fill(false);
         }
 
@@ -216,10 +217,10 @@ impl DiffusionBatches {
         let (alpha, sigma) = (level.alpha as f32, level.sigma as f32);
         let (of_x0, of_noise) = config.prediction.target_weights(level.alpha, level.sigma);
         let (of_x0, of_noise) = (of_x0 as f32, of_noise as f32);
-        for &x in &x0 {
+        for (&wanted, &seen) in wanted.iter().zip(&seen) {
             let epsilon: f32 = rng.sample(StandardNormal);
-            batch.state.push(alpha * x + sigma * epsilon);
-            batch.target.push(of_noise * epsilon + of_x0 * x);
+            batch.state.push(alpha * seen + sigma * epsilon);
+            batch.target.push(of_noise * epsilon + of_x0 * wanted);
         }
         batch.image.extend(image.iter());
         batch
@@ -240,6 +241,32 @@ impl DiffusionBatches {
         batch.correction.push(correction as f32);
         batch.slices.push(slice);
         Ok(())
+    }
+}
+
+impl DiffusionBatches {
+    /// Corrupts `image` somewhere inside the head, and says where. Nothing outside the head changes, and a real coarse map is
+    /// empty there.
+    fn corrupt(
+        &self,
+        rng: &mut rand_chacha::ChaCha8Rng,
+        image: &mut Array3<f32>,
+        head: &Array2<bool>,
+    ) -> Result<Array2<bool>> {
+        let config = &self.config;
+        if let Some(lesion) = &config.lesion {
+            let covered = lesion.draw_region(rng, head.view());
+            lesion.apply(rng, image.view_mut(), covered.view())?;
+            return Ok(covered.mapv(|share| share >= 0.5));
+        }
+        let mut region = config.masks.draw_in(rng, head.view());
+        region.zip_mut_with(head, |inside, &head| *inside &= head);
+        let other = rng.random_range(0..self.set.labels.len());
+        let other = self.set.images.index_axis(Axis(0), other);
+        config
+            .corruption
+            .apply(rng, image.view_mut(), region.view(), other, head.view())?;
+        Ok(region)
     }
 }
 

@@ -1,13 +1,13 @@
 use std::path::Path;
 
-use fndm_data::corrupt::CorruptionMix;
+use fndm_data::corrupt::{CorruptionMix, PseudoLesion};
 use fndm_data::freeform::MaskMix;
 use fndm_models::{ClassifierConfig, UNetConfig};
 use fndm_solver::{Prediction, ScheduleConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::classifier::check_fits;
-use crate::diffusion::{check_labels, conditions};
+use crate::diffusion::{check_image, check_labels, conditions};
 use crate::error::{check, check_share};
 use crate::{
     Augmentation, CoarseJitter, LossWeight, OptimizerConfig, Result, TimeSampling, check_resume,
@@ -111,6 +111,18 @@ pub struct DiffusionConfig {
     pub masks: MaskMix,
     /// What is done to the conditioning image in them.
     pub corruption: CorruptionMix,
+    /// Pseudo-lesions in the place of `masks` and `corruption`. What they cover by half or more is the region.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lesion: Option<PseudoLesion>,
+    /// Whether the state too is made of the corrupted image, while the target stays the clean one. The network then learns to
+    /// trust neither; so what both show at test is no proof that it belongs there. It takes a network that predicts `x_0`:
+    /// noise and v would have to make up for the lesion, and grow without bound at low noise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub corrupt_state: bool,
+    /// Whether the network gives the change from the conditioning image to `x_0`, in place of `x_0` itself. To leave healthy tissue
+    /// alone is then to give nothing. It takes a network that predicts `x_0` and always sees the image.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub from_image: bool,
     /// Share of the samples that have an empty mask and an uncorrupted conditioning image.
     pub empty_mask: f64,
     /// How the coarse map differs from the corrupted region.
@@ -154,6 +166,9 @@ impl Default for DiffusionConfig {
             label_dropout: 0.0,
             masks: MaskMix::default(),
             corruption: CorruptionMix::default(),
+            lesion: None,
+            corrupt_state: false,
+            from_image: false,
             empty_mask: 0.2,
             jitter: CoarseJitter::default(),
             augmentation: Augmentation::default(),
@@ -179,6 +194,26 @@ impl DiffusionConfig {
             jitter: CoarseJitter::NONE,
             augmentation: Augmentation::NONE,
             diseased_share: None,
+            ..Self::default()
+        }
+    }
+
+    /// Lesions are to be removed: healthy slices alone, each with a pseudo-lesion in all that the network sees, the clean slice
+    /// its target every time. §2 of the paper has it so ("a health image x0 is transformed into a diseased image").
+    #[must_use]
+    pub fn removing(lesion: PseudoLesion) -> Self {
+        Self {
+            prediction: Prediction::X0,
+            lesion: Some(lesion),
+            corrupt_state: true,
+            from_image: true,
+            empty_mask: 0.0,
+            diseased_share: Some(0.0),
+            condition_dropout: ConditionDropout::NONE,
+            augmentation: Augmentation {
+                gamma: 0.2,
+                ..Augmentation::default()
+            },
             ..Self::default()
         }
     }
@@ -209,6 +244,21 @@ impl DiffusionConfig {
         check_share(self.empty_mask, "empty_mask")?;
         self.masks.check()?;
         self.corruption.check()?;
+        if let Some(lesion) = &self.lesion {
+            lesion.check()?;
+        }
+        check(
+            !(self.corrupt_state || self.from_image) || self.prediction == Prediction::X0,
+            "prediction",
+            "x0 where the state is corrupted, or the image is what the output is added to",
+            self.prediction,
+        )?;
+        check(
+            !self.from_image || self.condition_dropout.image_and_coarse == 0.0,
+            "condition_dropout.image_and_coarse",
+            "0 where the output is added to the image",
+            self.condition_dropout.image_and_coarse,
+        )?;
         self.jitter.check()?;
         self.augmentation.check()
     }
@@ -222,7 +272,7 @@ impl DiffusionConfig {
         self.check()?;
         self.schedule.build()?;
         model.check()?;
-        conditions(model, channels)?;
+        check_image(self, conditions(model, channels)?)?;
         check_labels(self, model)
     }
 

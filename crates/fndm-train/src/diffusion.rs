@@ -10,6 +10,7 @@ use fndm_data::SliceSet;
 use fndm_models::{Conditions, HybridInput, UNet, UNetConfig};
 
 use crate::batch::{DiffusionBatch, DiffusionBatches, tensor};
+use crate::error::check;
 use crate::loss_aware::LossHistory;
 use crate::report::ByTime;
 use crate::slices::{check_slices, names};
@@ -57,6 +58,7 @@ impl DiffusionTask {
         config.check()?;
         check_slices(&set, config.diseased_share)?;
         let conditions = conditions(model, set.images.dim().1)?;
+        check_image(config, conditions)?;
         check_labels(config, model)?;
         let steps = config.schedule.build()?.steps();
         Ok(Self {
@@ -309,6 +311,15 @@ pub(crate) fn conditions(model: &UNetConfig, channels: usize) -> Result<Conditio
             ),
         }),
     }
+}
+
+pub(crate) fn check_image(config: &DiffusionConfig, conditions: Conditions) -> Result<()> {
+    check(
+        conditions.image || !config.from_image,
+        "from_image",
+        "false for a network that doesn't see the image",
+        config.from_image,
+    )
 }
 
 pub(crate) fn check_labels(config: &DiffusionConfig, model: &UNetConfig) -> Result<()> {

@@ -4,6 +4,7 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::{CHANNELS, diffusion_config, slices, slices_of, unet};
+use fndm_data::corrupt::PseudoLesion;
 use fndm_models::{HybridInput, UNet};
 use fndm_solver::Prediction;
 use fndm_train::{
@@ -126,6 +127,56 @@ fn the_image_is_corrupted_in_the_region_and_nowhere_else() {
         }
     }
     assert!(changed * 2 > inside, "{changed} of {inside} pixels changed");
+}
+
+/// Where lesions are to be removed, state and condition are of one corrupted slice, and the target is the clean one.
+#[test]
+fn what_is_to_be_removed_is_in_all_that_the_network_sees() {
+    let set = slices(6);
+    let levels = levels();
+    let base = DiffusionConfig::removing(PseudoLesion::default());
+    let config = DiffusionConfig {
+        batch: 4,
+        iterations: Some(1),
+        augmentation: Augmentation::NONE,
+        ..base.clone()
+    };
+    let mut batches = DiffusionBatches::new(&config, set.clone(), 4).unwrap();
+    let (mut corrupted, mut deviations) = (0, Vec::new());
+    for index in 0..20 {
+        let batch = batches.draw(index).unwrap();
+        let size = batch.state.len() / batch.slices.len();
+        for (i, &slice) in batch.slices.iter().enumerate() {
+            assert_eq!((set.labels[slice], batch.labels[i]), (0, 0));
+            let (alpha, sigma) = levels[batch.timesteps[i]];
+            let own = i * size..(i + 1) * size;
+            let clean = set.images.index_axis(Axis(0), slice);
+            let image = &batch.image[own.clone()];
+            let target = &batch.target[own.clone()];
+            for ((&change, &seen), &x0) in target.iter().zip(image).zip(&clean) {
+                assert!((seen + change - x0).abs() < 1e-6);
+            }
+            corrupted += usize::from(target.iter().any(|&change| change != 0.0));
+            let noise = batch.state[own].iter().zip(image);
+            let noise = noise.map(|(&x, &seen)| (f64::from(x) - alpha * f64::from(seen)) / sigma);
+            deviations.push((noise.map(|e| e * e).sum::<f64>() / size as f64).sqrt());
+        }
+    }
+    assert_eq!(corrupted, deviations.len());
+    // Of the clean slice it would be wider wherever the lesion is strong and the noise weak.
+    for deviation in deviations {
+        assert!((deviation - 1.0).abs() < 0.2, "{deviation}");
+    }
+    let unfit = DiffusionConfig {
+        prediction: Prediction::V,
+        ..base.clone()
+    };
+    let error = unfit.check().unwrap_err().to_string();
+    assert!(error.contains("x0 where the state is corrupted"), "{error}");
+    let mut blind = unet();
+    blind.in_channels = CHANNELS;
+    let error = base.check_model(&blind, CHANNELS).unwrap_err().to_string();
+    assert!(error.contains("from_image"), "{error}");
 }
 
 #[test]

@@ -8,11 +8,11 @@
 use fndm_memory::{Edge, gaussian_blur};
 use ndarray::{Array3, ArrayView3, ArrayView4, Axis, Zip};
 
-use crate::{DetectConfig, Error, Result, ThresholdScope};
+use crate::{DetectConfig, Error, ResidualSide, Result, ThresholdScope};
 
 /// `|input - healthy|` summed over sequences, and smoothed: `(N, C, H, W)` twice to `(N, H, W)`.
 ///
-/// The settings are `residual_limit` and `smoothing` of `config`.
+/// The settings are `residual_sides`, `residual_limit` and `smoothing` of `config`.
 ///
 /// # Errors
 /// When the shapes differ, or a value isn't finite.
@@ -37,10 +37,14 @@ pub fn anomaly_map(
             });
         }
     }
+    config.check_sides(input.dim().1)?;
     let limit = config.residual_limit as f32;
-    let mut map = (&input - &healthy)
-        .mapv_into(|difference| at_most(difference.abs(), limit))
-        .sum_axis(Axis(1));
+    let mut difference = &input - &healthy;
+    for (c, mut plane) in difference.axis_iter_mut(Axis(1)).enumerate() {
+        let side = config.residual_sides.get(c).copied().unwrap_or_default();
+        plane.mapv_inplace(|v| at_most(of_side(v, side), limit));
+    }
+    let mut map = difference.sum_axis(Axis(1));
     smooth(&mut map, config.smoothing)?;
     Ok(map)
 }
@@ -51,6 +55,16 @@ pub(crate) fn smooth(map: &mut Array3<f32>, sigma: f64) -> Result<()> {
         gaussian_blur(map, sigma, Edge::Symmetric)?;
     }
     Ok(())
+}
+
+/// What counts of a difference.
+fn of_side(difference: f32, side: ResidualSide) -> f32 {
+    match side {
+        ResidualSide::Both => difference.abs(),
+        ResidualSide::Brighter => at_least_0(difference),
+        ResidualSide::Darker => at_least_0(-difference),
+        ResidualSide::Neither => 0.,
+    }
 }
 
 /// As `f32::min`, which takes the limit for NaN: here NaN stays NaN.
@@ -195,6 +209,34 @@ mod tests {
         let map = anomaly_map(input.view(), healthy.view(), &config).unwrap();
         assert!((map[[0, 0, 0]] - 0.25).abs() < 1e-6);
         assert!((map[[0, 0, 1]] - 0.1).abs() < 1e-6);
+    }
+
+    #[test]
+    fn each_sequence_counts_on_its_own_side() {
+        let input = Array4::from_shape_vec(
+            (1, 4, 1, 2),
+            vec![0.5f32, -0.5, 0.1, -0.1, 0.2, -0.2, 9., 9.],
+        );
+        let (input, healthy) = (input.unwrap(), Array4::zeros((1, 4, 1, 2)));
+        let config = DetectConfig {
+            smoothing: 0.,
+            residual_sides: vec![
+                ResidualSide::Brighter,
+                ResidualSide::Darker,
+                ResidualSide::Both,
+                ResidualSide::Neither,
+            ],
+            ..DetectConfig::default()
+        };
+        let map = anomaly_map(input.view(), healthy.view(), &config).unwrap();
+        assert!((map[[0, 0, 0]] - 0.7).abs() < 1e-6);
+        assert!((map[[0, 0, 1]] - 0.3).abs() < 1e-6);
+        let few = DetectConfig {
+            residual_sides: vec![ResidualSide::Both],
+            ..config
+        };
+        let error = anomaly_map(input.view(), healthy.view(), &few).unwrap_err();
+        assert!(error.to_string().contains("each of 4"), "{error}");
     }
 
     #[test]

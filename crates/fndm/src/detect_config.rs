@@ -85,6 +85,40 @@ impl CoarseSource {
     }
 }
 
+/// The state that sampling begins with, at the noise level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// Encoded by the probability-flow ODE, equation (6).
+    #[default]
+    Encoded,
+    /// `alpha x0 + sigma epsilon`, with fresh noise and no evaluation.
+    Noised,
+    /// `alpha x0`, the middle of all noised states, with no evaluation.
+    Scaled,
+}
+
+impl Start {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Which differences of a sequence count in the anomaly map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResidualSide {
+    /// All, by their absolute value.
+    #[default]
+    Both,
+    /// Where the slice is brighter than its healthy reconstruction.
+    Brighter,
+    /// Where it is darker.
+    Darker,
+    /// None: the sequence helps to reconstruct, and no more.
+    Neither,
+}
+
 /// How a slice is examined: the constants of §2 and §3 of the paper, and the ones that it leaves open.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -98,6 +132,12 @@ pub struct DetectConfig {
     /// Which solver, on which grid of times.
     #[serde(skip_serializing_if = "SolverChoice::is_default")]
     pub solver: SolverChoice,
+    /// The state that sampling begins with.
+    #[serde(skip_serializing_if = "Start::is_default")]
+    pub start: Start,
+    /// Steps of the encoding, where they are others than those of the sampling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encode_steps: Option<usize>,
     /// Time at which encoding ends and sampling starts, in (0, 1]: 1 is pure noise.
     pub noise_level: f64,
     /// The factor of the classifier's gradient in equation (8).
@@ -142,6 +182,9 @@ pub struct DetectConfig {
     pub map_power: f64,
     /// No difference of one sequence counts more than this, before the sum over sequences; the images are in [-1, 1].
     pub residual_limit: f64,
+    /// Which differences of each sequence count, in the order of the model's sequences; empty for all of all, as in the paper.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub residual_sides: Vec<ResidualSide>,
     /// The outer pixels of the head that are left out of the anomaly map: scalp and skull differ for many reasons.
     pub head_erosion: usize,
     /// The threshold of the anomaly map.
@@ -161,6 +204,8 @@ impl Default for DetectConfig {
             steps: 10,
             order: 2,
             solver: SolverChoice::default(),
+            start: Start::default(),
+            encode_steps: None,
             noise_level: 0.6,
             guidance_scale: 1.,
             label_condition: true,
@@ -180,6 +225,7 @@ impl Default for DetectConfig {
             coarse_weight: 0.,
             map_power: 1.,
             residual_limit: 2.,
+            residual_sides: Vec::new(),
             head_erosion: 3,
             threshold: ThresholdScope::Slice,
             empty_when_healthy: false,
@@ -202,6 +248,22 @@ impl DetectConfig {
         }
     }
 
+    /// Whether the sides are of so many sequences.
+    pub(crate) fn check_sides(&self, sequences: usize) -> Result<()> {
+        let sides = self.residual_sides.len();
+        if sides != 0 && sides != sequences {
+            let expected = format!("none, or one for each of {sequences} sequences");
+            return Err(Error::option("residual sides", expected, sides));
+        }
+        Ok(())
+    }
+
+    /// Order and steps of the encoding: an encoding of fewer steps than the order has that of its steps.
+    pub(crate) fn encoding(&self) -> (usize, usize) {
+        let steps = self.encode_steps.unwrap_or(self.steps);
+        (self.order.min(steps), steps)
+    }
+
     /// Checks every value.
     ///
     /// # Errors
@@ -218,6 +280,13 @@ impl DetectConfig {
             return Err(Error::option("order", expected, self.order));
         }
         self.solver.config(self.order, self.steps).check()?;
+        if let Some(steps) = self.encode_steps {
+            if steps == 0 || steps > 4000 {
+                return Err(Error::option("encode steps", "1 to 4000", steps));
+            }
+            let (order, steps) = self.encoding();
+            self.solver.config(order, steps).check()?;
+        }
         // Written so that NaN fails too.
         if !(self.noise_level > 0. && self.noise_level <= 1.) {
             return Err(Error::option(
@@ -278,6 +347,11 @@ impl DetectConfig {
                 self.residual_limit,
             ));
         }
+        let sides = &self.residual_sides;
+        if !sides.is_empty() && sides.iter().all(|&side| side == ResidualSide::Neither) {
+            let expected = "at least one sequence that counts";
+            return Err(Error::option("residual sides", expected, "none"));
+        }
         for (option, pixels) in [
             ("head erosion", self.head_erosion),
             ("x_seg dilation", self.coarse_dilation),
@@ -316,6 +390,10 @@ mod tests {
             DetectConfig {
                 order: 2,
                 steps: 1,
+                ..ok.clone()
+            },
+            DetectConfig {
+                encode_steps: Some(0),
                 ..ok.clone()
             },
             DetectConfig {
@@ -368,6 +446,10 @@ mod tests {
             },
             DetectConfig {
                 residual_limit: f64::NAN,
+                ..ok.clone()
+            },
+            DetectConfig {
+                residual_sides: vec![ResidualSide::Neither; 2],
                 ..ok.clone()
             },
             DetectConfig {

@@ -26,7 +26,9 @@ pub mod student;
 
 pub use anomaly::{Thresholded, anomaly_map, keep_inside, threshold};
 pub use coarse::{CoarseModel, Featured, Features};
-pub use detect_config::{CoarseRule, CoarseSource, DetectConfig, Parts, ThresholdScope};
+pub use detect_config::{
+    CoarseRule, CoarseSource, DetectConfig, Parts, ResidualSide, Start, ThresholdScope,
+};
 pub use detector::{CoarseMaps, Detection, Detector, DetectorBuilder, SliceMaps};
 pub use error::{Error, Result};
 pub use flair::{flair_map, flair_quantile};

@@ -7,7 +7,8 @@ use fndm_solver::{Prediction, ScheduleConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::model_folder as file_names;
-use crate::{CoarseSource, DetectConfig, Error, Method, Result, StudentConfig, round_trip};
+use crate::round_trip::{self, Given};
+use crate::{CoarseSource, DetectConfig, Error, Method, Result, StudentConfig};
 
 /// The config file of a model folder, `model.json`: all that is needed to use the networks.
 ///
@@ -30,6 +31,9 @@ pub struct ModelConfig {
     pub schedule: ScheduleConfig,
     /// What the UNet predicts.
     pub prediction: Prediction,
+    /// Whether what it gives is the change from the conditioning image to x0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_image: bool,
     /// The noise-prediction network. Its input channels are state, image, coarse map. A model of a student alone has none, and no
     /// classifier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +64,12 @@ pub struct ModelConfig {
 pub struct SeparateModel {
     /// The network. Its input channels are the state's, and the image's where the row shows it.
     pub unet: UNetConfig,
+    /// What it predicts; none in files of before networks could differ in that, and then as the first network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<Prediction>,
+    /// Whether what it gives is the change from the conditioning image to x0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_image: bool,
 }
 
 /// Input channels of a network that serves one row alone.
@@ -172,6 +182,7 @@ impl ModelConfig {
             preprocess,
             schedule: ScheduleConfig::default(),
             prediction: Prediction::V,
+            from_image: false,
             unet: None,
             classifier: None,
             features: FeatureConfig::default(),
@@ -252,6 +263,19 @@ impl ModelConfig {
         self.separate.contains_key(&row).then_some(row)
     }
 
+    /// What the network that serves these settings gives.
+    pub(crate) fn given_by(&self, config: &DetectConfig) -> Given {
+        let own = self.row_of(config).and_then(|row| self.separate.get(&row));
+        let first = Given {
+            prediction: self.prediction,
+            from_image: self.from_image,
+        };
+        own.map_or(first, |own| Given {
+            prediction: own.prediction.unwrap_or(first.prediction),
+            from_image: own.from_image,
+        })
+    }
+
     /// Whether a patient can be examined with these settings, as far as that can be told without networks and patients.
     ///
     /// # Errors
@@ -263,7 +287,9 @@ impl ModelConfig {
         let own = self.row_of(config).and_then(|row| self.separate.get(&row));
         let unet = own.map_or(unet, |own| &own.unet);
         let schedule = self.schedule.build()?;
-        round_trip::check_settings(unet, classifier, &schedule, self.prediction, config)?;
+        config.check_sides(self.sequences.len())?;
+        let given = self.given_by(config);
+        round_trip::check_settings(unet, classifier, &schedule, given, config)?;
         if config.parts.memory_bank {
             self.check_coarse(config.coarse_source)?;
         }

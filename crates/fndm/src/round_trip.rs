@@ -10,18 +10,31 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::{DetectConfig, Error, Result};
+use crate::{DetectConfig, Error, Result, Start};
 
 /// A round trip through noise, with each direction's own conditions.
 pub(crate) struct RoundTrip<'a> {
     unet: &'a UNet,
     classifier: &'a Classifier,
     config: &'a DetectConfig,
-    encode: Solver,
+    /// None where sampling begins with a state that takes no encoding.
+    encode: Option<Solver>,
     sample: Solver,
     inputs: Inputs,
-    /// Deviation of the noise in the encoded state.
+    from_image: bool,
+    /// Share of the image in the state that sampling begins with.
+    alpha: f64,
+    /// Deviation of the noise in it.
     sigma: f64,
+}
+
+/// What a UNet gives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given {
+    /// What it predicts.
+    pub(crate) prediction: Prediction,
+    /// Whether that is less the conditioning image.
+    pub(crate) from_image: bool,
 }
 
 /// The networks' names and the slices of a batch, for messages; the fresh noise too depends on where a slice lies.
@@ -134,20 +147,44 @@ fn solvers(
     unet: &UNetConfig,
     classifier: &ClassifierConfig,
     schedule: &NoiseSchedule,
-    prediction: Prediction,
+    given: Given,
     config: &DetectConfig,
-) -> Result<(Solver, Solver)> {
-    let encode = SolverConfig {
-        prediction,
+) -> Result<(Option<Solver>, Solver)> {
+    for (name, expected, wrong) in [
+        (
+            "prediction",
+            "x0 where the output is added to the image",
+            given.prediction != Prediction::X0,
+        ),
+        (
+            "image_condition",
+            "true where the output is added to the image",
+            !config.parts.image_condition,
+        ),
+        (
+            "blank_condition",
+            "false where the output is added to the image",
+            config.blank_condition,
+        ),
+    ] {
+        if given.from_image && wrong {
+            return Err(Error::option(name, expected, "another"));
+        }
+    }
+    let solver = |(order, steps)| SolverConfig {
+        prediction: given.prediction,
         learned_variance: unet.out_channels == 2 * classifier.in_channels,
-        ..config.solver.config(config.order, config.steps)
+        ..config.solver.config(order, steps)
     };
-    let mut sample = encode.clone();
+    let mut sample = solver((config.order, config.steps));
     if config.clip_x0 {
         sample.clip = Clip::Static { max: 1. };
     }
     let span = schedule.t_min()..=schedule.t_max().min(config.noise_level);
-    let encode = encode.encode(schedule, span.clone())?;
+    let encode = match config.start {
+        Start::Encoded => Some(solver(config.encoding()).encode(schedule, span.clone())?),
+        Start::Noised | Start::Scaled => None,
+    };
     Ok((encode, sample.sample(schedule, span)?))
 }
 
@@ -156,12 +193,12 @@ pub(crate) fn check_settings(
     unet: &UNetConfig,
     classifier: &ClassifierConfig,
     schedule: &NoiseSchedule,
-    prediction: Prediction,
+    given: Given,
     config: &DetectConfig,
 ) -> Result<()> {
     config.check()?;
     Inputs::of(unet, classifier, config)?;
-    solvers(unet, classifier, schedule, prediction, config).map(|_| ())
+    solvers(unet, classifier, schedule, given, config).map(|_| ())
 }
 
 impl<'a> RoundTrip<'a> {
@@ -169,12 +206,13 @@ impl<'a> RoundTrip<'a> {
         unet: &'a UNet,
         classifier: &'a Classifier,
         schedule: &NoiseSchedule,
-        prediction: Prediction,
+        given: Given,
         config: &'a DetectConfig,
     ) -> Result<Self> {
         let networks = (unet.config(), classifier.config());
         let inputs = Inputs::of(networks.0, networks.1, config)?;
-        let (encode, sample) = solvers(networks.0, networks.1, schedule, prediction, config)?;
+        let (encode, sample) = solvers(networks.0, networks.1, schedule, given, config)?;
+        let time = config.noise_level.min(schedule.t_max());
         Ok(Self {
             encode,
             sample,
@@ -182,13 +220,16 @@ impl<'a> RoundTrip<'a> {
             classifier,
             config,
             inputs,
-            sigma: schedule.sigma(config.noise_level.min(schedule.t_max())),
+            from_image: given.from_image,
+            alpha: schedule.alpha(time),
+            sigma: schedule.sigma(time),
         })
     }
 
     /// Evaluations of the UNet per slice.
     pub(crate) fn evaluations(&self) -> usize {
-        self.encode.evaluations() + self.sample.evaluations()
+        let encode = self.encode.as_ref().map_or(0, Solver::evaluations);
+        encode + self.sample.evaluations()
     }
 
     /// Gradients of the classifier per slice.
@@ -215,23 +256,14 @@ impl<'a> RoundTrip<'a> {
         tick: &mut dyn FnMut(),
     ) -> Result<Tensor> {
         let config = self.config;
-        let empty = x_seg.zeros_like()?;
-        let b = images.dim(0)?;
-        let labels = |label: u32| Tensor::full(label, b, images.device());
-
-        let shown = if config.coarse_when_encoding {
-            x_seg
-        } else {
-            &empty
+        let state = match &self.encode {
+            Some(encode) => self.encoded(encode, images, x_seg, place, tick)?,
+            None => (images * self.alpha)?,
         };
-        let conditions = self.conditions(images, shown, labels(config.encode_label)?)?;
-        let state = self.encode.run(images, |query| {
-            let output = self.predict(query, &conditions)?;
-            tick();
-            Ok(output)
-        });
-        let state =
-            state.map_err(|error| place.told(error, "encoding", self.encode.evaluations()))?;
+        let state = match config.start {
+            Start::Noised => (state + self.noise(images, place.z, 1.)?)?,
+            Start::Encoded | Start::Scaled => state,
+        };
         let state = match config.region_noise {
             Some(deviation) => self.refresh(&state, x_seg, place.z, deviation)?,
             None => state,
@@ -244,7 +276,7 @@ impl<'a> RoundTrip<'a> {
         } else {
             images.clone()
         };
-        let conditions = self.conditions(&blanked, x_seg, labels(config.sample_label)?)?;
+        let conditions = self.conditions(&blanked, x_seg, config.sample_label)?;
         let healthy = self.sample.run(&state, |query| {
             let output = self.predict(query, &conditions)?;
             let answer = self.guided(query, output, &conditions.labels)?;
@@ -260,8 +292,32 @@ impl<'a> RoundTrip<'a> {
         Ok(healthy)
     }
 
-    fn conditions(&self, image: &Tensor, coarse: &Tensor, labels: Tensor) -> Result<Conditions> {
+    /// The state that the ODE ends with.
+    fn encoded(
+        &self,
+        encode: &Solver,
+        images: &Tensor,
+        x_seg: &Tensor,
+        place: Place<'_>,
+        tick: &mut dyn FnMut(),
+    ) -> Result<Tensor> {
+        let config = self.config;
+        let shown = match config.coarse_when_encoding {
+            true => x_seg.clone(),
+            false => x_seg.zeros_like()?,
+        };
+        let conditions = self.conditions(images, &shown, config.encode_label)?;
+        let state = encode.run(images, |query| {
+            let output = self.predict(query, &conditions)?;
+            tick();
+            Ok(output)
+        });
+        state.map_err(|error| place.told(error, "encoding", encode.evaluations()))
+    }
+
+    fn conditions(&self, image: &Tensor, coarse: &Tensor, label: u32) -> Result<Conditions> {
         let parts = self.config.parts;
+        let labels = Tensor::full(label, image.dim(0)?, image.device())?;
         // A condition that isn't used is all zeros, as in training where it was withheld.
         let given = |used: bool, condition: &Tensor| {
             if used {
@@ -291,9 +347,13 @@ impl<'a> RoundTrip<'a> {
             coarse: self.inputs.coarse.then(|| conditions.coarse.clone()),
         };
         let labels = conditions.unet_labels.as_ref();
-        Ok(self
+        let output = self
             .unet
-            .forward(&input.concat()?, &times(query)?, labels)?)
+            .forward(&input.concat()?, &times(query)?, labels)?;
+        match self.from_image {
+            true => Ok((output + &conditions.image)?),
+            false => Ok(output),
+        }
     }
 
     /// The UNet's output, with the classifier's gradient where that is in use.
@@ -317,17 +377,23 @@ impl<'a> RoundTrip<'a> {
         z: &[usize],
         deviation: f64,
     ) -> Result<Tensor> {
-        let (b, c, h, w) = state.dims4()?;
+        let noise = self.noise(state, z, deviation)?;
+        let keep = x_seg.affine(-1., 1.)?;
+        Ok((state.broadcast_mul(&keep)? + noise.broadcast_mul(x_seg)?)?)
+    }
+
+    /// Fresh noise of the shape of `like`, of a deviation relative to sigma: that of a slice is its own, whatever slices are
+    /// examined with it.
+    fn noise(&self, like: &Tensor, z: &[usize], deviation: f64) -> Result<Tensor> {
+        let (b, c, h, w) = like.dims4()?;
         let mut values = Vec::with_capacity(b * c * h * w);
         for &z in z {
             let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
             rng.set_stream(z as u64);
             values.extend((0..c * h * w).map(|_| -> f32 { StandardNormal.sample(&mut rng) }));
         }
-        let noise = Tensor::from_vec(values, (b, c, h, w), state.device())?;
-        let noise = (noise * (self.sigma * deviation))?;
-        let keep = x_seg.affine(-1., 1.)?;
-        Ok((state.broadcast_mul(&keep)? + noise.broadcast_mul(x_seg)?)?)
+        let noise = Tensor::from_vec(values, (b, c, h, w), like.device())?;
+        Ok((noise * (self.sigma * deviation))?)
     }
 }
 

@@ -15,7 +15,9 @@ use fndm::data::{Side, list_patients};
 use fndm::kernels::{MatrixMath, set_matrix_math};
 use fndm::memory::{MemoryConfig, Score};
 use fndm::solver::{self, Algorithm, Grid};
-use fndm::{CoarseRule, CoarseSource, DetectConfig, Detector, Method, ThresholdScope};
+use fndm::{
+    CoarseRule, CoarseSource, DetectConfig, Detector, Method, ResidualSide, Start, ThresholdScope,
+};
 use fndm_files::{Inputs, chain};
 use fndm_study::train::StopFlag;
 use fndm_study::{Arm, LeftOut, Source};
@@ -59,6 +61,13 @@ pub(crate) struct MethodOptions {
     /// How the solver's times are spread
     #[arg(long)]
     grid: Option<GridName>,
+    /// The state that sampling begins with: encoded by the ODE, the image with fresh noise, or the image scaled as if there were
+    /// noise; the last two take no evaluation
+    #[arg(long, value_parser = one_of::<Start>(["encoded", "noised", "scaled"]))]
+    start: Option<Start>,
+    /// Steps of the encoding; default: as many as of the sampling
+    #[arg(long, value_name = "N")]
+    encode_steps: Option<usize>,
     /// Time at which encoding ends and sampling starts, in (0, 1]; 1 is pure noise
     #[arg(long, value_name = "T")]
     noise_level: Option<f64>,
@@ -121,6 +130,9 @@ pub(crate) struct MethodOptions {
     /// Largest difference of one sequence that counts, in (0, 2]
     #[arg(long, value_name = "X")]
     residual_limit: Option<f64>,
+    /// Which differences of each sequence count, in the model's order: both, brighter (than the reconstruction), darker or neither
+    #[arg(long, value_name = "SIDE,SIDE", value_delimiter = ',', value_parser = one_of::<ResidualSide>(["both", "brighter", "darker", "neither"]))]
+    residual_sides: Option<Vec<ResidualSide>>,
     /// Outer pixels of the head left out of the anomaly map (scalp, skull)
     #[arg(long, value_name = "PX")]
     head_erosion: Option<usize>,
@@ -292,6 +304,10 @@ impl MethodOptions {
             GridName::Karras => Grid::karras(),
         });
         set(&mut config.solver.grid, &grid);
+        set(&mut config.start, &self.start);
+        if self.encode_steps.is_some() {
+            config.encode_steps = self.encode_steps;
+        }
         set(&mut config.noise_level, &self.noise_level);
         set(&mut config.guidance_scale, &self.guidance_scale);
         set(&mut config.parts.classifier_gradient, &self.cg);
@@ -315,6 +331,7 @@ impl MethodOptions {
         set(&mut config.coarse_weight, &self.coarse_weight);
         set(&mut config.map_power, &self.map_power);
         set(&mut config.residual_limit, &self.residual_limit);
+        set(&mut config.residual_sides, &self.residual_sides);
         set(&mut config.head_erosion, &self.head_erosion);
         set(&mut config.threshold, &self.threshold);
     }

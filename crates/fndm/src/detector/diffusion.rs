@@ -42,7 +42,7 @@ impl Detector {
             unet,
             &diffusion.classifier,
             &diffusion.schedule,
-            self.config.prediction,
+            self.config.given_by(config),
             config,
         )?;
         let mut maps = SliceMaps::empty(slices);
