@@ -2,6 +2,7 @@ use candle_core::Tensor;
 use fndm_models::Backbone;
 use serde::{Deserialize, Serialize};
 
+use crate::tensor::check_images;
 use crate::{Error, FeatureExtractor, Result};
 
 /// How images of several sequences become the red, green and blue that a backbone expects.
@@ -13,6 +14,24 @@ pub enum Channels {
     Each,
     /// Three sequences as one colour picture.
     Colour,
+}
+
+impl Channels {
+    /// Images `(B, C, H, W)` as pictures `(N, 1, H, W)` or `(N, 3, H, W)`.
+    pub(crate) fn pictures(self, images: &Tensor) -> Result<Tensor> {
+        let (b, c, h, w) = images.dims4()?;
+        match self {
+            Self::Each => Ok(images.reshape((b * c, 1, h, w))?),
+            Self::Colour if c == 3 => Ok(images.clone()),
+            Self::Colour => Err(Error::shape("images", "(B, 3, H, W)", (b, c, h, w))),
+        }
+    }
+}
+
+/// The maps `(N, C_l, H_l, W_l)` of the pictures of `b` images, those of one image joined: `(B, N / B C_l, H_l, W_l)`.
+pub(crate) fn joined(map: &Tensor, b: usize) -> Result<Tensor> {
+    let (n, k, h, w) = map.dims4()?;
+    Ok(map.contiguous()?.reshape((b, n / b.max(1) * k, h, w))?)
 }
 
 /// An `ImageNet` backbone as feature extractor: EfficientNet-Lite0, `ResNet` or `WideResNet`.
@@ -69,7 +88,7 @@ impl FeatureExtractor for BackboneFeatures {
                 what: "the list of the backbone's maps",
             });
         }
-        let (b, c, h, w) = images.dims4()?;
+        let (b, h, w) = check_images(images, None)?;
         let images = match self.size {
             Some((0, _) | (_, 0)) => {
                 return Err(Error::config("size", "expected sides of 1 or more, got 0"));
@@ -79,23 +98,11 @@ impl FeatureExtractor for BackboneFeatures {
             }
             _ => images.clone(),
         };
-        let (_, _, h, w) = images.dims4()?;
-        let pictures = match self.channels {
-            Channels::Each => images.reshape((b * c, 1, h, w))?,
-            Channels::Colour if c == 3 => images,
-            Channels::Colour => {
-                return Err(Error::shape("images", "(B, 3, H, W)", (b, c, h, w)));
-            }
-        };
+        let pictures = self.channels.pictures(&images)?;
         let names: Vec<&str> = self.maps.iter().map(String::as_str).collect();
         let maps = self
             .backbone
             .maps(&self.backbone.prepare(&pictures)?, &names)?;
-        maps.iter()
-            .map(|map| {
-                let (n, k, h, w) = map.dims4()?;
-                Ok(map.contiguous()?.reshape((b, n / b.max(1) * k, h, w))?)
-            })
-            .collect()
+        maps.iter().map(|map| joined(map, b)).collect()
     }
 }

@@ -1,7 +1,8 @@
 #![doc = include_str!("../README.md")]
 //!
 //! # Parts
-//! - [`FeatureExtractor`]: images to maps; any closure, [`ClassifierFeatures`], or [`BackboneFeatures`] with weights of `ImageNet`.
+//! - [`FeatureExtractor`]: images to maps; any closure, [`ClassifierFeatures`], or [`BackboneFeatures`] with weights of `ImageNet`;
+//!   with the cargo feature `dinov2` also `DinoV2Features`, a vision transformer.
 //! - [`PatchFeatures`]: maps to one feature per patch; [`Standardisation`] of their channels.
 //! - [`Coreset`]: the rows that represent all others; [`greedy`], [`greedy_from`], [`SparseProjection`].
 //! - [`NearestNeighbours`]: exact search.
@@ -28,6 +29,8 @@ mod coarse_config;
 mod config;
 mod contrast;
 mod coreset;
+#[cfg(feature = "dinov2")]
+mod dinov2;
 mod distance;
 mod embed;
 mod error;
@@ -60,6 +63,8 @@ pub use coarse_config::{CoarseConfig, MAX_RADIUS};
 pub use config::{ImageScore, MemoryConfig, Score};
 pub use contrast::{Contrast, ContrastBuilder, ContrastConfig, intensities};
 pub use coreset::{Coreset, CoresetMethod, CoresetSize, greedy, greedy_from};
+#[cfg(feature = "dinov2")]
+pub use dinov2::{DinoV2Config, DinoV2Features};
 pub use error::{Error, Result};
 pub use extractor::FeatureExtractor;
 pub use neighbours::{NearestNeighbours, Neighbours};

@@ -77,6 +77,34 @@ impl BackboneKind {
             }
         }
     }
+
+    /// Slices in [-1, 1] as the network's input: to [0, 1], one channel repeated as red, green and blue, then the
+    /// normalisation of the training. `(B, 1, H, W)` or `(B, 3, H, W)` to `(B, 3, H, W)`.
+    ///
+    /// # Errors
+    /// For any other number of channels: run the sequences one by one, or pick three.
+    pub fn prepare(self, images: &Tensor) -> Result<Tensor> {
+        let (b, c, h, w) = images.dims4()?;
+        let rgb = match c {
+            1 => images.broadcast_as((b, 3, h, w))?,
+            3 => images.clone(),
+            _ => {
+                return Err(Error::input(
+                    "images",
+                    "(B, 1, H, W) or (B, 3, H, W)",
+                    images.dims(),
+                ));
+            }
+        };
+        let (mean, std) = self.normalisation();
+        let scale: Vec<f32> = std.iter().map(|s| 0.5 / s).collect();
+        let shift: Vec<f32> = mean.iter().zip(&std).map(|(m, s)| (0.5 - m) / s).collect();
+        let as_channels = |v: Vec<f32>| Tensor::from_vec(v, (1, 3, 1, 1), images.device());
+        Ok(rgb
+            .to_dtype(DType::F32)?
+            .broadcast_mul(&as_channels(scale)?)?
+            .broadcast_add(&as_channels(shift)?)?)
+    }
 }
 
 /// A classification network that gives its intermediate maps. For inference only: batch norms are those of evaluation,
@@ -175,32 +203,12 @@ impl Backbone {
         self.kind
     }
 
-    /// Slices in [-1, 1] as the network's input: to [0, 1], one channel repeated as red, green and blue, then the
-    /// normalisation of the training. `(B, 1, H, W)` or `(B, 3, H, W)` to `(B, 3, H, W)`.
+    /// Slices as the network's input, by [`BackboneKind::prepare`].
     ///
     /// # Errors
-    /// For any other number of channels: run the sequences one by one, or pick three.
+    /// For a number of channels other than 1 or 3.
     pub fn prepare(&self, images: &Tensor) -> Result<Tensor> {
-        let (b, c, h, w) = images.dims4()?;
-        let rgb = match c {
-            1 => images.broadcast_as((b, 3, h, w))?,
-            3 => images.clone(),
-            _ => {
-                return Err(Error::input(
-                    "images",
-                    "(B, 1, H, W) or (B, 3, H, W)",
-                    images.dims(),
-                ));
-            }
-        };
-        let (mean, std) = self.kind.normalisation();
-        let scale: Vec<f32> = std.iter().map(|s| 0.5 / s).collect();
-        let shift: Vec<f32> = mean.iter().zip(&std).map(|(m, s)| (0.5 - m) / s).collect();
-        let as_channels = |v: Vec<f32>| Tensor::from_vec(v, (1, 3, 1, 1), images.device());
-        Ok(rgb
-            .to_dtype(DType::F32)?
-            .broadcast_mul(&as_channels(scale)?)?
-            .broadcast_add(&as_channels(shift)?)?)
+        self.kind.prepare(images)
     }
 
     /// The maps of these names, in this order, of normalised images `(B, 3, H, W)`. Nothing beyond the last of them is
