@@ -1,8 +1,8 @@
 //! Linear combinations of f64, f16 and bf16 tensors on the CPU, in one threaded pass each.
 
 use crate::config::{Backend, backend};
-use crate::elementwise::PAST_CACHES;
 use crate::simd::{Isa, Simd, kernel};
+use crate::sum::PAST_CACHES;
 use crate::tensor::contiguous;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, WithDType};
 use fndm_runtime::parallel;
@@ -180,7 +180,7 @@ kernel! {
 
 /// The sum of `coefficient * tensor`, or `None` where this file has no pass for the tensors: another type or device,
 /// or a gradient to track. All terms have one shape and type.
-pub(crate) fn linear_combination(terms: &[(f64, &Tensor)]) -> Option<Result<Tensor>> {
+pub(crate) fn untracked(terms: &[(f64, &Tensor)]) -> Option<Result<Tensor>> {
     let plain = backend() == Backend::Candle;
     if plain
         || terms

@@ -61,6 +61,7 @@ mod plain;
 mod products;
 mod rectify;
 mod simd;
+mod sum;
 mod tape;
 mod tensor;
 mod tile;

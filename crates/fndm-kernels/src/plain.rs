@@ -1,7 +1,10 @@
 //! Every operation by candle alone: slow, differentiable, and the reference for the fast ones.
 
-use crate::rectify::{STEP, WINDOW};
 use candle_core::{D, Result, Tensor};
+
+/// Side and step of a window of [`max_pool_3x3`].
+pub(crate) const WINDOW: usize = 3;
+pub(crate) const STEP: usize = 2;
 
 pub(crate) fn conv2d(
     x: &Tensor,

@@ -2,7 +2,7 @@
 
 use crate::config::fast_path;
 use crate::memory::{Input, Shared, filled};
-use crate::plain;
+use crate::plain::{self, STEP, WINDOW};
 use crate::simd::{Isa, kernel};
 use crate::tape::apply1;
 use crate::tensor::{contiguous, floats, from_floats, with_floats};
@@ -11,9 +11,6 @@ use fndm_runtime::parallel;
 
 /// Floats in a task.
 const CHUNK: usize = 1 << 15;
-/// Side and step of a window of [`max_pool_3x3`].
-pub(crate) const WINDOW: usize = 3;
-pub(crate) const STEP: usize = 2;
 
 /// max(x, 0), elementwise; NaN stays NaN.
 ///

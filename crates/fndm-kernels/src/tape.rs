@@ -1,7 +1,8 @@
 //! Operations applied to tensors, and a backward pass that spares candle's bookkeeping.
 
 use crate::config::own;
-use crate::elementwise::{linear_combination, untracked_combination};
+use crate::sum::untracked_combination;
+use crate::{combination, plain};
 use candle_core::backprop::GradStore;
 use candle_core::op::BackpropOp;
 use candle_core::{
@@ -202,7 +203,8 @@ fn joined(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if own(&[a, b]) {
         return untracked_combination(&[(1., a), (1., b)]);
     }
-    linear_combination(&[(1., &a.detach()), (1., &b.detach())])
+    let terms = [(1., &a.detach()), (1., &b.detach())];
+    combination::untracked(&terms).unwrap_or_else(|| plain::linear_combination(&terms))
 }
 
 /// Whether an operation on these tensors goes on the tape.
