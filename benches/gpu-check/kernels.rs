@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use fndm::candle_core::{DType, Device, Result as CandleResult, Tensor, Var};
 use fndm::kernels::{
     AdamStep, AdamTensor, Conv2d, MatrixMath, Tape, adam_step_all, attention, ema_update_all,
-    nearest_rows, set_matrix_math,
+    set_matrix_math,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -309,37 +309,6 @@ fn updates(device: &Device, draw: &mut Draw, report: &mut Report) -> Result<()> 
     report.check("Adam and average, 5 tensors at once f32", worst, 1e-5)
 }
 
-/// The nearest rows of each query, by distances in f64.
-fn neighbours(device: &Device, draw: &mut Draw, report: &mut Report) -> Result<()> {
-    let (q, n, d, k) = (300, 9000, 96, 9);
-    let (queries, rows) = (draw.tensor(&[q, d])?, draw.tensor(&[n, d])?);
-    let (_, found) = nearest_rows(&queries.to_device(device)?, &rows.to_device(device)?, k)?;
-    let found = found.to_device(&Device::Cpu)?.to_vec2::<u32>()?;
-    let (queries, rows) = (queries.to_vec2::<f32>()?, rows.to_vec2::<f32>()?);
-    let distance = |a: &[f32], b: &[f32]| -> f64 {
-        let differences = a.iter().zip(b).map(|(a, b)| f64::from(a - b));
-        differences.map(|d| d * d).sum()
-    };
-    let mut worst = 0f64;
-    for (query, found) in queries.iter().zip(&found) {
-        let mut all: Vec<f64> = rows.iter().map(|row| distance(query, row)).collect();
-        let got: Vec<f64> = found
-            .iter()
-            .map(|&row| all.get(row as usize).copied().unwrap_or(f64::NAN))
-            .collect();
-        all.sort_by(f64::total_cmp);
-        for (got, expected) in got.iter().zip(&all) {
-            let e = (got - expected).abs() / expected;
-            worst = if e.is_nan() {
-                f64::INFINITY
-            } else {
-                worst.max(e)
-            };
-        }
-    }
-    report.check("nearest rows f32", worst, 1e-4)
-}
-
 pub(crate) fn check(device: &Device, report: &mut Report) -> Result<()> {
     let mut draw = Draw(ChaCha8Rng::seed_from_u64(1));
     let mut cases = convolutions(&mut draw)?;
@@ -358,9 +327,5 @@ pub(crate) fn check(device: &Device, report: &mut Report) -> Result<()> {
             set_matrix_math(MatrixMath::Full);
         }
     }
-    updates(device, &mut draw, report)?;
-    if device.is_cuda() {
-        neighbours(device, &mut draw, report)?;
-    }
-    Ok(())
+    updates(device, &mut draw, report)
 }

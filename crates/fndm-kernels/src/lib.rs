@@ -13,7 +13,6 @@
 //! | [`adam_step`], [`ema_update`] | in place on variables, one pass |
 //! | [`adam_step_all`], [`ema_update_all`] | the same for all parameters: on a GPU in one launch |
 //! | [`device`] | a device by its name |
-//! | [`nearest_rows`] | nearest neighbours on a GPU |
 //! | [`first_non_finite`] | whether a result is one, and where it isn't |
 //! | [`Tape`] | a backward pass without candle's bookkeeping |
 //! | [`panel_products`], [`pack_panel`] | rows times rows, a panel at a time |
@@ -54,7 +53,6 @@ mod finite;
 mod linear;
 mod mapped;
 mod memory;
-mod nearest;
 mod norm;
 mod optim;
 mod plain;
@@ -78,7 +76,6 @@ pub use finite::first_non_finite;
 pub use fndm_runtime::CachingAlloc;
 pub use linear::linear;
 pub use mapped::MappedFile;
-pub use nearest::{NEAREST_ROWS, nearest_rows};
 pub use norm::{group_norm, group_norm_silu, silu};
 pub use optim::{AdamStep, AdamTensor, adam_step, adam_step_all, ema_update, ema_update_all};
 pub use products::{PANEL_ROWS, pack_panel, panel_products};

@@ -24,7 +24,7 @@ enum Kernels {
 const TYPED: &[&str] = &["_f32", "_bf16"];
 const PACKED: &[&str] = &["_f32_1", "_f32_4", "_bf16_1", "_bf16_4"];
 
-pub(crate) static SOURCES: [Source; 5] = [
+pub(crate) static SOURCES: [Source; 4] = [
     Source {
         name: "fndm-norm",
         text: include_str!("kernels/norm.cu"),
@@ -63,11 +63,6 @@ pub(crate) static SOURCES: [Source; 5] = [
         name: "fndm-optim",
         text: include_str!("kernels/optim.cu"),
         kernels: &[Kernels::Plain(&["adam", "ema"])],
-    },
-    Source {
-        name: "fndm-nearest",
-        text: include_str!("kernels/nearest.cu"),
-        kernels: &[Kernels::Plain(&["half_norms", "nearest"])],
     },
 ];
 

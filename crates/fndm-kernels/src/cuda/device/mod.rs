@@ -7,7 +7,6 @@ mod conv;
 mod cudnn;
 mod elementwise;
 mod gpu;
-mod nearest;
 mod norm;
 mod optim;
 mod tensors;
@@ -19,7 +18,6 @@ pub(crate) use attention::attention;
 pub(crate) use cat::cat;
 pub(crate) use conv::conv2d;
 pub(crate) use elementwise::{avg_pool, combination, combine, silu, upsample};
-pub(crate) use nearest::nearest;
 pub(crate) use norm::{group_norm, group_norm_scale_shift};
 pub(crate) use optim::{adam, ema};
 

@@ -3,7 +3,7 @@
 use super::super::machine::{Kind, Machine};
 use super::super::program::attention::Attention;
 use super::super::program::norm::{Gradients, Inputs, Norm};
-use super::super::program::{elementwise, nearest, optim};
+use super::super::program::{elementwise, optim};
 use super::tests::{KINDS, in_every_order};
 use candle_core::Result;
 
@@ -229,39 +229,6 @@ fn updates() -> Result<()> {
         };
         for (got, what) in got.iter().zip(["parameter", "first", "second", "average"]) {
             only(&format!("{what} of {bad}"), got, |i| i == at);
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn nearest_rows() -> Result<()> {
-    let (q, n, d, k) = (2, 20, 3, 4);
-    let run = |queries: &[f32], rows: &[f32]| {
-        in_every_order(|m| {
-            let (qb, rb) = (m.floats(Kind::F32, queries), m.floats(Kind::F32, rows));
-            let (keys, found) = (m.alloc(Kind::F32, q * k)?, m.alloc(Kind::U32, q * k)?);
-            let out = (m.view(&keys), m.view(&found));
-            // In tiles, so that a NaN of the first stays in the list.
-            nearest::nearest_tiled(m, (m.view(&qb), q), (m.view(&rb), n), d, k, out, (1, 8))?;
-            Ok(vec![keys, found])
-        })
-    };
-    for bad in BAD {
-        // A query that isn't finite has no nearest row.
-        let Some(got) = run(&with(some(q * d), d + 1, bad), &some(n * d))? else {
-            return Ok(());
-        };
-        only(&format!("query of {bad}"), &got[0], |i| i >= k);
-    }
-    // A row that is NaN comes first, for every query.
-    for row in [3, 17] {
-        let Some(got) = run(&some(q * d), &with(some(n * d), row * d, f32::NAN))? else {
-            return Ok(());
-        };
-        only("row", &got[0], |i| i % k == 0);
-        for query in 0..q {
-            assert_eq!(got[1][query * k].to_bits(), row as u32);
         }
     }
     Ok(())

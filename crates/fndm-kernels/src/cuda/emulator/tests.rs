@@ -4,7 +4,7 @@
 use super::super::machine::{Kind, Machine};
 use super::super::program::attention::Attention;
 use super::super::program::norm::{Gradients, Inputs, Norm};
-use super::super::program::{elementwise, nearest, norm, optim};
+use super::super::program::{elementwise, norm, optim};
 use super::{Buffer, Emulator};
 use candle_core::{Device, Result, Tensor, Var};
 use rand::{RngExt, SeedableRng};
@@ -448,65 +448,6 @@ fn updates() -> Result<()> {
         {
             let got = &got[j * lengths.len() + i];
             close(&format!("{what} of {n}"), got, &values(expected)?, 1e-6);
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn nearest_rows() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(6);
-    // queries, rows, values, neighbours, tile
-    for (q, n, d, k, tile) in [
-        (3, 40, 7, 3, (2, 16)),
-        (5, 700, 9, 10, (8, 300)),
-        (2, 5, 4, 9, (8192, 8192)),
-        (1, 100, 3, 64, (4, 33)),
-    ] {
-        let queries = random(&mut rng, q * d);
-        let mut rows = random(&mut rng, n * d);
-        // Two equal rows: the lower comes first.
-        let (a, b) = rows.split_at_mut(d);
-        b[..d].copy_from_slice(a);
-        let Some(got) = in_every_order(|m| {
-            let (qb, rb) = (m.floats(Kind::F32, &queries), m.floats(Kind::F32, &rows));
-            let (keys, found) = (m.alloc(Kind::F32, q * k)?, m.alloc(Kind::U32, q * k)?);
-            nearest::nearest_tiled(
-                m,
-                (m.view(&qb), q),
-                (m.view(&rb), n),
-                d,
-                k,
-                (m.view(&keys), m.view(&found)),
-                tile,
-            )?;
-            Ok(vec![keys, found])
-        })?
-        else {
-            return Ok(());
-        };
-        for i in 0..q {
-            let query = &queries[i * d..][..d];
-            let mut all: Vec<(f64, u32)> = (0..n)
-                .map(|j| {
-                    let row = &rows[j * d..][..d];
-                    let sum = |f: &dyn Fn(usize) -> f64| (0..d).map(f).sum::<f64>();
-                    let norm = sum(&|l| f64::from(row[l]).powi(2));
-                    let product = sum(&|l| f64::from(row[l]) * f64::from(query[l]));
-                    (0.5 * norm - product, j as u32)
-                })
-                .collect();
-            all.sort_by(|a, b| a.partial_cmp(b).expect("numbers"));
-            for j in 0..k {
-                let (key, row) = (got[0][i * k + j], got[1][i * k + j].to_bits());
-                match all.get(j) {
-                    Some((expected, at)) => {
-                        assert!((f64::from(key) - expected).abs() < 1e-5, "{key} {expected}");
-                        assert_eq!(row, *at, "query {i}, neighbour {j}");
-                    }
-                    None => assert!(key == f32::INFINITY && row == u32::MAX),
-                }
-            }
         }
     }
     Ok(())

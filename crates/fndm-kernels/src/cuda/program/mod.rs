@@ -2,7 +2,6 @@
 
 pub(crate) mod attention;
 pub(crate) mod elementwise;
-pub(crate) mod nearest;
 pub(crate) mod norm;
 pub(crate) mod optim;
 
