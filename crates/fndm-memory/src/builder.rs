@@ -112,6 +112,26 @@ impl BankBuilder {
         Ok(())
     }
 
+    /// Pushes images `(N, C, H, W)` and their head `(N, H, W)` batch by batch.
+    pub(crate) fn push_all(
+        &mut self,
+        extractor: &dyn FeatureExtractor,
+        images: &Tensor,
+        head: Option<ArrayView3<'_, bool>>,
+        on_progress: OnProgress<'_>,
+    ) -> Result<()> {
+        let (n, _, _) = check_images(images, head)?;
+        for start in (0..n).step_by(self.config.batch_size) {
+            report(on_progress, Stage::Features, start, n)?;
+            let count = self.config.batch_size.min(n - start);
+            let head = head.map(|h| batch_of(h, start, count));
+            let part = images.narrow(0, start, count)?;
+            self.push(extractor, &part, head)
+                .map_err(|e| e.after(start))?;
+        }
+        report(on_progress, Stage::Features, n, n)
+    }
+
     /// Chooses the rows that stay.
     ///
     /// # Errors
@@ -172,16 +192,7 @@ impl MemoryBank {
             }
             report(on_progress, Stage::Statistics, count, count)?;
         }
-        for start in (0..n).step_by(batch) {
-            report(on_progress, Stage::Features, start, n)?;
-            let count = batch.min(n - start);
-            let head = head.map(|h| batch_of(h, start, count));
-            let part = images.narrow(0, start, count)?;
-            builder
-                .push(extractor, &part, head)
-                .map_err(|e| e.after(start))?;
-        }
-        report(on_progress, Stage::Features, n, n)?;
+        builder.push_all(extractor, images, head, on_progress)?;
         builder.finish(on_progress)
     }
 }

@@ -4,9 +4,9 @@ use ndarray::{Array2, ArrayView3, Axis, concatenate};
 use crate::builder::BankBuilder;
 use crate::coarse::HealthyModel;
 use crate::coreset::greedy_more;
-use crate::progress::{OnProgress, report};
-use crate::tensor::{batch_of, check_images};
-use crate::{Error, FeatureExtractor, MemoryBank, Result, Stage};
+use crate::progress::OnProgress;
+use crate::tensor::check_images;
+use crate::{Error, FeatureExtractor, MemoryBank, Result};
 
 impl MemoryBank {
     /// Joins two banks of the same config. Where both together exceed the budget, the rows that are farthest apart stay.
@@ -56,20 +56,10 @@ impl MemoryBank {
         head: Option<ArrayView3<'_, bool>>,
         on_progress: OnProgress<'_>,
     ) -> Result<Self> {
-        let (n, _, _) = check_images(images, head)?;
+        check_images(images, head)?;
         self.check_extractor(extractor)?;
         let mut builder = BankBuilder::resume(self.config.clone(), self.standardisation.clone());
-        let batch = self.config.batch_size;
-        for start in (0..n).step_by(batch) {
-            report(on_progress, Stage::Features, start, n)?;
-            let count = batch.min(n - start);
-            let head = head.map(|h| batch_of(h, start, count));
-            let part = images.narrow(0, start, count)?;
-            builder
-                .push(extractor, &part, head)
-                .map_err(|e| e.after(start))?;
-        }
-        report(on_progress, Stage::Features, n, n)?;
+        builder.push_all(extractor, images, head, on_progress)?;
         let (seen, new) = builder.into_pool()?;
         let count = self.config.coreset.count(new.nrows()).max(1);
         let old = self.index.to_array()?;
