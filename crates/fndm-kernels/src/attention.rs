@@ -88,7 +88,7 @@ pub enum QkvOrder {
 /// When the second axis isn't three times a multiple of `heads`.
 pub fn attention_qkv(qkv: &Tensor, heads: usize, order: QkvOrder) -> Result<Tensor> {
     let (b, width) = match qkv.dims() {
-        [b, width, ..] if heads > 0 && width % (3 * heads) == 0 => (*b, *width),
+        [b, width, ..] if heads > 0 && divides(heads, *width) => (*b, *width),
         d => candle_core::bail!("attention: expected (B, 3 * {heads} * C, ...), got {d:?}"),
     };
     let c = width / (3 * heads);
@@ -111,6 +111,12 @@ pub fn attention_qkv(qkv: &Tensor, heads: usize, order: QkvOrder) -> Result<Tens
     };
     let part = |i: usize| parts.narrow(axis, i, 1)?.squeeze(axis);
     attention(&part(0)?, &part(1)?, &part(2)?)?.reshape(shape)
+}
+
+/// Whether a third of the width is a multiple of the heads.
+fn divides(heads: usize, width: usize) -> bool {
+    let parts = heads.checked_mul(3);
+    parts.is_some_and(|parts| width.is_multiple_of(parts))
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -27,18 +27,27 @@ kernel! {
     }
 }
 
+/// Values of a panel.
+fn length(k: usize) -> Result<usize> {
+    match k.checked_mul(PANEL_ROWS) {
+        Some(length) if length > 0 => Ok(length),
+        _ => bail!("expected rows that fit into memory, of 1 value or more, got {k}"),
+    }
+}
+
 /// Packs rows `(n, k)`, n at most [`PANEL_ROWS`], into a panel `(k, 32)`; what is missing becomes zeros.
 ///
 /// # Errors
 /// When a length doesn't fit.
 pub fn pack_panel(rows: &[f32], k: usize, panel: &mut [f32]) -> Result<()> {
-    if k == 0 || !rows.len().is_multiple_of(k) || rows.len() > k * PANEL_ROWS {
+    let length = length(k)?;
+    if !rows.len().is_multiple_of(k) || rows.len() > length {
         bail!(
             "pack_panel: expected at most {PANEL_ROWS} rows of {k} values, got {}",
             rows.len()
         );
     }
-    if panel.len() != k * PANEL_ROWS {
+    if panel.len() != length {
         bail!(
             "pack_panel: expected a panel of {k} x {PANEL_ROWS} values, got {}",
             panel.len()
@@ -65,7 +74,7 @@ pub fn pack_panel(rows: &[f32], k: usize, panel: &mut [f32]) -> Result<()> {
 /// # Errors
 /// When a length doesn't fit.
 pub fn panel_products(rows: &[f32], panel: &[f32], k: usize, out: &mut [f32]) -> Result<()> {
-    if k == 0 || !rows.len().is_multiple_of(k) || panel.len() != k * PANEL_ROWS {
+    if panel.len() != length(k)? || !rows.len().is_multiple_of(k) {
         bail!(
             "panel_products: expected rows of {k} values and a panel of {k} x {PANEL_ROWS}, got {} and {}",
             rows.len(),
@@ -105,6 +114,15 @@ mod tests {
                 (x >> 8) as f32 / (1 << 24) as f32 - 0.5
             })
             .collect()
+    }
+
+    /// 32 times such a length is 0 in 64 bits: an empty panel would seem to hold it.
+    #[test]
+    fn rows_beyond_all_memory_are_refused() {
+        for k in [0, 1 << 59, usize::MAX] {
+            assert!(pack_panel(&[], k, &mut []).is_err());
+            assert!(panel_products(&[], &[], k, &mut []).is_err());
+        }
     }
 
     #[test]

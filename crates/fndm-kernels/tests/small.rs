@@ -2,7 +2,7 @@
 //! every access to memory (`scripts/sanitize.sh`). Nothing here calls candle's products.
 
 use candle_core::{Device, Result, Tensor, Var};
-use fndm_kernels::{AdamStep, Algorithm, Backend, Conv2d, set_backend};
+use fndm_kernels::{AdamStep, Algorithm, Backend, Conv2d, QkvOrder, attention_qkv, set_backend};
 use std::sync::{Mutex, PoisonError};
 
 /// The choice of the implementation is global, so the tests take turns.
@@ -169,6 +169,18 @@ fn attention_over_equal_values_returns_them() -> Result<()> {
     }
     let weights = tensor(9, shape)?.sum_keepdim(3)?;
     close("values' gradient", &got[3], &weights, 1e-4)
+}
+
+/// Three times such a number of heads is 2 in 64 bits, which divides any even width.
+#[test]
+fn heads_beyond_the_width_are_refused() -> Result<()> {
+    let qkv = tensor(1, &[1, 12, 3])?;
+    for heads in [0, 5, usize::MAX, 0x5555_5555_5555_5556] {
+        for order in [QkvOrder::HeadsFirst, QkvOrder::PartsFirst] {
+            assert!(attention_qkv(&qkv, heads, order).is_err(), "{heads}");
+        }
+    }
+    Ok(())
 }
 
 #[test]
