@@ -6,6 +6,9 @@ use ndarray::{Array2, Array4, ArrayView4, s};
 
 use crate::{Error, Result};
 
+/// A wider context is taken for a mistake.
+const MAX_CONTEXT: usize = 1024;
+
 /// For each slice, the indices of the slices from `context` below to `context` above it in the volume: `(N, 2 context + 1)`,
 /// the slice itself in the middle.
 ///
@@ -21,11 +24,15 @@ use crate::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`] when `patient` and `z` differ in length.
+/// [`Error::Shape`] when `patient` and `z` differ in length; [`Error::InvalidConfig`] for a context above 1024.
 pub fn neighbours(patient: &[usize], z: &[usize], context: usize) -> Result<Array2<usize>> {
     if patient.len() != z.len() {
         let expected = format!("{} patients, one for each position", z.len());
         return Err(Error::shape("patient", expected, &[patient.len()]));
+    }
+    if context > MAX_CONTEXT {
+        let expected = format!("at most {MAX_CONTEXT}");
+        return Err(Error::config("context", expected, context));
     }
     let place: BTreeMap<(usize, usize), usize> = patient
         .iter()
@@ -55,7 +62,7 @@ pub fn neighbours(patient: &[usize], z: &[usize], context: usize) -> Result<Arra
 /// Slices `(N, C, H, W)` with their neighbours beside them, `(N, C (2 context + 1), H, W)`: all channels of the lowest first.
 ///
 /// # Errors
-/// [`Error::Shape`] when `patient`, `z` and the images differ in length.
+/// [`Error::Shape`] when `patient`, `z` and the images differ in length; [`Error::InvalidConfig`] as [`neighbours`].
 pub fn with_neighbours(
     images: ArrayView4<'_, f32>,
     patient: &[usize],
@@ -79,6 +86,12 @@ pub fn with_neighbours(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_context_without_end_is_refused() {
+        let refused = neighbours(&[0], &[0], usize::MAX);
+        assert!(matches!(refused, Err(Error::InvalidConfig { .. })));
+    }
 
     #[test]
     fn neighbours_are_of_the_same_patient_and_next_in_z() {

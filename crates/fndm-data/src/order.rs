@@ -77,6 +77,9 @@ impl Order {
     pub fn at(&mut self, g: u64) -> usize {
         let (pool, position) = match self.diseased_share {
             None => (0, g),
+            // Exact for every g; and the other pool may be empty.
+            Some(0.0) => (0, g),
+            Some(1.0) => (1, g),
             Some(share) => {
                 // The diseased draws are those where g * share passes a whole number.
                 let before = (g as f64 * share).floor() as u64;

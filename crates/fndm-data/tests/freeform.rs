@@ -429,6 +429,32 @@ fn a_settings_file_comes_back() {
     );
 }
 
+/// They are brought into range, as is promised; what is no number too.
+#[test]
+fn settings_out_of_range_draw_a_mask() {
+    let nan = f64::NAN;
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    for (low, high) in [(nan, nan), (5.0, nan), (9.0, 2.0), (-1.0, f64::INFINITY)] {
+        for brush in [Brush::Pixels { low, high }, Brush::Share { low, high }] {
+            let strokes = FreeForm {
+                strokes: (0, 0),
+                segments: (9, 2),
+                brush,
+                length: nan,
+                swapped_limits: true,
+            };
+            assert_eq!(strokes.draw(&mut rng, 8, 12).dim(), (8, 12));
+        }
+        let blob = Blob {
+            count: (0, 0),
+            area: (low, high),
+            elongation: low,
+            waves: high,
+        };
+        assert_eq!(blob.draw(&mut rng, 8, 12).dim(), (8, 12));
+    }
+}
+
 #[test]
 fn an_empty_image_or_head_gives_an_empty_mask() {
     let mut rng = ChaCha8Rng::seed_from_u64(0);

@@ -32,6 +32,17 @@ proptest! {
     }
 }
 
+/// At a share of all or nothing the other label may be missing, for any draw.
+#[test]
+fn a_share_of_all_or_nothing_needs_one_label() {
+    for (label, share) in [(0, 0.0), (1, 1.0)] {
+        let mut order = Order::new(&[label; 5], Some(share), 3).unwrap();
+        for g in [0, 1, (1 << 53) + 1, u64::MAX] {
+            assert!(order.at(g) < 5);
+        }
+    }
+}
+
 #[test]
 fn another_seed_gives_another_order() {
     let labels = [0u8; 40];

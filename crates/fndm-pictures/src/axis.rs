@@ -17,9 +17,13 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// From `low` to `high` in equal steps. An axis of no length gets one.
+    /// From `low` to `high` in equal steps. An axis of no length gets one, and one that isn't finite is that from 0 to 1.
     #[must_use]
     pub fn linear(name: &str, low: f64, high: f64) -> Self {
+        let (low, high) = match low.is_finite() && high.is_finite() {
+            true => (low, high),
+            false => (0., 1.),
+        };
         Self {
             name: name.into(),
             low,
@@ -29,9 +33,13 @@ impl Axis {
         }
     }
 
-    /// From `low` to `high`, both above 0, in equal ratios. An axis of no length gets one.
+    /// From `low` to `high`, both above 0, in equal ratios. An axis of no length gets one, and any other is that from 1 to 10.
     #[must_use]
     pub fn logarithmic(name: &str, low: f64, high: f64) -> Self {
+        let (low, high) = match low > 0. && high > 0. && low.is_finite() && high.is_finite() {
+            true => (low, high),
+            false => (1., 10.),
+        };
         Self {
             high: if high > low { high } else { low * 2. },
             logarithmic: true,
@@ -104,6 +112,17 @@ mod tests {
         assert_eq!(round_ratios(0.03, 3.0), [0.05, 0.1, 0.2, 0.5, 1.0, 2.0]);
         assert_eq!(Axis::format(&(0.1 + 0.2)), "0.3");
         assert_eq!(Axis::format(&16_000.), "16000");
+    }
+
+    /// Ticks between 0 and 10 in equal ratios would have no end.
+    #[test]
+    fn an_axis_that_is_none_has_an_end() {
+        for (low, high) in [(0., 10.), (-1., 1.), (f64::NAN, 1.), (1., f64::INFINITY)] {
+            let axis = Axis::logarithmic("steps", low, high);
+            assert_eq!(axis.range(), 1.0..10.0);
+        }
+        let axis = Axis::linear("Dice", f64::NEG_INFINITY, 1.);
+        assert_eq!(axis.range(), 0.0..1.0);
     }
 
     #[test]

@@ -110,8 +110,14 @@ impl Sheet {
     /// A sheet with these column titles, for tiles of `(height, width)` pixels. A title that is wider than its column is cut off.
     ///
     /// # Errors
-    /// [`Error::Words`] when a title can't be drawn.
+    /// [`Error::Words`] when a title can't be drawn; [`Error::Row`] for tiles without pixels.
     pub fn new(titles: &[&str], tile: (usize, usize)) -> Result<Self> {
+        if tile.0 == 0 || tile.1 == 0 {
+            return Err(Error::Row {
+                expected: "tiles with pixels".into(),
+                got: format!("{tile:?}"),
+            });
+        }
         let columns = titles.len();
         let step = tile.1 * ZOOM + GAP;
         let width = GAP + columns * step;
@@ -201,6 +207,13 @@ mod tests {
     use ndarray::Array2;
 
     use super::*;
+
+    #[test]
+    fn tiles_without_pixels_are_refused() {
+        for tile in [(0, 8), (8, 0)] {
+            assert!(matches!(Sheet::new(&["a"], tile), Err(Error::Row { .. })));
+        }
+    }
 
     #[test]
     fn a_sheet_is_a_png_of_the_expected_size() {

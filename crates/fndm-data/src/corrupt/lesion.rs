@@ -125,7 +125,15 @@ impl PseudoLesion {
     }
 
     /// Where a pseudo-lesion lies: weights from 0 to 1 `(H, W)`, 0 outside the head `(H, W)`. All 0 for an empty head.
-    pub fn draw_region<R: Rng + ?Sized>(&self, rng: &mut R, head: ArrayView2<bool>) -> Array2<f32> {
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn draw_region<R: Rng + ?Sized>(
+        &self,
+        rng: &mut R,
+        head: ArrayView2<bool>,
+    ) -> Result<Array2<f32>> {
+        self.check()?;
         let (h, w) = head.dim();
         let scale = h.max(w) as f64 / 64.0;
         let inside: Vec<(usize, usize)> = head
@@ -134,7 +142,7 @@ impl PseudoLesion {
             .collect();
         let mut region = Array2::zeros((h, w));
         if inside.is_empty() {
-            return region;
+            return Ok(region);
         }
         for _ in 0..between(rng, self.regions) {
             let (y, x) = inside[rng.random_range(0..inside.len())];
@@ -154,19 +162,20 @@ impl PseudoLesion {
         Zip::from(&mut region).and(head).for_each(|v, &head| {
             *v = if head { v.clamp(0.0, 1.0) } else { 0.0 };
         });
-        region
+        Ok(region)
     }
 
     /// Changes `image` `(C, H, W)` in `[-1, 1]` where `region` `(H, W)` isn't 0, and keeps it in that range.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the region has another size.
+    /// [`Error::Shape`] when the region has another size; as [`check`](Self::check).
     pub fn apply<R: Rng + ?Sized>(
         &self,
         rng: &mut R,
         mut image: ArrayViewMut3<f32>,
         region: ArrayView2<f32>,
     ) -> Result<()> {
+        self.check()?;
         let (channels, h, w) = image.dim();
         if region.dim() != (h, w) {
             let got = [region.dim().0, region.dim().1];
@@ -224,7 +233,7 @@ fn disc(region: &mut Array2<f32>, (y, x): (f64, f64), radius: f64, squeeze: f64)
 }
 
 fn between<R: Rng + ?Sized>(rng: &mut R, (low, high): (u32, u32)) -> u32 {
-    rng.random_range(low..=high.max(low))
+    rng.random_range(low..=high)
 }
 
 #[cfg(test)]
@@ -241,6 +250,31 @@ mod tests {
     }
 
     #[test]
+    fn ranges_that_are_none_are_refused() {
+        for lesion in [
+            PseudoLesion {
+                radius: (5.0, 3.0),
+                ..PseudoLesion::default()
+            },
+            PseudoLesion {
+                severity: (f64::NAN, 1.0),
+                ..PseudoLesion::default()
+            },
+            PseudoLesion {
+                walk: -1.0,
+                ..PseudoLesion::default()
+            },
+        ] {
+            let mut rng = ChaCha8Rng::seed_from_u64(0);
+            assert!(lesion.draw_region(&mut rng, head().view()).is_err());
+            let mut image = Array3::zeros((1, 64, 64));
+            let region = Array2::ones((64, 64));
+            let applied = lesion.apply(&mut rng, image.view_mut(), region.view());
+            assert!(applied.is_err());
+        }
+    }
+
+    #[test]
     fn only_the_region_changes_and_it_lies_in_the_head() {
         let lesion = PseudoLesion::glioma();
         lesion.check().unwrap();
@@ -251,7 +285,7 @@ mod tests {
         let (mut covered, mut brighter, mut darker) = (0.0, 0, 0);
         for seed in 0..200 {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let region = lesion.draw_region(&mut rng, head.view());
+            let region = lesion.draw_region(&mut rng, head.view()).unwrap();
             assert!(region.iter().any(|&m| m > 0.5), "{seed}");
             let mut image = before.clone();
             lesion
@@ -307,7 +341,9 @@ mod tests {
         let lesion = PseudoLesion::default();
         let empty = Array2::from_elem((9, 12), false);
         let draw = |seed, head: &Array2<bool>| {
-            lesion.draw_region(&mut ChaCha8Rng::seed_from_u64(seed), head.view())
+            lesion
+                .draw_region(&mut ChaCha8Rng::seed_from_u64(seed), head.view())
+                .unwrap()
         };
         assert!(draw(1, &empty).iter().all(|&m| m == 0.0));
         assert_eq!(draw(2, &head()), draw(2, &head()));

@@ -175,7 +175,7 @@ impl FreeForm {
     fn stroke<R: Rng + ?Sized>(&self, rng: &mut R, mask: &mut Array2<bool>) {
         let (h, w) = mask.dim();
         let (height, width) = (h as f64, w as f64);
-        let mean = height.hypot(width) * self.length.clamp(0.0, 10.0);
+        let mean = height.hypot(width) * within(self.length, 0.0, 10.0);
         let deviation = (mean / 2.0).floor();
         let low = TAU / 5.0 - rng.random_range(0.0..TAU / 15.0);
         let high = TAU / 5.0 + rng.random_range(0.0..TAU / 15.0);
@@ -209,8 +209,8 @@ impl FreeForm {
             Brush::Pixels { low, high } => (low, high, low.fract() == 0.0 && high.fract() == 0.0),
             Brush::Share { low, high } => (low * side, high * side, false),
         };
-        let low = low.clamp(0.0, 1e6);
-        let width = rng.random_range(low..=high.clamp(low, 1e6));
+        let low = within(low, 0.0, 1e6);
+        let width = rng.random_range(low..=within(high, low, 1e6));
         if whole {
             // The bound itself has no chance, as in the published method.
             width.floor().min((high - 1.0).max(low)).max(1.0)
@@ -317,14 +317,14 @@ impl Blob {
 
     fn region<R: Rng + ?Sized>(&self, rng: &mut R, mask: &mut Array2<bool>) {
         let (h, w) = mask.dim();
-        let low = self.area.0.clamp(1e-6, 1.0).ln();
-        let high = self.area.1.clamp(1e-6, 1.0).ln().max(low);
+        let low = within(self.area.0, 1e-6, 1.0).ln();
+        let high = within(self.area.1, 1e-6, 1.0).ln().max(low);
         let area = rng.random_range(low..=high).exp() * (h * w) as f64;
-        let ratio = rng.random_range(1.0..=self.elongation.clamp(1.0, 20.0));
+        let ratio = rng.random_range(1.0..=within(self.elongation, 1.0, 20.0));
         let short = (area / (PI * ratio)).sqrt().max(0.6);
         let turn = rng.random_range(0.0..PI);
         let centre = (rng.random_range(0..w) as f64, rng.random_range(0..h) as f64);
-        let height = self.waves.clamp(0.0, 0.9);
+        let height = within(self.waves, 0.0, 0.9);
         // Waves of order 2 to 5 whose heights add up to at most `waves`.
         let waves = [2.0, 3.0, 4.0, 5.0].map(|order| {
             (
@@ -468,6 +468,14 @@ pub(crate) fn pick<R: Rng + ?Sized>(rng: &mut R, weights: &[f64]) -> usize {
         }
     }
     0
+}
+
+/// The value, or the end of the range that is nearest to it; the lower one for what is no number.
+fn within(value: f64, low: f64, high: f64) -> f64 {
+    if value.is_nan() {
+        return low;
+    }
+    value.clamp(low, high)
 }
 
 fn between<R: Rng + ?Sized>(rng: &mut R, (low, high): (u32, u32)) -> u32 {

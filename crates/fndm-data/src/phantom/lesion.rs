@@ -46,11 +46,11 @@ impl Default for LesionMix {
 impl LesionMix {
     pub(super) fn check(&self) -> Result<()> {
         let weights = [self.tumour, self.stroke, self.multiple];
-        if weights.iter().any(|w| !w.is_finite() || *w < 0.0) || weights.iter().sum::<f64>() <= 0.0
-        {
+        let sum: f64 = weights.iter().sum();
+        if weights.iter().any(|w| *w < 0.0) || !sum.is_finite() || sum <= 0.0 {
             return Err(Error::config(
                 "LesionMix.tumour, stroke, multiple",
-                "weights of 0 or more, not all 0",
+                "weights of 0 or more with a sum above 0",
                 format!("{weights:?}"),
             ));
         }

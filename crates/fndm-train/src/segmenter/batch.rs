@@ -107,7 +107,7 @@ impl RemoverBatches {
                 .augmentation
                 .change_intensities(&mut rng, &mut clean, c);
             let head = moved_head(set, slice, &plan);
-            let region = config.lesion.draw_region(&mut rng, head.view());
+            let region = config.lesion.draw_region(&mut rng, head.view())?;
             let mut seen = clean.clone();
             config
                 .lesion
