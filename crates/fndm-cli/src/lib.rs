@@ -18,6 +18,7 @@ mod convert;
 mod detect;
 mod evaluate;
 mod inspect;
+mod log;
 mod man;
 mod metrics;
 mod quickstart;
@@ -85,7 +86,7 @@ pub fn quickstart() -> ExitCode {
 /// Parses, runs, and tells what went wrong, with the exit codes of docs/design.md.
 fn finish<P: Parser>(run: impl FnOnce(P) -> Result<ExitCode>) -> ExitCode {
     let result = match P::try_parse() {
-        Ok(options) => run(options),
+        Ok(options) => log::start().and_then(|()| run(options)),
         Err(told) if told.use_stderr() => {
             // Nothing was done: 1, not clap's 2. Where standard error is gone too, the code says it alone.
             let _ = told.print();

@@ -16,15 +16,20 @@ use candle_core::{Device, Result};
 /// ```
 pub fn device(name: &str) -> Result<Device> {
     let number = match name.split_once(':') {
-        _ if name == "cpu" => return Ok(Device::Cpu),
+        _ if name == "cpu" => return Ok(chosen(name, Device::Cpu)),
         None if name == "cuda" => Some(0),
         Some(("cuda", number)) => number.parse().ok(),
         _ => None,
     };
     match number {
-        Some(number) => cuda(number),
+        Some(number) => Ok(chosen(name, cuda(number)?)),
         None => candle_core::bail!("{name:?} is no device: expected cpu, cuda or cuda:N"),
     }
+}
+
+fn chosen(name: &str, device: Device) -> Device {
+    tracing::debug!(name, "device");
+    device
 }
 
 #[cfg(feature = "cuda")]

@@ -112,6 +112,7 @@ impl<'a> Patients<'a> {
             let reason = match self.read(index, &mut cohort.bits) {
                 Ok(Ok(read)) => {
                     for note in &read.slices.notes {
+                        tracing::info!(patient = id, %note, "note");
                         tell(CohortEvent::Note(id, note.to_string()))?;
                     }
                     let labels = read.slices.labels.iter().flatten();
@@ -129,6 +130,7 @@ impl<'a> Patients<'a> {
                 }
             };
             if let Some(reason) = reason {
+                tracing::warn!(patient = id, reason, "patient left out");
                 let patient = id.clone();
                 let left_out = LeftOut { patient, reason };
                 tell(CohortEvent::LeftOut(&left_out))?;

@@ -138,7 +138,10 @@ pub(crate) fn save_as(path: &Path, checkpoint: &Checkpoint) -> Result<()> {
             },
         )
     })?;
-    Ok(write_atomic(path.with_extension("json"), json)?)
+    write_atomic(path.with_extension("json"), json)?;
+    let iteration = checkpoint.state.iteration;
+    tracing::info!(iteration, path = %path.display(), "checkpoint written");
+    Ok(())
 }
 
 /// The checkpoints in `folder`, oldest first.

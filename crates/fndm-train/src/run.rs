@@ -303,6 +303,7 @@ impl Logs {
         let best = Best { iteration, score };
         fndm_files::write_json(&path, &best)?;
         self.best = Some(score);
+        tracing::info!(iteration, score, "best state so far");
         Ok(())
     }
 }

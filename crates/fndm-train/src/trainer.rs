@@ -266,6 +266,10 @@ impl<T: Task> Trainer<T> {
         let timesteps = blame.timesteps.clone();
         blame.names = self.task.names(&blame.slices);
         let applied = self.learner.apply(&gradients, all.loss, blame.clone())?;
+        if applied.skipped {
+            let iteration = self.learner.iteration;
+            tracing::warn!(iteration, loss = all.loss, batch = ?blame.names, "step skipped");
+        }
         let mut report = StepReport {
             iteration: self.learner.iteration,
             loss: all.loss,
@@ -407,6 +411,8 @@ impl<T: Task> Trainer<T> {
         self.learner.restore(&saved.state, restored)?;
         self.clock = Clock::after(saved.state.elapsed_s);
         self.batches = self.prefetch(saved.state.iteration, draw);
+        let iteration = saved.state.iteration;
+        tracing::info!(iteration, path = %path.display(), "training resumed");
         Ok(())
     }
 }

@@ -60,6 +60,13 @@ pub fn read_study(folder: impl AsRef<Path>, limits: &Limits) -> Result<Study> {
             }),
         }
     }
+    for file in &unusable {
+        // Objects of another kind are nothing to worry about.
+        match file.damaged {
+            true => tracing::warn!(reason = %file.reason, "DICOM file left out"),
+            false => tracing::debug!(reason = %file.reason, "DICOM file passed over"),
+        }
+    }
     unusable.sort_by(|a, b| a.path.cmp(&b.path));
     let series = |(uid, images): (String, Vec<Image>)| {
         let own = |u: &&Unusable| u.damaged && u.series.as_ref() == Some(&uid);
@@ -69,6 +76,7 @@ pub fn read_study(folder: impl AsRef<Path>, limits: &Limits) -> Result<Study> {
     let mut series: Vec<Series> = found.into_iter().map(series).collect();
     // Where two have one number, their UIDs tell the order.
     series.sort_by_key(Series::number);
+    tracing::debug!(folder = %folder.display(), series = series.len(), "DICOM folder read");
     Ok(Study { series, unusable })
 }
 

@@ -91,9 +91,7 @@ impl Files {
     /// [`Error::InvalidConfig`] when no sequence is asked for or one is asked for twice.
     pub fn find<S: AsRef<str>>(folder: &Path, sequences: &[S]) -> Result<Self> {
         let place = Place::of(folder)?;
-        let mut files = Self::of(&place, sequences)?;
-        files.mask = mask_of(&place)?;
-        Ok(files)
+        Self::of(&place, sequences)?.with_mask(&place)
     }
 
     /// As [`find`](Self::find), for the patient `id` of a data folder: the path of the patient's folder below it.
@@ -102,9 +100,7 @@ impl Files {
     /// As [`find`](Self::find); [`Error::InvalidConfig`] for an id that is no path below the data folder.
     pub fn find_below<S: AsRef<str>>(root: &Path, id: &str, sequences: &[S]) -> Result<Self> {
         let place = Place::below(root, id)?;
-        let mut files = Self::of(&place, sequences)?;
-        files.mask = mask_of(&place)?;
-        Ok(files)
+        Self::of(&place, sequences)?.with_mask(&place)
     }
 
     /// As [`find`](Self::find), but no lesion mask is looked for.
@@ -127,6 +123,14 @@ impl Files {
         Self::of(&Place::below(root, id)?, sequences)
     }
 
+    fn with_mask(mut self, place: &Place) -> Result<Self> {
+        self.mask = mask_of(place)?;
+        if let Some(file) = &self.mask {
+            tracing::debug!(patient = place.id, file = %file.display(), "lesion mask");
+        }
+        Ok(self)
+    }
+
     fn of<S: AsRef<str>>(place: &Place, sequences: &[S]) -> Result<Self> {
         check_sequences(sequences)?;
         if !place.path.is_dir() {
@@ -138,7 +142,9 @@ impl Files {
         let mut found = Vec::with_capacity(sequences.len());
         for sequence in sequences {
             let name = sequence.as_ref();
-            found.push((name.to_string(), sequence_among(place, name, &files)?));
+            let file = sequence_among(place, name, &files)?;
+            tracing::debug!(patient = place.id, sequence = name, file = %file.display(), "file of a sequence");
+            found.push((name.to_string(), file));
         }
         Ok(Self {
             id: place.id.clone(),

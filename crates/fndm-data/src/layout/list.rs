@@ -65,6 +65,10 @@ pub fn list_patients(folder: impl AsRef<Path>) -> Result<PatientList> {
         });
     }
     list.ids.sort();
+    for LeftOut { reason, .. } in &list.left_out {
+        tracing::warn!(%reason, "folder left out");
+    }
+    tracing::debug!(folder = %folder.display(), patients = list.ids.len(), "patients listed");
     Ok(list)
 }
 

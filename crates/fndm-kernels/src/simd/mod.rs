@@ -61,15 +61,21 @@ impl Isa {
             3 => Self::Portable,
             _ => {
                 let available = Self::available();
-                let wanted = match std::env::var("FNDM_SIMD").as_deref() {
-                    Ok("avx512") => Some(Self::Avx512),
-                    Ok("avx2") => Some(Self::Avx2),
-                    Ok("portable") => Some(Self::Portable),
+                let wanted = std::env::var("FNDM_SIMD").ok();
+                let named = match wanted.as_deref() {
+                    Some("avx512") => Some(Self::Avx512),
+                    Some("avx2") => Some(Self::Avx2),
+                    Some("portable") => Some(Self::Portable),
                     _ => None,
                 };
-                let isa = wanted
-                    .filter(|w| available.contains(w))
-                    .unwrap_or(available[0]);
+                let named = named.filter(|isa| available.contains(isa));
+                let isa = named.unwrap_or(available[0]);
+                match wanted {
+                    Some(wanted) if named.is_none() => {
+                        tracing::warn!(wanted, taken = ?isa, "FNDM_SIMD is not to be had here");
+                    }
+                    _ => tracing::debug!(?isa, "instruction set"),
+                }
                 CURRENT.store(isa.code(), Ordering::Relaxed);
                 isa
             }

@@ -56,7 +56,14 @@ impl MemoryBank {
             return Err(malformed(&what, "the file is empty"));
         }
         let mapped = MappedFile::new(&file).map_err(io)?;
-        Self::read(&Source::Mapped(Arc::new(mapped)), &what)
+        let bank = Self::read(&Source::Mapped(Arc::new(mapped)), &what)?;
+        tracing::debug!(
+            file = what,
+            rows = bank.len(),
+            calibrated = bank.calibration.is_some(),
+            "memory bank read"
+        );
+        Ok(bank)
     }
 
     /// Reads a bank from the bytes of its file.

@@ -142,6 +142,7 @@ impl StateDict {
                 "expected safetensors or a PyTorch file, this is neither",
             ));
         };
+        tracing::debug!(file = %path.display(), tensors = tensors.len(), "weights read");
         Ok(Self {
             tensors: without_module(tensors),
             metadata,

@@ -37,6 +37,7 @@ impl Detector {
             if fs::read(folder.join(names::CONFIG)).ok() == before {
                 return loaded;
             }
+            tracing::warn!(folder = %folder.display(), "the model changed while it was read: once more");
         }
         Err(Error::Input {
             what: format!("model folder {}", folder.display()),
@@ -69,6 +70,15 @@ fn load_once(folder: &Path, device: &Device, dtype: DType) -> Result<Detector> {
         builder = builder.student(tensors(folder, names::STUDENT)?);
     }
     let detector = builder.build()?;
+    tracing::info!(
+        folder = %folder.display(),
+        sequences = config.sequences.join(","),
+        diffusion = config.unet.is_some(),
+        separate = config.separate.len(),
+        contrast = config.contrast,
+        student = config.student.is_some(),
+        "model loaded"
+    );
     Ok(Detector {
         parts: Parts::Folder(folder.to_path_buf()),
         ..detector
