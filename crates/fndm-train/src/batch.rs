@@ -255,7 +255,7 @@ impl DiffusionBatches {
     ) -> Result<Array2<bool>> {
         let config = &self.config;
         if let Some(lesion) = &config.lesion {
-            let covered = lesion.draw_region(rng, head.view());
+            let covered = lesion.draw_region(rng, head.view())?;
             lesion.apply(rng, image.view_mut(), covered.view())?;
             return Ok(covered.mapv(|share| share >= 0.5));
         }
