@@ -17,6 +17,7 @@ mod evaluation;
 mod examine;
 mod gallery;
 mod labelling;
+mod place;
 mod plan;
 mod plan_check;
 mod report;
@@ -35,6 +36,7 @@ pub use fndm::{Method, flair_map, flair_quantile};
 pub use fndm_pictures::{Sheet, Tile, upper_end};
 pub use gallery::Gallery;
 pub use labelling::{LabelRecord, LabelSource, Labelling, PatientBits};
+pub use place::TrainingPlace;
 pub use report::{Report, markdown, table, write_csv};
 pub use source::{PHANTOM_SEQUENCES, Source};
 pub use training::{

@@ -32,7 +32,7 @@ use crate::student::{StudentPlan, StudentStage, train_student};
 use crate::validation::{ValidationPlan, ValidationRecord, Validator};
 use crate::{
     CohortEvent, Error, LabelRecord, LabelSource, LeftOut, PatientBits, Patients, Result, Source,
-    Truth,
+    TrainingPlace, Truth,
 };
 
 /// One training patient in this many is held apart from the memory bank: its healthy slices calibrate the threshold.
@@ -542,16 +542,10 @@ fn train_with(
     let trained = if writes {
         let start = Instant::now();
         let runs = folder.join(RUNS);
-        train_student(
-            student,
-            &set,
-            &runs,
-            device,
-            stop,
-            |stage, report, share| {
-                on_event(TrainEvent::Student(stage, report, share));
-            },
-        )
+        let place = TrainingPlace::new(&runs, device, stop);
+        train_student(student, &set, place, |stage, report, share| {
+            on_event(TrainEvent::Student(stage, report, share));
+        })
         .and_then(|trained| {
             let Some(trained) = trained else {
                 return Ok(());
@@ -662,7 +656,8 @@ pub fn add_student(
     let (set, labels, left_out, _) = load(source, labels, sequences, preprocess, on_event)?;
     let start = Instant::now();
     let runs = folder.join(RUNS);
-    let trained = train_student(plan, &set, &runs, device, stop, |stage, report, share| {
+    let place = TrainingPlace::new(&runs, device, stop);
+    let trained = train_student(plan, &set, place, |stage, report, share| {
         on_event(TrainEvent::Student(stage, report, share));
     })?;
     let Some(trained) = trained else {

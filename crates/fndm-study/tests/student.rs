@@ -1,5 +1,7 @@
 //! The whole way of a student on a small phantom: teachers, masks, training, calibration, files.
 
+use std::path::Path;
+
 use fndm::Student;
 use fndm::candle_core::Device;
 use fndm::data::phantom::PhantomConfig;
@@ -8,7 +10,7 @@ use fndm_models::SegmenterConfig;
 use fndm_study::student::{
     FoldRow, StudentPlan, TeacherConfig, TrainedStudent, examine_fold, teach, train_student,
 };
-use fndm_study::{Case, Error};
+use fndm_study::{Case, Error, TrainingPlace};
 use fndm_train::{OptimizerConfig, PixelAugmentation, RemoverConfig, StopFlag, StudentConfig};
 use ndarray::Axis;
 
@@ -88,6 +90,10 @@ fn plan(iterations: u64) -> StudentPlan {
     }
 }
 
+fn at<'a>(folder: &'a Path, stop: &'a StopFlag) -> TrainingPlace<'a> {
+    TrainingPlace::new(folder, &Device::Cpu, stop)
+}
+
 #[test]
 fn a_student_is_trained_calibrated_written_and_read_back() {
     let (known, new) = (patients(1, 6), patients(100, 2));
@@ -104,33 +110,20 @@ fn a_student_is_trained_calibrated_written_and_read_back() {
     let mut student = None;
     for _ in 0..=stops.len() {
         let stop = StopFlag::new();
-        student = train_student(
-            &plan,
-            &set,
-            folder.path(),
-            &Device::Cpu,
-            &stop,
-            |_, _, share| {
-                made += 1;
-                assert!(share > 0. && share <= 1.);
-                if stops.contains(&made) {
-                    stop.stop();
-                }
-            },
-        )
+        student = train_student(&plan, &set, at(folder.path(), &stop), |_, _, share| {
+            made += 1;
+            assert!(share > 0. && share <= 1.);
+            if stops.contains(&made) {
+                stop.stop();
+            }
+        })
         .unwrap();
     }
     let student = student.unwrap();
     // The halves of the second round have 50 each.
     assert_eq!(made, 300);
-    let whole = train_student(
-        &plan,
-        &set,
-        again.path(),
-        &Device::Cpu,
-        &StopFlag::new(),
-        |_, _, _| {},
-    );
+    let never = StopFlag::new();
+    let whole = train_student(&plan, &set, at(again.path(), &never), |_, _, _| {});
     let whole = whole.unwrap().unwrap();
     assert_eq!(student.config, whole.config);
     let calibration = student.config.calibration;
@@ -216,15 +209,14 @@ fn a_fold_has_a_row_for_each_teacher_and_the_bound() {
     let (known, new) = (patients(1, 6), patients(100, 2));
     let folder = tempfile::tempdir().unwrap();
     let plan = plan(12);
+    let never = StopFlag::new();
     let mut seen = std::collections::BTreeSet::new();
     let found = examine_fold(
         &plan,
         true,
         &known,
         &new,
-        folder.path(),
-        &Device::Cpu,
-        &StopFlag::new(),
+        at(folder.path(), &never),
         &mut |row, _, _| {
             seen.insert(row);
         },
@@ -257,9 +249,7 @@ fn a_fold_has_a_row_for_each_teacher_and_the_bound() {
         false,
         &known,
         &new,
-        other.path(),
-        &Device::Cpu,
-        &StopFlag::new(),
+        at(other.path(), &never),
         &mut |_, _, _| {},
     );
     let rows = rows.unwrap().unwrap();
@@ -278,9 +268,7 @@ fn a_fold_has_a_row_for_each_teacher_and_the_bound() {
         true,
         &bits,
         &new,
-        folder.path(),
-        &Device::Cpu,
-        &StopFlag::new(),
+        at(folder.path(), &never),
         &mut |_, _, _| {},
     );
     assert!(error.unwrap_err().to_string().contains("mask"));

@@ -29,7 +29,7 @@ pub use coarse::{CoarseModel, Featured, Features};
 pub use detect_config::{
     CoarseRule, CoarseSource, DetectConfig, Parts, ResidualSide, Start, ThresholdScope,
 };
-pub use detector::{CoarseMaps, Detection, Detector, DetectorBuilder, SliceMaps};
+pub use detector::{CoarseMaps, Detection, Detector, DetectorBuilder, MapMask, SliceMaps, mask_of};
 pub use error::{Error, Result};
 pub use flair::{flair_map, flair_quantile};
 pub use method::Method;

@@ -10,7 +10,9 @@ use fndm::ModelConfig;
 use fndm::data::{Folds, Limits, PatientSlices};
 use fndm_files::{Inputs, WorkFolder};
 use fndm_study::student::{FoldRow, StudentPlan, examine_fold};
-use fndm_study::{Case, Level, Patients, Report, Source, Truth, evaluate, write_csv};
+use fndm_study::{
+    Case, Level, Patients, Report, Source, TrainingPlace, Truth, evaluate, write_csv,
+};
 
 use super::table2::differences;
 use crate::common::{self, cohort, place};
@@ -122,16 +124,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut rows: BTreeMap<FoldRow, Vec<Case>> = BTreeMap::new();
     for &fold in &wanted {
         let (learned, held_out) = (of(&folds.train(fold)?), of(folds.held_out(fold)?));
-        let place = options.output.join(format!("fold{fold}"));
+        let folder = options.output.join(format!("fold{fold}"));
+        let place = TrainingPlace::new(&folder, &device, &stop);
         let bar = common::share_bar(&format!("fold {fold}"));
         let found = examine_fold(
             &plan,
             options.bound,
             &learned,
             &held_out,
-            &place,
-            &device,
-            &stop,
+            place,
             &mut |row, report, share| {
                 bar.set_position((share * 1000.) as u64);
                 bar.set_message(format!("{} loss {:.4}", row.title(), report.loss));

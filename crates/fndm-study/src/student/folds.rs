@@ -1,19 +1,20 @@
 //! A student beside its teachers and its bound, on patients that none of them has seen.
 
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::Device;
-use fndm::{DetectConfig, Student, StudentConfig, batch_tensor, keep_inside, threshold};
+use fndm::student::weighted_product;
+use fndm::{DetectConfig, MapMask, Student, batch_tensor, mask_of};
 use fndm_data::{PatientSlices, SliceSet};
 use fndm_memory::{Contrast, HealthyModel, intensities, silent};
-use fndm_models::StateDict;
-use fndm_train::{Ended, PixelTargets, SegmenterTrainer, StepReport, StopFlag, run};
+use fndm_models::Segmenter;
+use fndm_train::{PixelTargets, StepReport};
 use ndarray::{Array3, Axis, concatenate};
 
-use super::{StudentPlan, StudentStage, place, product, train_student};
-use crate::{Case, Error, MethodMap, Result};
+use super::teacher::{contrast_map, remover_map};
+use super::{Lesson, OnStep, StudentPlan, StudentStage, calibrated, train_student};
+use crate::{Case, Error, MethodMap, Result, TrainingPlace};
 
 /// A row of the comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,30 +73,29 @@ pub type FoldCases = Vec<(FoldRow, Vec<Case>)>;
 /// the real masks too, which is what the others are measured by. The masks of the patients that are learned from serve for that
 /// row alone.
 ///
-/// Checkpoints go to `folder`. Gives nothing where `stop` was set before the end.
+/// Gives nothing where the place's flag was set before the end.
 ///
 /// # Errors
 /// As [`train_student`], or when a patient has no mask to be scored by.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "a plan, two sets of patients, and what every training takes"
-)]
 pub fn examine_fold(
     plan: &StudentPlan,
     bound: bool,
     learned: &[PatientSlices],
     held_out: &[PatientSlices],
-    folder: &Path,
-    device: &Device,
-    stop: &StopFlag,
+    place: TrainingPlace<'_>,
     progress: &mut dyn FnMut(FoldRow, &StepReport, f64),
 ) -> Result<Option<FoldCases>> {
+    let masks = match bound {
+        true => Some(masks(learned)?),
+        false => None,
+    };
     let bits = learned.iter().map(|slices| PatientSlices {
         mask: None,
         ..slices.clone()
     });
     let set = SliceSet::from_patients(bits)?;
-    let trained = train_student(plan, &set, folder, device, stop, |stage, report, share| {
+    let device = place.device;
+    let trained = train_student(plan, &set, place, |stage, report, share| {
         let row = match stage {
             StudentStage::Remover => FoldRow::Remover,
             StudentStage::Even | StudentStage::Odd | StudentStage::Student => FoldRow::Student,
@@ -113,95 +113,108 @@ pub fn examine_fold(
         &mut silent,
     )?;
     let student = Student::new(&trained.config, &trained.weights, device, "the student")?;
-    let bound = match bound {
-        true => {
-            let masks = masks(learned)?;
-            let Some(found) = train_bound(plan, &set, &masks, folder, device, stop, progress)?
-            else {
-                return Ok(None);
-            };
-            Some(found)
-        }
-        false => None,
-    };
+    let mut students = vec![(FoldRow::Student, student)];
+    if let Some(masks) = &masks {
+        let found = train_bound(plan, &set, masks, place, &mut |report, share| {
+            progress(FoldRow::Bound, report, share);
+        })?;
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        students.push((FoldRow::Bound, found));
+    }
 
-    let mut rows: FoldCases = FoldRow::ALL
+    let mut rows: BTreeMap<FoldRow, Vec<Case>> = FoldRow::ALL
         .into_iter()
-        .filter(|&row| row != FoldRow::Bound || bound.is_some())
+        .filter(|&row| row != FoldRow::Bound || bound)
         .map(|row| (row, Vec::new()))
         .collect();
     for slices in held_out {
-        for (row, cases) in &mut rows {
-            let start = Instant::now();
-            let student = match row {
-                FoldRow::Bound => bound.as_ref(),
-                _ => Some(&student),
-            };
-            let (map, student) = match (*row, student) {
-                (FoldRow::Student | FoldRow::Bound, Some(student)) => {
-                    (student.probability(slices, device)?, Some(student))
-                }
-                _ => {
-                    let mut teacher = plan.teacher.clone();
-                    // One of them alone, smoothed like the product.
-                    let powers = (&mut teacher.contrast_power, &mut teacher.remover_power);
-                    match row {
-                        FoldRow::Contrast => (*powers.0, *powers.1) = (1., 0.),
-                        FoldRow::Remover => (*powers.0, *powers.1) = (0., 1.),
-                        _ => {}
-                    }
-                    let images = batch_tensor(&slices.images.view(), device)?;
-                    let scores = contrast.score_maps(&intensities, &images, None)?;
-                    let patient = vec![0; slices.len()];
-                    let place = (&patient[..], &slices.z[..]);
-                    let images = slices.images.view();
-                    let map = product(&teacher, &scores, &trained.remover, &images, place, device)?;
-                    (map, None)
-                }
-            };
-            let config = DetectConfig {
-                head_erosion: match student {
-                    Some(_) => 0,
-                    None => plan.teacher.head_erosion,
-                },
-                ..DetectConfig::student()
-            };
-            let milliseconds = start.elapsed().as_secs_f64() * 1e3;
-            let found = masked(slices, map, student, &config, milliseconds)?;
-            cases.push(Case::new(slices, &found)?);
+        let mut found = teachers_say(plan, &contrast, &trained.remover, slices, place)?;
+        for (row, student) in &students {
+            found.push((*row, student_says(student, slices, place)?));
+        }
+        for (row, found) in found {
+            let case = Case::new(slices, &found)?;
+            rows.entry(row).or_default().push(case);
         }
     }
-    Ok(Some(rows))
+    Ok(Some(rows.into_iter().collect()))
 }
 
-/// The mask that a student's settings make of a map.
-fn masked(
+/// What each teacher alone and both together say of a patient.
+fn teachers_say(
+    plan: &StudentPlan,
+    contrast: &Contrast,
+    remover: &Segmenter,
     slices: &PatientSlices,
-    mut anomaly: Array3<f32>,
-    student: Option<&Student>,
-    config: &DetectConfig,
-    milliseconds: f64,
+    place: TrainingPlace<'_>,
+) -> Result<Vec<(FoldRow, MethodMap)>> {
+    let (teacher, device) = (&plan.teacher, place.device);
+    let patient = vec![0; slices.len()];
+    let at = (&patient[..], &slices.z[..]);
+    let start = Instant::now();
+    let images = batch_tensor(&slices.images.view(), device)?;
+    let scores = contrast.score_maps(&intensities, &images, None)?;
+    let by_contrast = contrast_map(teacher, &scores, at)?;
+    let contrast_ms = milliseconds_since(start);
+    let start = Instant::now();
+    let by_remover = remover_map(teacher, remover, &slices.images.view(), at, device)?;
+    let remover_ms = milliseconds_since(start);
+
+    let config = DetectConfig {
+        head_erosion: teacher.head_erosion,
+        empty_when_healthy: false,
+        ..DetectConfig::student()
+    };
+    let both = [teacher.contrast_power, teacher.remover_power];
+    [
+        (FoldRow::Contrast, [1., 0.], contrast_ms),
+        (FoldRow::Remover, [0., 1.], remover_ms),
+        (FoldRow::Teacher, both, contrast_ms + remover_ms),
+    ]
+    .into_iter()
+    .map(|(row, [contrast, remover], milliseconds)| {
+        let mut map = weighted_product(&[(&by_contrast, contrast), (&by_remover, remover)])?;
+        let found = mask_of(&mut map, slices, &config, None)?;
+        Ok((row, method_map(map, found, None, milliseconds)))
+    })
+    .collect()
+}
+
+/// What a student says of a patient, by its own settings.
+fn student_says(
+    student: &Student,
+    slices: &PatientSlices,
+    place: TrainingPlace<'_>,
 ) -> Result<MethodMap> {
-    let diseased = student.map(|student| student.diseased(&anomaly));
-    let inner_head = slices.eroded_head(config.head_erosion);
-    keep_inside(&mut anomaly, &inner_head);
-    let mut mask = threshold(anomaly.view(), inner_head.view(), config.threshold)?.mask;
-    if let (Some(likely), Some(student)) = (&diseased, student) {
-        let below = student.config().calibration.healthy_below;
-        for (mut mask, &likely) in mask.outer_iter_mut().zip(likely) {
-            if likely < below {
-                mask.fill(false);
-            }
-        }
-    }
-    Ok(MethodMap {
+    let start = Instant::now();
+    let mut map = student.probability(slices, place.device)?;
+    let milliseconds = milliseconds_since(start);
+    let diseased = student.diseased(&map);
+    let says = Some((student, &diseased[..]));
+    let found = mask_of(&mut map, slices, &DetectConfig::student(), says)?;
+    Ok(method_map(map, found, Some(diseased), milliseconds))
+}
+
+fn method_map(
+    anomaly: Array3<f32>,
+    found: MapMask,
+    diseased: Option<Vec<f64>>,
+    milliseconds: f64,
+) -> MethodMap {
+    MethodMap {
         anomaly,
-        inner_head,
-        mask,
+        inner_head: found.inner_head,
+        mask: found.mask,
         diseased,
         milliseconds,
         maps: None,
-    })
+    }
+}
+
+fn milliseconds_since(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
 }
 
 fn masks(patients: &[PatientSlices]) -> Result<Array3<f32>> {
@@ -227,40 +240,24 @@ fn train_bound(
     plan: &StudentPlan,
     set: &SliceSet,
     masks: &Array3<f32>,
-    folder: &Path,
-    device: &Device,
-    stop: &StopFlag,
-    progress: &mut dyn FnMut(FoldRow, &StepReport, f64),
+    place: TrainingPlace<'_>,
+    on_step: OnStep<'_>,
 ) -> Result<Option<Student>> {
     let (apart, learned) = plan.parts(set);
     let masks = masks.select(Axis(0), &learned);
     let apart = set.select(&apart)?;
-    let set = set.select(&learned)?;
-    let ones = Array3::ones(masks.dim());
-    let targets = PixelTargets::new(&set, masks, ones)?;
-    let mut trainer = SegmenterTrainer::student(
-        &plan.student_training,
-        &plan.student,
-        Arc::new(set),
-        Arc::new(targets),
-        plan.seed,
-        device,
-    )?;
-    let whole = plan.student_training.iterations.unwrap_or(1).max(1);
-    let ended = run(&mut trainer, &place(folder, "bound"), stop, |_, report| {
-        let share = report.iteration as f64 / whole as f64;
-        progress(FoldRow::Bound, report, share);
-    })?;
-    if ended == Ended::Stopped {
-        return Ok(None);
-    }
-    let calibration = plan.calibrate(&trainer.ema_network()?, &apart, device)?;
-    let config = StudentConfig {
-        network: plan.student.clone(),
-        mirror: plan.mirror,
-        z_smoothing: plan.teacher.z_smoothing,
-        calibration,
+    let set = Arc::new(set.select(&learned)?);
+    let weights = Array3::ones(masks.dim());
+    let lesson = Lesson {
+        name: FoldRow::Bound.key(),
+        iterations: plan.student_training.iterations,
+        targets: PixelTargets::new(&set, masks, weights)?,
+        set,
     };
-    let weights = StateDict::new(trainer.ema_tensors()?);
-    Ok(Some(Student::new(&config, &weights, device, "the bound")?))
+    let Some(trainer) = lesson.train(plan, place, on_step)? else {
+        return Ok(None);
+    };
+    let (config, weights) = calibrated(plan, &trainer, &apart, place.device)?;
+    let student = Student::new(&config, &weights, place.device, "the bound")?;
+    Ok(Some(student))
 }

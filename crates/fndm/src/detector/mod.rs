@@ -4,6 +4,7 @@ mod build;
 mod coarse;
 mod diffusion;
 mod load;
+mod mask;
 mod result;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use ndarray::{Array, Array3, Axis, RemoveAxis};
 
 pub use build::DetectorBuilder;
 pub use coarse::CoarseMaps;
+pub use mask::{MapMask, mask_of};
 pub use result::{Detection, SliceMaps};
 
 use crate::{
@@ -196,10 +198,7 @@ impl Detector {
     }
 
     fn need_student(&self) -> Result<&Student> {
-        self.student.as_ref().ok_or_else(|| {
-            let expected = "another one, for a model without a student";
-            Error::option("method", expected, Method::Student.key())
-        })
+        self.student.as_ref().ok_or_else(mask::no_student)
     }
 
     /// Whether these are slices of the model's size, and finite.
@@ -235,24 +234,13 @@ impl Detector {
             let one = vec![0; slices.z.len()];
             maps.anomaly = smooth_z(&maps.anomaly, &one, &slices.z, config.z_smoothing)?;
         }
-        maps.inner_head = slices.eroded_head(config.head_erosion);
-        anomaly::keep_inside(&mut maps.anomaly, &maps.inner_head);
-        check_finite(&maps.anomaly, "the anomaly map", slices)?;
-        let (map, inside) = (maps.anomaly.view(), maps.inner_head.view());
-        let found = anomaly::threshold(map, inside, config.threshold)?;
-        (maps.mask, maps.thresholds) = (found.mask, found.thresholds);
         if maps.diseased.is_none() {
             maps.diseased = self.diseased(slices)?;
         }
-        if config.empty_when_healthy {
-            let below = self.need_student()?.config().calibration.healthy_below;
-            let likely = maps.diseased.iter().flatten();
-            for (mut mask, &likely) in maps.mask.outer_iter_mut().zip(likely) {
-                if likely < below {
-                    mask.fill(false);
-                }
-            }
-        }
+        let student = self.student.as_ref().zip(maps.diseased.as_deref());
+        let found = mask_of(&mut maps.anomaly, slices, config, student)?;
+        maps.inner_head = found.inner_head;
+        (maps.mask, maps.thresholds) = (found.mask, found.thresholds);
         Ok(())
     }
 

@@ -1,0 +1,252 @@
+//! What decides what a student is.
+
+use candle_core::Device;
+use fndm::student::probability;
+use fndm::{SliceCalibration, keep_inside, smooth_z};
+use fndm_data::SliceSet;
+use fndm_data::corrupt::{PseudoLesion, Shift};
+use fndm_memory::ContrastConfig;
+use fndm_models::{Segmenter, SegmenterConfig};
+use fndm_train::RemoverConfig;
+use ndarray::Array3;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// How the teachers' maps become masks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TeacherConfig {
+    /// The Gaussians of healthy and diseased slices.
+    pub contrast: ContrastConfig,
+    /// Patients are divided into so many parts, and each part is scored by Gaussians that haven't seen it. 2 or more.
+    pub parts: usize,
+    /// Power of the contrast in the product.
+    pub contrast_power: f64,
+    /// Power of the remover's residual in the product.
+    pub remover_power: f64,
+    /// Smoothing of the residual in the plane, in pixels.
+    pub smoothing: f64,
+    /// Smoothing of every map over z, in slices.
+    pub z_smoothing: f64,
+    /// Pixels of the head's rim that no mask has.
+    pub head_erosion: usize,
+    /// Between Otsu's threshold of the volume (0) and that of the slice (1), in logarithms. Every slice here is diseased, and the
+    /// volume's threshold overlooks small lesions beside large ones.
+    pub by_slice: f64,
+    /// Pixels whose score is within this share of the threshold don't count.
+    pub band: f64,
+}
+
+/// A second round: two students, each of every second patient, say of the other half's slices what they learned from their own, and
+/// are a teacher then.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrossConfig {
+    /// Iterations of each of the two.
+    pub iterations: u64,
+    /// Power of their maps in the product; the other teachers' powers are multiplied by 1 less this.
+    pub power: f64,
+}
+
+impl Default for TeacherConfig {
+    fn default() -> Self {
+        Self {
+            contrast: ContrastConfig::default(),
+            parts: 4,
+            contrast_power: 0.33,
+            remover_power: 0.67,
+            smoothing: 1.0,
+            z_smoothing: 0.7,
+            head_erosion: 3,
+            by_slice: 0.5,
+            band: 0.0,
+        }
+    }
+}
+
+/// Everything that decides what a student is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudentPlan {
+    /// The remover's network.
+    pub remover: SegmenterConfig,
+    /// Its training.
+    pub remover_training: RemoverConfig,
+    /// From maps to masks.
+    pub teacher: TeacherConfig,
+    /// The second round; none for one round alone.
+    pub cross: Option<CrossConfig>,
+    /// The student's network.
+    pub student: SegmenterConfig,
+    /// Its training.
+    pub student_training: fndm_train::StudentConfig,
+    /// Whether a probability is the mean of a slice's and of its mirror image's.
+    pub mirror: bool,
+    /// One patient in so many is held apart from everything and calibrates; 0 for none.
+    pub apart: usize,
+    /// The share of healthy slices that gets an empty mask.
+    pub empty: f64,
+    /// Seed of weights and of everything drawn.
+    pub seed: u64,
+}
+
+impl StudentPlan {
+    /// For slices of these sequences and this size, with so many iterations for each of the two trainings. Pseudo-lesions are
+    /// mostly bright in `flair` and `t2`, dark in `t1` and `t1ce`, as gliomas are, and either in any other sequence.
+    #[must_use]
+    pub fn new(sequences: &[String], size: usize, iterations: u64, seed: u64) -> Self {
+        let count = sequences.len();
+        let shift = sequences.iter().map(|name| {
+            let (mean, deviation) = match name.as_str() {
+                "flair" | "t2" => (0.25, 0.5),
+                "t1" => (-0.1, 0.35),
+                "t1ce" => (-0.05, 0.4),
+                _ => (0., 0.5),
+            };
+            Shift { mean, deviation }
+        });
+        let student = match size {
+            0..=64 => SegmenterConfig::small_64(count),
+            65..=128 => SegmenterConfig::small_128(count),
+            _ => SegmenterConfig::small_256(count),
+        };
+        Self {
+            remover: SegmenterConfig {
+                image_size: size,
+                model_channels: 16,
+                channel_mult: student.channel_mult.clone(),
+                ..SegmenterConfig::remover_64(count)
+            },
+            remover_training: RemoverConfig {
+                lesion: PseudoLesion {
+                    shift: shift.collect(),
+                    ..PseudoLesion::default()
+                },
+                ..RemoverConfig::of(iterations)
+            },
+            teacher: TeacherConfig::default(),
+            cross: Some(CrossConfig {
+                iterations: iterations.div_ceil(2),
+                power: 0.4,
+            }),
+            student: SegmenterConfig {
+                image_size: size,
+                ..student
+            },
+            student_training: fndm_train::StudentConfig::of(iterations),
+            mirror: true,
+            apart: 8,
+            empty: 0.9,
+            seed,
+        }
+    }
+
+    /// Checks every setting, for slices of so many sequences and this size: all that can be told without any.
+    ///
+    /// # Errors
+    /// The first that makes no sense.
+    pub fn check(&self, sequences: usize, size: usize) -> Result<()> {
+        self.remover_training.check()?;
+        self.student_training.check()?;
+        for (name, network) in [
+            ("remover.image_size", &self.remover),
+            ("student.image_size", &self.student),
+        ] {
+            network.check()?;
+            if network.image_size != size {
+                return Err(Error::option(name, size.to_string(), network.image_size));
+            }
+            if network.sequences != sequences {
+                let expected = format!("{sequences} sequences");
+                return Err(Error::option(
+                    "student, remover",
+                    expected,
+                    network.sequences,
+                ));
+            }
+        }
+        if self.remover.out_channels != sequences || self.remover.context != 0 {
+            return Err(Error::option(
+                "remover",
+                format!("{sequences} outputs, no neighbours"),
+                format!("{} and {}", self.remover.out_channels, self.remover.context),
+            ));
+        }
+        if self.student.out_channels != 1 {
+            let got = self.student.out_channels;
+            return Err(Error::option("student.out_channels", "1", got));
+        }
+        for (iterations, name) in [
+            (
+                self.remover_training.iterations,
+                "remover_training.iterations",
+            ),
+            (
+                self.student_training.iterations,
+                "student_training.iterations",
+            ),
+        ] {
+            if iterations.is_none_or(|n| n == 0) {
+                return Err(Error::option(name, "1 or more", "none"));
+            }
+        }
+        if let Some(cross) = &self.cross {
+            if cross.iterations == 0 {
+                return Err(Error::option("cross.iterations", "1 or more", 0));
+            }
+            if !(0.0..=1.0).contains(&cross.power) {
+                return Err(Error::option("cross.power", "0 to 1", cross.power));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.teacher.by_slice) {
+            let got = self.teacher.by_slice;
+            return Err(Error::option("by_slice", "0 to 1", got));
+        }
+        if self.teacher.parts < 2 {
+            return Err(Error::option("parts", "2 or more", self.teacher.parts));
+        }
+        if self.apart == 1 {
+            return Err(Error::option("apart", "0, or 2 or more", 1));
+        }
+        if !(0.0..=1.0).contains(&self.empty) {
+            return Err(Error::option("empty", "0 to 1", self.empty));
+        }
+        Ok(())
+    }
+
+    /// The slices of patients that are held apart, and of those that are learned from.
+    pub(super) fn parts(&self, set: &SliceSet) -> (Vec<usize>, Vec<usize>) {
+        let apart = |patient: usize| self.apart > 0 && patient % self.apart == self.apart - 1;
+        (0..set.len()).partition(|&n| apart(set.patient[n]))
+    }
+
+    /// What a network's numbers mean, by the bits of the slices that were held apart.
+    pub(super) fn calibrate(
+        &self,
+        network: &Segmenter,
+        apart: &SliceSet,
+        device: &Device,
+    ) -> Result<SliceCalibration> {
+        if apart.is_empty() {
+            return Ok(SliceCalibration::NONE);
+        }
+        let map = self.probability(network, apart, device)?;
+        Ok(SliceCalibration::learn(&map, &apart.labels, self.empty)?)
+    }
+
+    /// What a network says of slices, smoothed over z, 0 outside of the head.
+    pub(super) fn probability(
+        &self,
+        network: &Segmenter,
+        set: &SliceSet,
+        device: &Device,
+    ) -> Result<Array3<f32>> {
+        let (patient, z) = (&set.patient, &set.z);
+        let images = set.images.view();
+        let map = probability(network, images, patient, z, self.mirror, device)?;
+        let mut map = smooth_z(&map, patient, z, self.teacher.z_smoothing)?;
+        keep_inside(&mut map, &set.head);
+        Ok(map)
+    }
+}

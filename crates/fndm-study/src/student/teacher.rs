@@ -1,0 +1,143 @@
+//! From the teachers' maps to masks.
+
+use std::collections::BTreeSet;
+
+use candle_core::Device;
+use fndm::student::{residual, residual_map, volume_thresholds, weighted_product};
+use fndm::{ThresholdScope, batch_tensor, smooth_z, threshold};
+use fndm_data::SliceSet;
+use fndm_data::preprocess::erode;
+use fndm_memory::{Contrast, HealthyModel, intensities, silent};
+use fndm_models::Segmenter;
+use fndm_train::PixelTargets;
+use ndarray::{Array3, ArrayView4, Axis};
+
+use super::TeacherConfig;
+use crate::{Error, Result};
+
+/// What the teachers want a student to say of the slices that they were made from, in the first round.
+///
+/// # Errors
+/// When the config doesn't fit the slices.
+pub fn teach(
+    config: &TeacherConfig,
+    remover: &Segmenter,
+    set: &SliceSet,
+    device: &Device,
+) -> Result<PixelTargets> {
+    targets(config, set, &teachers(config, remover, set, device)?)
+}
+
+/// The product of both teachers' maps, `(N, H, W)`, none of which has seen the patient's bits.
+pub(super) fn teachers(
+    config: &TeacherConfig,
+    remover: &Segmenter,
+    set: &SliceSet,
+    device: &Device,
+) -> Result<Array3<f32>> {
+    let place = (&set.patient[..], &set.z[..]);
+    let scores = unseen_contrast(config, set, device)?;
+    let contrast = contrast_map(config, &scores, place)?;
+    let remover = remover_map(config, remover, &set.images.view(), place, device)?;
+    Ok(weighted_product(&[
+        (&contrast, config.contrast_power),
+        (&remover, config.remover_power),
+    ])?)
+}
+
+/// The masks of a map.
+pub(super) fn targets(
+    config: &TeacherConfig,
+    set: &SliceSet,
+    map: &Array3<f32>,
+) -> Result<PixelTargets> {
+    let mut inside = set.head.clone();
+    for mut slice in inside.axis_iter_mut(Axis(0)) {
+        let inner = erode(slice.view(), config.head_erosion);
+        slice.assign(&inner);
+    }
+    let volume = volume_thresholds(map, &inside, &set.patient)?;
+    let slice = threshold(map.view(), inside.view(), ThresholdScope::Slice)?.thresholds;
+    let between = |(v, s): (f32, f32)| match v > 0. && s > 0. && s.is_finite() {
+        true => v * (s / v).powf(config.by_slice as f32),
+        false => v,
+    };
+    let thresholds: Vec<f32> = volume.into_iter().zip(slice).map(between).collect();
+    Ok(PixelTargets::from_teacher(
+        set,
+        map,
+        &inside,
+        &thresholds,
+        config.band,
+    )?)
+}
+
+/// For each slice the rank of its patient among those of the set, whose numbers have gaps where patients were held apart.
+pub(super) fn ranks(set: &SliceSet) -> Vec<usize> {
+    let present: BTreeSet<usize> = set.patient.iter().copied().collect();
+    let rank = |p: &usize| present.range(..p).count();
+    set.patient.iter().map(rank).collect()
+}
+
+/// The contrast's map `(N, H, W)` of slices of these patients and positions, from its scores.
+pub(super) fn contrast_map(
+    config: &TeacherConfig,
+    scores: &Array3<f32>,
+    (patient, z): (&[usize], &[usize]),
+) -> Result<Array3<f32>> {
+    Ok(smooth_z(scores, patient, z, config.z_smoothing)?)
+}
+
+/// The remover's map `(N, H, W)` of slices `(N, C, H, W)` of these patients and positions: what it changes.
+pub(super) fn remover_map(
+    config: &TeacherConfig,
+    remover: &Segmenter,
+    images: &ArrayView4<'_, f32>,
+    (patient, z): (&[usize], &[usize]),
+    device: &Device,
+) -> Result<Array3<f32>> {
+    let residual = residual(remover, images.view(), device)?;
+    let residual = residual_map(residual.view(), config.smoothing)?;
+    Ok(smooth_z(&residual, patient, z, config.z_smoothing)?)
+}
+
+/// The contrast's scores of every slice, by Gaussians of other patients.
+fn unseen_contrast(config: &TeacherConfig, set: &SliceSet, device: &Device) -> Result<Array3<f32>> {
+    let parts = config.parts;
+    if parts < 2 {
+        return Err(Error::option("parts", "2 or more", parts));
+    }
+    let ranks = ranks(set);
+    let patients = ranks.iter().max().map_or(0, |most| most + 1);
+    if patients < 2 {
+        return Err(Error::Input {
+            what: "patients for a student".into(),
+            expected: "two or more: each is scored by Gaussians of the others".into(),
+            got: patients.to_string(),
+        });
+    }
+    let (n, _, h, w) = set.images.dim();
+    let mut scores = Array3::zeros((n, h, w));
+    for part in 0..parts {
+        let (own, others): (Vec<usize>, Vec<usize>) =
+            (0..n).partition(|&n| ranks[n] % parts == part);
+        if own.is_empty() {
+            continue;
+        }
+        let tensor =
+            |slices: &[usize]| batch_tensor(&set.images.select(Axis(0), slices).view(), device);
+        let labels: Vec<u8> = others.iter().map(|&n| set.labels[n]).collect();
+        let contrast = Contrast::build(
+            &config.contrast,
+            &intensities,
+            &tensor(&others)?,
+            &labels,
+            &mut silent,
+        )?;
+        let maps = contrast.score_maps(&intensities, &tensor(&own)?, None)?;
+        for (&n, map) in own.iter().zip(maps.axis_iter(Axis(0))) {
+            scores.index_axis_mut(Axis(0), n).assign(&map);
+        }
+    }
+    Ok(scores)
+}
