@@ -8,7 +8,7 @@ use fndm::data::labels::{Label, Labels, SliceOrder};
 use fndm::data::{SliceSet, phantom::PhantomConfig};
 use fndm::{Detector, candle_core::Device, ndarray::Axis};
 use fndm_study::train::StopFlag;
-use fndm_study::{LabelSource, Source, TrainEvent, TrainPlan, train_slices};
+use fndm_study::{LabelSource, Source, TrainEvent, TrainPlan, TrainingPlace, train_slices};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Volumes, and what a reader has said of every other slice. The rest is unknown, and left out.
@@ -44,15 +44,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     let command = "train_labels";
-    let record = train_slices(
-        &plan,
-        set,
-        folder.path(),
-        command,
-        &device,
-        &stop,
-        &mut watch,
-    )?;
+    let place = TrainingPlace::new(folder.path(), &device, &stop);
+    let record = train_slices(&plan, set, place, command, &mut watch)?;
     let record = record.ok_or("expected a whole training, got a stopped one")?;
     println!(
         "slices: {} healthy, {} diseased",

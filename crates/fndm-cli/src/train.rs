@@ -21,7 +21,7 @@ use fndm_study::train::{
 };
 use fndm_study::{
     LabelSource, LeftOut, PHANTOM_SEQUENCES, SeparatePlan, Source, StudentBase, TrainEvent,
-    TrainPlan, ValidationPlan, ValidationScore, add_student, train_model_in,
+    TrainPlan, TrainingPlace, ValidationPlan, ValidationScore, add_student, train_model_in,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
@@ -347,10 +347,8 @@ fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
         &source,
         &labels,
         &base,
-        &options.output,
+        TrainingPlace::new(&options.output, &device, &stop),
         &common::command(),
-        &device,
-        &stop,
         &mut |event| match event {
             TrainEvent::Note(note) => loading.suspend(|| tell!("{note}")),
             TrainEvent::Loaded(done, total) => {
@@ -472,10 +470,8 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
     let record = train_model_in(
         group,
         &plan,
-        &options.output,
+        TrainingPlace::new(&options.output, &device, &stop),
         &command,
-        &device,
-        &stop,
         &mut |event| match event {
             TrainEvent::Note(note) => loading.suspend(|| tell!("{note}")),
             TrainEvent::Loaded(done, total) => {

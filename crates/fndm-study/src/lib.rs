@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 //!
 //! # Parts
-//! - [`TrainPlan`], [`train_model`], [`train_slices`]: from slices with one bit each to a model folder.
+//! - [`TrainPlan`], [`train_model`], [`train_slices`]: from slices with one bit each to a model folder, in a [`TrainingPlace`].
 //! - [`LabelSource`]: the bit of each slice from masks, a table, or two folders.
 //! - [`BitRow`], [`evaluate_bits`]: figures where there are no masks.
 //! - [`Patients`]: one loop over the patients of a [`Source`], one in memory at a time.
@@ -24,7 +24,6 @@ mod report;
 mod source;
 pub mod student;
 mod training;
-mod validation;
 
 pub use bits::{BIT_DEFINITIONS, BitCase, BitReport, BitRow, BitScores, bit_table, evaluate_bits};
 pub use cohort::{Cohort, CohortEvent, LeftOut, PatientRead, Patients, Truth, copies};
@@ -37,13 +36,13 @@ pub use fndm_pictures::{Sheet, Tile, upper_end};
 pub use gallery::Gallery;
 pub use labelling::{LabelRecord, LabelSource, Labelling, PatientBits};
 pub use place::TrainingPlace;
+pub use plan::{SeparatePlan, TrainPlan};
 pub use report::{Report, markdown, table, write_csv};
 pub use source::{PHANTOM_SEQUENCES, Source};
 pub use training::{
-    SeparatePlan, StageRecord, StudentBase, StudentRecord, TrainEvent, TrainPlan, TrainingRecord,
-    add_student, train_model, train_model_in, train_slices,
+    StageRecord, StudentBase, StudentRecord, TrainEvent, TrainingRecord, ValidationPlan,
+    ValidationRecord, ValidationScore, add_student, train_model, train_model_in, train_slices,
 };
-pub use validation::{ValidationPlan, ValidationRecord, ValidationScore};
 
 pub use fndm;
 pub use fndm_train as train;

@@ -1,14 +1,69 @@
-//! The plan that the program starts from.
+//! The plan of a training, and the one that the program starts from.
 
 use std::collections::BTreeMap;
 
-use fndm::{DetectConfig, FeatureConfig, Method};
+use fndm::{DetectConfig, FeatureConfig, Method, ModelConfig, SeparateModel};
 use fndm_data::Preprocess;
 use fndm_memory::{ContrastConfig, MemoryConfig, Score};
 use fndm_models::{ClassifierConfig, UNetConfig};
 use fndm_train::{ClassifierTrainConfig, DiffusionConfig, TimeSampling};
+use serde::{Deserialize, Serialize};
 
-use crate::{LabelSource, Source, TrainPlan};
+use crate::student::StudentPlan;
+use crate::{LabelSource, Source, ValidationPlan};
+
+/// Everything that decides what comes out of a training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainPlan {
+    /// The patients.
+    pub source: Source,
+    /// Where the bit of each slice comes from.
+    #[serde(default)]
+    pub labels: LabelSource,
+    /// The sequences, in the order of the images' channels.
+    pub sequences: Vec<String>,
+    /// From volumes to slices.
+    pub preprocess: Preprocess,
+    /// The classifier.
+    pub classifier: ClassifierConfig,
+    /// Its training.
+    pub classifier_training: ClassifierTrainConfig,
+    /// The classifier's features that go into the memory bank.
+    pub features: FeatureConfig,
+    /// The memory bank.
+    pub memory: MemoryConfig,
+    /// The Gaussians of healthy and diseased slices beside the bank; none to leave them out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contrast: Option<ContrastConfig>,
+    /// The noise-prediction network.
+    pub unet: UNetConfig,
+    /// Its training.
+    pub diffusion_training: DiffusionConfig,
+    /// Rows of the ablation that get a noise-prediction network of their own, trained after the first one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub separate: BTreeMap<Method, SeparatePlan>,
+    /// The student, trained last; none to leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student: Option<StudentPlan>,
+    /// How each row of the ablation is run by default.
+    pub detect: BTreeMap<Method, DetectConfig>,
+    /// Validation while the diffusion model trains; none to write the last state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationPlan>,
+    /// Seed of the weights, the order of the slices, and all noise.
+    pub seed: u64,
+}
+
+/// A noise-prediction network for one row of the ablation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeparatePlan {
+    /// The network. Its input channels say what it is shown: C (nothing), 2C (the image).
+    pub unet: UNetConfig,
+    /// Its training, which has the first network's schedule.
+    pub training: DiffusionConfig,
+}
 
 impl TrainPlan {
     /// A plan for short trainings of small networks on a CPU, which is that of `fndm train` without options: 15 minutes for the
@@ -74,6 +129,35 @@ impl TrainPlan {
             detect: rows.filter_map(row).collect(),
             validation: None,
             seed: 0,
+        }
+    }
+    /// The config of a model with these rows' own networks.
+    pub(crate) fn model_config(&self, rows: &[Method]) -> ModelConfig {
+        let own = self.separate.iter().filter(|(row, _)| rows.contains(row));
+        let separate = own.map(|(&row, own)| {
+            let own = SeparateModel {
+                unet: own.unet.clone(),
+                prediction: Some(own.training.prediction),
+                from_image: own.training.from_image,
+            };
+            (row, own)
+        });
+        ModelConfig {
+            format: ModelConfig::FORMAT,
+            fndm_version: env!("CARGO_PKG_VERSION").to_string(),
+            sequences: self.sequences.clone(),
+            preprocess: self.preprocess.clone(),
+            schedule: self.diffusion_training.schedule.clone(),
+            prediction: self.diffusion_training.prediction,
+            from_image: self.diffusion_training.from_image,
+            unet: Some(self.unet.clone()),
+            classifier: Some(self.classifier.clone()),
+            features: self.features.clone(),
+            contrast: self.contrast.is_some(),
+            student: None,
+            method: Method::Fndm,
+            detect: self.detect.clone(),
+            separate: separate.collect(),
         }
     }
 }

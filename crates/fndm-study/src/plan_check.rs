@@ -9,7 +9,7 @@ use candle_nn::VarBuilder;
 use fndm::{DetectConfig, Method, ModelConfig, model_folder};
 use fndm_models::Classifier;
 
-use crate::training::{RUNS, Run, model_config, run_folder};
+use crate::training::{RUNS, Run, run_folder};
 use crate::{Error, PHANTOM_SEQUENCES, Result, Source, TrainPlan};
 
 /// Most patients of the phantom.
@@ -88,7 +88,7 @@ impl TrainPlan {
             student.check(channels, size).map_err(stage("student"))?;
         }
         let rows: Vec<Method> = self.separate.keys().copied().collect();
-        let model = model_config(self, &rows);
+        let model = self.model_config(&rows);
         // First, for it names the row.
         self.check_detect(&model)?;
         model.check()?;

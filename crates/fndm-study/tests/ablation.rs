@@ -12,8 +12,8 @@ use fndm::{CoarseSource, DetectConfig, Detector, FeatureConfig, Method};
 use fndm_study::student::StudentPlan;
 use fndm_study::train::{ClassifierTrainConfig, ConditionDropout, DiffusionConfig, StopFlag};
 use fndm_study::{
-    LabelSource, SeparatePlan, Source, StudentBase, TrainPlan, TrainingRecord, add_student,
-    examine_case, train_model,
+    LabelSource, SeparatePlan, Source, StudentBase, TrainPlan, TrainingPlace, TrainingRecord,
+    add_student, examine_case, train_model,
 };
 
 const SIZE: usize = 32;
@@ -108,9 +108,13 @@ fn student(sequences: &[String]) -> StudentPlan {
     plan
 }
 
+fn at<'a>(folder: &'a Path, stop: &'a StopFlag) -> TrainingPlace<'a> {
+    TrainingPlace::new(folder, &Device::Cpu, stop)
+}
+
 fn train(plan: &TrainPlan, folder: &Path) {
     let stop = StopFlag::new();
-    let record = train_model(plan, folder, "test", &Device::Cpu, &stop, &mut |_| {});
+    let record = train_model(plan, at(folder, &stop), "test", &mut |_| {});
     assert!(record.unwrap().is_some());
 }
 
@@ -242,10 +246,8 @@ fn a_student_comes_with_the_model_and_can_be_added_to_one() {
         source,
         labels,
         &StudentBase::Model(bare.path()),
-        bare.path(),
+        at(bare.path(), &stop),
         "test",
-        &Device::Cpu,
-        &stop,
         &mut |_| {},
     );
     assert_eq!(added.unwrap().unwrap().patients, record.patients);
@@ -265,10 +267,8 @@ fn a_student_comes_with_the_model_and_can_be_added_to_one() {
         source,
         labels,
         &base,
-        alone.path(),
+        at(alone.path(), &stop),
         "test",
-        &Device::Cpu,
-        &stop,
         &mut |_| {},
     );
     added.unwrap().unwrap();

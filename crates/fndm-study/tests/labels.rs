@@ -14,7 +14,8 @@ use fndm::models::{ClassifierConfig, UNetConfig};
 use fndm::{DetectConfig, FeatureConfig, Method};
 use fndm_study::train::{ClassifierTrainConfig, DiffusionConfig, StopFlag};
 use fndm_study::{
-    LabelSource, Source, TrainPlan, TrainingRecord, ValidationPlan, train_model, train_slices,
+    LabelSource, Source, TrainPlan, TrainingPlace, TrainingRecord, ValidationPlan, train_model,
+    train_slices,
 };
 
 const SIZE: usize = 32;
@@ -144,9 +145,13 @@ impl Data {
     }
 }
 
+fn at<'a>(folder: &'a Path, stop: &'a StopFlag) -> TrainingPlace<'a> {
+    TrainingPlace::new(folder, &Device::Cpu, stop)
+}
+
 fn train(plan: &TrainPlan, folder: &Path) -> fndm_study::Result<TrainingRecord> {
     let stop = StopFlag::new();
-    let record = train_model(plan, folder, "test", &Device::Cpu, &stop, &mut |_| {})?;
+    let record = train_model(plan, at(folder, &stop), "test", &mut |_| {})?;
     Ok(record.expect("nobody stopped it"))
 }
 
@@ -212,7 +217,7 @@ fn slices_of_a_program_give_the_same_bytes() {
     let run = |plan: &TrainPlan, set: SliceSet| {
         let folder = data.path("given");
         let stop = StopFlag::new();
-        train_slices(plan, set, &folder, "test", &Device::Cpu, &stop, &mut |_| {})
+        train_slices(plan, set, at(&folder, &stop), "test", &mut |_| {})
     };
     let own = plan(given, LabelSource::Given);
     let record = run(&own, set.clone()).unwrap().unwrap();

@@ -18,8 +18,8 @@ use fndm_study::train::{
     ClassifierTrainConfig, ConditionDropout, DiffusionConfig, Group, StopFlag,
 };
 use fndm_study::{
-    Error, LabelSource, SeparatePlan, Source, TrainEvent, TrainPlan, ValidationPlan, train_model,
-    train_model_in,
+    Error, LabelSource, SeparatePlan, Source, TrainEvent, TrainPlan, TrainingPlace, ValidationPlan,
+    train_model, train_model_in,
 };
 use threads::ThreadGroup;
 
@@ -249,10 +249,14 @@ const WRONG: &[Wrong] = &[
     (|p| p.preprocess.image_size = 64, &["image_size"]),
 ];
 
+fn at<'a>(folder: &'a Path, stop: &'a StopFlag) -> TrainingPlace<'a> {
+    TrainingPlace::new(folder, &Device::Cpu, stop)
+}
+
 fn refused(plan: &TrainPlan, folder: &Path) -> Error {
     let stop = StopFlag::new();
     let mut events = |event: TrainEvent<'_>| panic!("{event:?}");
-    train_model(plan, folder, "test", &Device::Cpu, &stop, &mut events).unwrap_err()
+    train_model(plan, at(folder, &stop), "test", &mut events).unwrap_err()
 }
 
 #[test]
@@ -281,15 +285,7 @@ fn every_wrong_value_is_told_before_a_file_is_read() {
         }
     };
     let plan = plan();
-    train_model(
-        &plan,
-        folder.path(),
-        "test",
-        &Device::Cpu,
-        &stop,
-        &mut listen,
-    )
-    .unwrap_err();
+    train_model(&plan, at(folder.path(), &stop), "test", &mut listen).unwrap_err();
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].contains("a: "), "{notes:?}");
 }
@@ -360,10 +356,8 @@ fn processes_that_wait_for_the_memory_bank_stop_together() {
             let ended = train_model_in(
                 Arc::new(group),
                 &small(),
-                folder.path(),
+                at(folder.path(), &stop),
                 "test",
-                &Device::Cpu,
-                &stop,
                 &mut |event| match event {
                     // The last event before the bank is that of the classifier's last iteration.
                     // The training is finished, so that this stops what comes next.
@@ -400,10 +394,8 @@ fn two_processes_write_one_model_whole() {
         train_model_in(
             Arc::new(group),
             &small(),
-            folder.path(),
+            at(folder.path(), &stop),
             "test",
-            &Device::Cpu,
-            &stop,
             &mut |_| {},
         )
         .unwrap()

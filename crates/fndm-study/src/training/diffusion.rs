@@ -1,0 +1,150 @@
+//! The stages of the diffusion models: the first one, which every row can run on, and those of single rows.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use fndm::{Detector, Method, model_folder};
+use fndm_memory::{Contrast, MemoryBank};
+use fndm_models::StateDict;
+use fndm_train::{DiffusionTrainer, Ended, StepReport, Validation};
+
+use super::Training;
+use super::draft::Draft;
+use super::event::{OnEvent, TrainEvent};
+use super::record::StageRecord;
+use super::run::{CHECKPOINT_EVERY, Run, run_folder, run_stage};
+use super::validation::{ValidationRecord, Validator};
+use crate::{Result, SeparatePlan};
+
+/// Trains the first diffusion model, which the others of the plan are compared with.
+pub(super) struct DiffusionStage<'a> {
+    pub(super) training: &'a Training<'a>,
+    /// The classifier, the bank and the contrast of the model that the validation examines.
+    pub(super) classifier: StateDict,
+    pub(super) bank: MemoryBank,
+    pub(super) contrast: Option<Contrast>,
+    pub(super) validator: Option<&'a Validator>,
+}
+
+/// What came of it.
+pub(super) struct TrainedUNet {
+    /// The weights of the best state by the validation, or of the last one.
+    pub(super) weights: BTreeMap<String, Tensor>,
+    pub(super) record: StageRecord,
+    /// The state that was chosen.
+    pub(super) validation: Option<ValidationRecord>,
+    pub(super) ended: Ended,
+}
+
+impl DiffusionStage<'_> {
+    /// The trained network, or what was trained of it before it was stopped. `draft` is written with every checkpoint.
+    pub(super) fn run(self, draft: &mut Draft<'_>, on_event: OnEvent<'_>) -> Result<TrainedUNet> {
+        let training = self.training;
+        let (plan, place) = (training.plan, training.place);
+        let mut trainer = DiffusionTrainer::new(
+            &plan.diffusion_training,
+            &plan.unet,
+            training.set.clone(),
+            plan.seed,
+            place.device,
+        )?
+        .in_group(training.group.clone())?;
+        // Both hooks of the run below tell the caller.
+        let on_event = RefCell::new(on_event);
+        let (stage, tell) = (&self, &on_event);
+        let mut validate = self.validator.map(|validator| {
+            move |trainer: &DiffusionTrainer| -> Result<Validation> {
+                let found = validator.score(trainer, &stage.detector(trainer)?)?;
+                let event = TrainEvent::Validation(trainer.iteration(), &found);
+                (tell.borrow_mut())(event);
+                Ok(found)
+            }
+        });
+        let validate = validate.as_mut().zip(plan.validation.as_ref());
+        let folder = run_folder(place.folder, Run::Diffusion);
+        let (ended, record) = run_stage(
+            &mut trainer,
+            &folder,
+            place.stop,
+            &mut |trainer, report, share| {
+                (on_event.borrow_mut())(TrainEvent::Diffusion(report, share));
+                // A model that can already be tried, beside every checkpoint.
+                if training.writes() && report.iteration % CHECKPOINT_EVERY == 0 {
+                    draft.record.diffusion = StageRecord {
+                        iterations: report.iteration,
+                        seconds: report.elapsed_s,
+                        loss: Some(report.loss),
+                    };
+                    draft.add_weights(model_folder::UNET, &trainer.ema_tensors()?)?;
+                    draft.write()?;
+                }
+                Ok(())
+            },
+            validate.map(|(validate, validation)| (validation.every, validate as _)),
+        )?;
+        let best = folder.join("best.safetensors");
+        // The first process has written it.
+        let chosen = plan.validation.is_some() && training.writes() && best.exists();
+        let (weights, validation) = match chosen {
+            true => {
+                let json = best.with_file_name("best.json");
+                let validation = fndm_files::read_json(json, "the best validation")?;
+                let weights = fndm_train::read_checkpoint_ema(&best, place.device)?;
+                (weights, Some(validation))
+            }
+            false => (trainer.ema_tensors()?, None),
+        };
+        Ok(TrainedUNet {
+            weights,
+            record,
+            validation,
+            ended,
+        })
+    }
+
+    /// The model so far.
+    fn detector(&self, trainer: &DiffusionTrainer) -> Result<Detector> {
+        let mut parts = Detector::builder(self.training.plan.model_config(&[]))
+            .device(self.training.place.device)
+            .unet(StateDict::new(trainer.ema_tensors()?))
+            .classifier(self.classifier.clone())
+            .bank(self.bank.clone());
+        if let Some(contrast) = &self.contrast {
+            parts = parts.contrast(contrast.clone());
+        }
+        Ok(parts.build()?)
+    }
+}
+
+/// Trains the diffusion model of one row of the ablation.
+pub(super) struct SeparateStage<'a> {
+    pub(super) training: &'a Training<'a>,
+    pub(super) method: Method,
+    pub(super) plan: &'a SeparatePlan,
+}
+
+impl SeparateStage<'_> {
+    /// The trained network, or what was trained of it before it was stopped.
+    pub(super) fn run(self, on_event: OnEvent<'_>) -> Result<TrainedUNet> {
+        let (training, plan) = (self.training, self.plan);
+        let place = training.place;
+        let set = training.set.clone();
+        let seed = training.plan.seed;
+        let mut trainer =
+            DiffusionTrainer::new(&plan.training, &plan.unet, set, seed, place.device)?
+                .in_group(training.group.clone())?;
+        let folder = run_folder(place.folder, Run::Separate(self.method));
+        let mut tell = |_: &DiffusionTrainer, report: &StepReport, share| {
+            on_event(TrainEvent::Separate(self.method, report, share));
+            Ok(())
+        };
+        let (ended, record) = run_stage(&mut trainer, &folder, place.stop, &mut tell, None)?;
+        Ok(TrainedUNet {
+            weights: trainer.ema_tensors()?,
+            record,
+            validation: None,
+            ended,
+        })
+    }
+}

@@ -1,0 +1,83 @@
+//! The run of one network's training: where it lies, and what is recorded of it.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use fndm::Method;
+use fndm_train::{Ended, RunConfig, StepReport, StopFlag, Task, Trainer, Validation};
+
+use super::record::StageRecord;
+use crate::Result;
+
+/// Iterations between checkpoints.
+pub(super) const CHECKPOINT_EVERY: u64 = 500;
+
+/// Iterations that the recorded loss is the mean of.
+const RECENT: usize = 200;
+
+/// The trainings of a plan.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Run {
+    Classifier,
+    Diffusion,
+    Separate(Method),
+}
+
+/// Where the checkpoints of all trainings lie within a model folder.
+pub(crate) const RUNS: &str = "training";
+
+/// Where the checkpoints and logs of one training lie.
+pub(crate) fn run_folder(folder: &Path, run: Run) -> PathBuf {
+    let runs = folder.join(RUNS);
+    match run {
+        Run::Classifier => runs.join("classifier"),
+        Run::Diffusion => runs.join("diffusion"),
+        Run::Separate(method) => runs.join(format!("diffusion_{}", method.key())),
+    }
+}
+
+/// Iterations between validations, and what to do then.
+pub(super) type Validate<'a, T> =
+    Option<(u64, &'a mut dyn FnMut(&Trainer<T>) -> Result<Validation>)>;
+
+/// What to do after an iteration, by which so large a share of the budget is used.
+pub(super) type OnStep<'a, T> = &'a mut dyn FnMut(&Trainer<T>, &StepReport, f64) -> Result<()>;
+
+/// Trains to the end or until `stop` is set, with checkpoints, logs and a loss curve in `folder`.
+pub(super) fn run_stage<T: Task>(
+    trainer: &mut Trainer<T>,
+    folder: &Path,
+    stop: &StopFlag,
+    on_step: OnStep<'_, T>,
+    validate: Validate<'_, T>,
+) -> Result<(Ended, StageRecord)> {
+    let mut config = RunConfig {
+        folder: folder.to_path_buf(),
+        checkpoint_every: CHECKPOINT_EVERY,
+        keep: 2,
+        events: true,
+        curve: true,
+        ..RunConfig::default()
+    };
+    let mut recent = VecDeque::with_capacity(RECENT);
+    let progress = |trainer: &Trainer<T>, report: &StepReport| {
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(report.loss);
+        on_step(trainer, report, trainer.budget_used())
+    };
+    let ended = match validate {
+        Some((every, validate)) => {
+            config.validate_every = every;
+            fndm_train::run_validated(trainer, &config, stop, progress, validate)?
+        }
+        None => fndm_train::try_run(trainer, &config, stop, progress)?,
+    };
+    let record = StageRecord {
+        iterations: trainer.iteration(),
+        seconds: trainer.elapsed_s(),
+        loss: (!recent.is_empty()).then(|| recent.iter().sum::<f64>() / recent.len() as f64),
+    };
+    Ok((ended, record))
+}
