@@ -10,6 +10,7 @@ use crate::{Error, FeatureExtractor, Result, Stage};
 
 /// The coarse map of some slices.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct CoarseMap {
     /// Smooth scores `(B, H, W)`, 0 outside of the head. Larger is less healthy; the unit is the model's.
     pub soft: Array3<f32>,

@@ -30,6 +30,7 @@ impl fmt::Display for Stage {
 
 /// How far a long computation has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Progress {
     /// What is being done.
     pub stage: Stage,

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 /// assert_eq!(aggregate.skipped[&Undefined::BothEmpty], 1);
 /// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Aggregate {
     /// The mean of the defined scores; none if there is none.
     pub mean: Option<f64>,

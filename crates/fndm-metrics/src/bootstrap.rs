@@ -56,6 +56,7 @@ impl BootstrapConfig {
 
 /// A mean with its confidence interval, and what it was made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Interval {
     /// The mean of all defined scores; every slice or volume counts alike.
     pub mean: f64,

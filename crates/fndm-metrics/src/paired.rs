@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 /// The difference of two methods, case by case and patient by patient.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Paired {
     /// The mean of `first - second` over the cases where both are defined, and its bootstrap
     /// interval by patient. Its `skipped` counts the cases where one is not, by the reason of the

@@ -4,6 +4,7 @@ use crate::{Error, Result};
 
 /// What became of the predictions in one range of probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ReliabilityBin {
     /// The range, which has its lower end and not its upper one; the last has both.
     pub range: [f64; 2],
@@ -25,6 +26,7 @@ pub struct ReliabilityBin {
 /// # Ok::<(), fndm_metrics::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Reliability {
     /// The ranges of equal width, from 0 to 1.
     pub bins: Vec<ReliabilityBin>,

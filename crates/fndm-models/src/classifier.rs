@@ -25,6 +25,7 @@ pub struct Classifier {
 
 /// What a pass through the classifier gives on the way.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ClassifierMaps {
     /// Outputs of all input blocks, the first convolution's first.
     pub blocks: Vec<Tensor>,

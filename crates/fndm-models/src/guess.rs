@@ -6,6 +6,7 @@ use crate::{ClassifierConfig, Error, Pool, Result, StateDict, UNetConfig};
 
 /// A config that fits a checkpoint's names and shapes.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Guess<C> {
     /// The config. Options that shapes can't tell have their usual values.
     pub config: C,

@@ -27,6 +27,7 @@ pub struct UNet {
 
 /// What a pass through the network gives on the way.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct UNetMaps {
     /// Embedding of time plus class, `(B, 4 * model_channels)`.
     pub embedding: Tensor,

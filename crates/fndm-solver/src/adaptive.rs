@@ -87,6 +87,7 @@ pub struct AdaptiveQuery<'a> {
 
 /// The result of an adaptive run.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct AdaptiveRun {
     /// The end states, in the shape of the start.
     pub x: Tensor,

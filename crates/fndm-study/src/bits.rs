@@ -52,6 +52,7 @@ impl BitCase {
 
 /// One row of a table without masks. A figure is `None` where there is no slice to take it from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct BitRow {
     /// Key of the method.
     pub method: String,

@@ -116,6 +116,7 @@ impl Level {
 
 /// One row of a table. A figure is `None` where no case has one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Row {
     /// Key of the method: `fndm`, `cg_nm`, `cg`, `flair`.
     pub method: String,
@@ -161,6 +162,7 @@ pub struct Row {
 
 /// The figures of one case: a slice or a volume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CaseScore {
     /// The patient.
     pub patient: String,
@@ -180,6 +182,7 @@ pub struct CaseScore {
 
 /// A row, and the cases that it is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// The figures over all cases.
     pub row: Row,

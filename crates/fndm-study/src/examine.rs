@@ -8,6 +8,7 @@ use crate::{Case, Result};
 
 /// What one method says of one patient.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct MethodMap {
     /// The anomaly map, `(N, H, W)`; higher is more anomalous.
     pub anomaly: Array3<f32>,

@@ -27,6 +27,7 @@ const MAX_HEAD: u64 = 100_000_000;
 
 /// Everything of a training run that isn't a tensor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CheckpointState {
     /// Version of this layout.
     pub format: u32,

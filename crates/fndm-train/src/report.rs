@@ -4,6 +4,7 @@ use crate::loss_aware::{first_of, range_of};
 
 /// What one iteration did. It is also a line of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StepReport {
     /// Iterations made, this one included.
     pub iteration: u64,
@@ -53,6 +54,7 @@ fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f32>, D::Error> {
 
 /// The loss, and a classifier's accuracy, over a range of timesteps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct TimeRange {
     /// First timestep of the range.
     pub from: usize,

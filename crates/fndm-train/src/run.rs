@@ -58,6 +58,7 @@ pub struct Validation {
 
 /// A validation and where it belongs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ValidationLine {
     /// Iterations made.
     pub iteration: u64,

@@ -94,6 +94,7 @@ pub struct Labels {
 /// Two labels that can't both be true, or one that fits nothing. It says what, and in which lines of the table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{reason}", line.map_or_else(String::new, |line| format!("line {line}: ")))]
+#[non_exhaustive]
 pub struct LabelProblem {
     /// Line of the table, from 1; none for a label that came from the program.
     pub line: Option<u64>,

@@ -9,6 +9,7 @@ use crate::{Error, Limits, Result};
 
 /// The patients of a data set, and what is left out of it.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct PatientList {
     /// Ids, sorted: the path of each patient's folder below the data folder, with `/` between the parts.
     pub ids: Vec<String>,

@@ -85,6 +85,7 @@ pub struct Lesion {
 
 /// The lesions of one volume.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LesionReport {
     /// The reference's lesions, in the order of their first voxels.
     pub lesions: Vec<Lesion>,

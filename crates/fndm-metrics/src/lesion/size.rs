@@ -97,6 +97,7 @@ pub fn scores_by_size(
 
 /// The lesions of one class of size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SizeRow {
     /// The smallest volume of the class.
     pub from: f64,
@@ -128,6 +129,7 @@ pub struct SizeRow {
 /// # Ok::<(), fndm_metrics::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LesionSummary {
     /// The number of volumes.
     pub volumes: usize,

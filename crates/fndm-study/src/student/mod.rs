@@ -28,6 +28,7 @@ use teacher::{ranks, targets, teachers};
 
 /// A student as it comes out of its training: what [`fndm::DetectorBuilder::student`] takes.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TrainedStudent {
     /// The network, and what its numbers mean.
     pub config: StudentConfig,

@@ -18,6 +18,7 @@ const FEWEST_SLICES: usize = 2;
 /// What came of one network's training.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct StageRecord {
     /// Optimiser steps.
     pub iterations: u64,
@@ -30,6 +31,7 @@ pub struct StageRecord {
 /// What a student was trained on, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct StudentRecord {
     /// The command line that made it.
     pub command: String,
@@ -48,6 +50,7 @@ pub struct StudentRecord {
 /// What a model was trained on, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct TrainingRecord {
     /// The command line that made it.
     pub command: String,

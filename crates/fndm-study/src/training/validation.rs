@@ -65,6 +65,7 @@ impl ValidationScore {
 
 /// What came of the validations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ValidationRecord {
     /// Iterations of the state that the model was written from.
     pub iteration: u64,

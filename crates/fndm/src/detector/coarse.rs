@@ -10,6 +10,7 @@ use crate::{
 
 /// The coarse map of the slices of one patient.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct CoarseMaps {
     /// The soft map, `(N, H, W)`, 0 and up.
     pub soft: Array3<f32>,
