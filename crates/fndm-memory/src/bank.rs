@@ -36,17 +36,18 @@ impl MemoryBank {
         standardisation: Option<Standardisation>,
         rows: Array2<f32>,
     ) -> Result<Self> {
+        config.check()?;
         let seen = rows.nrows() as u64;
         Self::assemble(config.clone(), standardisation, rows, seen)
     }
 
+    /// The same of a config that was checked.
     pub(crate) fn assemble(
         config: MemoryConfig,
         standardisation: Option<Standardisation>,
         rows: Array2<f32>,
         patches_seen: u64,
     ) -> Result<Self> {
-        config.check()?;
         if rows.ncols() != config.dimension() {
             return Err(Error::Dimension {
                 expected: config.dimension(),

@@ -86,15 +86,16 @@ impl PatchFeatures {
     /// # Errors
     /// When there are no maps, their shapes don't fit each other, or a value is NaN or infinite.
     pub fn embed(&self, maps: &[Tensor]) -> Result<PatchEmbedding> {
+        self.check()?;
         self.embed_standardised(maps, None)
     }
 
+    /// The same of settings that were checked.
     pub(crate) fn embed_standardised(
         &self,
         maps: &[Tensor],
         standardisation: Option<&Standardisation>,
     ) -> Result<PatchEmbedding> {
-        self.check()?;
         let (images, shapes) = map_shapes(maps)?;
         if let Some(s) = standardisation {
             s.check_channels(&shapes.iter().map(|s| s.0).collect::<Vec<_>>())?;

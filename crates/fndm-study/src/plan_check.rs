@@ -85,7 +85,9 @@ impl TrainPlan {
 
         if let Some(student) = &self.student {
             let size = self.preprocess.image_size;
-            student.check(channels, size).map_err(stage("student"))?;
+            student
+                .check_slices(channels, size)
+                .map_err(stage("student"))?;
         }
         let rows: Vec<Method> = self.separate.keys().copied().collect();
         let model = self.model_config(&rows);
@@ -133,15 +135,9 @@ impl TrainPlan {
         let Some(validation) = &self.validation else {
             return Ok(());
         };
-        validation.source.check()?;
+        validation.check()?;
         if let Source::Phantom { .. } = &validation.source {
             check_sequences(&self.sequences, &validation.source)?;
-        }
-        if validation.every == 0 {
-            return Err(Error::option("every", "1 iteration or more", 0));
-        }
-        if validation.slices == 0 {
-            return Err(Error::option("slices", "1 or more", 0));
         }
         let config = model.detect_config(Method::Fndm);
         check_row(model, Method::Fndm, &config)

@@ -204,6 +204,44 @@ fn healthy_slices_have_no_mask_and_wrong_settings_are_named() {
     );
 }
 
+/// A setting's name, and how to spoil it.
+type Spoil = (&'static str, fn(&mut StudentPlan));
+
+#[test]
+fn every_wrong_setting_of_a_plan_is_named() {
+    let good = plan(3);
+    good.check_slices(4, SIDE).unwrap();
+    let wrong: [Spoil; 11] = [
+        ("parts", |p| p.teacher.parts = 1),
+        ("by_slice", |p| p.teacher.by_slice = 1.5),
+        ("band", |p| p.teacher.band = 1.0),
+        ("contrast_power", |p| p.teacher.contrast_power = -1.0),
+        ("remover_power", |p| p.teacher.remover_power = f64::NAN),
+        ("smoothing", |p| p.teacher.smoothing = 1e3),
+        ("z_smoothing", |p| p.teacher.z_smoothing = -0.1),
+        ("cross.power", |p| p.cross.as_mut().unwrap().power = 2.0),
+        ("apart", |p| p.apart = 1),
+        ("empty", |p| p.empty = 1.1),
+        ("student.out_channels", |p| p.student.out_channels = 2),
+    ];
+    let set = bits(&patients(1, 2));
+    let (folder, never) = (tempfile::tempdir().unwrap(), StopFlag::new());
+    for (setting, change) in wrong {
+        let mut plan = good.clone();
+        change(&mut plan);
+        let error = plan.check().unwrap_err();
+        assert!(
+            matches!(&error, Error::Option { name, .. } if *name == setting),
+            "{error}"
+        );
+        // A training tells the same, and trains nothing.
+        let told = train_student(&plan, &set, at(folder.path(), &never), |_, _, _| {});
+        assert_eq!(told.unwrap_err().to_string(), error.to_string());
+    }
+    assert!(good.check_slices(3, SIDE).is_err());
+    assert!(good.check_slices(4, 2 * SIDE).is_err());
+}
+
 #[test]
 fn a_fold_has_a_row_for_each_teacher_and_the_bound() {
     let (known, new) = (patients(1, 6), patients(100, 2));

@@ -35,7 +35,11 @@ impl Augmentation {
         gain: 0.0,
     };
 
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
         check_share(self.flip, "augmentation.flip")?;
         check(
             (0.0..=1.0).contains(&self.gamma),

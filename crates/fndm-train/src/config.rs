@@ -10,7 +10,8 @@ use crate::classifier::check_fits;
 use crate::diffusion::{check_image, check_labels, conditions};
 use crate::error::{check, check_share};
 use crate::{
-    Augmentation, CoarseJitter, LossWeight, OptimizerConfig, Result, TimeSampling, check_resume,
+    Augmentation, CoarseJitter, LossWeight, OptimizerConfig, RateSchedule, Result, TimeSampling,
+    check_resume,
 };
 
 /// How often a sample is trained with its conditions withheld, that is, all zeros.
@@ -46,7 +47,11 @@ impl ConditionDropout {
         corrupt_without_coarse: false,
     };
 
-    fn check(&self) -> Result<()> {
+    /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
         check_share(self.image_and_coarse, "condition_dropout.image_and_coarse")?;
         check_share(self.coarse, "condition_dropout.coarse")?;
         check_share(
@@ -465,7 +470,14 @@ impl LoopConfig {
             "1 or more, or none",
             self.iterations,
         )?;
-        self.optimizer.check(self.iterations)
+        self.optimizer.check()?;
+        let cosine = matches!(self.optimizer.rate, RateSchedule::Cosine { .. });
+        check(
+            !cosine || self.iterations.is_some(),
+            "iterations",
+            "a number, which a cosine rate needs",
+            self.iterations,
+        )
     }
 }
 

@@ -46,7 +46,11 @@ impl CoarseJitter {
         blob_radius: 0,
     };
 
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
         check_share(self.probability, "jitter.probability")?;
         for (value, field) in [
             (self.dilation, "jitter.dilation"),

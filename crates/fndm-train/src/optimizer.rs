@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::error::check;
+use crate::error::{check, check_share};
 
 /// How the learning rate goes after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -37,6 +37,28 @@ impl Default for EmaConfig {
 }
 
 impl EmaConfig {
+    /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
+        check(
+            !self.decays.is_empty(),
+            "optimizer.ema.decays",
+            "one decay or more",
+            "none",
+        )?;
+        for (i, decay) in self.decays.iter().enumerate() {
+            check(
+                (0.0..1.0).contains(decay) && !self.decays[..i].contains(decay),
+                "optimizer.ema.decays",
+                "different decays, each 0 to below 1",
+                decay,
+            )?;
+        }
+        Ok(())
+    }
+
     /// The decay of update `n`, counted from 0.
     #[must_use]
     pub fn decay(&self, decay: f64, n: u64) -> f64 {
@@ -108,7 +130,11 @@ impl Default for OptimizerConfig {
 }
 
 impl OptimizerConfig {
-    pub(crate) fn check(&self, iterations: Option<u64>) -> Result<()> {
+    /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
         let above_0 = |x: f64| x.is_finite() && x > 0.0;
         let below_1 = |x: &f64| (0.0..1.0).contains(x);
         let clip = self.clip.unwrap_or(1.0);
@@ -134,28 +160,9 @@ impl OptimizerConfig {
         ] {
             check(ok, field, range, value)?;
         }
-        check(
-            !self.ema.decays.is_empty(),
-            "optimizer.ema.decays",
-            "one decay or more",
-            "none",
-        )?;
-        for (i, decay) in self.ema.decays.iter().enumerate() {
-            check(
-                (0.0..1.0).contains(decay) && !self.ema.decays[..i].contains(decay),
-                "optimizer.ema.decays",
-                "different decays, each 0 to below 1",
-                decay,
-            )?;
-        }
+        self.ema.check()?;
         if let RateSchedule::Cosine { final_share } = self.rate {
-            crate::error::check_share(final_share, "optimizer.rate.cosine.final_share")?;
-            check(
-                iterations.is_some(),
-                "iterations",
-                "a number, which a cosine rate needs",
-                iterations,
-            )?;
+            check_share(final_share, "optimizer.rate.cosine.final_share")?;
         }
         Ok(())
     }

@@ -45,6 +45,23 @@ impl Default for RunConfig {
     }
 }
 
+impl RunConfig {
+    /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
+        for (every, field) in [
+            (self.checkpoint_every, "checkpoint_every"),
+            (self.log_every, "log_every"),
+            (self.validate_every, "validate_every"),
+        ] {
+            check(every > 0, field, "1 or more", every)?;
+        }
+        Ok(())
+    }
+}
+
 /// What a validation found. Its line in `validation.jsonl` has the iteration too.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
@@ -134,13 +151,7 @@ fn session<T: Task, E: From<Error>>(
     mut progress: impl FnMut(&Trainer<T>, &StepReport) -> Result<(), E>,
     mut validate: Option<Validate<'_, T, E>>,
 ) -> Result<Ended, E> {
-    for (every, field) in [
-        (config.checkpoint_every, "checkpoint_every"),
-        (config.log_every, "log_every"),
-        (config.validate_every, "validate_every"),
-    ] {
-        check(every > 0, field, "1 or more", every)?;
-    }
+    config.check()?;
     let group = trainer.group().clone();
     let group = group.as_ref();
     let folder = &config.folder;

@@ -40,7 +40,11 @@ impl TimeSampling {
         refresh: 100,
     };
 
-    pub(crate) fn check(self) -> Result<()> {
+    /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(self) -> Result<()> {
         match self {
             Self::Uniform => Ok(()),
             Self::Power { exponent } => check(
@@ -100,7 +104,11 @@ pub enum LossWeight {
 }
 
 impl LossWeight {
-    pub(crate) fn check(self) -> Result<()> {
+    /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(self) -> Result<()> {
         match self {
             Self::Uniform => Ok(()),
             Self::MinSnr { gamma } => check(

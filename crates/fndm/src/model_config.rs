@@ -345,11 +345,13 @@ impl ModelConfig {
         self.check_empty(config)
     }
 
-    /// Checks that the parts fit each other.
+    /// Checks every value, and that the parts fit each other.
     ///
     /// # Errors
-    /// The first thing that doesn't.
+    /// The first thing that makes no sense.
     pub fn check(&self) -> Result<()> {
+        self.preprocess.check()?;
+        self.schedule.build()?;
         let channels = self.sequences.len();
         let size = self.preprocess.image_size;
         match (&self.unet, &self.classifier) {
@@ -385,7 +387,7 @@ impl ModelConfig {
             model.unet.check()?;
         }
         if let Some(student) = &self.student {
-            student.check(channels, size)?;
+            student.check_slices(channels, size)?;
         } else if self.method == Method::Student {
             let expected = "another one, for a model without a student";
             return Err(Error::option("method", expected, self.method.key()));

@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(text) = &options.plan {
         plan = common::overlay(&plan, text).context("--plan")?;
     }
-    plan.check(config.sequences.len(), size)?;
+    plan.check_slices(config.sequences.len(), size)?;
     let mut inputs = Inputs::new().whole(&options.model);
     let (folds, source) = match &options.folds {
         Some(file) => {

@@ -67,6 +67,17 @@ impl Default for LesionConfig {
     }
 }
 
+impl LesionConfig {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// If a rule's share is not above 0 and up to 1.
+    pub fn check(&self) -> Result<()> {
+        self.found.check()?;
+        self.confirmed.check()
+    }
+}
+
 /// One lesion of the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Lesion {
@@ -194,8 +205,7 @@ pub fn lesion_detection<D: Dimension>(
 ) -> Result<LesionReport> {
     same_shape("result mask", reference.shape(), result.shape())?;
     check_spacing(reference.ndim(), spacing)?;
-    config.found.check()?;
-    config.confirmed.check()?;
+    config.check()?;
     let lesions = Runs::of(reference, config.connectivity)?;
     let components = Runs::of(result, config.connectivity)?;
 

@@ -77,6 +77,8 @@ pub fn train_student(
     place: TrainingPlace<'_>,
     mut progress: impl FnMut(StudentStage, &StepReport, f64),
 ) -> Result<Option<TrainedStudent>> {
+    let (_, sequences, size, _) = set.images.dim();
+    plan.check_slices(sequences, size)?;
     let device = place.device;
     let (apart, learned) = plan.parts(set);
     let apart = set.select(&apart)?;

@@ -13,6 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// Greatest power of a map in the product: beyond it only the brightest pixels are left.
+const MOST_POWER: f64 = 100.;
+
+/// Greatest deviation of a Gaussian that smooths maps, in pixels or slices.
+const MOST_SMOOTHING: f64 = 100.;
+
 /// How the teachers' maps become masks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -49,6 +55,22 @@ pub struct CrossConfig {
     pub power: f64,
 }
 
+impl CrossConfig {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first that makes no sense.
+    pub fn check(&self) -> Result<()> {
+        if self.iterations == 0 {
+            return Err(Error::option("cross.iterations", "1 or more", 0));
+        }
+        if !(0.0..=1.0).contains(&self.power) {
+            return Err(Error::option("cross.power", "0 to 1", self.power));
+        }
+        Ok(())
+    }
+}
+
 impl Default for TeacherConfig {
     fn default() -> Self {
         Self {
@@ -62,6 +84,45 @@ impl Default for TeacherConfig {
             by_slice: 0.5,
             band: 0.0,
         }
+    }
+}
+
+impl TeacherConfig {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first that makes no sense.
+    pub fn check(&self) -> Result<()> {
+        self.contrast.check()?;
+        if self.parts < 2 {
+            return Err(Error::option("parts", "2 or more", self.parts));
+        }
+        for (name, power) in [
+            ("contrast_power", self.contrast_power),
+            ("remover_power", self.remover_power),
+        ] {
+            if !(0.0..=MOST_POWER).contains(&power) {
+                let expected = format!("0 to {MOST_POWER}");
+                return Err(Error::option(name, expected, power));
+            }
+        }
+        for (name, sigma) in [
+            ("smoothing", self.smoothing),
+            ("z_smoothing", self.z_smoothing),
+        ] {
+            if !(0.0..=MOST_SMOOTHING).contains(&sigma) {
+                let expected = format!("0 to {MOST_SMOOTHING}");
+                return Err(Error::option(name, expected, sigma));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.by_slice) {
+            let got = self.by_slice;
+            return Err(Error::option("by_slice", "0 to 1", got));
+        }
+        if !(0.0..1.0).contains(&self.band) {
+            return Err(Error::option("band", "0 to below 1", self.band));
+        }
+        Ok(())
     }
 }
 
@@ -142,34 +203,19 @@ impl StudentPlan {
         }
     }
 
-    /// Checks every setting, for slices of so many sequences and this size: all that can be told without any.
+    /// Checks every setting.
     ///
     /// # Errors
     /// The first that makes no sense.
-    pub fn check(&self, sequences: usize, size: usize) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         self.remover_training.check()?;
         self.student_training.check()?;
-        for (name, network) in [
-            ("remover.image_size", &self.remover),
-            ("student.image_size", &self.student),
-        ] {
-            network.check()?;
-            if network.image_size != size {
-                return Err(Error::option(name, size.to_string(), network.image_size));
-            }
-            if network.sequences != sequences {
-                let expected = format!("{sequences} sequences");
-                return Err(Error::option(
-                    "student, remover",
-                    expected,
-                    network.sequences,
-                ));
-            }
-        }
-        if self.remover.out_channels != sequences || self.remover.context != 0 {
+        self.remover.check()?;
+        self.student.check()?;
+        if self.remover.out_channels != self.remover.sequences || self.remover.context != 0 {
             return Err(Error::option(
                 "remover",
-                format!("{sequences} outputs, no neighbours"),
+                format!("{} outputs, no neighbours", self.remover.sequences),
                 format!("{} and {}", self.remover.out_channels, self.remover.context),
             ));
         }
@@ -192,20 +238,9 @@ impl StudentPlan {
             }
         }
         if let Some(cross) = &self.cross {
-            if cross.iterations == 0 {
-                return Err(Error::option("cross.iterations", "1 or more", 0));
-            }
-            if !(0.0..=1.0).contains(&cross.power) {
-                return Err(Error::option("cross.power", "0 to 1", cross.power));
-            }
+            cross.check()?;
         }
-        if !(0.0..=1.0).contains(&self.teacher.by_slice) {
-            let got = self.teacher.by_slice;
-            return Err(Error::option("by_slice", "0 to 1", got));
-        }
-        if self.teacher.parts < 2 {
-            return Err(Error::option("parts", "2 or more", self.teacher.parts));
-        }
+        self.teacher.check()?;
         if self.apart == 1 {
             return Err(Error::option("apart", "0, or 2 or more", 1));
         }
@@ -213,6 +248,30 @@ impl StudentPlan {
             return Err(Error::option("empty", "0 to 1", self.empty));
         }
         Ok(())
+    }
+
+    /// As [`StudentPlan::check`], and whether the networks are for slices of so many sequences and this size.
+    ///
+    /// # Errors
+    /// The first setting that makes no sense.
+    pub fn check_slices(&self, sequences: usize, size: usize) -> Result<()> {
+        for (name, network) in [
+            ("remover.image_size", &self.remover),
+            ("student.image_size", &self.student),
+        ] {
+            if network.image_size != size {
+                return Err(Error::option(name, size.to_string(), network.image_size));
+            }
+            if network.sequences != sequences {
+                let expected = format!("{sequences} sequences");
+                return Err(Error::option(
+                    "student, remover",
+                    expected,
+                    network.sequences,
+                ));
+            }
+        }
+        self.check()
     }
 
     /// The slices of patients that are held apart, and of those that are learned from.

@@ -25,6 +25,7 @@ pub fn teach(
     set: &SliceSet,
     device: &Device,
 ) -> Result<PixelTargets> {
+    config.check()?;
     targets(config, set, &teachers(config, remover, set, device)?)
 }
 
@@ -104,9 +105,6 @@ pub(super) fn remover_map(
 /// The contrast's scores of every slice, by Gaussians of other patients.
 fn unseen_contrast(config: &TeacherConfig, set: &SliceSet, device: &Device) -> Result<Array3<f32>> {
     let parts = config.parts;
-    if parts < 2 {
-        return Err(Error::option("parts", "2 or more", parts));
-    }
     let ranks = ranks(set);
     let patients = ranks.iter().max().map_or(0, |most| most + 1);
     if patients < 2 {

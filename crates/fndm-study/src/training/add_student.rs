@@ -92,7 +92,7 @@ pub fn add_student(
     let mut config = base.config()?;
     let (sequences, preprocess) = (&config.sequences, &config.preprocess);
     preprocess.check()?;
-    plan.check(sequences.len(), preprocess.image_size)?;
+    plan.check_slices(sequences.len(), preprocess.image_size)?;
     source.check()?;
     let loaded = load(source, labels, sequences, preprocess, on_event)?;
     let stage = StudentTraining {

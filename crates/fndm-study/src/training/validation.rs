@@ -32,6 +32,23 @@ pub struct ValidationPlan {
     pub slices: usize,
 }
 
+impl ValidationPlan {
+    /// Checks every setting. No folder is looked at.
+    ///
+    /// # Errors
+    /// The first that makes no sense.
+    pub fn check(&self) -> Result<()> {
+        self.source.check()?;
+        if self.every == 0 {
+            return Err(Error::option("every", "1 iteration or more", 0));
+        }
+        if self.slices == 0 {
+            return Err(Error::option("slices", "1 or more", 0));
+        }
+        Ok(())
+    }
+}
+
 /// What the states are compared by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -63,7 +63,11 @@ impl PixelAugmentation {
         ..Self::NONE
     };
 
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Fails with [`Error::Config`](crate::Error::Config) on the first setting that is out of its range.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
         check_share(self.flip, "augmentation.flip")?;
         for (value, field, most) in [
             (self.rotation, "augmentation.rotation", 4.0),

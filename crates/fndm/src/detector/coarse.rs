@@ -67,8 +67,17 @@ impl Detector {
     /// As [`Detector::examine`].
     pub fn coarse_map(&self, slices: &PatientSlices, config: &DetectConfig) -> Result<CoarseMaps> {
         config.check()?;
+        self.check_input(slices)?;
+        self.find_coarse(slices, config)
+    }
+
+    /// The same of settings and slices that were checked.
+    pub(super) fn find_coarse(
+        &self,
+        slices: &PatientSlices,
+        config: &DetectConfig,
+    ) -> Result<CoarseMaps> {
         let model = self.coarse_model(config.coarse_source)?;
-        check_finite(&slices.images, "the image", slices)?;
         let mut soft = model.soft_map(slices, &self.device)?;
         let what = format!("{}: the coarse map", self.coarse_file(config.coarse_source));
         if soft.dim() != slices.head.dim() {

@@ -21,17 +21,14 @@ impl Detector {
         }
     }
 
-    /// Examines slices by the diffusion. `progress` is told the share that is done, 0 to 1.
-    ///
-    /// # Errors
-    /// When the slices aren't of the model's size and channels, or the settings make no sense.
-    pub fn examine(
+    /// As [`Detector::examine`], by settings that were checked.
+    pub(super) fn run_diffusion(
         &self,
         slices: &PatientSlices,
         config: &DetectConfig,
         progress: &mut dyn FnMut(f64),
     ) -> Result<SliceMaps> {
-        self.check_input(slices, config)?;
+        self.check_input(slices)?;
         let n = slices.len();
         let start = Instant::now();
         let diffusion = self.diffusion.as_ref();
@@ -47,7 +44,7 @@ impl Detector {
         )?;
         let mut maps = SliceMaps::empty(slices);
         if config.parts.memory_bank {
-            let found = self.coarse_map(slices, config)?;
+            let found = self.find_coarse(slices, config)?;
             (maps.coarse, maps.x_seg) = (found.soft, found.x_seg);
         }
         let total = n * trip.evaluations();

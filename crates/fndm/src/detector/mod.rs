@@ -142,7 +142,7 @@ impl Detector {
     ) -> Result<Detection> {
         config.check()?;
         let slices = self.slices(patient)?;
-        let maps = self.examine_by(method, &slices, config, progress)?;
+        let maps = self.run_row(method, &slices, config, progress)?;
         Ok(Detection {
             mask: slices.to_mask(&maps.mask)?,
             anomaly: slices.to_volume(&maps.anomaly)?,
@@ -162,10 +162,36 @@ impl Detector {
         config: &DetectConfig,
         progress: &mut dyn FnMut(f64),
     ) -> Result<SliceMaps> {
+        config.check()?;
+        self.run_row(method, slices, config, progress)
+    }
+
+    /// Examines slices by the diffusion. `progress` is told the share that is done, 0 to 1.
+    ///
+    /// # Errors
+    /// When the slices aren't of the model's size and channels, or the settings make no sense.
+    pub fn examine(
+        &self,
+        slices: &PatientSlices,
+        config: &DetectConfig,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<SliceMaps> {
+        config.check()?;
+        self.run_diffusion(slices, config, progress)
+    }
+
+    /// One row of the tables, by settings that were checked.
+    fn run_row(
+        &self,
+        method: Method,
+        slices: &PatientSlices,
+        config: &DetectConfig,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<SliceMaps> {
         if method.parts().is_some() {
-            return self.examine(slices, config, progress);
+            return self.run_diffusion(slices, config, progress);
         }
-        self.check_input(slices, config)?;
+        self.check_input(slices)?;
         let start = Instant::now();
         let mut maps = SliceMaps::empty(slices);
         match method {
@@ -176,7 +202,7 @@ impl Detector {
                 maps.diseased = Some(student.diseased(&maps.anomaly));
                 anomaly::smooth(&mut maps.anomaly, config.smoothing)?;
             }
-            Method::Memory => maps.anomaly = self.coarse_map(slices, config)?.soft,
+            Method::Memory => maps.anomaly = self.find_coarse(slices, config)?.soft,
             _ => maps.anomaly = flair_map(slices, 0, config.smoothing)?.0,
         }
         self.finish(&mut maps, slices, config)?;
@@ -202,8 +228,7 @@ impl Detector {
     }
 
     /// Whether these are slices of the model's size, and finite.
-    fn check_input(&self, slices: &PatientSlices, config: &DetectConfig) -> Result<()> {
-        config.check()?;
+    fn check_input(&self, slices: &PatientSlices) -> Result<()> {
         let (n, c, h, w) = slices.images.dim();
         let size = self.config.preprocess.image_size;
         if (c, h, w) != (self.config.sequences.len(), size, size) {

@@ -34,21 +34,15 @@ pub struct StudentConfig {
 }
 
 impl StudentConfig {
-    /// Whether the student takes slices of so many sequences, of this size.
+    /// Checks every value.
     ///
     /// # Errors
-    /// What doesn't fit.
-    pub fn check(&self, sequences: usize, size: usize) -> Result<()> {
+    /// The first value out of range, with its name.
+    pub fn check(&self) -> Result<()> {
         self.network.check()?;
-        let fits = [
-            ("student.sequences", sequences, self.network.sequences),
-            ("student.image_size", size, self.network.image_size),
-            ("student.out_channels", 1, self.network.out_channels),
-        ];
-        for (name, expected, got) in fits {
-            if expected != got {
-                return Err(Error::option(name, expected.to_string(), got));
-            }
+        if self.network.out_channels != 1 {
+            let got = self.network.out_channels;
+            return Err(Error::option("student.out_channels", "1", got));
         }
         if !(0.0..=100.0).contains(&self.z_smoothing) {
             return Err(Error::option(
@@ -58,6 +52,23 @@ impl StudentConfig {
             ));
         }
         self.calibration.check()
+    }
+
+    /// As [`StudentConfig::check`], and whether the student takes slices of so many sequences, of this size.
+    ///
+    /// # Errors
+    /// What doesn't fit.
+    pub fn check_slices(&self, sequences: usize, size: usize) -> Result<()> {
+        let fits = [
+            ("student.sequences", sequences, self.network.sequences),
+            ("student.image_size", size, self.network.image_size),
+        ];
+        for (name, expected, got) in fits {
+            if expected != got {
+                return Err(Error::option(name, expected.to_string(), got));
+            }
+        }
+        self.check()
     }
 }
 
@@ -76,14 +87,14 @@ impl Student {
     /// A student of these weights. `name`, its file as a rule, stands in messages.
     ///
     /// # Errors
-    /// When the weights aren't those of the config's network.
+    /// When a setting is out of its range, or the weights aren't those of the config's network.
     pub fn new(
         config: &StudentConfig,
         weights: &StateDict,
         device: &Device,
         name: &str,
     ) -> Result<Self> {
-        config.calibration.check()?;
+        config.check()?;
         let network = Segmenter::from_state_dict(&config.network, weights, DType::F32, device)?;
         Ok(Self {
             network: Arc::new(network),
