@@ -354,7 +354,7 @@ fn fill(
     nifti::write_mask(folder.file(&file("mask.nii.gz"))?, &detection.mask)?;
     nifti::write_map(folder.file(&file("anomaly.nii.gz"))?, &detection.anomaly)?;
     let mut gallery = Gallery::default();
-    gallery.add(&detection.slices, &detection.maps);
+    gallery.add(&detection.slices, &detection.maps)?;
     gallery.save(&gallery.spread(16), &folder.file(&file("sheet.png"))?)?;
     let voxels = detection.mask.data.iter().filter(|&&v| v > 0.).count();
     let [i, j, k] = detection.mask.spacing();

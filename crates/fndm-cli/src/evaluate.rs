@@ -115,8 +115,7 @@ fn by_masks(
         passed_over,
         |read, progress| {
             let found = comparison.add(detector, &read.slices, progress)?;
-            add_first(&mut gallery, &read.slices, &found);
-            Ok(())
+            add_first(&mut gallery, &read.slices, &found)
         },
     )?;
     let words = cohort::words(&cohort);
@@ -166,8 +165,7 @@ fn by_bits(
         common::passed_over(source, &options.split)?,
         |read, progress| {
             let found = comparison.add(detector, &read.slices, progress)?;
-            add_first(&mut gallery, &read.slices, &found);
-            Ok(())
+            add_first(&mut gallery, &read.slices, &found)
         },
     )?;
     let words = format!(
@@ -205,10 +203,11 @@ fn by_bits(
 }
 
 /// The slices of a patient as the first method has them whose maps can be drawn.
-fn add_first(gallery: &mut Gallery, slices: &PatientSlices, found: &[MethodMap]) {
+fn add_first(gallery: &mut Gallery, slices: &PatientSlices, found: &[MethodMap]) -> Result<()> {
     if let Some(maps) = found.iter().find_map(|found| found.maps.as_ref()) {
-        gallery.add(slices, maps);
+        gallery.add(slices, maps)?;
     }
+    Ok(())
 }
 
 fn save_sheet(options: &Options, gallery: &Gallery, folder: &mut OutputFolder) -> Result<()> {

@@ -99,7 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         |PatientRead { patient, slices }, progress| {
             let found = comparison.add(&detector, &slices, progress)?;
             if let Some(maps) = found.iter().find_map(|found| found.maps.as_ref()) {
-                gallery.add(&slices, maps);
+                gallery.add(&slices, maps)?;
                 write_patient(&mut folder, &patient, &slices, maps)?;
             }
             Ok(())

@@ -125,6 +125,36 @@ impl SliceSet {
         })
     }
 
+    /// Whether all arrays are of the same slices, as far as their shapes tell, and every slice has a patient. What the functions
+    /// here give is so; the fields are open, however.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] names the first array that isn't, [`Error::InvalidConfig`] a patient that has no name.
+    pub fn check(&self) -> Result<()> {
+        let (n, channels, h, w) = self.images.dim();
+        for (what, length, expected) in [
+            ("labels", self.labels.len(), n),
+            ("patients", self.patient.len(), n),
+            ("positions", self.z.len(), n),
+            ("sequences", self.sequences.len(), channels),
+        ] {
+            if length != expected {
+                return Err(Error::shape(what, format!("({expected})"), &[length]));
+            }
+        }
+        if self.head.dim() != (n, h, w) {
+            let expected = format!("{:?}", (n, h, w));
+            return Err(Error::shape("head", expected, self.head.shape()));
+        }
+        match self.patient.iter().find(|&&p| p >= self.ids.len()) {
+            Some(p) => {
+                let expected = format!("below {}, the number of names", self.ids.len());
+                Err(Error::config("patient of a slice", expected, p))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The set with another head, (N, H, W).
     ///
     /// # Errors
@@ -155,8 +185,8 @@ impl SliceSet {
     /// Joins the slices of patients. Of each mask only the label of each slice is taken.
     ///
     /// # Errors
-    /// [`Error::NoMask`] for a patient without labels; [`Error::Shape`] or [`Error::InvalidConfig`]
-    /// when patients differ in sizes or sequences; [`Error::EmptySplit`] for no patient.
+    /// [`Error::NoMask`] for a patient without labels; those of [`PatientSlices::check`]; [`Error::Shape`] or
+    /// [`Error::InvalidConfig`] when patients differ in sizes or sequences; [`Error::EmptySplit`] for no patient.
     pub fn from_patients(patients: impl IntoIterator<Item = PatientSlices>) -> Result<Self> {
         let patients: Vec<PatientSlices> = patients.into_iter().collect();
         let Some(first) = patients.first() else {
@@ -182,6 +212,7 @@ impl SliceSet {
     }
 
     fn push(&mut self, slices: PatientSlices) -> Result<()> {
+        slices.check()?;
         let start = self.z.len();
         let end = start + slices.len();
         let Some(labels) = slices.labels else {
@@ -266,8 +297,9 @@ impl SliceSet {
     /// The set of some of the slices, in the order given. Patients keep their indices.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] for an index that is too large.
+    /// [`Error::InvalidConfig`] for an index that is too large, and those of [`check`](Self::check).
     pub fn select(&self, indices: &[usize]) -> Result<Self> {
+        self.check()?;
         if let Some(n) = indices.iter().find(|n| **n >= self.len()) {
             return Err(Error::config(
                 "index of a slice",

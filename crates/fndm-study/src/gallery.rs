@@ -4,9 +4,9 @@ use std::path::Path;
 
 use fndm::SliceMaps;
 use fndm_data::PatientSlices;
-use ndarray::{Array2, Axis, s};
+use ndarray::{Array2, Array4, Axis, s};
 
-use crate::{Evaluation, Result, Sheet, Tile, upper_end};
+use crate::{Error, Evaluation, Result, Sheet, Tile, upper_end};
 
 /// What is drawn of one slice; all arrays are `(H, W)`.
 #[derive(Debug, Clone)]
@@ -29,7 +29,22 @@ pub struct Gallery {
 
 impl Gallery {
     /// Adds the slices of a patient: input and reconstruction of FLAIR, which shows most lesions best; without it, of the first sequence.
-    pub fn add(&mut self, slices: &PatientSlices, maps: &SliceMaps) {
+    ///
+    /// # Errors
+    /// When the maps aren't of these slices, as far as their shapes tell.
+    pub fn add(&mut self, slices: &PatientSlices, maps: &SliceMaps) -> Result<()> {
+        slices.check()?;
+        let healthy = maps.healthy.as_ref().map(Array4::dim);
+        let maps_of = [maps.anomaly.dim(), maps.coarse.dim(), maps.mask.dim()];
+        if maps_of.iter().any(|dim| *dim != slices.head.dim())
+            || healthy.is_some_and(|dim| dim != slices.images.dim())
+        {
+            return Err(Error::Input {
+                what: format!("maps of patient {}", slices.id),
+                expected: format!("{:?}, as the slices", slices.head.dim()),
+                got: format!("{maps_of:?}, {healthy:?}"),
+            });
+        }
         let mut names = slices.sequences.iter();
         let channel = names.position(|s| s == "flair").unwrap_or(0);
         for i in 0..slices.len() {
@@ -53,6 +68,7 @@ impl Gallery {
                 input,
             });
         }
+        Ok(())
     }
 
     /// Whether there is nothing to draw from.

@@ -12,8 +12,8 @@ use fndm::{CoarseSource, DetectConfig, Detector, FeatureConfig, Method};
 use fndm_study::student::StudentPlan;
 use fndm_study::train::{ClassifierTrainConfig, ConditionDropout, DiffusionConfig, StopFlag};
 use fndm_study::{
-    LabelSource, SeparatePlan, Source, StudentBase, TrainPlan, TrainingPlace, TrainingRecord,
-    add_student, examine_case, train_model,
+    Gallery, LabelSource, SeparatePlan, Source, StudentBase, TrainPlan, TrainingPlace,
+    TrainingRecord, add_student, examine_case, train_model,
 };
 
 const SIZE: usize = 32;
@@ -157,6 +157,10 @@ fn every_row_runs_on_its_own_network_and_on_either_coarse_map() {
     // x_seg comes from the model that was asked for, and a folder without it says so.
     let mut settings = config.detect_config(Method::Fndm);
     let bank = detector.examine(&slices, &settings, &mut |_| {}).unwrap();
+    // A sheet of other slices than the maps are of isn't drawn.
+    let some = slices.select(&[0]).unwrap();
+    assert!(Gallery::default().add(&some, &bank).is_err());
+    Gallery::default().add(&slices, &bank).unwrap();
     settings.coarse_source = CoarseSource::Contrast;
     let contrast = detector.examine(&slices, &settings, &mut |_| {}).unwrap();
     assert_ne!(bank.coarse, contrast.coarse);

@@ -204,7 +204,7 @@ fn a_gallery_shows_slices_with_a_lesion() {
     Patients::of(&detector, &source, Truth::Mask)
         .each(&mut |_| GO_ON, |read| {
             let found = comparison.add(&detector, &read.slices, &mut |_, _| GO_ON)?;
-            gallery.add(&read.slices, found[0].maps.as_ref().unwrap());
+            gallery.add(&read.slices, found[0].maps.as_ref().unwrap())?;
             Ok::<(), Error>(())
         })
         .unwrap();

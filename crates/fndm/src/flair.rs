@@ -44,13 +44,14 @@ pub fn flair_quantile(
 /// map, the inner head, and the time it took in milliseconds.
 ///
 /// # Errors
-/// When the slices have no FLAIR.
+/// When the slices have no FLAIR, or their arrays don't belong together.
 pub fn flair_map(
     slices: &PatientSlices,
     head_erosion: usize,
     smoothing: f64,
 ) -> Result<(Array3<f32>, Array3<bool>, f64)> {
     let start = Instant::now();
+    slices.check()?;
     let channel = slices.sequences.iter().position(|name| name == "flair");
     let Some(channel) = channel else {
         return Err(Error::Input {

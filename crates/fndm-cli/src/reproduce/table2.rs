@@ -186,7 +186,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let found = comparison.add(&detector, &read.slices, progress)?;
         for (at, _, gallery) in &mut pictures {
             if let Some(maps) = &found[*at].maps {
-                gallery.add(&read.slices, maps);
+                gallery.add(&read.slices, maps)?;
             }
         }
         Ok(())

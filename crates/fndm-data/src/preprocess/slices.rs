@@ -147,11 +147,40 @@ impl PatientSlices {
         self.z.is_empty()
     }
 
+    /// Whether all arrays are of the same slices, as far as their shapes tell. Those of
+    /// [`Preprocess::apply`](super::Preprocess::apply) are.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] names the first array that isn't.
+    pub fn check(&self) -> Result<()> {
+        let (n, channels, h, w) = self.images.dim();
+        let lengths = [
+            ("positions", self.z.len(), n),
+            ("sequences", self.sequences.len(), channels),
+            ("labels", self.labels.as_ref().map_or(n, Vec::len), n),
+        ];
+        for (what, length, expected) in lengths {
+            if length != expected {
+                let what = format!("{what} of patient {}", self.id);
+                return Err(Error::shape(what, format!("({expected})"), &[length]));
+            }
+        }
+        for (what, array) in [("head", Some(&self.head)), ("mask", self.mask.as_ref())] {
+            if let Some(array) = array.filter(|array| array.dim() != (n, h, w)) {
+                let what = format!("{what} of patient {}", self.id);
+                let expected = format!("{:?}", (n, h, w));
+                return Err(Error::shape(what, expected, array.shape()));
+            }
+        }
+        Ok(())
+    }
+
     /// Some of the slices, by their indices in the order given.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] for an index that is too large.
+    /// [`Error::InvalidConfig`] for an index that is too large, and those of [`check`](Self::check).
     pub fn select(&self, indices: &[usize]) -> Result<Self> {
+        self.check()?;
         if let Some(n) = indices.iter().find(|n| **n >= self.len()) {
             let expected = format!("below {}", self.len());
             return Err(Error::config("index of a slice", expected, n));

@@ -77,6 +77,7 @@ pub fn train_student(
     place: TrainingPlace<'_>,
     mut progress: impl FnMut(StudentStage, &StepReport, f64),
 ) -> Result<Option<TrainedStudent>> {
+    set.check()?;
     let (_, sequences, size, _) = set.images.dim();
     plan.check_slices(sequences, size)?;
     let device = place.device;

@@ -26,6 +26,7 @@ pub fn teach(
     device: &Device,
 ) -> Result<PixelTargets> {
     config.check()?;
+    set.check()?;
     targets(config, set, &teachers(config, remover, set, device)?)
 }
 

@@ -22,6 +22,7 @@ pub(super) struct Loaded {
 
 /// Checks slices of the calling program against the plan, and counts them.
 pub(super) fn given(plan: &TrainPlan, set: SliceSet) -> Result<Loaded> {
+    set.check()?;
     let size = plan.preprocess.image_size;
     let (_, _, height, width) = set.images.dim();
     let source = Source::Given {

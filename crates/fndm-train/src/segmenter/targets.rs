@@ -26,6 +26,7 @@ impl PixelTargets {
                 format!("{:?} and {:?}", target.dim(), weight.dim()),
             ));
         }
+        set.check()?;
         for (i, &label) in set.labels.iter().enumerate() {
             if label == 0 {
                 target.index_axis_mut(Axis(0), i).fill(0.0);
@@ -104,6 +105,7 @@ impl PixelTargets {
 
     /// Whether they are of these slices, as far as shapes and labels tell.
     pub(super) fn check(&self, set: &SliceSet) -> Result<()> {
+        set.check()?;
         let (n, _, h, w) = set.images.dim();
         if self.target.dim() != (n, h, w) {
             return Err(unfit(

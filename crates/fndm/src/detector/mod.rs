@@ -229,7 +229,7 @@ impl Detector {
 
     /// Whether these are slices of the model's size, and finite.
     fn check_input(&self, slices: &PatientSlices) -> Result<()> {
-        let (n, c, h, w) = slices.images.dim();
+        let (_, c, h, w) = slices.images.dim();
         let size = self.config.preprocess.image_size;
         if (c, h, w) != (self.config.sequences.len(), size, size) {
             return Err(Error::Input {
@@ -238,13 +238,7 @@ impl Detector {
                 got: format!("{:?}", slices.images.dim()),
             });
         }
-        if slices.z.len() != n || slices.head.dim() != (n, h, w) {
-            return Err(Error::Input {
-                what: format!("slices of {}", slices.id),
-                expected: format!("{n} positions, and a head of {:?}", (n, h, w)),
-                got: format!("{} and {:?}", slices.z.len(), slices.head.dim()),
-            });
-        }
+        slices.check()?;
         check_finite(&slices.images, "the image", slices)
     }
 
