@@ -199,8 +199,8 @@ const WRONG: &[Wrong] = &[
     (|p| cg(p).training.batch = 0, &["CG", "batch"]),
     (|p| cg(p).unet.num_classes = Some(2), &["CG", "3 classes"]),
     (
-        |p| cg(p).training.prediction = fndm::solver::Prediction::Noise,
-        &["CG", "prediction"],
+        |p| cg(p).training.schedule = fndm::solver::ScheduleConfig::cosine(1000),
+        &["CG", "schedule"],
     ),
     (
         |p| {
