@@ -13,7 +13,7 @@ use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, Side};
 use fndm::memory::ContrastConfig;
 use fndm::models::UNetConfig;
-use fndm::{DetectConfig, Method};
+use fndm::{DetectConfig, Method, Parts};
 use fndm_files::{Inputs, WorkFolder};
 use fndm_study::student::StudentPlan;
 use fndm_study::train::{
@@ -74,7 +74,7 @@ pub(crate) struct Options {
     /// Iteration budget of the classifier's training
     #[arg(long, value_name = "N")]
     classifier_iterations: Option<u64>,
-    /// Time budget of the diffusion model's training; 60 where no budget is given
+    /// Time budget of the diffusion model's training; with --objective paper 60 where no budget is given
     #[arg(long, value_name = "MIN")]
     minutes: Option<f64>,
     /// Iteration budget of the diffusion model's training
@@ -86,9 +86,13 @@ pub(crate) struct Options {
     /// Slices per iteration of the classifier's training
     #[arg(long, value_name = "N", default_value_t = 16)]
     classifier_batch: usize,
-    /// Learning rate of Adam, for both networks
-    #[arg(long, value_name = "LR", default_value_t = 3e-4)]
-    lr: f64,
+    /// What the diffusion model learns: removing, to remove pseudo-lesions from healthy slices (800 iterations unless a budget is given,
+    /// one evaluation a slice afterwards), or paper, to reconstruct healthy and diseased slices by their label
+    #[arg(long, value_enum, default_value_t = Objective::Removing)]
+    objective: Objective,
+    /// Learning rate of Adam, for both networks [default: 0.0003; with --objective removing 0.001 for the diffusion model]
+    #[arg(long, value_name = "LR")]
+    lr: Option<f64>,
     /// Let the rate fall by half a cosine to a twentieth at the last iteration; needs both iteration budgets
     #[arg(long, requires = "iterations", requires = "classifier_iterations")]
     cosine: bool,
@@ -145,6 +149,15 @@ pub(crate) struct Options {
     device: String,
     #[command(flatten)]
     method: common::MethodOptions,
+}
+
+/// What the diffusion model learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Objective {
+    /// To remove pseudo-lesions from healthy slices
+    Removing,
+    /// To reconstruct healthy and diseased slices by their label
+    Paper,
 }
 
 /// Seconds of a training: the default counts only where no iterations were asked for.
@@ -226,6 +239,11 @@ fn plan(options: &Options) -> Result<TrainPlan> {
     let sequences = sequences(options, &source)?;
     let channels = sequences.len();
     let mut plan = TrainPlan::small(source, labels, sequences, options.image_size);
+    // What the row of CG learns is the paper's whatever the others do: it sees no image that could be corrupted.
+    let mut of_paper = (plan.unet.clone(), plan.diffusion_training.clone());
+    if options.objective == Objective::Removing {
+        plan = plan.removing();
+    }
     plan.preprocess.z_range = (options.z_low, options.z_high);
     plan.unet.model_channels = options.width;
     plan.features.blocks.clone_from(&options.feature_blocks);
@@ -247,11 +265,20 @@ fn plan(options: &Options) -> Result<TrainPlan> {
         classifier.time_budget_s,
     );
     let diffusion = &mut plan.diffusion_training;
-    diffusion.batch = options.batch;
-    diffusion.iterations = options.iterations;
-    diffusion.time_budget_s = budget(options.minutes, options.iterations, diffusion.time_budget_s);
-    for optimizer in [&mut classifier.optimizer, &mut diffusion.optimizer] {
-        optimizer.lr = options.lr;
+    for (training, default) in [(&mut *diffusion, None), (&mut of_paper.1, Some(60. * 60.))] {
+        training.batch = options.batch;
+        if options.iterations.is_some() || options.minutes.is_some() {
+            training.iterations = options.iterations;
+        }
+        training.time_budget_s = budget(options.minutes, training.iterations, default);
+    }
+    let optimizers = [
+        &mut classifier.optimizer,
+        &mut diffusion.optimizer,
+        &mut of_paper.1.optimizer,
+    ];
+    for optimizer in optimizers {
+        optimizer.lr = options.lr.unwrap_or(optimizer.lr);
         optimizer.rate = rate;
     }
     plan.validation = match (options.validate_every, validation) {
@@ -268,28 +295,42 @@ fn plan(options: &Options) -> Result<TrainPlan> {
     if options.separate {
         // Each is always shown all that it takes; labels are withheld from the last one at times, for DiffANO has none.
         diffusion.condition_dropout = ConditionDropout::NONE;
-        for (method, inputs, label_dropout) in [(Method::CgNm, 2, 0.), (Method::Cg, 1, 0.2)] {
+        of_paper.1.condition_dropout = ConditionDropout::NONE;
+        let mut rows = vec![(Method::Cg, 1, 0.2, of_paper)];
+        if options.objective == Objective::Paper {
+            // A network that removes serves CG + NM and FNDM alike.
+            let first = (plan.unet.clone(), diffusion.clone());
+            rows.push((Method::CgNm, 2, 0., first));
+        }
+        for (method, inputs, label_dropout, (unet, training)) in rows {
             let unet = UNetConfig {
                 in_channels: inputs * channels,
-                num_classes: Some(if label_dropout > 0. { 3 } else { 2 }),
-                ..plan.unet.clone()
+                model_channels: options.width,
+                num_classes: unet
+                    .num_classes
+                    .map(|n| n + usize::from(label_dropout > 0.)),
+                ..unet
             };
             let training = DiffusionConfig {
                 label_dropout,
-                ..diffusion.clone()
+                ..training
             };
             plan.separate
                 .insert(method, SeparatePlan { unet, training });
         }
-        // Without a network that knows no labels there is no such row.
-        if let Some(row) = plan.detect.get(&Method::Cg) {
-            let row = DetectConfig {
-                order: 1,
-                label_condition: false,
-                ..row.clone()
-            };
-            plan.detect.insert(Method::Diffano, row);
-        }
+        // Without networks of their own there are no such rows: CG where lesions are removed, and DiffANO, which knows no labels.
+        let cg = DetectConfig {
+            parts: Parts::CG,
+            ..DetectConfig::default()
+        };
+        let cg = plan.detect.entry(Method::Cg).or_insert(cg);
+        options.method.apply(cg);
+        let diffano = DetectConfig {
+            order: 1,
+            label_condition: false,
+            ..cg.clone()
+        };
+        plan.detect.insert(Method::Diffano, diffano);
     }
     if options.student {
         plan.student = Some(student_plan(options, &plan.sequences, options.image_size));

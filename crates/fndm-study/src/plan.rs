@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fndm::{DetectConfig, FeatureConfig, Method, ModelConfig, SeparateModel};
+use fndm::{DetectConfig, FeatureConfig, Method, ModelConfig, ResidualSide, SeparateModel};
 use fndm_data::Preprocess;
+use fndm_data::corrupt::PseudoLesion;
 use fndm_memory::{ContrastConfig, MemoryConfig, Score};
 use fndm_models::{ClassifierConfig, UNetConfig};
 use fndm_train::{ClassifierTrainConfig, DiffusionConfig, TimeSampling};
@@ -131,6 +132,7 @@ impl TrainPlan {
             seed: 0,
         }
     }
+
     /// The config of a model with these rows' own networks.
     pub(crate) fn model_config(&self, rows: &[Method]) -> ModelConfig {
         let own = self.separate.iter().filter(|(row, _)| rows.contains(row));
@@ -159,5 +161,45 @@ impl TrainPlan {
             detect: self.detect.clone(),
             separate: separate.collect(),
         }
+    }
+
+    /// The same with a diffusion model that learns to remove lesions from healthy slices ([`DiffusionConfig::removing`]), and rows
+    /// that use it in one evaluation a slice ([`DetectConfig::removing`]). Such a network knows no labels, for all its targets are
+    /// healthy, and sees no x_seg: the coarse map has its say in the anomaly map.
+    ///
+    /// Where there is a `flair`, what is brighter there than its reconstruction makes the map, and no other difference: lesions of
+    /// most kinds are bright in it, and each further sequence adds what isn't lesion.
+    #[must_use]
+    pub fn removing(mut self) -> Self {
+        self.diffusion_training =
+            DiffusionConfig::removing(PseudoLesion::of_sequences(&self.sequences));
+        self.unet.num_classes = None;
+        self.unet.in_channels = 2 * self.sequences.len();
+        let is_flair = |name: &String| name == "flair";
+        let sides: Vec<ResidualSide> = match self.sequences.iter().any(is_flair) {
+            true => self
+                .sequences
+                .iter()
+                .map(|name| match is_flair(name) {
+                    true => ResidualSide::Brighter,
+                    false => ResidualSide::Neither,
+                })
+                .collect(),
+            false => Vec::new(),
+        };
+        // CG alone takes a network that sees no image.
+        self.detect.retain(|_, row| row.parts.image_condition);
+        for (method, row) in &mut self.detect {
+            *row = DetectConfig {
+                parts: row.parts,
+                residual_sides: sides.clone(),
+                ..DetectConfig::removing()
+            };
+            // Without a coarse map the map is the residual alone.
+            if *method == Method::CgNm {
+                row.map_power = 1.;
+            }
+        }
+        self
     }
 }

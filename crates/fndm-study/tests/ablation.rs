@@ -8,7 +8,7 @@ use fndm::data::Preprocess;
 use fndm::data::phantom::PhantomConfig;
 use fndm::memory::{ContrastConfig, MemoryBank, MemoryConfig};
 use fndm::models::{ClassifierConfig, Limits, UNetConfig};
-use fndm::{CoarseSource, DetectConfig, Detector, FeatureConfig, Method};
+use fndm::{CoarseSource, DetectConfig, Detector, FeatureConfig, Method, ResidualSide, Start};
 use fndm_study::student::StudentPlan;
 use fndm_study::train::{ClassifierTrainConfig, ConditionDropout, DiffusionConfig, StopFlag};
 use fndm_study::{
@@ -336,6 +336,82 @@ fn a_network_is_not_asked_for_what_it_never_saw() {
     let model = config.separate.remove(&Method::Cg).unwrap();
     config.separate.insert(Method::Flair, model);
     assert!(config.check().is_err());
+}
+
+/// A network that removes lesions, and no other but CG's: it serves CG + NM and FNDM in one evaluation, which leaves healthy tissue as
+/// it is where nothing was learned yet, and CG keeps its own.
+#[test]
+fn one_network_removes_for_both_rows_in_one_evaluation() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = plan();
+    plan.student = None;
+    plan.separate.remove(&Method::CgNm);
+    plan.detect.insert(Method::CgNm, DetectConfig::default());
+    let mut plan = plan.removing();
+    plan.diffusion_training.iterations = Some(1);
+    plan.diffusion_training.batch = 2;
+    train(&plan, folder.path());
+    let detector = Detector::load(folder.path(), &Device::Cpu).unwrap();
+    let config = detector.config();
+    assert!(config.from_image && !config.separate[&Method::Cg].from_image);
+    let patient = plan.source.patient(0, &plan.sequences).unwrap();
+    let slices = detector.slices(&patient).unwrap();
+    let examine =
+        |settings: &DetectConfig| detector.examine(&slices, settings, &mut |_| {}).unwrap();
+    let of = |method| examine(&config.detect_config(method));
+    let (alone, whole) = (of(Method::CgNm), of(Method::Fndm));
+    for maps in [&alone, &whole] {
+        assert_eq!((maps.evaluations, maps.gradient_evaluations), (1, 0));
+    }
+    assert_eq!(alone.healthy, whole.healthy);
+    assert_ne!(alone.anomaly, whole.anomaly);
+    // After one step at a thousandth the last layer, which begins at 0, gives next to nothing.
+    let change = alone.healthy.as_ref().unwrap() - &slices.images;
+    assert!(change.iter().all(|v| v.abs() < 0.1));
+
+    let same = DetectConfig {
+        start: Start::Scaled,
+        steps: 4,
+        ..config.detect_config(Method::CgNm)
+    };
+    assert_eq!(examine(&same).evaluations, 4);
+    let encoded = DetectConfig {
+        start: Start::Encoded,
+        encode_steps: Some(2),
+        ..same.clone()
+    };
+    assert_eq!(examine(&encoded).evaluations, 6);
+    // Blanked, the image is no longer what the output belongs to; and x_seg that neither network nor map sees is a mistake.
+    let wrong = [
+        (
+            DetectConfig {
+                blank_condition: true,
+                ..same.clone()
+            },
+            "blank_condition",
+        ),
+        (
+            DetectConfig {
+                coarse_weight: 0.,
+                ..config.detect_config(Method::Fndm)
+            },
+            "memory_bank",
+        ),
+        (
+            DetectConfig {
+                residual_sides: vec![ResidualSide::Both],
+                ..same
+            },
+            "residual sides",
+        ),
+    ];
+    for (settings, name) in wrong {
+        let error = detector
+            .examine(&slices, &settings, &mut |_| {})
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(name), "{error}");
+    }
 }
 
 #[test]

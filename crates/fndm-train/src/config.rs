@@ -205,10 +205,25 @@ impl DiffusionConfig {
 
     /// Lesions are to be removed: healthy slices alone, each with a pseudo-lesion in all that the network sees, the clean slice
     /// its target every time. §2 of the paper has it so ("a health image x0 is transformed into a diseased image").
+    ///
+    /// Best with a network that isn't shown x_seg (of 2C input channels): one that is relies on it, and leaves alone what it misses.
+    /// 800 iterations: a longer training learns what pseudo-lesions are told by, and leaves real ones alone (docs/experiments.md).
     #[must_use]
     pub fn removing(lesion: PseudoLesion) -> Self {
         Self {
             prediction: Prediction::X0,
+            iterations: Some(800),
+            optimizer: OptimizerConfig {
+                lr: 1e-3,
+                warm_up: 100,
+                weight_decay: 0.01,
+                clip: Some(1.0),
+                ema: crate::EmaConfig {
+                    decays: vec![0.99],
+                    warm_up: true,
+                },
+                ..OptimizerConfig::default()
+            },
             lesion: Some(lesion),
             corrupt_state: true,
             from_image: true,

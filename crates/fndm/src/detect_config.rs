@@ -258,6 +258,27 @@ impl DetectConfig {
         Ok(())
     }
 
+    /// For a network that was trained to remove lesions (healthy targets, a lesion in state and condition every time): one
+    /// evaluation on the image with fresh noise, no encoding, no gradient. An encoding would carry the lesion into the state. The
+    /// map is the residual and the contrast's soft map, two thirds to one third in their geometric mean, smoothed over z.
+    #[must_use]
+    pub fn removing() -> Self {
+        Self {
+            steps: 1,
+            order: 1,
+            start: Start::Noised,
+            guidance_scale: 0.,
+            encode_label: 0,
+            sample_label: 0,
+            coarse_source: CoarseSource::Contrast,
+            coarse_rule: CoarseRule::Volume,
+            coarse_weight: 0.5,
+            map_power: 0.67,
+            z_smoothing: 0.7,
+            ..Self::default()
+        }
+    }
+
     /// Order and steps of the encoding: an encoding of fewer steps than the order has that of its steps.
     pub(crate) fn encoding(&self) -> (usize, usize) {
         let steps = self.encode_steps.unwrap_or(self.steps);

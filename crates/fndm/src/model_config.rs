@@ -34,8 +34,8 @@ pub struct ModelConfig {
     /// Whether what it gives is the change from the conditioning image to x0.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub from_image: bool,
-    /// The noise-prediction network. Its input channels are state, image, coarse map. A model of a student alone has none, and no
-    /// classifier.
+    /// The noise-prediction network. Its input channels are state, image, coarse map; or state and image alone, and then the coarse map
+    /// counts in the anomaly map only. A model of a student alone has none, and no classifier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unet: Option<UNetConfig>,
     /// The time-dependent classifier.
@@ -91,8 +91,16 @@ fn check_networks(
     channels: usize,
     size: usize,
 ) -> Result<()> {
+    if unet.in_channels != 2 * channels && unet.in_channels != 2 * channels + 1 {
+        let (without, with) = (2 * channels, 2 * channels + 1);
+        let expected = format!("{without}, or {with} with x_seg, for {channels} sequences");
+        return Err(Error::option(
+            "unet.in_channels",
+            expected,
+            unet.in_channels,
+        ));
+    }
     let fits = [
-        ("unet.in_channels", 2 * channels + 1, unet.in_channels),
         ("classifier.in_channels", channels, classifier.in_channels),
         ("unet.image_size", size, unet.image_size),
         ("classifier.image_size", size, classifier.image_size),

@@ -105,11 +105,13 @@ impl Inputs {
         let channels = classifier.in_channels;
         let image = network.in_channels >= 2 * channels;
         let coarse = network.in_channels == 2 * channels + 1;
-        for (name, wanted, taken) in [
+        // A coarse map that isn't shown can still have its say in the anomaly map, or in the state.
+        let coarse_counts = coarse || config.coarse_weight > 0. || config.region_noise.is_some();
+        for (name, wanted, works) in [
             ("image_condition", config.parts.image_condition, image),
-            ("memory_bank", config.parts.memory_bank, coarse),
+            ("memory_bank", config.parts.memory_bank, coarse_counts),
         ] {
-            if wanted && !taken {
+            if wanted && !works {
                 let expected = format!("false for a UNet of {} channels", network.in_channels);
                 return Err(Error::option(name, expected, wanted));
             }

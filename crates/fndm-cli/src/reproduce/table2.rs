@@ -73,7 +73,15 @@ fn arms(detector: &Detector) -> Vec<Arm> {
             arms.push(arm);
         }
     }
-    arms
+    // A row that takes a network of its own, which the model doesn't have, is no row of its table.
+    let (rows, none): (Vec<Arm>, Vec<Arm>) = arms.into_iter().partition(|arm| {
+        let checked = detector.config().check_row(arm.method, &arm.config);
+        checked.is_ok()
+    });
+    for arm in none {
+        tell!("no row {}: the model has no network for it", arm.title);
+    }
+    rows
 }
 
 fn figure(value: Option<f64>, digits: usize) -> String {

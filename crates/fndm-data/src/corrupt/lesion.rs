@@ -79,6 +79,24 @@ impl PseudoLesion {
         }
     }
 
+    /// For these sequences: as gliomas are, mostly bright in `flair` and `t2`, dark in `t1` and `t1ce`, and either in any other.
+    #[must_use]
+    pub fn of_sequences(names: &[String]) -> Self {
+        let shift = names.iter().map(|name| {
+            let (mean, deviation) = match name.as_str() {
+                "flair" | "t2" => (0.25, 0.5),
+                "t1" => (-0.1, 0.35),
+                "t1ce" => (-0.05, 0.4),
+                _ => (0., 0.5),
+            };
+            Shift { mean, deviation }
+        });
+        Self {
+            shift: shift.collect(),
+            ..Self::default()
+        }
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
@@ -304,6 +322,14 @@ mod tests {
         // FLAIR is brighter in 69 % of the draws: a normal of mean 0.25 and deviation 0.5.
         assert!((120..160).contains(&brighter), "{brighter} and {darker}");
         assert!((100.0..800.0).contains(&covered), "{covered} px");
+    }
+
+    #[test]
+    fn gliomas_have_the_shifts_of_their_sequences() {
+        let names = ["flair", "t1", "t1ce"].map(String::from);
+        assert_eq!(PseudoLesion::of_sequences(&names), PseudoLesion::glioma());
+        let other = PseudoLesion::of_sequences(&["adc".to_string()]);
+        assert_eq!(other, PseudoLesion::default());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use candle_core::Device;
 use fndm::student::probability;
 use fndm::{SliceCalibration, keep_inside, smooth_z};
 use fndm_data::SliceSet;
-use fndm_data::corrupt::{PseudoLesion, Shift};
+use fndm_data::corrupt::PseudoLesion;
 use fndm_memory::ContrastConfig;
 use fndm_models::{Segmenter, SegmenterConfig};
 use fndm_train::RemoverConfig;
@@ -153,20 +153,11 @@ pub struct StudentPlan {
 }
 
 impl StudentPlan {
-    /// For slices of these sequences and this size, with so many iterations for each of the two trainings. Pseudo-lesions are
-    /// mostly bright in `flair` and `t2`, dark in `t1` and `t1ce`, as gliomas are, and either in any other sequence.
+    /// For slices of these sequences and this size, with so many iterations for each of the two trainings. Pseudo-lesions are those
+    /// of [`PseudoLesion::of_sequences`].
     #[must_use]
     pub fn new(sequences: &[String], size: usize, iterations: u64, seed: u64) -> Self {
         let count = sequences.len();
-        let shift = sequences.iter().map(|name| {
-            let (mean, deviation) = match name.as_str() {
-                "flair" | "t2" => (0.25, 0.5),
-                "t1" => (-0.1, 0.35),
-                "t1ce" => (-0.05, 0.4),
-                _ => (0., 0.5),
-            };
-            Shift { mean, deviation }
-        });
         let student = match size {
             0..=64 => SegmenterConfig::small_64(count),
             65..=128 => SegmenterConfig::small_128(count),
@@ -180,10 +171,7 @@ impl StudentPlan {
                 ..SegmenterConfig::remover_64(count)
             },
             remover_training: RemoverConfig {
-                lesion: PseudoLesion {
-                    shift: shift.collect(),
-                    ..PseudoLesion::default()
-                },
+                lesion: PseudoLesion::of_sequences(sequences),
                 ..RemoverConfig::of(iterations)
             },
             teacher: TeacherConfig::default(),
