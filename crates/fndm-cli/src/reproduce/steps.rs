@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "5,10,20,30,50,100,200,300"
+        default_value = "1,2,5,10,20,30,50,100,200,300"
     )]
     steps: Vec<usize>,
     /// At most this many slices with a lesion, spread evenly over all of them; 0 for all
