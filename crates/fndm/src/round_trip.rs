@@ -160,7 +160,7 @@ fn solvers(
         ),
         (
             "image_condition",
-            "true where the output is added to the image",
+            "true for a UNet whose output is added to the image; CG takes one of its own (train --separate)",
             !config.parts.image_condition,
         ),
         (
