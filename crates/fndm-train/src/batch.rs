@@ -198,17 +198,6 @@ impl DiffusionBatches {
             region = self.corrupt(rng, &mut image, &head)?;
             coarse = config.jitter.apply(rng, &region);
         }
-        let seen = match config.corrupt_state {
-            true => image.clone(),
-            false => x0.clone(),
-        };
-        let wanted = match config.from_image {
-            true => &x0 - &image,
-            false => x0.clone(),
-        };
-        if both {
-            image.fill(0.0);
-        }
         if both || coarse_only {
             coarse.fill(false);
         }
@@ -217,10 +206,15 @@ impl DiffusionBatches {
         let (alpha, sigma) = (level.alpha as f32, level.sigma as f32);
         let (of_x0, of_noise) = config.prediction.target_weights(level.alpha, level.sigma);
         let (of_x0, of_noise) = (of_x0 as f32, of_noise as f32);
-        for (&wanted, &seen) in wanted.iter().zip(&seen) {
+        let seen = if config.corrupt_state { &image } else { &x0 };
+        for ((&x, &shown), &seen) in x0.iter().zip(&image).zip(seen) {
             let epsilon: f32 = rng.sample(StandardNormal);
+            let wanted = if config.from_image { x - shown } else { x };
             batch.state.push(alpha * seen + sigma * epsilon);
             batch.target.push(of_noise * epsilon + of_x0 * wanted);
+        }
+        if both {
+            image.fill(0.0);
         }
         batch.image.extend(image.iter());
         batch
@@ -242,9 +236,7 @@ impl DiffusionBatches {
         batch.slices.push(slice);
         Ok(())
     }
-}
 
-impl DiffusionBatches {
     /// Corrupts `image` somewhere inside the head, and says where. Nothing outside the head changes, and a real coarse map is
     /// empty there.
     fn corrupt(

@@ -72,11 +72,7 @@ impl PseudoLesion {
     /// For gliomas in FLAIR, T1 and T1 with contrast agent, in this order: mostly bright, dark, dark.
     #[must_use]
     pub fn glioma() -> Self {
-        let shift = |mean, deviation| Shift { mean, deviation };
-        Self {
-            shift: vec![shift(0.25, 0.5), shift(-0.1, 0.35), shift(-0.05, 0.4)],
-            ..Self::default()
-        }
+        Self::of_sequences(&["flair", "t1", "t1ce"].map(String::from))
     }
 
     /// For these sequences: as gliomas are, mostly bright in `flair` and `t2`, dark in `t1` and `t1ce`, and either in any other.
@@ -326,8 +322,12 @@ mod tests {
 
     #[test]
     fn gliomas_have_the_shifts_of_their_sequences() {
-        let names = ["flair", "t1", "t1ce"].map(String::from);
-        assert_eq!(PseudoLesion::of_sequences(&names), PseudoLesion::glioma());
+        let shift = |mean, deviation| Shift { mean, deviation };
+        let glioma = PseudoLesion {
+            shift: vec![shift(0.25, 0.5), shift(-0.1, 0.35), shift(-0.05, 0.4)],
+            ..PseudoLesion::default()
+        };
+        assert_eq!(PseudoLesion::glioma(), glioma);
         let other = PseudoLesion::of_sequences(&["adc".to_string()]);
         assert_eq!(other, PseudoLesion::default());
     }
