@@ -354,6 +354,11 @@ fn one_network_removes_for_both_rows_in_one_evaluation() {
     let detector = Detector::load(folder.path(), &Device::Cpu).unwrap();
     let config = detector.config();
     assert!(config.from_image && !config.separate[&Method::Cg].from_image);
+    assert!(config.has_network(Method::Cg) && config.has_network(Method::Flair));
+    let mut alone = config.clone();
+    alone.separate.clear();
+    assert!(!alone.has_network(Method::Cg) && !alone.has_network(Method::Diffano));
+    assert!(alone.has_network(Method::CgNm) && alone.has_network(Method::Fndm));
     let patient = plan.source.patient(0, &plan.sequences).unwrap();
     let slices = detector.slices(&patient).unwrap();
     let examine =

@@ -284,6 +284,20 @@ impl ModelConfig {
         })
     }
 
+    /// Whether the model has a network that this row can run on, where the row takes one: a network that adds to the image that it is
+    /// shown serves no row that shows none.
+    #[must_use]
+    pub fn has_network(&self, method: Method) -> bool {
+        let Some(parts) = method.parts() else {
+            return true;
+        };
+        let config = DetectConfig {
+            parts,
+            ..DetectConfig::default()
+        };
+        self.unet.is_some() && (parts.image_condition || !self.given_by(&config).from_image)
+    }
+
     /// Whether a patient can be examined with these settings, as far as that can be told without networks and patients.
     ///
     /// # Errors

@@ -472,10 +472,7 @@ pub(crate) fn usual_methods(detector: &Detector) -> Vec<Method> {
         .into_iter()
         .filter(|method| match method {
             Method::Flair => config.sequences.iter().any(|name| name == "flair"),
-            // One of a network of its own, which the model may not have.
-            &method => config
-                .check_row(method, &config.detect_config(method))
-                .is_ok(),
+            &method => config.unet.is_some() && config.has_network(method),
         })
         .chain(student)
         .collect()

@@ -74,14 +74,14 @@ fn arms(detector: &Detector) -> Vec<Arm> {
         }
     }
     // A row that takes a network of its own, which the model doesn't have, is no row of its table.
-    let (rows, none): (Vec<Arm>, Vec<Arm>) = arms.into_iter().partition(|arm| {
-        let checked = detector.config().check_row(arm.method, &arm.config);
-        checked.is_ok()
+    arms.retain(|arm| {
+        let has = detector.config().has_network(arm.method);
+        if !has {
+            tell!("no row {}: the model has no network for it", arm.title);
+        }
+        has
     });
-    for arm in none {
-        tell!("no row {}: the model has no network for it", arm.title);
-    }
-    rows
+    arms
 }
 
 fn figure(value: Option<f64>, digits: usize) -> String {
