@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use fndm::data::corrupt::PastedLesion;
 use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, Side};
 use fndm::memory::ContrastConfig;
@@ -86,10 +87,14 @@ pub(crate) struct Options {
     /// Slices per iteration of the classifier's training
     #[arg(long, value_name = "N", default_value_t = 16)]
     classifier_batch: usize,
-    /// What the diffusion model learns: removing, to remove pseudo-lesions from healthy slices (800 iterations unless a budget is given,
+    /// What the diffusion model learns: removing, to remove pseudo-lesions from healthy slices (1200 iterations unless a budget is given,
     /// one evaluation a slice afterwards), or paper, to reconstruct healthy and diseased slices by their label
     #[arg(long, value_enum, default_value_t = Objective::Removing)]
     objective: Objective,
+    /// Share of the healthy slices that get a lesion cut from a diseased slice by the contrast, with --objective removing; the others
+    /// get a drawn one. 0 for drawn ones alone
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    pasted: f64,
     /// Learning rate of Adam, for both networks [default: 0.0003; with --objective removing 0.001 for the diffusion model]
     #[arg(long, value_name = "LR")]
     lr: Option<f64>,
@@ -121,7 +126,8 @@ pub(crate) struct Options {
     /// Iterations of each of the student's two trainings
     #[arg(long, value_name = "N", default_value_t = 1200)]
     student_iterations: u64,
-    /// Train networks of their own for the rows CG + NM and CG of the ablation too, each as long as the first
+    /// Train networks of their own for the rows CG + NM and CG of the ablation too, each as long as the first. That of CG + NM then
+    /// knows nothing of any coarse map: with --objective removing it sees drawn lesions alone
     #[arg(long)]
     separate: bool,
     /// Most bytes that the memory bank's rows may take
@@ -243,6 +249,12 @@ fn plan(options: &Options) -> Result<TrainPlan> {
     let mut of_paper = (plan.unet.clone(), plan.diffusion_training.clone());
     if options.objective == Objective::Removing {
         plan = plan.removing();
+        if let Some(lesion) = &mut plan.diffusion_training.lesion {
+            lesion.pasted = (options.pasted != 0.).then(|| PastedLesion {
+                share: options.pasted,
+                ..PastedLesion::default()
+            });
+        }
     }
     plan.preprocess.z_range = (options.z_low, options.z_high);
     plan.unet.model_channels = options.width;
@@ -297,11 +309,12 @@ fn plan(options: &Options) -> Result<TrainPlan> {
         diffusion.condition_dropout = ConditionDropout::NONE;
         of_paper.1.condition_dropout = ConditionDropout::NONE;
         let mut rows = vec![(Method::Cg, 1, 0.2, of_paper)];
-        if options.objective == Objective::Paper {
-            // A network that removes serves CG + NM and FNDM alike.
-            let first = (plan.unet.clone(), diffusion.clone());
-            rows.push((Method::CgNm, 2, 0., first));
+        // What is pasted was cut by a coarse map, which CG + NM has none of.
+        let mut drawn = diffusion.clone();
+        if let Some(lesion) = &mut drawn.lesion {
+            lesion.pasted = None;
         }
+        rows.push((Method::CgNm, 2, 0., (plan.unet.clone(), drawn)));
         for (method, inputs, label_dropout, (unet, training)) in rows {
             let unet = UNetConfig {
                 in_channels: inputs * channels,

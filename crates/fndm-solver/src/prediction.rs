@@ -151,6 +151,44 @@ impl Prediction {
         mix.apply(x0, noise)
     }
 
+    /// What a network of this kind should output at state `x` for a single step of order 1 (DDIM) to lead to the state `next`: what
+    /// it is to learn where it takes a long step in the place of several short ones (Salimans and Ho 2022, appendix G). Each state
+    /// is given with its alpha and sigma; all tensors have one shape.
+    ///
+    /// # Errors
+    /// When the shapes differ; [`Error::Conversion`] where both states are equally noisy, or one is pure noise or clean.
+    pub fn leading_to(
+        self,
+        (x, alpha, sigma): (&Tensor, f64, f64),
+        (next, next_alpha, next_sigma): (&Tensor, f64, f64),
+    ) -> Result<Tensor> {
+        // next = next_alpha x0 + next_sigma epsilon and x = alpha x0 + sigma epsilon: two equations for both.
+        let unit = next_alpha * sigma - next_sigma * alpha;
+        let x0 = Mix {
+            x: -next_sigma / unit,
+            output: sigma / unit,
+        };
+        let noise = Mix {
+            x: next_alpha / unit,
+            output: -alpha / unit,
+        };
+        let (of_x0, of_noise) = self.target_weights(alpha, sigma);
+        let both = Mix {
+            x: of_x0 * x0.x + of_noise * noise.x,
+            output: of_x0 * x0.output + of_noise * noise.output,
+        };
+        let given = "two states";
+        if !(both.x.is_finite() && both.output.is_finite()) {
+            return Err(Error::Conversion {
+                wanted: self.name(),
+                given,
+                alpha,
+                sigma,
+            });
+        }
+        both.apply(x, next)
+    }
+
     /// The weights of the clean image and of the noise in that target; that of the score is infinite at sigma = 0.
     #[must_use]
     pub fn target_weights(self, alpha: f64, sigma: f64) -> (f64, f64) {

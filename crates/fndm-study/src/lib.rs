@@ -12,6 +12,7 @@
 mod bits;
 mod cohort;
 mod comparison;
+mod donors;
 mod error;
 mod evaluation;
 mod examine;
@@ -28,6 +29,7 @@ mod training;
 pub use bits::{BIT_DEFINITIONS, BitCase, BitReport, BitRow, BitScores, bit_table, evaluate_bits};
 pub use cohort::{Cohort, CohortEvent, LeftOut, PatientRead, Patients, Truth, copies};
 pub use comparison::{Arm, Comparison, Scoring};
+pub use donors::donors;
 pub use error::{Error, Result};
 pub use evaluation::{Case, CaseScore, Evaluation, Level, MaskScores, Row, evaluate};
 pub use examine::{MethodMap, examine_case, method_map};

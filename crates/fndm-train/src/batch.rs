@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use fndm_data::Order;
-use fndm_data::SliceSet;
+use fndm_data::corrupt::Donors;
+use fndm_data::{Order, SliceSet};
 use fndm_solver::{NoiseSchedule, Prediction};
 use ndarray::{Array2, Array3, ArrayView3, Axis};
 use rand::{Rng, RngExt};
@@ -12,7 +12,7 @@ use rand_distr::StandardNormal;
 
 use crate::loss_aware::TimeTable;
 use crate::random::{Purpose, generator};
-use crate::slices::check_slices;
+use crate::slices::{check_slices, shape};
 use crate::{
     Augmentation, Batch, ClassifierTrainConfig, DiffusionConfig, LossWeight, Result, part_of,
 };
@@ -67,6 +67,7 @@ pub struct ClassifierBatch {
 #[derive(Debug)]
 pub struct DiffusionBatches {
     config: DiffusionConfig,
+    donors: Option<Arc<Donors>>,
     schedule: NoiseSchedule,
     set: Arc<SliceSet>,
     order: Order,
@@ -89,18 +90,34 @@ impl DiffusionBatches {
     /// # Errors
     /// When the config or the slices are not as they should be.
     pub fn new(config: &DiffusionConfig, set: Arc<SliceSet>, seed: u64) -> Result<Self> {
+        Self::with_donors(config, set, None, seed)
+    }
+
+    /// `donors` are the lesions to paste, where the config wants any.
+    ///
+    /// # Errors
+    /// When the config, the slices or the donors are not as they should be.
+    pub fn with_donors(
+        config: &DiffusionConfig,
+        set: Arc<SliceSet>,
+        donors: Option<Arc<Donors>>,
+        seed: u64,
+    ) -> Result<Self> {
         config.check()?;
         check_slices(&set, config.diseased_share)?;
-        Self::unchecked(config, set, seed)
+        config.check_donors(donors.as_deref(), shape(&set))?;
+        Self::unchecked(config, set, donors, seed)
     }
 
     /// Without looking at every pixel: for slices that were checked before.
     pub(crate) fn unchecked(
         config: &DiffusionConfig,
         set: Arc<SliceSet>,
+        donors: Option<Arc<Donors>>,
         seed: u64,
     ) -> Result<Self> {
         Ok(Self {
+            donors,
             schedule: config.schedule.build()?,
             order: Order::new(&set.labels, config.diseased_share, seed)?,
             config: config.clone(),
@@ -120,6 +137,7 @@ impl DiffusionBatches {
     pub(crate) fn for_validation(
         config: &DiffusionConfig,
         set: Arc<SliceSet>,
+        donors: Option<Arc<Donors>>,
         seed: u64,
     ) -> Result<Self> {
         let config = DiffusionConfig {
@@ -127,7 +145,7 @@ impl DiffusionBatches {
             augmentation: Augmentation::NONE,
             ..config.clone()
         };
-        let mut batches = Self::new(&config, set, seed)?;
+        let mut batches = Self::with_donors(&config, set, donors, seed)?;
         batches.purpose = Purpose::Validation;
         Ok(batches)
     }
@@ -247,8 +265,8 @@ impl DiffusionBatches {
     ) -> Result<Array2<bool>> {
         let config = &self.config;
         if let Some(lesion) = &config.lesion {
-            let covered = lesion.draw_region(rng, head.view())?;
-            lesion.apply(rng, image.view_mut(), covered.view())?;
+            let donors = self.donors.as_deref();
+            let covered = lesion.put_into(rng, image.view_mut(), head.view(), donors)?;
             return Ok(covered.mapv(|share| share >= 0.5));
         }
         let mut region = config.masks.draw_in(rng, head.view());

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use fndm_data::SliceSet;
+use fndm_data::corrupt::Donors;
 use fndm_files::{write_atomic, write_by};
 use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,21 @@ impl Fingerprint {
             ids: set.ids.clone(),
             patients: set.patient.iter().collect::<BTreeSet<_>>().len(),
             ..Self::of_words(slices, [c, h, w], intensities.chain(labels))
+        }
+    }
+
+    /// Of the images and labels of slices, and of the lesions that are pasted into them, where there are any.
+    #[must_use]
+    pub(crate) fn with_donors(set: &SliceSet, donors: Option<&Donors>) -> Self {
+        let slices = Self::of_slices(set);
+        let Some(donors) = donors else {
+            return slices;
+        };
+        let of_slices = slices.hash.bytes().map(u32::from);
+        let words = of_slices.chain(donors.values().map(f32::to_bits));
+        Self {
+            hash: Self::of_words(0, slices.shape, words).hash,
+            ..slices
         }
     }
 

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use fndm_data::corrupt::{CorruptionMix, PseudoLesion};
+use fndm_data::corrupt::{CorruptionMix, Donors, PseudoLesion};
 use fndm_data::freeform::MaskMix;
 use fndm_models::{ClassifierConfig, UNetConfig};
 use fndm_solver::{Prediction, ScheduleConfig};
@@ -207,12 +207,13 @@ impl DiffusionConfig {
     /// its target every time. §2 of the paper has it so ("a health image x0 is transformed into a diseased image").
     ///
     /// Best with a network that isn't shown x_seg (of 2C input channels): one that is relies on it, and leaves alone what it misses.
-    /// 800 iterations: a longer training learns what pseudo-lesions are told by, and leaves real ones alone (docs/experiments.md).
+    /// With lesions pasted from diseased slices 1200 iterations; with drawn ones alone 800, for a longer training learns what these are
+    /// told by, and leaves real ones alone (docs/experiments.md).
     #[must_use]
     pub fn removing(lesion: PseudoLesion) -> Self {
         Self {
             prediction: Prediction::X0,
-            iterations: Some(800),
+            iterations: Some(1200),
             optimizer: OptimizerConfig {
                 lr: 1e-3,
                 warm_up: 100,
@@ -281,6 +282,14 @@ impl DiffusionConfig {
         )?;
         self.jitter.check()?;
         self.augmentation.check()
+    }
+
+    /// Whether there are lesions to paste where some are to be, of slices of this shape (C, H, W).
+    pub(crate) fn check_donors(&self, donors: Option<&Donors>, shape: [usize; 3]) -> Result<()> {
+        match &self.lesion {
+            Some(lesion) => Ok(lesion.check_donors(donors, shape)?),
+            None => Ok(()),
+        }
     }
 
     /// Whether a training by this config can begin: the config itself, its noise schedule, and whether `model` is a network for

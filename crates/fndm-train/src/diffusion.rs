@@ -7,13 +7,14 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 use fndm_data::SliceSet;
+use fndm_data::corrupt::Donors;
 use fndm_models::{Conditions, HybridInput, UNet, UNetConfig};
 
 use crate::batch::{DiffusionBatch, DiffusionBatches, tensor};
 use crate::error::check;
 use crate::loss_aware::LossHistory;
 use crate::report::ByTime;
-use crate::slices::{check_slices, names};
+use crate::slices::{check_slices, names, shape};
 use crate::{
     DiffusionConfig, Draw, Error, Fingerprint, Loss, Pass, Result, Setup, StepReport, Task,
     TimeRange, Trainer,
@@ -30,6 +31,7 @@ pub struct DiffusionTask {
     model: UNetConfig,
     conditions: Conditions,
     set: Arc<SliceSet>,
+    donors: Option<Arc<Donors>>,
     history: Option<LossHistory>,
 }
 
@@ -55,8 +57,23 @@ impl DiffusionTask {
     /// # Errors
     /// When a setting is out of its range, or config, network and slices don't fit together.
     pub fn new(config: &DiffusionConfig, model: &UNetConfig, set: Arc<SliceSet>) -> Result<Self> {
+        Self::with_donors(config, model, set, None)
+    }
+
+    /// As [`new`](Self::new), with lesions to paste, where the config wants any
+    /// ([`PseudoLesion::pasted`](fndm_data::corrupt::PseudoLesion)).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), or when config and donors don't fit together.
+    pub fn with_donors(
+        config: &DiffusionConfig,
+        model: &UNetConfig,
+        set: Arc<SliceSet>,
+        donors: Option<Arc<Donors>>,
+    ) -> Result<Self> {
         config.check()?;
         check_slices(&set, config.diseased_share)?;
+        config.check_donors(donors.as_deref(), shape(&set))?;
         let conditions = conditions(model, set.images.dim().1)?;
         check_image(config, conditions)?;
         check_labels(config, model)?;
@@ -67,6 +84,7 @@ impl DiffusionTask {
             model: model.clone(),
             conditions,
             set,
+            donors,
         })
     }
 
@@ -144,7 +162,11 @@ impl Task for DiffusionTask {
 
     fn setup(&self) -> Setup<DiffusionConfig, UNetConfig> {
         let (config, model) = (self.config.clone(), self.model.clone());
-        let (common, data) = (config.loop_config(), Fingerprint::of_slices(&self.set));
+        let donors = self.donors.as_deref();
+        let (common, data) = (
+            config.loop_config(),
+            Fingerprint::with_donors(&self.set, donors),
+        );
         Setup {
             dropout: model.dropout > 0.0,
             compute: config.compute,
@@ -160,7 +182,8 @@ impl Task for DiffusionTask {
     fn batches(&self, seed: u64) -> Result<Draw<DiffusionBatch>> {
         let table = self.history.as_ref().and_then(LossHistory::table);
         let mut batches =
-            DiffusionBatches::unchecked(&self.config, self.set.clone(), seed)?.with_table(table);
+            DiffusionBatches::unchecked(&self.config, self.set.clone(), self.donors.clone(), seed)?
+                .with_table(table);
         Ok(Box::new(move |index| batches.draw(index)))
     }
 
@@ -259,7 +282,8 @@ impl DiffusionTrainer {
     ) -> Result<Vec<TimeRange>> {
         let config = &self.task.config;
         let network = self.ema_network()?;
-        let mut batches = DiffusionBatches::for_validation(config, set.clone(), seed)?;
+        let mut batches =
+            DiffusionBatches::for_validation(config, set.clone(), self.task.donors.clone(), seed)?;
         let channels = self.task.set.images.dim().1;
         if set.images.dim().1 != channels {
             return Err(Error::Data {

@@ -6,6 +6,7 @@
 //! - [`DiffusionTrainer`], [`DiffusionConfig`]: objective (5) with hybrid conditions; [`DiffusionBatches`]: what it is trained on.
 //!   [`ConditionDropout`], [`CoarseJitter`], [`Augmentation`], [`TimeSampling`], [`LossWeight`]: its settings.
 //! - [`ClassifierTrainer`], [`ClassifierTrainConfig`]: cross entropy on noised slices; [`ClassifierBatches`].
+//! - [`DistillTrainer`], [`Lessons`]: a network that takes a teacher's long steps.
 //! - [`SegmenterTrainer`]: a network for segmentation, as a remover of lesions ([`RemoverConfig`]) or as a student of a
 //!   teacher's masks ([`StudentConfig`], [`PixelTargets`]). [`PixelAugmentation`], [`ImageLoss`]: their settings.
 //! - [`run`], [`try_run`], [`RunConfig`], [`StopFlag`]: a whole run with checkpoints and a log;
@@ -31,6 +32,7 @@ mod classifier;
 mod clock;
 mod config;
 mod diffusion;
+mod distill;
 mod ema;
 mod error;
 mod events;
@@ -65,6 +67,7 @@ pub use checkpoint::{
 pub use classifier::{ClassifierTask, ClassifierTrainer};
 pub use config::{ClassifierTrainConfig, Compute, ConditionDropout, DiffusionConfig, LoopConfig};
 pub use diffusion::{DiffusionTask, DiffusionTrainer};
+pub use distill::{DistillBatch, DistillTask, DistillTrainer, Lessons};
 pub use ema::Ema;
 pub use error::{Error, Result};
 pub use events::EventWriter;

@@ -4,6 +4,12 @@ use fndm_data::SliceSet;
 
 use crate::{Error, Result};
 
+/// Channels, height and width of a slice.
+pub(crate) fn shape(set: &SliceSet) -> [usize; 3] {
+    let (_, c, h, w) = set.images.dim();
+    [c, h, w]
+}
+
 /// Fails where the arrays don't belong together, a label isn't 0 or 1, an intensity isn't finite, or a label is missing
 /// that `diseased_share` asks for.
 pub(crate) fn check_slices(set: &SliceSet, diseased_share: Option<f64>) -> Result<()> {

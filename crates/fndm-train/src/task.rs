@@ -4,6 +4,7 @@ use std::path::Path;
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
+use fndm_models::StateDict;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -107,6 +108,12 @@ pub trait Task {
     /// # Errors
     /// When it can't be built.
     fn network(&self, vb: VarBuilder<'_>) -> Result<Self::Network>;
+
+    /// All weights that the training begins with, where they aren't to be drawn from the seed. None by default. A resumed run has
+    /// those of its checkpoint.
+    fn initial(&self) -> Option<&StateDict> {
+        None
+    }
 
     /// What makes the batches. Batch number `n` must follow from (`seed`, `n`) alone, and from the task's
     /// [`state`](Self::state): a resumed run begins in the middle. It runs on a thread of its own.

@@ -58,6 +58,9 @@ impl<T: Task> Trainer<T> {
         let draw = task.batches(seed)?;
         let parameters = Parameters::new(seed, DType::F32, device);
         let network = task.network(parameters.builder())?;
+        if let Some(weights) = task.initial() {
+            parameters.set(weights)?;
+        }
         Ok(Self {
             learner: Learner::new(
                 &common.optimizer,

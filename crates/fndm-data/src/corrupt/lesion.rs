@@ -6,6 +6,7 @@ use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
 use super::filter::smooth;
+use super::{Donors, PastedLesion};
 use crate::{Error, Result};
 
 /// A change of brightness of one sequence: normal, of this mean and deviation. The scale is that of slices, -1 to 1.
@@ -45,6 +46,9 @@ pub struct PseudoLesion {
     pub flatten: f64,
     /// Deviation of the Gaussian of texture and smoothing.
     pub grain: f64,
+    /// Lesions that are cut from diseased slices, in the place of a share of all these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pasted: Option<PastedLesion>,
 }
 
 impl Default for PseudoLesion {
@@ -64,6 +68,7 @@ impl Default for PseudoLesion {
             texture: 1.0,
             flatten: 0.7,
             grain: 2.0,
+            pasted: None,
         }
     }
 }
@@ -135,7 +140,54 @@ impl PseudoLesion {
             let expected = "one or more, means within -2 and 2, deviations 0 to 2";
             return bad("shift", expected, format!("{:?}", self.shift));
         }
-        Ok(())
+        self.pasted.as_ref().map_or(Ok(()), PastedLesion::check)
+    }
+
+    /// Whether there are lesions to paste, where some are to be.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] if not, or when they aren't of slices of this shape (C, H, W).
+    pub fn check_donors(&self, donors: Option<&Donors>, shape: [usize; 3]) -> Result<()> {
+        let what = "PseudoLesion.pasted";
+        match (&self.pasted, donors) {
+            (Some(_), None) => {
+                let expected = "none, where no lesions were cut from diseased slices";
+                Err(Error::config(what, expected, "some"))
+            }
+            (Some(_), Some(donors)) if donors.shape() != shape => {
+                let expected = format!("lesions of slices of {shape:?}");
+                Err(Error::config(
+                    what,
+                    expected,
+                    format!("{:?}", donors.shape()),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a lesion into `image` `(C, H, W)` in `[-1, 1]`, inside `head` `(H, W)`: one that is drawn, or in the share of
+    /// [`PastedLesion`] one of the donors'. Says where it lies: weights from 0 to 1, `(H, W)`.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check) and [`check_donors`](Self::check_donors); [`Error::Shape`] when the head has another size.
+    pub fn put_into<R: Rng + ?Sized>(
+        &self,
+        rng: &mut R,
+        image: ArrayViewMut3<f32>,
+        head: ArrayView2<bool>,
+        donors: Option<&Donors>,
+    ) -> Result<Array2<f32>> {
+        let (c, h, w) = image.dim();
+        self.check_donors(donors, [c, h, w])?;
+        if let (Some(pasted), Some(donors)) = (&self.pasted, donors)
+            && rng.random::<f64>() < pasted.share
+        {
+            return donors.paste(pasted, rng, image, head);
+        }
+        let region = self.draw_region(rng, head)?;
+        self.apply(rng, image, region.view())?;
+        Ok(region)
     }
 
     /// Where a pseudo-lesion lies: weights from 0 to 1 `(H, W)`, 0 outside the head `(H, W)`. All 0 for an empty head.

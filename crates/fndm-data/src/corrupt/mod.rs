@@ -29,6 +29,7 @@
 mod filter;
 mod kinds;
 mod lesion;
+mod pasted;
 
 use std::ops::Range;
 
@@ -37,6 +38,7 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 pub use lesion::{PseudoLesion, Shift};
+pub use pasted::{Donors, PastedLesion};
 
 use crate::freeform::{check_weights, pick};
 use crate::{Error, Result};

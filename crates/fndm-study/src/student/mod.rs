@@ -7,7 +7,7 @@
 
 mod folds;
 mod plan;
-mod teacher;
+pub(crate) mod teacher;
 
 use std::sync::Arc;
 
@@ -16,13 +16,16 @@ use fndm::StudentConfig;
 use fndm::student::weighted_product;
 use fndm_data::SliceSet;
 use fndm_models::{Segmenter, StateDict};
-use fndm_train::{Ended, PixelTargets, RunConfig, SegmenterTrainer, StepReport, run};
+use fndm_train::{
+    Ended, PixelTargets, RunConfig, SegmenterTask, SegmenterTrainer, StepReport, run,
+};
 use ndarray::{Array3, Axis};
 
 pub use folds::{FoldCases, FoldRow, examine_fold};
 pub use plan::{CrossConfig, StudentPlan, TeacherConfig};
 pub use teacher::teach;
 
+use crate::donors::donors_for;
 use crate::{Result, TrainingPlace};
 use teacher::{ranks, targets, teachers};
 
@@ -144,8 +147,9 @@ fn train_remover(
     on_step: OnStep<'_>,
 ) -> Result<Option<Segmenter>> {
     let (training, network) = (&plan.remover_training, &plan.remover);
-    let mut trainer =
-        SegmenterTrainer::remover(training, network, set.clone(), plan.seed, place.device)?;
+    let donors = donors_for(Some(&training.lesion), &plan.teacher, set, place.device)?;
+    let task = SegmenterTask::remover_with(training, network, set.clone(), donors)?;
+    let mut trainer = SegmenterTrainer::with_task(task, plan.seed, place.device)?;
     let name = StudentStage::Remover.name();
     Ok(match run_in(&mut trainer, place, name, on_step)? {
         Ended::Finished => Some(trainer.ema_network()?),

@@ -53,11 +53,7 @@ pub(super) fn targets(
     set: &SliceSet,
     map: &Array3<f32>,
 ) -> Result<PixelTargets> {
-    let mut inside = set.head.clone();
-    for mut slice in inside.axis_iter_mut(Axis(0)) {
-        let inner = erode(slice.view(), config.head_erosion);
-        slice.assign(&inner);
-    }
+    let inside = inner_head(config, set);
     let volume = volume_thresholds(map, &inside, &set.patient)?;
     let slice = threshold(map.view(), inside.view(), ThresholdScope::Slice)?.thresholds;
     let between = |(v, s): (f32, f32)| match v > 0. && s > 0. && s.is_finite() {
@@ -74,6 +70,16 @@ pub(super) fn targets(
     )?)
 }
 
+/// The head without its rim, where masks may be, `(N, H, W)`.
+pub(crate) fn inner_head(config: &TeacherConfig, set: &SliceSet) -> Array3<bool> {
+    let mut inside = set.head.clone();
+    for mut slice in inside.axis_iter_mut(Axis(0)) {
+        let inner = erode(slice.view(), config.head_erosion);
+        slice.assign(&inner);
+    }
+    inside
+}
+
 /// For each slice the rank of its patient among those of the set, whose numbers have gaps where patients were held apart.
 pub(super) fn ranks(set: &SliceSet) -> Vec<usize> {
     let present: BTreeSet<usize> = set.patient.iter().copied().collect();
@@ -82,7 +88,7 @@ pub(super) fn ranks(set: &SliceSet) -> Vec<usize> {
 }
 
 /// The contrast's map `(N, H, W)` of slices of these patients and positions, from its scores.
-pub(super) fn contrast_map(
+pub(crate) fn contrast_map(
     config: &TeacherConfig,
     scores: &Array3<f32>,
     (patient, z): (&[usize], &[usize]),
@@ -104,13 +110,17 @@ pub(super) fn remover_map(
 }
 
 /// The contrast's scores of every slice, by Gaussians of other patients.
-fn unseen_contrast(config: &TeacherConfig, set: &SliceSet, device: &Device) -> Result<Array3<f32>> {
+pub(crate) fn unseen_contrast(
+    config: &TeacherConfig,
+    set: &SliceSet,
+    device: &Device,
+) -> Result<Array3<f32>> {
     let parts = config.parts;
     let ranks = ranks(set);
     let patients = ranks.iter().max().map_or(0, |most| most + 1);
     if patients < 2 {
         return Err(Error::Input {
-            what: "patients for a student".into(),
+            what: "patients with labels".into(),
             expected: "two or more: each is scored by Gaussians of the others".into(),
             got: patients.to_string(),
         });

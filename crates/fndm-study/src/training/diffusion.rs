@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use fndm::{Detector, Method, model_folder};
 use fndm_memory::{Contrast, MemoryBank};
-use fndm_models::StateDict;
-use fndm_train::{DiffusionTrainer, Ended, StepReport, Validation};
+use fndm_models::{StateDict, UNetConfig};
+use fndm_train::{
+    DiffusionConfig, DiffusionTask, DiffusionTrainer, Ended, StepReport, Validation, agree,
+};
 
 use super::Training;
 use super::draft::Draft;
@@ -15,6 +17,8 @@ use super::event::{OnEvent, TrainEvent};
 use super::record::StageRecord;
 use super::run::{CHECKPOINT_EVERY, Run, run_folder, run_stage};
 use super::validation::{ValidationRecord, Validator};
+use crate::donors::donors_for;
+use crate::student::TeacherConfig;
 use crate::{Result, SeparatePlan};
 
 /// Trains the first diffusion model, which the others of the plan are compared with.
@@ -42,14 +46,7 @@ impl DiffusionStage<'_> {
     pub(super) fn run(self, draft: &mut Draft<'_>, on_event: OnEvent<'_>) -> Result<TrainedUNet> {
         let training = self.training;
         let (plan, place) = (training.plan, training.place);
-        let mut trainer = DiffusionTrainer::new(
-            &plan.diffusion_training,
-            &plan.unet,
-            training.set.clone(),
-            plan.seed,
-            place.device,
-        )?
-        .in_group(training.group.clone())?;
+        let mut trainer = training.diffusion(&plan.diffusion_training, &plan.unet)?;
         // Both hooks of the run below tell the caller.
         let on_event = RefCell::new(on_event);
         let (stage, tell) = (&self, &on_event);
@@ -117,6 +114,19 @@ impl DiffusionStage<'_> {
     }
 }
 
+impl Training<'_> {
+    /// The trainer of a diffusion model, with the lesions that it pastes.
+    fn diffusion(&self, config: &DiffusionConfig, unet: &UNetConfig) -> Result<DiffusionTrainer> {
+        let (set, device) = (&self.set, self.place.device);
+        let lesion = config.lesion.as_ref();
+        let donors = donors_for(lesion, &TeacherConfig::default(), set, device);
+        let donors = agree(self.group.as_ref(), donors)?;
+        let task = DiffusionTask::with_donors(config, unet, set.clone(), donors)?;
+        let trainer = DiffusionTrainer::with_task(task, self.plan.seed, device)?;
+        Ok(trainer.in_group(self.group.clone())?)
+    }
+}
+
 /// Trains the diffusion model of one row of the ablation.
 pub(super) struct SeparateStage<'a> {
     pub(super) training: &'a Training<'a>,
@@ -129,11 +139,7 @@ impl SeparateStage<'_> {
     pub(super) fn run(self, on_event: OnEvent<'_>) -> Result<TrainedUNet> {
         let (training, plan) = (self.training, self.plan);
         let place = training.place;
-        let set = training.set.clone();
-        let seed = training.plan.seed;
-        let mut trainer =
-            DiffusionTrainer::new(&plan.training, &plan.unet, set, seed, place.device)?
-                .in_group(training.group.clone())?;
+        let mut trainer = training.diffusion(&plan.training, &plan.unet)?;
         let folder = run_folder(place.folder, Run::Separate(self.method));
         let mut tell = |_: &DiffusionTrainer, report: &StepReport, share| {
             on_event(TrainEvent::Separate(self.method, report, share));

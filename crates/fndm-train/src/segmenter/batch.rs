@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use fndm_data::Order;
-use fndm_data::{SliceSet, neighbours};
+use fndm_data::corrupt::Donors;
+use fndm_data::{Order, SliceSet, neighbours};
 use ndarray::{Array2, Array3, Axis};
 
 use super::augment::Plan;
 use super::{PixelTargets, RemoverConfig, StudentConfig};
 use crate::random::{Purpose, generator};
-use crate::slices::check_slices;
+use crate::slices::{check_slices, shape};
 use crate::{Batch, Result, part_of};
 
 /// One batch of a segmenter's training. Arrays are in the order (B, C, H, W).
@@ -57,6 +57,7 @@ impl Batch for PixelBatch {
 #[derive(Debug)]
 pub struct RemoverBatches {
     config: RemoverConfig,
+    donors: Option<Arc<Donors>>,
     set: Arc<SliceSet>,
     order: Order,
     seed: u64,
@@ -66,16 +67,36 @@ impl RemoverBatches {
     /// # Errors
     /// When the config or the slices are not as they should be.
     pub fn new(config: &RemoverConfig, set: Arc<SliceSet>, seed: u64) -> Result<Self> {
+        Self::with_donors(config, set, None, seed)
+    }
+
+    /// `donors` are the lesions to paste, where the config wants any.
+    ///
+    /// # Errors
+    /// When the config, the slices or the donors are not as they should be.
+    pub fn with_donors(
+        config: &RemoverConfig,
+        set: Arc<SliceSet>,
+        donors: Option<Arc<Donors>>,
+        seed: u64,
+    ) -> Result<Self> {
         config.check()?;
         check_slices(&set, Some(0.0))?;
-        Self::unchecked(config, set, seed)
+        config.lesion.check_donors(donors.as_deref(), shape(&set))?;
+        Self::unchecked(config, set, donors, seed)
     }
 
     /// Without looking at every pixel: for slices that were checked before.
-    pub(super) fn unchecked(config: &RemoverConfig, set: Arc<SliceSet>, seed: u64) -> Result<Self> {
+    pub(super) fn unchecked(
+        config: &RemoverConfig,
+        set: Arc<SliceSet>,
+        donors: Option<Arc<Donors>>,
+        seed: u64,
+    ) -> Result<Self> {
         Ok(Self {
             order: Order::new(&set.labels, Some(0.0), seed)?,
             config: config.clone(),
+            donors,
             set,
             seed,
         })
@@ -107,11 +128,10 @@ impl RemoverBatches {
                 .augmentation
                 .change_intensities(&mut rng, &mut clean, c);
             let head = moved_head(set, slice, &plan);
-            let region = config.lesion.draw_region(&mut rng, head.view())?;
             let mut seen = clean.clone();
-            config
-                .lesion
-                .apply(&mut rng, seen.view_mut(), region.view())?;
+            let donors = self.donors.as_deref();
+            let lesion = &config.lesion;
+            let region = lesion.put_into(&mut rng, seen.view_mut(), head.view(), donors)?;
             batch.input.extend(seen.iter());
             batch.target.extend(clean.iter());
             let (background, more) = (config.background_weight as f32, config.region_weight as f32);

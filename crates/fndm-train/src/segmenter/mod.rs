@@ -12,6 +12,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use candle_nn::VarBuilder;
 use fndm_data::SliceSet;
+use fndm_data::corrupt::Donors;
 use fndm_models::{Segmenter, SegmenterConfig};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ pub use student::StudentConfig;
 pub use targets::PixelTargets;
 
 use crate::batch::tensor;
-use crate::slices::{check_slices, names};
+use crate::slices::{check_slices, names, shape};
 use crate::{Draw, Error, Fingerprint, Loss, Result, Setup, Task, Trainer};
 
 /// Trains a [`Segmenter`], one iteration at a time.
@@ -62,7 +63,7 @@ pub struct SegmenterTask {
 /// What it is trained for.
 #[derive(Debug, Clone)]
 enum Goal {
-    Remover(RemoverConfig),
+    Remover(RemoverConfig, Option<Arc<Donors>>),
     Student(StudentConfig, Arc<PixelTargets>),
 }
 
@@ -87,7 +88,23 @@ impl SegmenterTask {
         model: &SegmenterConfig,
         set: Arc<SliceSet>,
     ) -> Result<Self> {
+        Self::remover_with(config, model, set, None)
+    }
+
+    /// As [`remover`](Self::remover), with lesions to paste, where the config wants any
+    /// ([`PseudoLesion::pasted`](fndm_data::corrupt::PseudoLesion)).
+    ///
+    /// # Errors
+    /// As [`remover`](Self::remover), or when config and donors don't fit together.
+    pub fn remover_with(
+        config: &RemoverConfig,
+        model: &SegmenterConfig,
+        set: Arc<SliceSet>,
+        donors: Option<Arc<Donors>>,
+    ) -> Result<Self> {
         config.check()?;
+        let lesion = &config.lesion;
+        lesion.check_donors(donors.as_deref(), shape(&set))?;
         if model.context > 0 {
             return Err(unfit(
                 "a network without neighbours, which would show what is to be removed",
@@ -95,7 +112,7 @@ impl SegmenterTask {
             ));
         }
         let outputs = set.images.dim().1;
-        Self::new(Goal::Remover(config.clone()), model, outputs, set)
+        Self::new(Goal::Remover(config.clone(), donors), model, outputs, set)
     }
 
     /// A network that learns a teacher's masks `targets` on slices with label 1, and that nothing is diseased on the others.
@@ -127,7 +144,7 @@ impl SegmenterTask {
             ));
         }
         let diseased_share = match &goal {
-            Goal::Remover(_) => Some(0.0),
+            Goal::Remover(..) => Some(0.0),
             Goal::Student(config, _) => config.diseased_share,
         };
         check_slices(&set, diseased_share)?;
@@ -148,7 +165,8 @@ impl Task for SegmenterTask {
     fn setup(&self) -> Setup<SegmenterTrainConfig, SegmenterConfig> {
         let mut data = Fingerprint::of_slices(&self.set);
         let (kind, config, common) = match &self.goal {
-            Goal::Remover(config) => {
+            Goal::Remover(config, donors) => {
+                data = Fingerprint::with_donors(&self.set, donors.as_deref());
                 let record = SegmenterTrainConfig::Remover(config.clone());
                 ("remover", record, config.loop_config())
             }
@@ -171,8 +189,8 @@ impl Task for SegmenterTask {
     fn batches(&self, seed: u64) -> Result<Draw<PixelBatch>> {
         let set = self.set.clone();
         Ok(match &self.goal {
-            Goal::Remover(config) => {
-                let mut batches = RemoverBatches::unchecked(config, set, seed)?;
+            Goal::Remover(config, donors) => {
+                let mut batches = RemoverBatches::unchecked(config, set, donors.clone(), seed)?;
                 Box::new(move |index| batches.draw(index))
             }
             Goal::Student(config, targets) => {
@@ -200,7 +218,7 @@ impl Task for SegmenterTask {
             None => network.forward(&input)?,
         };
         match &self.goal {
-            Goal::Remover(config) => loss::image(&output, &target, &weight, config.loss),
+            Goal::Remover(config, _) => loss::image(&output, &target, &weight, config.loss),
             Goal::Student(config, _) => {
                 loss::segmentation(&output, &target, &weight, config.dice_weight)
             }
