@@ -16,6 +16,7 @@ mod coarse_maps;
 mod common;
 mod convert;
 mod detect;
+mod distill;
 mod evaluate;
 mod inspect;
 mod log;
@@ -42,6 +43,7 @@ struct Program {
 enum Command {
     Quickstart(quickstart::Options),
     Train(Box<train::Options>),
+    Distill(distill::Options),
     Detect(detect::Options),
     Evaluate(evaluate::Options),
     Reproduce(reproduce::Options),
@@ -59,6 +61,7 @@ pub fn main() -> ExitCode {
     finish(|program: Program| match program.command {
         Command::Quickstart(options) => quickstart::run(&options),
         Command::Train(options) => train::run(&options),
+        Command::Distill(options) => distill::run(&options),
         Command::Detect(options) => detect::run(&options),
         Command::Evaluate(options) => evaluate::run(&options),
         Command::Reproduce(options) => reproduce::run(&options),

@@ -434,7 +434,7 @@ fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
 }
 
 /// A bar in thousandths of a budget, with the loss and the rate.
-fn show(bar: &ProgressBar, report: &StepReport, share: f64) {
+pub(crate) fn show(bar: &ProgressBar, report: &StepReport, share: f64) {
     bar.set_position((share * 1000.) as u64);
     let accuracy = report
         .accuracy
@@ -609,7 +609,12 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
 }
 
 /// Where the screen is a file, bars are silent: a line every half minute instead.
-fn line(bar: &ProgressBar, last: &mut std::time::Instant, what: &str, report: &StepReport) {
+pub(crate) fn line(
+    bar: &ProgressBar,
+    last: &mut std::time::Instant,
+    what: &str,
+    report: &StepReport,
+) {
     if bar.is_hidden() && last.elapsed().as_secs() >= 30 {
         *last = std::time::Instant::now();
         tell!(

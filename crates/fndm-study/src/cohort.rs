@@ -26,6 +26,8 @@ pub enum Truth<'a> {
     Mask,
     /// The bit of each slice; slices without one are left out, and so is the mask, where there is one.
     Bits(&'a Labelling),
+    /// Nothing: all slices are used, whatever is known of them.
+    Nothing,
 }
 
 /// The patients of a source, and how they are read.
@@ -148,7 +150,7 @@ impl<'a> Patients<'a> {
         all: &mut Vec<PatientBits>,
     ) -> Result<std::result::Result<PatientRead, String>> {
         let patient = match self.truth {
-            Truth::Mask => self.source.patient(index, self.sequences)?,
+            Truth::Mask | Truth::Nothing => self.source.patient(index, self.sequences)?,
             Truth::Bits(labels) => labels.patient(self.source, index, self.sequences)?,
         };
         if let Some(reason) = copies(&patient) {
@@ -158,7 +160,7 @@ impl<'a> Patients<'a> {
             Truth::Mask if patient.mask.is_none() => {
                 return Ok(Err("no lesion mask".to_string()));
             }
-            Truth::Mask => self.preprocess.apply(&patient)?,
+            Truth::Mask | Truth::Nothing => self.preprocess.apply(&patient)?,
             Truth::Bits(labels) => {
                 let (slices, bits) = labels.apply(&patient, self.preprocess)?;
                 all.push(bits);

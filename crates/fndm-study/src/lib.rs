@@ -42,8 +42,9 @@ pub use plan::{SeparatePlan, TrainPlan};
 pub use report::{Report, markdown, table, write_csv};
 pub use source::{PHANTOM_SEQUENCES, Source};
 pub use training::{
-    StageRecord, StudentBase, StudentRecord, TrainEvent, TrainingRecord, ValidationPlan,
-    ValidationRecord, ValidationScore, add_student, train_model, train_model_in, train_slices,
+    Direction, DistillPlan, DistillRecord, StageRecord, StudentBase, StudentRecord, TrainEvent,
+    TrainingRecord, ValidationPlan, ValidationRecord, ValidationScore, add_student, distill,
+    train_model, train_model_in, train_slices,
 };
 
 pub use fndm;

@@ -160,6 +160,7 @@ impl TrainPlan {
             method: Method::Fndm,
             detect: self.detect.clone(),
             separate: separate.collect(),
+            distilled: None,
         }
     }
 

@@ -29,11 +29,13 @@ pub use coarse::{CoarseModel, Featured, Features};
 pub use detect_config::{
     CoarseRule, CoarseSource, DetectConfig, Parts, ResidualSide, Start, ThresholdScope,
 };
-pub use detector::{CoarseMaps, Detection, Detector, DetectorBuilder, MapMask, SliceMaps, mask_of};
+pub use detector::{
+    CoarseMaps, Detection, Detector, DetectorBuilder, LongSteps, MapMask, SliceMaps, mask_of,
+};
 pub use error::{Error, Result};
 pub use flair::{flair_map, flair_quantile};
 pub use method::Method;
-pub use model_config::{FeatureConfig, ModelConfig, SeparateModel, separate_channels};
+pub use model_config::{Distilled, FeatureConfig, ModelConfig, SeparateModel, separate_channels};
 pub use round_trip::batch_tensor;
 pub use solver_choice::SolverChoice;
 pub use student::{SliceCalibration, Student, StudentConfig, smooth_z};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model_folder as file_names;
 use crate::round_trip::{self, Given};
-use crate::{CoarseSource, DetectConfig, Error, Method, Result, StudentConfig};
+use crate::{CoarseSource, DetectConfig, Error, Method, Result, Start, StudentConfig};
 
 /// The config file of a model folder, `model.json`: all that is needed to use the networks.
 ///
@@ -56,6 +56,57 @@ pub struct ModelConfig {
     /// The rows of the ablation that have a noise-prediction network of their own, trained apart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub separate: BTreeMap<Method, SeparateModel>,
+    /// Said of a model whose networks were taught to take another model's steps, several at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distilled: Option<Distilled>,
+}
+
+/// What networks were taught that take long steps. Each direction has its own, and they serve one row with its settings: the
+/// classifier's gradient, x_seg and the steps' number are in what they learned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distilled {
+    /// The row.
+    pub row: Method,
+    /// Steps in each direction, of order 1.
+    pub steps: usize,
+    /// Whether there is a network for the encoding, `unet_encode.safetensors`. Sampling that begins with fresh noise has none.
+    pub encoder: bool,
+}
+
+impl Distilled {
+    /// Whether these settings are the ones that the networks were taught.
+    fn check_settings(&self, config: &DetectConfig) -> Result<()> {
+        let row = self.row.key();
+        let parts = self.row.parts();
+        let checks = [
+            ("method", parts == Some(config.parts), row.to_owned()),
+            ("steps", config.steps == self.steps, self.steps.to_string()),
+            ("order", config.order == 1, "1".into()),
+            (
+                "encode steps",
+                config.encode_steps.is_none_or(|n| n == self.steps),
+                self.steps.to_string(),
+            ),
+            (
+                "guidance scale",
+                config.guidance_scale == 0.,
+                "0, for the gradient is in the networks".into(),
+            ),
+            (
+                "start",
+                (config.start == Start::Encoded) == self.encoder,
+                "the one that the networks were taught".into(),
+            ),
+        ];
+        match checks.into_iter().find(|(_, right, _)| !right) {
+            Some((name, _, expected)) => {
+                let expected = format!("{expected}, for networks of long steps");
+                Err(Error::option(name, expected, "another"))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// A noise-prediction network of one row of the ablation, in `unet_<row>.safetensors`.
@@ -199,6 +250,7 @@ impl ModelConfig {
             student: None,
             method: Method::default(),
             separate: BTreeMap::new(),
+            distilled: None,
         }
     }
 
@@ -291,6 +343,11 @@ impl ModelConfig {
         let Some(parts) = method.parts() else {
             return true;
         };
+        if let Some(distilled) = &self.distilled
+            && distilled.row != method
+        {
+            return false;
+        }
         let config = DetectConfig {
             parts,
             ..DetectConfig::default()
@@ -312,6 +369,9 @@ impl ModelConfig {
         config.check_sides(self.sequences.len())?;
         let given = self.given_by(config);
         round_trip::check_settings(unet, classifier, &schedule, given, config)?;
+        if let Some(distilled) = &self.distilled {
+            distilled.check_settings(config)?;
+        }
         if config.parts.memory_bank {
             self.check_coarse(config.coarse_source)?;
         }
@@ -407,6 +467,18 @@ impl ModelConfig {
                 ));
             }
             model.unet.check()?;
+        }
+        if let Some(distilled) = &self.distilled {
+            let fits = self.unet.is_some() && self.separate.is_empty();
+            if !(fits && distilled.row.parts().is_some() && distilled.steps > 0) {
+                let expected =
+                    "a row with diffusion, 1 step or more, and no networks of other rows";
+                return Err(Error::option(
+                    "distilled",
+                    expected,
+                    format!("{distilled:?}"),
+                ));
+            }
         }
         if let Some(student) = &self.student {
             student.check_slices(channels, size)?;

@@ -8,6 +8,8 @@ pub const CONFIG: &str = "model.json";
 pub const TRAINING: &str = "training.json";
 /// The noise-prediction network.
 pub const UNET: &str = "unet.safetensors";
+/// The network of the encoding, of a model whose networks take long steps.
+pub const ENCODER: &str = "unet_encode.safetensors";
 /// The time-dependent classifier.
 pub const CLASSIFIER: &str = "classifier.safetensors";
 /// The memory bank.

@@ -118,6 +118,7 @@ pub fn file(folder: &Path, name: &str) -> Result<PathBuf> {
 pub fn names() -> Vec<String> {
     let fixed = [
         file_names::UNET,
+        file_names::ENCODER,
         file_names::CLASSIFIER,
         file_names::MEMORY,
         file_names::CONTRAST,
@@ -133,9 +134,11 @@ pub fn names() -> Vec<String> {
 pub fn names_of(config: &ModelConfig) -> Vec<String> {
     let diffusion = [file_names::UNET, file_names::CLASSIFIER, file_names::MEMORY];
     let diffusion = diffusion.into_iter().filter(|_| config.unet.is_some());
+    let encoder = config.distilled.as_ref().is_some_and(|d| d.encoder);
+    let encoder = encoder.then_some(file_names::ENCODER);
     let contrast = config.contrast.then_some(file_names::CONTRAST);
     let student = config.student.is_some().then_some(file_names::STUDENT);
-    let named = diffusion.chain(contrast).chain(student);
+    let named = diffusion.chain(encoder).chain(contrast).chain(student);
     let rows = config.separate.keys().map(|&row| file_names::separate(row));
     named.map(String::from).chain(rows).collect()
 }

@@ -1,5 +1,7 @@
 //! Encode to noise, sample back as healthy: equations (6), (8) and (9) of the paper.
 
+pub(crate) mod long_steps;
+
 use candle_core::{DType, Device, Tensor};
 use fndm_models::{Classifier, ClassifierConfig, HybridInput, UNet, UNetConfig};
 use fndm_solver::{
@@ -15,12 +17,16 @@ use crate::{DetectConfig, Error, Result, Start};
 /// A round trip through noise, with each direction's own conditions.
 pub(crate) struct RoundTrip<'a> {
     unet: &'a UNet,
+    /// The network of the encoding: the same, unless each direction has one of its own.
+    encoder: &'a UNet,
     classifier: &'a Classifier,
+    schedule: &'a NoiseSchedule,
     config: &'a DetectConfig,
     /// None where sampling begins with a state that takes no encoding.
     encode: Option<Solver>,
     sample: Solver,
     inputs: Inputs,
+    prediction: Prediction,
     from_image: bool,
     /// Share of the image in the state that sampling begins with.
     alpha: f64,
@@ -206,8 +212,9 @@ pub(crate) fn check_settings(
 impl<'a> RoundTrip<'a> {
     pub(crate) fn new(
         unet: &'a UNet,
+        encoder: &'a UNet,
         classifier: &'a Classifier,
-        schedule: &NoiseSchedule,
+        schedule: &'a NoiseSchedule,
         given: Given,
         config: &'a DetectConfig,
     ) -> Result<Self> {
@@ -219,9 +226,12 @@ impl<'a> RoundTrip<'a> {
             encode,
             sample,
             unet,
+            encoder,
             classifier,
+            schedule,
             config,
             inputs,
+            prediction: given.prediction,
             from_image: given.from_image,
             alpha: schedule.alpha(time),
             sigma: schedule.sigma(time),
@@ -262,25 +272,10 @@ impl<'a> RoundTrip<'a> {
             Some(encode) => self.encoded(encode, images, x_seg, place, tick)?,
             None => (images * self.alpha)?,
         };
-        let state = match config.start {
-            Start::Noised => (state + self.noise(images, place.z, 1.)?)?,
-            Start::Encoded | Start::Scaled => state,
-        };
-        let state = match config.region_noise {
-            Some(deviation) => self.refresh(&state, x_seg, place.z, deviation)?,
-            None => state,
-        };
-
-        let blanked = if config.blank_condition {
-            // -1 is the background's value.
-            let keep = x_seg.affine(-1., 1.)?;
-            (images.broadcast_mul(&keep)?).broadcast_sub(x_seg)?
-        } else {
-            images.clone()
-        };
-        let conditions = self.conditions(&blanked, x_seg, config.sample_label)?;
+        let state = self.renewed(state, images, x_seg, place)?;
+        let conditions = self.sampling_conditions(images, x_seg)?;
         let healthy = self.sample.run(&state, |query| {
-            let output = self.predict(query, &conditions)?;
+            let output = self.predict(self.unet, query, &conditions)?;
             let answer = self.guided(query, output, &conditions.labels)?;
             tick();
             Ok(answer)
@@ -303,18 +298,50 @@ impl<'a> RoundTrip<'a> {
         place: Place<'_>,
         tick: &mut dyn FnMut(),
     ) -> Result<Tensor> {
-        let config = self.config;
-        let shown = match config.coarse_when_encoding {
-            true => x_seg.clone(),
-            false => x_seg.zeros_like()?,
-        };
-        let conditions = self.conditions(images, &shown, config.encode_label)?;
+        let conditions = self.encoding_conditions(images, x_seg)?;
         let state = encode.run(images, |query| {
-            let output = self.predict(query, &conditions)?;
+            let output = self.predict(self.encoder, query, &conditions)?;
             tick();
             Ok(output)
         });
         state.map_err(|error| place.told(error, "encoding", encode.evaluations()))
+    }
+
+    /// The state that sampling begins with, from the one that encoding ended with, or from the image's own part of it.
+    fn renewed(
+        &self,
+        state: Tensor,
+        images: &Tensor,
+        x_seg: &Tensor,
+        place: Place<'_>,
+    ) -> Result<Tensor> {
+        let state = match self.config.start {
+            Start::Noised => (state + self.noise(images, place.z, 1.)?)?,
+            Start::Encoded | Start::Scaled => state,
+        };
+        match self.config.region_noise {
+            Some(deviation) => self.refresh(&state, x_seg, place.z, deviation),
+            None => Ok(state),
+        }
+    }
+
+    fn encoding_conditions(&self, images: &Tensor, x_seg: &Tensor) -> Result<Conditions> {
+        let shown = match self.config.coarse_when_encoding {
+            true => x_seg.clone(),
+            false => x_seg.zeros_like()?,
+        };
+        self.conditions(images, &shown, self.config.encode_label)
+    }
+
+    fn sampling_conditions(&self, images: &Tensor, x_seg: &Tensor) -> Result<Conditions> {
+        let blanked = if self.config.blank_condition {
+            // -1 is the background's value.
+            let keep = x_seg.affine(-1., 1.)?;
+            (images.broadcast_mul(&keep)?).broadcast_sub(x_seg)?
+        } else {
+            images.clone()
+        };
+        self.conditions(&blanked, x_seg, self.config.sample_label)
     }
 
     fn conditions(&self, image: &Tensor, coarse: &Tensor, label: u32) -> Result<Conditions> {
@@ -341,17 +368,20 @@ impl<'a> RoundTrip<'a> {
         })
     }
 
-    /// What the UNet gives.
-    fn predict(&self, query: Query<'_>, conditions: &Conditions) -> Result<Tensor> {
+    /// What a network is shown, time and label apart.
+    fn shown(&self, state: &Tensor, conditions: &Conditions) -> Result<Tensor> {
         let input = HybridInput {
-            state: query.x.clone(),
+            state: state.clone(),
             image: self.inputs.image.then(|| conditions.image.clone()),
             coarse: self.inputs.coarse.then(|| conditions.coarse.clone()),
         };
+        Ok(input.concat()?)
+    }
+
+    /// What a network gives.
+    fn predict(&self, unet: &UNet, query: Query<'_>, conditions: &Conditions) -> Result<Tensor> {
         let labels = conditions.unet_labels.as_ref();
-        let output = self
-            .unet
-            .forward(&input.concat()?, &times(query)?, labels)?;
+        let output = unet.forward(&self.shown(query.x, conditions)?, &times(query)?, labels)?;
         match self.from_image {
             true => Ok((output + &conditions.image)?),
             false => Ok(output),

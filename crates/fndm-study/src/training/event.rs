@@ -1,6 +1,7 @@
 use fndm::Method;
 use fndm_train::{StepReport, Validation};
 
+use super::distill::Direction;
 use crate::student::StudentStage;
 
 /// What a training reports while it runs.
@@ -21,6 +22,10 @@ pub enum TrainEvent<'a> {
     Separate(Method, &'a StepReport, f64),
     /// An iteration of one of the student's trainings, and the share of its budget that is used.
     Student(StudentStage, &'a StepReport, f64),
+    /// So many patients of so many whose slices a teacher was watched on.
+    Watched(usize, usize),
+    /// An iteration of a network that learns to take so many long steps, and the share of its budget that is used.
+    Distill(Direction, usize, &'a StepReport, f64),
     /// A validation of the diffusion model, after so many iterations.
     Validation(u64, &'a Validation),
 }

@@ -4,6 +4,7 @@ mod add_student;
 mod classifier;
 mod coarse;
 mod diffusion;
+mod distill;
 mod draft;
 mod event;
 mod load;
@@ -19,6 +20,7 @@ use fndm_data::SliceSet;
 use fndm_train::{Alone, Ended, Group, agree};
 
 pub use add_student::{StudentBase, add_student};
+pub use distill::{Direction, DistillPlan, DistillRecord, distill};
 pub use event::TrainEvent;
 pub use record::{StageRecord, StudentRecord, TrainingRecord};
 pub(crate) use run::{RUNS, Run, run_folder};

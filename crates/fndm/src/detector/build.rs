@@ -63,6 +63,12 @@ impl DetectorBuilder {
         self.network(names::UNET, weights)
     }
 
+    /// The network of the encoding, where the config speaks of networks of long steps.
+    #[must_use]
+    pub fn encoder(self, weights: StateDict) -> Self {
+        self.network(names::ENCODER, weights)
+    }
+
     /// The classifier that guides the sampling, and whose encoder the memory bank sees unless there are other features.
     #[must_use]
     pub fn classifier(self, weights: StateDict) -> Self {
@@ -150,6 +156,13 @@ impl DetectorBuilder {
         };
         let diffusion = match (&config.unet, &config.classifier) {
             (Some(unet), Some(classifier)) => {
+                let encoder = match config.distilled.as_ref().is_some_and(|d| d.encoder) {
+                    true => {
+                        let weights = self.weights(names::ENCODER)?;
+                        Some(UNet::from_state_dict(unet, weights, dtype, &device)?)
+                    }
+                    false => None,
+                };
                 let unet = UNet::from_state_dict(unet, self.weights(names::UNET)?, dtype, &device)?;
                 let weights = self.weights(names::CLASSIFIER)?;
                 let classifier =
@@ -163,6 +176,7 @@ impl DetectorBuilder {
                 Some(Diffusion {
                     schedule: config.schedule.build()?,
                     unet,
+                    encoder,
                     separate,
                     classifier,
                 })

@@ -13,7 +13,11 @@ use crate::{
 
 impl Detector {
     /// The network for these settings, that of the row where it has one of its own; and its file.
-    fn unet<'a>(&self, diffusion: &'a Diffusion, config: &DetectConfig) -> (&'a UNet, String) {
+    pub(super) fn unet<'a>(
+        &self,
+        diffusion: &'a Diffusion,
+        config: &DetectConfig,
+    ) -> (&'a UNet, String) {
         let row = self.config.row_of(config);
         match row.and_then(|row| Some((row, diffusion.separate.get(&row)?))) {
             Some((row, unet)) => (unet, self.named(&names::separate(row))),
@@ -35,8 +39,10 @@ impl Detector {
         let diffusion = diffusion.ok_or_else(ModelConfig::no_diffusion)?;
         let (unet, unet_file) = self.unet(diffusion, config);
         let classifier_file = self.named(names::CLASSIFIER);
+        let encoder = diffusion.encoder.as_ref().unwrap_or(unet);
         let trip = RoundTrip::new(
             unet,
+            encoder,
             &diffusion.classifier,
             &diffusion.schedule,
             self.config.given_by(config),
@@ -95,7 +101,7 @@ impl Detector {
     }
 }
 
-fn to_array(images: &Tensor) -> Result<Array4<f32>> {
+pub(super) fn to_array(images: &Tensor) -> Result<Array4<f32>> {
     let dims = images.dims4()?;
     let values = images.flatten_all()?.to_vec1::<f32>()?;
     Array4::from_shape_vec(dims, values).map_err(|e| shape_error("a batch", &e))

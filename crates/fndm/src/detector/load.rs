@@ -59,6 +59,9 @@ fn load_once(folder: &Path, device: &Device, dtype: DType) -> Result<Detector> {
             .classifier(tensors(folder, names::CLASSIFIER)?)
             .bank(MemoryBank::load(names::file(folder, names::MEMORY)?)?);
     }
+    if config.distilled.as_ref().is_some_and(|d| d.encoder) {
+        builder = builder.encoder(tensors(folder, names::ENCODER)?);
+    }
     for &method in config.separate.keys() {
         builder = builder.separate(method, tensors(folder, &names::separate(method))?);
     }

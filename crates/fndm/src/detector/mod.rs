@@ -4,6 +4,7 @@ mod build;
 mod coarse;
 mod diffusion;
 mod load;
+mod long_steps;
 mod mask;
 mod result;
 
@@ -20,6 +21,7 @@ use ndarray::{Array, Array3, Axis, RemoveAxis};
 
 pub use build::DetectorBuilder;
 pub use coarse::CoarseMaps;
+pub use long_steps::LongSteps;
 pub use mask::{MapMask, mask_of};
 pub use result::{Detection, SliceMaps};
 
@@ -48,6 +50,8 @@ pub struct Detector {
 struct Diffusion {
     schedule: NoiseSchedule,
     unet: UNet,
+    /// The network of the encoding, where each direction has its own.
+    encoder: Option<UNet>,
     separate: BTreeMap<Method, UNet>,
     classifier: Classifier,
 }
