@@ -10,17 +10,18 @@ use ndarray::{Array3, Axis};
 
 use crate::Result;
 use crate::student::TeacherConfig;
-use crate::student::teacher::{contrast_map, inner_head, unseen_contrast};
+use crate::student::teacher::{any_contrast, contrast_map, inner_head};
 
 /// The lesions of the diseased slices of `set`: what the contrast of other patients marks, by one Otsu threshold a volume. No mask is
-/// looked at but the contrast's. The settings are the contrast's and the head's of `config`.
+/// looked at but the contrast's. Where the other patients are too few to learn from, it is the contrast of all. The settings are
+/// the contrast's and the head's of `config`.
 ///
 /// # Errors
-/// When there are fewer than two patients, or nothing is marked in any slice.
+/// When there are fewer than two healthy or two diseased slices, or nothing is marked in any.
 pub fn donors(config: &TeacherConfig, set: &SliceSet, device: &Device) -> Result<Donors> {
     config.check()?;
     set.check()?;
-    let scores = unseen_contrast(config, set, device)?;
+    let scores = any_contrast(config, set, device)?;
     let map = contrast_map(config, &scores, (&set.patient, &set.z))?;
     let inside = inner_head(config, set);
     let thresholds = volume_thresholds(&map, &inside, &set.patient)?;

@@ -17,7 +17,12 @@ fn teacher(seed: u64) -> StateDict {
     let parameters = Parameters::new(seed, DType::F32, &Device::Cpu);
     UNet::new(&unet(), parameters.builder()).unwrap();
     for (i, (_, var)) in parameters.iter().enumerate() {
-        let shift = Tensor::full(0.01 * (1 + (i as u64 * seed) % 7) as f32, var.shape(), &Device::Cpu).unwrap();
+        let shift = Tensor::full(
+            0.01 * (1 + (i as u64 * seed) % 7) as f32,
+            var.shape(),
+            &Device::Cpu,
+        )
+        .unwrap();
         var.set(&(var.as_tensor() + shift).unwrap()).unwrap();
     }
     parameters.state_dict().unwrap()

@@ -15,6 +15,9 @@ use ndarray::{Array3, ArrayView4, Axis};
 use super::TeacherConfig;
 use crate::{Error, Result};
 
+/// Slices of each label that Gaussians of other patients are to be learned from, at least.
+const LEAST_SLICES: usize = 2;
+
 /// What the teachers want a student to say of the slices that they were made from, in the first round.
 ///
 /// # Errors
@@ -133,20 +136,43 @@ pub(crate) fn unseen_contrast(
         if own.is_empty() {
             continue;
         }
-        let tensor =
-            |slices: &[usize]| batch_tensor(&set.images.select(Axis(0), slices).view(), device);
-        let labels: Vec<u8> = others.iter().map(|&n| set.labels[n]).collect();
-        let contrast = Contrast::build(
-            &config.contrast,
-            &intensities,
-            &tensor(&others)?,
-            &labels,
-            &mut silent,
-        )?;
-        let maps = contrast.score_maps(&intensities, &tensor(&own)?, None)?;
+        let maps = contrast_of(config, set, (&others, &own), device)?;
         for (&n, map) in own.iter().zip(maps.axis_iter(Axis(0))) {
             scores.index_axis_mut(Axis(0), n).assign(&map);
         }
     }
     Ok(scores)
+}
+
+/// The scores of every slice: by Gaussians of other patients, or of all where the others are too few to learn from.
+pub(crate) fn any_contrast(
+    config: &TeacherConfig,
+    set: &SliceSet,
+    device: &Device,
+) -> Result<Array3<f32>> {
+    let ranks = ranks(set);
+    let others_have = |part: usize, label: u8| {
+        let of = |&n: &usize| ranks[n] % config.parts != part && set.labels[n] == label;
+        (0..set.len()).filter(of).count() >= LEAST_SLICES
+    };
+    if (0..config.parts).all(|part| others_have(part, 0) && others_have(part, 1)) {
+        return unseen_contrast(config, set, device);
+    }
+    let all: Vec<usize> = (0..set.len()).collect();
+    contrast_of(config, set, (&all, &all), device)
+}
+
+/// The scores of the slices `own` by Gaussians of the slices `others`.
+fn contrast_of(
+    config: &TeacherConfig,
+    set: &SliceSet,
+    (others, own): (&[usize], &[usize]),
+    device: &Device,
+) -> Result<Array3<f32>> {
+    let tensor =
+        |slices: &[usize]| batch_tensor(&set.images.select(Axis(0), slices).view(), device);
+    let labels: Vec<u8> = others.iter().map(|&n| set.labels[n]).collect();
+    let (config, images) = (&config.contrast, tensor(others)?);
+    let contrast = Contrast::build(config, &intensities, &images, &labels, &mut silent)?;
+    Ok(contrast.score_maps(&intensities, &tensor(own)?, None)?)
 }
