@@ -41,7 +41,7 @@ fn the_glioma_model_examines_a_patient_by_every_row() {
     let detector = Detector::load(assets().join("lgg"), &Device::Cpu).unwrap();
     let sequences = &detector.config().sequences;
     assert_eq!(sequences.join(","), "flair,t1,t1ce");
-    assert_eq!(detector.config().separate.len(), 1);
+    assert_eq!(detector.config().separate.len(), 2);
     let source = Source::Phantom {
         config: PhantomConfig {
             slices: 3,

@@ -4,7 +4,7 @@ use candle_core::Device;
 use fndm::student::probability;
 use fndm::{SliceCalibration, keep_inside, smooth_z};
 use fndm_data::SliceSet;
-use fndm_data::corrupt::{PastedLesion, PseudoLesion};
+use fndm_data::corrupt::PseudoLesion;
 use fndm_memory::ContrastConfig;
 use fndm_models::{Segmenter, SegmenterConfig};
 use fndm_train::RemoverConfig;
@@ -171,10 +171,7 @@ impl StudentPlan {
                 ..SegmenterConfig::remover_64(count)
             },
             remover_training: RemoverConfig {
-                lesion: PseudoLesion {
-                    pasted: Some(PastedLesion::default()),
-                    ..PseudoLesion::of_sequences(sequences)
-                },
+                lesion: PseudoLesion::of_sequences(sequences),
                 ..RemoverConfig::of(iterations)
             },
             teacher: TeacherConfig::default(),
