@@ -1,0 +1,1 @@
+//! `CFlow-AD` (Gudovskiy et al. 2022).

@@ -1,0 +1,1 @@
+//! CS-Flow (Rudolph et al. 2022).

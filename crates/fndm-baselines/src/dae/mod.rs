@@ -1,0 +1,1 @@
+//! Denoising autoencoder with coarse noise (Kascenas et al. 2022).

@@ -1,0 +1,1 @@
+//! `FastFlow` (Yu et al. 2021).

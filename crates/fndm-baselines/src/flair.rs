@@ -1,0 +1,1 @@
+//! The FLAIR image itself as a map.

@@ -1,0 +1,1 @@
+//! Normalising flows: coupling blocks, permutations, log-determinants, inverses.
