@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 /// What an error was caused by, in another crate's words.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// What can go wrong here.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,9 @@ pub enum Error {
         /// How many slices there were.
         slices: usize,
     },
+    /// A training was asked to end before its time. Its checkpoints remain.
+    #[error("the training was stopped")]
+    Stopped,
     /// A file isn't what this crate saved.
     #[error("{path}: malformed: {message}")]
     Malformed {

@@ -1,13 +1,20 @@
 #![doc = include_str!("../README.md")]
 
+mod arctangent;
 mod baseline;
 pub mod cflow;
+mod conv;
 pub mod csflow;
 pub mod dae;
+mod enlarge;
 mod error;
 pub mod fastflow;
+mod fit;
+mod fitted;
 pub mod flair;
+mod flow_task;
 pub mod flows;
+mod healthy;
 pub mod padim;
 pub mod patch_core;
 pub mod reverse_distillation;
@@ -15,3 +22,4 @@ pub mod stfpm;
 
 pub use baseline::Baseline;
 pub use error::{Error, Result};
+pub use fit::{Extractor, Fit, Method};

@@ -315,6 +315,11 @@ impl Case {
         self.check_values(name, &values(got));
     }
 
+    /// Compares values with others that were made of the case's, by the tolerance of `name`.
+    pub(crate) fn check_against(&self, name: &str, got: &[f64], expected: &[f64]) {
+        self.compare(name, got, expected, largest(expected), name);
+    }
+
     /// Compares a tensor of the `train` file, by its own tolerance.
     pub(crate) fn check_train(&self, name: &str, got: &[f64]) {
         let expected = values(&self.train(name));

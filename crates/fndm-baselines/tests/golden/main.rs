@@ -13,6 +13,7 @@ mod optimisers;
 mod padim;
 mod reverse_distillation;
 mod stfpm;
+mod training;
 
 /// Method and kind of every test in this folder.
 const KNOWN: &[(&str, &str)] = &[
