@@ -67,6 +67,12 @@ pub enum Error {
     /// Features, memory bank or map.
     #[error("features")]
     Memory(#[source] Box<fndm_memory::Error>),
+    /// Figures of merit.
+    #[error("metrics")]
+    Metrics(#[source] Box<fndm_metrics::Error>),
+    /// What all maps end with.
+    #[error("post-processing")]
+    Post(#[source] Box<fndm::Error>),
     /// The training.
     #[error("training")]
     Train(#[source] Box<fndm_train::Error>),
@@ -113,6 +119,18 @@ impl From<fndm_models::Error> for Error {
 impl From<fndm_memory::Error> for Error {
     fn from(e: fndm_memory::Error) -> Self {
         Self::Memory(Box::new(e))
+    }
+}
+
+impl From<fndm_metrics::Error> for Error {
+    fn from(e: fndm_metrics::Error) -> Self {
+        Self::Metrics(Box::new(e))
+    }
+}
+
+impl From<fndm::Error> for Error {
+    fn from(e: fndm::Error) -> Self {
+        Self::Post(Box::new(e))
     }
 }
 

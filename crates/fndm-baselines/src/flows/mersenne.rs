@@ -5,13 +5,13 @@ const M: usize = 397;
 
 /// The Mersenne twister MT19937 (Matsumoto and Nishimura 1998), of which `NumPy`'s global generator draws permutations.
 #[derive(Debug, Clone)]
-pub(super) struct Mersenne {
+pub(crate) struct Mersenne {
     words: Vec<u32>,
     at: usize,
 }
 
 impl Mersenne {
-    pub(super) fn new(seed: u32) -> Self {
+    pub(crate) fn new(seed: u32) -> Self {
         let mut words = vec![seed];
         for i in 1..N as u32 {
             let last = words[words.len() - 1];
@@ -24,6 +24,40 @@ impl Mersenne {
         Self { words, at: N }
     }
 
+    /// Seeded by several words, as Python's `random.seed` does with a number's.
+    pub(crate) fn of_key(key: &[u32]) -> Self {
+        let mut twister = Self::new(19_650_218);
+        let words = &mut twister.words;
+        let mixed = |last: u32| last ^ (last >> 30);
+        let mut i = 1;
+        let mut next = |words: &mut [u32], f: &dyn Fn(u32, u32, u32) -> u32| {
+            words[i] = f(words[i], mixed(words[i - 1]), i as u32);
+            i += 1;
+            if i == N {
+                words[0] = words[N - 1];
+                i = 1;
+            }
+        };
+        for (j, word) in (0..key.len())
+            .cycle()
+            .take(N.max(key.len()))
+            .map(|j| (j, key[j]))
+        {
+            next(words, &|old, last, _| {
+                (old ^ last.wrapping_mul(1_664_525))
+                    .wrapping_add(word)
+                    .wrapping_add(j as u32)
+            });
+        }
+        for _ in 1..N {
+            next(words, &|old, last, i| {
+                (old ^ last.wrapping_mul(1_566_083_941)).wrapping_sub(i)
+            });
+        }
+        words[0] = 0x8000_0000;
+        twister
+    }
+
     fn renew(&mut self) {
         for i in 0..N {
             let joined = (self.words[i] & 0x8000_0000) | (self.words[(i + 1) % N] & 0x7fff_ffff);
@@ -33,7 +67,7 @@ impl Mersenne {
         self.at = 0;
     }
 
-    pub(super) fn word(&mut self) -> u32 {
+    pub(crate) fn word(&mut self) -> u32 {
         if self.at == N {
             self.renew();
         }
@@ -57,7 +91,7 @@ impl Mersenne {
     }
 
     /// What `NumPy`'s `permutation(n)` gives.
-    pub(super) fn permutation(&mut self, n: usize) -> Vec<usize> {
+    pub(crate) fn permutation(&mut self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
         for i in (1..n).rev() {
             let j = self.up_to(i as u32) as usize;

@@ -10,6 +10,8 @@ mod pcg;
 mod permutation;
 mod source;
 
+pub(crate) use mersenne::Mersenne;
+
 pub use affine::{AffineBlock, AffineConfig, Subnet};
 pub use cross::{CrossBlock, CrossConfig, CrossConvolutions, SCALES};
 pub use permutation::{

@@ -374,6 +374,33 @@ impl Case {
         }
     }
 
+    /// Compares the state after some steps of gradient descent with `part/`, each tensor by the larger of its own largest value and a
+    /// thousandth of the largest gradient. What isn't there must be as it was in `start`.
+    pub(crate) fn check_changed(&self, part: &str, start: &Tensors, got: &Tensors) {
+        let expected = self.train_of(part);
+        let gradients = self.train_of("grad");
+        let largest_of = |t: &Tensor| largest(&values(t));
+        let of_all = gradients.values().map(largest_of).fold(0f64, f64::max);
+        for key in expected.keys() {
+            assert!(
+                got.contains_key(key),
+                "{}: {part}: ours lacks {key}",
+                self.id
+            );
+        }
+        for (key, got) in got {
+            let Some(expected) = expected.get(key) else {
+                let same = values(&start[key]) == values(got);
+                assert!(same, "{}: {part}: {key} has changed", self.id);
+                continue;
+            };
+            assert_eq!(got.dims(), expected.dims(), "{}: {part}/{key}", self.id);
+            let (got, expected) = (values(got), values(expected));
+            let scale = largest(&expected).max(of_all / 1000.0);
+            self.compare(&format!("{part}/{key}"), &got, &expected, scale, part);
+        }
+    }
+
     /// Compares the state after some steps of Adam with `part/`, by the manifest's share within a fiftieth of the rate. What isn't
     /// there must be as it was in `start`. Where the share is of no use, this says so.
     pub(crate) fn check_state(&self, part: &str, start: &Tensors, got: &Tensors) {

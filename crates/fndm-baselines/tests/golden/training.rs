@@ -71,6 +71,11 @@ impl Trained {
         optimizer.step(&self.vars, gradients, lr, scale).unwrap();
     }
 
+    /// The state before any step.
+    pub(crate) fn start(&self) -> &Tensors {
+        &self.all
+    }
+
     /// The values now, and those that aren't trained.
     pub(crate) fn state(&self) -> Tensors {
         let mut state = self.all.clone();

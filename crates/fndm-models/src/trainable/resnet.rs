@@ -20,6 +20,9 @@ pub struct ResNetConfig {
     pub planes: Vec<usize>,
     /// Blocks of each layer.
     pub blocks: Vec<usize>,
+    /// Channels of the image.
+    #[serde(default = "colours")]
+    pub in_channels: usize,
     /// How 3x3 and 7x7 convolutions see the edge.
     #[serde(default)]
     pub border: Border,
@@ -30,6 +33,10 @@ pub struct ResNetConfig {
     pub classes: Option<usize>,
 }
 
+fn colours() -> usize {
+    3
+}
+
 impl ResNetConfig {
     /// ResNet-18 without its last layer.
     #[must_use]
@@ -38,6 +45,7 @@ impl ResNetConfig {
             block: Residual::Basic,
             planes: vec![64, 128, 256, 512],
             blocks: vec![2, 2, 2, 2],
+            in_channels: colours(),
             border: Border::Zeros,
             norm_eps: 1e-5,
             classes: None,
@@ -85,6 +93,12 @@ impl ResNetConfig {
     /// The first that can't be built, with what would fit.
     pub fn check(&self) -> Result<()> {
         let (planes, blocks) = (&self.planes, &self.blocks);
+        if !(1..=MAX_CHANNELS).contains(&self.in_channels) {
+            return Err(Error::config(format!(
+                "in_channels: expected 1 to {MAX_CHANNELS}, got {}",
+                self.in_channels
+            )));
+        }
         if planes.is_empty() || planes.len() != blocks.len() || planes.len() > 16 {
             return Err(Error::config(format!(
                 "planes and blocks: expected 1 to 16 layers each, got {} and {}",
@@ -167,7 +181,7 @@ impl ResNet {
         config.check()?;
         let settings = (config.border, config.norm_eps);
         let mut c = config.planes[0];
-        let stem = ConvNorm::named(("conv1", "bn1"), (3, c), (7, 2), settings, &vb, norms)?;
+        let stem = ConvNorm::named(("conv1", "bn1"), (config.in_channels, c), (7, 2), settings, &vb, norms)?;
         let mut layers = Vec::with_capacity(config.planes.len());
         for (l, (&planes, &count)) in config.planes.iter().zip(&config.blocks).enumerate() {
             let sampling = match l {
@@ -195,7 +209,7 @@ impl ResNet {
         Ok(Self { stem, layers, last })
     }
 
-    /// All maps of normalised images `(B, 3, H, W)`.
+    /// All maps of normalised images `(B, C, H, W)`, of three channels as a rule.
     ///
     /// # Errors
     /// When the images don't fit.
