@@ -121,9 +121,26 @@ pub(crate) fn rectify(x: &Tensor, cap: f32) -> Result<Tensor> {
     Ok(y)
 }
 
+/// The largest of each window of three along an axis, at a step of two.
+fn largest_of_three(x: &Tensor, axis: usize) -> Result<Tensor> {
+    let count = ((x.dim(axis)? - WINDOW) / STEP + 1) as u32;
+    let at = |tap: u32| -> Result<Tensor> {
+        let places: Vec<u32> = (0..count).map(|i| STEP as u32 * i + tap).collect();
+        x.contiguous()?
+            .index_select(&Tensor::new(places, x.device())?, axis)
+    };
+    at(0)?.maximum(&at(1)?)?.maximum(&at(2)?)
+}
+
 /// The largest of each window of 3x3 pixels at stride 2; candle's own passes over NaN.
 pub(crate) fn max_pool_3x3(x: &Tensor) -> Result<Tensor> {
-    let y = x.max_pool2d_with_stride(WINDOW, STEP)?;
+    let y = if x.track_op() {
+        // Candle has no gradient of windows that overlap.
+        largest_of_three(&largest_of_three(x, 2)?, 3)?
+    } else {
+        x.max_pool2d_with_stride(WINDOW, STEP)?
+    };
+    let x = &x.detach();
     // One where a window has a NaN.
     let lost = x.ne(x)?.to_dtype(x.dtype())?;
     let lost = lost.max_pool2d_with_stride(WINDOW, STEP)?;

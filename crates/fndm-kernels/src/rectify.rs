@@ -113,7 +113,8 @@ impl CustomOp1 for Rectify {
 }
 
 /// The largest of each window of 3x3 pixels at stride 2, without padding: `(B, C, H, W)` to
-/// `(B, C, (H - 3) / 2 + 1, (W - 3) / 2 + 1)`. A window with a NaN gives NaN. It has no gradient.
+/// `(B, C, (H - 3) / 2 + 1, (W - 3) / 2 + 1)`. A window with a NaN gives NaN. The gradient goes to the largest pixel of a
+/// window, to the first in reading order where several are equal.
 ///
 /// # Errors
 /// When `x` hasn't four dimensions, or H or W is below 3.
@@ -122,11 +123,10 @@ pub fn max_pool_3x3(x: &Tensor) -> Result<Tensor> {
     if h < WINDOW || w < WINDOW {
         candle_core::bail!("max_pool_3x3: expected at least 3x3 pixels, got {h}x{w}");
     }
-    let x = x.detach();
-    if fast_path(&[&x]) {
-        apply1(&contiguous(&x)?, MaxPool)
+    if fast_path(&[x]) {
+        apply1(&contiguous(x)?, MaxPool)
     } else {
-        plain::max_pool_3x3(&x)
+        plain::max_pool_3x3(x)
     }
 }
 
@@ -156,6 +156,24 @@ fn pool_plane(x: &[f32], w: usize, (oh, ow): (usize, usize), y: &mut [f32]) {
     }
 }
 
+/// Adds the gradient of each window to that of its largest pixel.
+fn unpool_plane(x: &[f32], w: usize, ow: usize, dy: &[f32], dx: &mut [f32]) {
+    for (i, dy) in dy.chunks_exact(ow).enumerate() {
+        for (j, dy) in dy.iter().enumerate() {
+            let corner = STEP * i * w + STEP * j;
+            let mut best = corner;
+            for dy in 0..WINDOW {
+                for at in corner + dy * w..corner + dy * w + WINDOW {
+                    if x[at] > x[best] || x[at].is_nan() {
+                        best = at;
+                    }
+                }
+            }
+            dx[best] += dy;
+        }
+    }
+}
+
 impl CustomOp1 for MaxPool {
     fn name(&self) -> &'static str {
         "fndm-max-pool-3x3"
@@ -179,5 +197,29 @@ impl CustomOp1 for MaxPool {
             })
         };
         Ok((CpuStorage::F32(y), (b, c, oh, ow).into()))
+    }
+
+    fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        let (b, c, h, w) = x.dims4()?;
+        let (_, _, oh, ow) = y.dims4()?;
+        let dx = with_floats([x, &contiguous(dy)?], |[x, dy]| {
+            if x.len() != b * c * h * w || dy.len() != b * c * oh * ow {
+                candle_core::bail!("max_pool_3x3: shapes don't fit");
+            }
+            // SAFETY: each task fills its plane.
+            Ok(unsafe {
+                filled(x.len(), |dx: Shared| {
+                    parallel(b * c, |i| {
+                        let out = dx.at(i * h * w, h * w);
+                        // A slice may not hold what was never written.
+                        out.write_bytes(0, h * w);
+                        let out = std::slice::from_raw_parts_mut(out, h * w);
+                        let x = &x[i * h * w..][..h * w];
+                        unpool_plane(x, w, ow, &dy[i * oh * ow..][..oh * ow], out);
+                    });
+                })
+            })
+        })?;
+        from_floats(dx, x.shape()).map(Some)
     }
 }

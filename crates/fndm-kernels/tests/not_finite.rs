@@ -308,6 +308,39 @@ fn max_pool() -> Result<()> {
     Ok(())
 }
 
+/// The gradient of the largest of windows that overlap: to the largest, the first of equals, by both ways.
+#[test]
+fn max_pool_gradient() -> Result<()> {
+    let (h, w) = (7, 8);
+    let v: Vec<f64> = (0..2 * h * w)
+        .map(|i| f64::from((i * 37 % 101) as u32))
+        .collect();
+    let dy: Vec<f64> = (0..2 * 3 * 3).map(|i| 1. + f64::from(i as u32)).collect();
+    let mut want = vec![0.; v.len()];
+    for (n, dy) in dy.iter().enumerate() {
+        let (plane, i, j) = (n / 9, n / 3 % 3, n % 3);
+        let inside = (0..9).map(|k| (plane * h + 2 * i + k / 3) * w + 2 * j + k % 3);
+        let best = inside.reduce(|best, at| if v[at] > v[best] { at } else { best });
+        want[best.unwrap()] += dy;
+    }
+    for dtype in [DType::F32, DType::F64] {
+        let x = Tensor::from_slice(&v, (1, 2, h, w), &Device::Cpu)?.to_dtype(dtype)?;
+        let x = Var::from_tensor(&x)?;
+        let dy = Tensor::from_slice(&dy, (1, 2, 3, 3), &Device::Cpu)?.to_dtype(dtype)?;
+        let g = (fndm_kernels::max_pool_3x3(&x)? * dy)?
+            .sum_all()?
+            .backward()?;
+        let g = g.get(&x).unwrap().to_dtype(DType::F64)?.flatten_all()?;
+        assert_eq!(g.to_vec1::<f64>()?, want, "{dtype:?}");
+    }
+    // Three equal pixels: the first in reading order has it all.
+    let x = Var::from_tensor(&Tensor::ones((1, 1, 3, 3), DType::F32, &Device::Cpu)?)?;
+    let g = fndm_kernels::max_pool_3x3(&x)?.sum_all()?.backward()?;
+    let g = g.get(&x).unwrap().flatten_all()?.to_vec1::<f32>()?;
+    assert_eq!(g, [1., 0., 0., 0., 0., 0., 0., 0., 0.]);
+    Ok(())
+}
+
 /// Values and gradients at the bounds, where there is no gradient, by both ways.
 #[test]
 fn rectifiers() -> Result<()> {

@@ -326,6 +326,32 @@ impl PadimBuilder {
         Ok(())
     }
 
+    /// Means `(h * w, C)` of the chosen channels so far, and their covariances `(h * w, C, C)` with the regularisation on the diagonal.
+    ///
+    /// # Errors
+    /// With fewer than two images there is no covariance.
+    pub fn moments(&self) -> Result<(Array2<f32>, Array3<f32>)> {
+        let layout = self.layout.as_ref().ok_or(Error::Empty {
+            what: "the set of healthy images",
+        })?;
+        if self.count < 2 {
+            return Err(Error::shape("healthy images", "two or more", self.count));
+        }
+        let (p, c) = (layout.positions(), layout.chosen.len());
+        let divisor = (self.count - 1) as f64;
+        let mean = Array2::from_shape_fn((p, c), |(p, i)| self.mean[p * c + i] as f32);
+        let covariance = Array3::from_shape_fn((p, c, c), |(p, i, j)| {
+            // The lower triangle has them all.
+            let sum = self.scatter[(p * c + i.max(j)) * c + i.min(j)];
+            let more = match i == j {
+                true => self.config.regularisation,
+                false => 0.0,
+            };
+            (sum / divisor + more) as f32
+        });
+        Ok((mean, covariance))
+    }
+
     /// Turns the sums into Gaussians.
     ///
     /// # Errors
@@ -395,6 +421,56 @@ impl Padim {
         }
         report(on_progress, Stage::Features, n, n)?;
         builder.finish()
+    }
+
+    /// A model of Gaussians that were estimated before: what [`shapes`](Self::shapes), [`mean`](Self::mean) and
+    /// [`whitening`](Self::whitening) gave.
+    ///
+    /// # Errors
+    /// When the config is wrong, the arrays aren't those of maps of these shapes, or a value isn't finite.
+    pub fn from_parts(
+        config: PadimConfig,
+        shapes: Vec<(usize, usize, usize)>,
+        mean: &Array2<f32>,
+        whitening: &Array3<f32>,
+    ) -> Result<Self> {
+        config.check()?;
+        if let Some(shape) = shapes.iter().find(|s| s.0 * s.1 * s.2 == 0) {
+            return Err(Error::shape("feature maps", "at least one value", shape));
+        }
+        let layout = Layout::new(&config, shapes)?;
+        let (p, c) = (layout.positions(), layout.chosen.len());
+        if mean.dim() != (p, c) || whitening.dim() != (p, c, c) {
+            return Err(Error::shape(
+                "means and whitening",
+                format!("{:?} and {:?}", (p, c), (p, c, c)),
+                (mean.dim(), whitening.dim()),
+            ));
+        }
+        let wide: Vec<f64> = whitening.iter().map(|&v| f64::from(v)).collect();
+        let gaussians = Gaussians::new(mean.iter().map(|&v| f64::from(v)), &wide)?;
+        Ok(Self {
+            config,
+            layout,
+            gaussians,
+            calibration: None,
+        })
+    }
+
+    /// Channels, height and width of the maps that it was built from.
+    #[must_use]
+    pub fn shapes(&self) -> &[(usize, usize, usize)] {
+        self.layout.shapes()
+    }
+
+    /// Lower triangular matrices `(h * w, C, C)`: W^T W is the inverse covariance.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn whitening(&self) -> Result<Array3<f32>> {
+        let (p, c) = (self.layout.positions(), self.layout.chosen.len());
+        Array3::from_shape_vec((p, c, c), self.gaussians.whitening.clone())
+            .map_err(|e| Error::shape("whitening", "one matrix per position", e))
     }
 
     /// The config that it was built from.

@@ -4,7 +4,9 @@
 //! - [`UNet`], [`UNetConfig`]: the noise-prediction network; [`HybridInput`], [`Conditions`]: its input.
 //! - [`Classifier`], [`ClassifierConfig`], [`Pool`]: the classifier, its gradient and its maps.
 //! - [`Segmenter`], [`SegmenterConfig`]: a network for segmentation, or from image to image, without time.
-//! - [`Backbone`], [`BackboneKind`]: EfficientNet-Lite0 and ResNets whose maps are patch features.
+//! - [`Backbone`], [`BackboneKind`]: EfficientNets and ResNets whose maps are patch features.
+//! - [`ResNet`], [`ResNetConfig`], [`EfficientNet`]: the same of any width and depth; residual networks can be trained, with
+//!   [`BatchNorm`]s whose running statistics [`BatchNorms`] keeps. [`ResidualBlock`], [`ConvNorm`] and [`UpConvolution`] are their parts.
 //! - [`Parameters`]: the ordered store of what is trained.
 //! - [`StateDict`], [`Limits`], [`Mismatch`]: checkpoints of safetensors and PyTorch, in and out; [`Guess`]: the config
 //!   of a checkpoint that doesn't bring one.
@@ -38,9 +40,10 @@ mod parameters;
 mod pool;
 mod recompute;
 mod segmenter;
+mod trainable;
 mod unet;
 
-pub use backbone::{Backbone, BackboneKind};
+pub use backbone::{Backbone, BackboneKind, EfficientNet, EfficientNetConfig, EfficientNetMaps};
 pub use checkpoint::{Limits, NetworkConfig, StateDict};
 pub use classifier::{Classifier, ClassifierMaps, log_softmax};
 pub use config::{ClassifierConfig, Pool, UNetConfig};
@@ -50,4 +53,8 @@ pub use guess::Guess;
 pub use hybrid::{Conditions, HybridInput};
 pub use parameters::Parameters;
 pub use segmenter::{Segmenter, SegmenterConfig};
+pub use trainable::{
+    BatchNorm, BatchNorms, Border, ConvNorm, Convolution, Mode, ResNet, ResNetConfig, ResNetMaps,
+    Residual, ResidualBlock, Sampling, UpConvolution, reflect,
+};
 pub use unet::{UNet, UNetMaps};

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 
-use crate::adam::Moments;
-use crate::{Adam, CheckpointState, Ema, Error, Group, NonFinite, OptimizerConfig, Result, hash};
+use crate::update::Memory;
+use crate::{
+    CheckpointState, Ema, Error, Group, NonFinite, Optimizer, OptimizerConfig, Result, hash,
+};
 
 const WEIGHTS: &str = "weights/";
-const FIRST: &str = "adam.first/";
-const SECOND: &str = "adam.second/";
+/// In how many steps a parameter took part, where that may be fewer than were made.
+const STEPS: &str = "optimizer.steps/";
 
 /// Adds up gradients, then makes optimiser steps.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ pub(crate) struct Learner {
     config: OptimizerConfig,
     iterations: Option<u64>,
     parameters: Vec<(String, Var)>,
-    adam: Adam,
+    optimizer: Optimizer,
     emas: Vec<Ema>,
     /// Iterations made, the skipped ones included.
     pub(crate) iteration: u64,
@@ -37,7 +39,7 @@ pub(crate) struct Applied {
 /// The state of a [`Learner`] in a checkpoint.
 pub(crate) struct Restored {
     weights: Vec<Tensor>,
-    moments: BTreeMap<String, Moments>,
+    memory: BTreeMap<String, Memory>,
     averages: Vec<BTreeMap<String, Tensor>>,
 }
 
@@ -67,7 +69,7 @@ impl Learner {
         Ok(Self {
             config: config.clone(),
             iterations,
-            adam: Adam::new(config),
+            optimizer: Optimizer::new(config),
             parameters,
             emas,
             iteration: 0,
@@ -78,9 +80,11 @@ impl Learner {
     /// Adds the gradients of one backward pass to `sum`.
     pub(crate) fn accumulate(&self, store: &GradStore, sum: &mut Gradients) -> Result<()> {
         for (name, var) in &self.parameters {
-            let gradient = store
-                .get(var.as_tensor())
-                .ok_or_else(|| Error::NoGradient { name: name.clone() })?;
+            let gradient = match store.get(var.as_tensor()) {
+                Some(gradient) => gradient,
+                None if self.config.absent_gradients => continue,
+                None => return Err(Error::NoGradient { name: name.clone() }),
+            };
             let next = match sum.remove(name) {
                 Some(before) => (before + gradient)?,
                 None => gradient.clone(),
@@ -132,12 +136,10 @@ impl Learner {
             });
         }
         self.skipped_in_a_row = 0;
-        let scale = match self.config.clip {
-            Some(clip) if gradient_norm > clip => clip / gradient_norm,
-            _ => 1.0,
-        };
-        let n = self.adam.steps();
-        self.adam.step(&self.parameters, gradients, rate, scale)?;
+        let scale = self.config.clip_scale(gradient_norm);
+        let n = self.optimizer.steps();
+        self.optimizer
+            .step(&self.parameters, gradients, rate, scale)?;
         for ema in &mut self.emas {
             ema.update(&self.config.ema, n, &self.parameters)?;
         }
@@ -149,7 +151,7 @@ impl Learner {
     }
 
     pub(crate) fn optimizer_steps(&self) -> u64 {
-        self.adam.steps()
+        self.optimizer.steps()
     }
 
     /// Fails where a parameter or an average of it isn't finite: a step whose gradients were sound may still overflow, and
@@ -211,12 +213,11 @@ impl Learner {
         for (name, var) in &self.parameters {
             all.insert(format!("{WEIGHTS}{name}"), var.as_detached_tensor());
         }
-        for (name, moments) in self.adam.moments() {
-            all.insert(format!("{FIRST}{name}"), moments.first.as_detached_tensor());
-            all.insert(
-                format!("{SECOND}{name}"),
-                moments.second.as_detached_tensor(),
-            );
+        for (name, memory) in self.optimizer.memory() {
+            for (slot, var) in self.config.rule.running().iter().zip(&memory.running) {
+                all.insert(format!("{slot}{name}"), var.as_detached_tensor());
+            }
+            all.extend(self.steps_of(name, memory));
         }
         for ema in &self.emas {
             for (name, tensor) in ema.tensors() {
@@ -226,11 +227,46 @@ impl Learner {
         all
     }
 
+    /// The number of a parameter's steps as a tensor, where it may differ from the number of all steps.
+    fn steps_of(&self, name: &str, memory: &Memory) -> Option<(String, Tensor)> {
+        if !self.config.absent_gradients {
+            return None;
+        }
+        let steps = Tensor::new(memory.steps as i64, &Device::Cpu).ok()?;
+        Some((format!("{STEPS}{name}"), steps))
+    }
+
+    /// The number of steps that a parameter was part of; none where it was part of none.
+    fn read_steps(
+        &self,
+        path: &Path,
+        tensors: &BTreeMap<String, Tensor>,
+        state: &CheckpointState,
+        name: &str,
+    ) -> Result<Option<u64>> {
+        let all = state.optimizer_steps;
+        if !self.config.absent_gradients {
+            return Ok((all > 0).then_some(all));
+        }
+        let key = format!("{STEPS}{name}");
+        let Some(tensor) = tensors.get(&key) else {
+            return Ok(None);
+        };
+        let steps = tensor.to_scalar::<i64>().unwrap_or(-1);
+        match u64::try_from(steps) {
+            Ok(steps) if (1..=all).contains(&steps) => Ok(Some(steps)),
+            _ => Err(Error::checkpoint(
+                path,
+                format!("tensor {key}: expected a number from 1 to {all}, got {tensor}"),
+            )),
+        }
+    }
+
     /// An upper bound of a checkpoint's size in bytes, with `more` for other tensors and the head.
     pub(crate) fn checkpoint_limit(&self, more: u64) -> u64 {
         let values: usize = self.parameters.iter().map(|(_, v)| v.elem_count()).sum();
-        // Weights, two moments, averages; and a few hundred bytes of head for each tensor.
-        let copies = 3 + self.emas.len() as u64;
+        // Weights, running values, numbers of steps, averages; and a few hundred bytes of head for each tensor.
+        let copies = 2 + self.config.rule.running().len() as u64 + self.emas.len() as u64;
         copies * (4 * values as u64 + 512 * self.parameters.len() as u64) + more
     }
 
@@ -294,16 +330,18 @@ impl Learner {
         };
         let mut restored = Restored {
             weights: Vec::new(),
-            moments: BTreeMap::new(),
+            memory: BTreeMap::new(),
             averages: vec![BTreeMap::new(); self.emas.len()],
         };
         for (name, var) in &self.parameters {
             restored.weights.push(get(format!("{WEIGHTS}{name}"), var)?);
-            if state.optimizer_steps > 0 {
-                let first = Var::from_tensor(&get(format!("{FIRST}{name}"), var)?)?;
-                let second = Var::from_tensor(&get(format!("{SECOND}{name}"), var)?)?;
-                let moments = Moments { first, second };
-                restored.moments.insert(name.clone(), moments);
+            if let Some(steps) = self.read_steps(path, tensors, state, name)? {
+                let slots = self.config.rule.running().iter();
+                let running = slots
+                    .map(|slot| Ok(Var::from_tensor(&get(format!("{slot}{name}"), var)?)?))
+                    .collect::<Result<_>>()?;
+                let memory = Memory { steps, running };
+                restored.memory.insert(name.clone(), memory);
             }
             for (ema, average) in self.emas.iter().zip(&mut restored.averages) {
                 average.insert(name.clone(), get(ema_name(ema.decay(), name), var)?);
@@ -317,7 +355,8 @@ impl Learner {
         for ((_, var), weight) in self.parameters.iter().zip(&restored.weights) {
             var.set(weight)?;
         }
-        self.adam.restore(state.optimizer_steps, restored.moments);
+        self.optimizer
+            .restore(state.optimizer_steps, restored.memory);
         for (ema, average) in self.emas.iter().zip(&restored.averages) {
             ema.restore(average)?;
         }

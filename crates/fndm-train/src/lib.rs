@@ -11,7 +11,7 @@
 //!   teacher's masks ([`StudentConfig`], [`PixelTargets`]). [`PixelAugmentation`], [`ImageLoss`]: their settings.
 //! - [`run`], [`try_run`], [`RunConfig`], [`StopFlag`]: a whole run with checkpoints and a log;
 //!   [`run_validated`], [`Validation`]: the same with a validation that chooses the best checkpoint.
-//! - [`Adam`], [`Ema`], [`OptimizerConfig`], [`EmaConfig`], [`RateSchedule`], [`NonFinite`], [`Compute`]: the optimiser, and
+//! - [`Optimizer`], [`UpdateRule`], [`Ema`], [`OptimizerConfig`], [`EmaConfig`], [`RateSchedule`], [`NonFinite`], [`Compute`]: the optimiser, and
 //!   the arithmetic.
 //! - [`Group`], [`Alone`], and `MpiGroup` with the cargo feature `mpi`: one training in several processes; [`agree`] and
 //!   [`made_by_the_first`] for what stands between the networks' trainings.
@@ -24,7 +24,6 @@
 //! batch is divided among the processes, so the result is that of one process, within rounding. Gradients travel through
 //! the host's memory.
 
-mod adam;
 mod augment;
 mod batch;
 mod checkpoint;
@@ -57,8 +56,8 @@ mod stop;
 mod task;
 mod times;
 mod trainer;
+mod update;
 
-pub use adam::Adam;
 pub use augment::Augmentation;
 pub use batch::{ClassifierBatch, ClassifierBatches, DiffusionBatch, DiffusionBatches};
 pub use checkpoint::{
@@ -76,7 +75,7 @@ pub use jitter::CoarseJitter;
 pub use log::JsonLines;
 #[cfg(feature = "mpi")]
 pub use mpi_group::MpiGroup;
-pub use optimizer::{EmaConfig, NonFinite, OptimizerConfig, RateSchedule};
+pub use optimizer::{EmaConfig, NonFinite, OptimizerConfig, RateSchedule, UpdateRule};
 pub use plot::write_loss_curve;
 pub use report::{StepReport, TimeRange};
 pub use resume::check_resume;
@@ -89,3 +88,4 @@ pub use stop::StopFlag;
 pub use task::{Batch, Draw, Loss, Pass, Setup, Task, part_of};
 pub use times::{LossWeight, TimeSampling};
 pub use trainer::Trainer;
+pub use update::Optimizer;

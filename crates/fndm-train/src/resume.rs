@@ -32,9 +32,11 @@ where
         ..saved.clone()
     };
     let mut may_change = MAY_CHANGE.to_vec();
-    // A constant rate doesn't look at the number of iterations either.
+    // These rates don't look at the number of iterations either.
     let rate = &current.config["optimizer"]["rate"];
-    if let Ok(RateSchedule::Constant) = RateSchedule::deserialize(rate) {
+    if let Ok(RateSchedule::Constant | RateSchedule::EpochCosine { .. }) =
+        RateSchedule::deserialize(rate)
+    {
         may_change.push("config.iterations");
     }
     checkpoint::check_settings(path, &saved, current, &may_change)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, Var};
 use fndm_models::{Parameters, UNet, UNetConfig};
-use fndm_train::{Adam, Ema, EmaConfig, OptimizerConfig};
+use fndm_train::{Ema, EmaConfig, Optimizer, OptimizerConfig};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -99,7 +99,7 @@ fn every_step_is_pytorchs() {
             weight_decay: case.weight_decay,
             ..OptimizerConfig::default()
         };
-        let mut adam = Adam::new(&config);
+        let mut adam = Optimizer::new(&config);
         let decays: Vec<f64> = case.steps[0]
             .averages
             .keys()
@@ -334,7 +334,7 @@ fn compare(case: &Value, folder: &Path) {
         .iter()
         .map(|&d| Ema::new(d, &vars).unwrap())
         .collect();
-    let mut adam = Adam::new(&config);
+    let mut adam = Optimizer::new(&config);
     let mut first = BTreeMap::new();
     for (step, wanted) in losses.iter().enumerate() {
         let output = network.forward(&io["x"], &t, y.as_ref()).unwrap();

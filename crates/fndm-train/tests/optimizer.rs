@@ -1,9 +1,9 @@
-//! Adam, `AdamW`, averages and rates against slow references in f64.
+//! Optimisers, averages and rates against slow references in f64.
 
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var};
-use fndm_train::{Adam, Ema, EmaConfig, Error, OptimizerConfig, RateSchedule};
+use fndm_train::{Ema, EmaConfig, Error, Optimizer, OptimizerConfig, RateSchedule, UpdateRule};
 use proptest::prelude::*;
 
 fn vector(values: &[f64]) -> Tensor {
@@ -26,7 +26,7 @@ proptest! {
     ) {
         let config = OptimizerConfig { beta1, beta2, weight_decay, eps: 1e-6, ..OptimizerConfig::default() };
         let parameters = vec![("w".to_owned(), Var::from_tensor(&vector(&start)).unwrap())];
-        let mut adam = Adam::new(&config);
+        let mut adam = Optimizer::new(&config);
         let (mut w, mut m, mut v) = (start.clone(), vec![0.0; start.len()], vec![0.0; start.len()]);
         for n in 1..=8 {
             let g: Vec<f64> = (0..w.len()).map(|i| (seed + 3.7 * i as f64 + f64::from(n)).sin()).collect();
@@ -94,10 +94,157 @@ fn rates_rise_then_fall() {
 fn a_missing_gradient_is_named_and_nothing_changes() {
     let var = |value: f64| Var::from_tensor(&vector(&[value])).unwrap();
     let parameters = vec![("a".to_owned(), var(1.0)), ("b".to_owned(), var(2.0))];
-    let mut adam = Adam::new(&OptimizerConfig::default());
+    let mut adam = Optimizer::new(&OptimizerConfig::default());
     let gradients = BTreeMap::from([("a".to_owned(), vector(&[1.0]))]);
     let error = adam.step(&parameters, &gradients, 0.1, 1.0).unwrap_err();
     assert!(matches!(error, Error::NoGradient { name } if name == "b"));
     assert_eq!(parameters[0].1.to_vec1::<f32>().unwrap(), [1.0]);
     assert_eq!(adam.steps(), 0);
+}
+
+/// `PyTorch`'s optimisers, parameter by parameter, in f64.
+struct Slow {
+    config: OptimizerConfig,
+    value: f64,
+    steps: i32,
+    running: [f64; 3],
+}
+
+impl Slow {
+    fn step(&mut self, gradient: f64, lr: f64) {
+        let c = &self.config;
+        self.steps += 1;
+        let g = gradient + c.l2 * self.value;
+        let [m, v, most] = &mut self.running;
+        if let UpdateRule::Sgd { momentum } = c.rule {
+            *m = momentum * *m + g;
+            self.value -= lr * *m;
+            return;
+        }
+        *m = c.beta1 * *m + (1.0 - c.beta1) * g;
+        *v = c.beta2 * *v + (1.0 - c.beta2) * g * g;
+        *most = most.max(*v);
+        let second = match c.rule {
+            UpdateRule::AmsGrad => *most,
+            _ => *v,
+        };
+        let root = (second / (1.0 - c.beta2.powi(self.steps))).sqrt() + c.eps;
+        self.value -= lr * *m / (1.0 - c.beta1.powi(self.steps)) / root;
+    }
+}
+
+#[test]
+fn every_rule_is_its_definition_also_without_some_gradients() {
+    let rules = [
+        UpdateRule::Adam,
+        UpdateRule::AmsGrad,
+        UpdateRule::Sgd { momentum: 0.9 },
+        UpdateRule::Sgd { momentum: 0.0 },
+    ];
+    for (rule, l2) in rules
+        .into_iter()
+        .flat_map(|rule| [(rule, 0.0), (rule, 0.1)])
+    {
+        let config = OptimizerConfig {
+            rule,
+            l2,
+            beta2: 0.9,
+            absent_gradients: true,
+            ..OptimizerConfig::default()
+        };
+        config.check().unwrap();
+        let names = ["a", "b", "c"];
+        let start = [1.5, -0.5, 0.25];
+        let parameters: Vec<(String, Var)> = names
+            .iter()
+            .zip(start)
+            .map(|(name, v)| (name.to_string(), Var::from_tensor(&vector(&[v])).unwrap()))
+            .collect();
+        let mut slow = start.map(|value| Slow {
+            config: config.clone(),
+            value,
+            steps: 0,
+            running: [0.0; 3],
+        });
+        let mut optimizer = Optimizer::new(&config);
+        for n in 0..60usize {
+            let mut gradients = BTreeMap::new();
+            for (i, name) in names.iter().enumerate() {
+                // The first always, the second at times, the third late.
+                if i == 1 && n % 3 == 0 || i == 2 && n < 10 {
+                    continue;
+                }
+                let g = ((3 * n + i) as f64).sin() * if n < 20 { 3.0 } else { 0.1 };
+                gradients.insert(name.to_string(), vector(&[g]));
+                slow[i].step(0.5 * g, 0.01);
+            }
+            optimizer.step(&parameters, &gradients, 0.01, 0.5).unwrap();
+        }
+        for ((_, var), slow) in parameters.iter().zip(&slow) {
+            let got = f64::from(var.to_vec1::<f32>().unwrap()[0]);
+            assert!(
+                (got - slow.value).abs() < 2e-6,
+                "{rule:?} {l2}: {got} {}",
+                slow.value
+            );
+        }
+    }
+}
+
+#[test]
+fn a_cosine_by_epochs_has_a_warm_up_by_batches() {
+    let config = OptimizerConfig {
+        lr: 2.0,
+        rate: RateSchedule::EpochCosine {
+            epochs: 8,
+            warm_epochs: 2,
+            warm_from: 0.1,
+            final_share: 0.001,
+            batches: 5,
+            steps: 3,
+        },
+        ..OptimizerConfig::default()
+    };
+    config.check().unwrap();
+    let rate = |i| config.rate_at(i, None);
+    let cosine = |epoch: f64| {
+        let (low, high) = (0.002, 2.0);
+        low + (high - low) * (1.0 + (std::f64::consts::PI * epoch / 8.0).cos()) / 2.0
+    };
+    let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+    // A batch is three iterations, an epoch fifteen.
+    close(rate(0), 0.2);
+    close(rate(2), 0.2);
+    close(rate(3), 0.2 + 0.1 * (cosine(2.0) - 0.2));
+    close(rate(29), 0.2 + 0.9 * (cosine(2.0) - 0.2));
+    close(rate(30), cosine(2.0));
+    close(rate(44), cosine(2.0));
+    close(rate(45), cosine(3.0));
+    close(rate(119), cosine(7.0));
+    close(rate(1000), 0.002);
+    let with_two = OptimizerConfig {
+        warm_up: 1,
+        ..config
+    };
+    assert!(with_two.check().is_err());
+}
+
+#[test]
+fn settings_that_an_older_version_did_not_know_are_left_out_of_the_record() {
+    let record = serde_json::to_value(OptimizerConfig::default()).unwrap();
+    for new in ["l2", "rule", "absent_gradients", "clip_eps"] {
+        assert!(record.get(new).is_none(), "{new}");
+    }
+    let config = OptimizerConfig {
+        l2: 1e-5,
+        rule: UpdateRule::Sgd { momentum: 0.9 },
+        absent_gradients: true,
+        clip_eps: 1e-6,
+        ..OptimizerConfig::default()
+    };
+    let text = serde_json::to_string(&config).unwrap();
+    assert_eq!(
+        serde_json::from_str::<OptimizerConfig>(&text).unwrap(),
+        config
+    );
 }

@@ -3,7 +3,7 @@
 mod depthwise;
 mod efficientnet;
 mod norm_conv;
-mod resnet;
+mod squeezing;
 
 use std::path::Path;
 
@@ -11,8 +11,14 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+pub use squeezing::{EfficientNet, EfficientNetConfig, EfficientNetMaps};
+
 use crate::checkpoint::{Limits, StateDict, build_strictly};
+use crate::trainable::{BatchNorms, Border, Mode, ResNet, ResNetConfig};
 use crate::{Error, Result};
+
+/// ImageNet's.
+const CLASSES: usize = 1000;
 
 /// Which network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +27,9 @@ pub enum BackboneKind {
     /// EfficientNet-Lite0, names as timm's `tf_efficientnet_lite0`.
     #[serde(rename = "efficientnet_lite0")]
     EfficientNetLite0,
+    /// EfficientNet-B5, names as torchvision.
+    #[serde(rename = "efficientnet_b5")]
+    EfficientNetB5,
     /// ResNet-18, names as torchvision and timm.
     #[serde(rename = "resnet18")]
     ResNet18,
@@ -53,8 +62,20 @@ impl BackboneKind {
         ];
         match self {
             Self::EfficientNetLite0 => efficientnet::MAPS,
+            Self::EfficientNetB5 => squeezing::B5_MAPS,
             Self::ResNet18 => RESNET18,
             Self::ResNet50 | Self::WideResNet50 => RESNET50,
+        }
+    }
+
+    /// The network's shape, where it is a residual one: without its last layer.
+    #[must_use]
+    pub fn residual(self) -> Option<ResNetConfig> {
+        match self {
+            Self::EfficientNetLite0 | Self::EfficientNetB5 => None,
+            Self::ResNet18 => Some(ResNetConfig::resnet18()),
+            Self::ResNet50 => Some(ResNetConfig::resnet50()),
+            Self::WideResNet50 => Some(ResNetConfig::wide_resnet50_2()),
         }
     }
 
@@ -63,6 +84,7 @@ impl BackboneKind {
     pub fn patch_maps(self) -> [&'static str; 2] {
         match self {
             Self::EfficientNetLite0 => ["blocks.2", "blocks.4"],
+            Self::EfficientNetB5 => ["features.3", "features.5"],
             Self::ResNet18 | Self::ResNet50 | Self::WideResNet50 => ["layer2", "layer3"],
         }
     }
@@ -72,7 +94,7 @@ impl BackboneKind {
     pub fn normalisation(self) -> ([f32; 3], [f32; 3]) {
         match self {
             Self::EfficientNetLite0 => ([0.5; 3], [0.5; 3]),
-            Self::ResNet18 | Self::ResNet50 | Self::WideResNet50 => {
+            Self::EfficientNetB5 | Self::ResNet18 | Self::ResNet50 | Self::WideResNet50 => {
                 ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
             }
         }
@@ -137,7 +159,8 @@ pub struct Backbone {
 #[derive(Clone, Debug)]
 enum Net {
     EfficientNet(efficientnet::EfficientNetLite0),
-    ResNet(resnet::ResNet),
+    Squeezing(EfficientNet),
+    ResNet(ResNet),
 }
 
 impl Backbone {
@@ -146,32 +169,41 @@ impl Backbone {
     /// # Errors
     /// When `vb` lacks a tensor or has it in another shape.
     pub fn new(kind: BackboneKind, vb: VarBuilder) -> Result<Self> {
+        Self::with_border(kind, Border::Zeros, vb)
+    }
+
+    /// The same with another border of the 3x3 and 7x7 convolutions of a residual network: CFlow-AD's mirrors the image there.
+    ///
+    /// # Errors
+    /// As [`Backbone::new`], and when the network isn't a residual one but is to mirror.
+    pub fn with_border(kind: BackboneKind, border: Border, vb: VarBuilder) -> Result<Self> {
         let vb = vb.set_dtype(DType::F32);
-        let net = match kind {
-            BackboneKind::EfficientNetLite0 => {
+        let device = vb.device().clone();
+        let zeros = border == Border::Zeros;
+        let net = match (kind, kind.residual()) {
+            (BackboneKind::EfficientNetLite0, _) if zeros => {
                 Net::EfficientNet(efficientnet::EfficientNetLite0::new(&vb)?)
             }
-            BackboneKind::ResNet18 => Net::ResNet(resnet::ResNet::new(
-                &vb,
-                [2, 2, 2, 2],
-                resnet::Residual::Basic,
-            )?),
-            BackboneKind::ResNet50 => Net::ResNet(resnet::ResNet::new(
-                &vb,
-                [3, 4, 6, 3],
-                resnet::Residual::Bottleneck { width: 1 },
-            )?),
-            BackboneKind::WideResNet50 => Net::ResNet(resnet::ResNet::new(
-                &vb,
-                [3, 4, 6, 3],
-                resnet::Residual::Bottleneck { width: 2 },
-            )?),
+            (BackboneKind::EfficientNetB5, _) if zeros => {
+                Net::Squeezing(EfficientNet::new(&EfficientNetConfig::b5(), &vb)?)
+            }
+            (_, Some(config)) => {
+                let config = ResNetConfig {
+                    classes: Some(CLASSES),
+                    border,
+                    ..config
+                };
+                Net::ResNet(ResNet::new(&config, vb, &BatchNorms::from_weights())?.folded()?)
+            }
+            _ => {
+                return Err(Error::input(
+                    "border",
+                    "zeros, but for residual networks",
+                    border,
+                ));
+            }
         };
-        Ok(Self {
-            kind,
-            net,
-            device: vb.device().clone(),
-        })
+        Ok(Self { kind, net, device })
     }
 
     /// Builds the network on a checkpoint's tensors, which must be exactly those that it needs; counts of batches,
@@ -244,6 +276,7 @@ impl Backbone {
         };
         Ok(match &self.net {
             Net::EfficientNet(net) => net.logits(last)?,
+            Net::Squeezing(net) => net.logits(last)?,
             Net::ResNet(net) => net.logits(last)?,
         })
     }
@@ -261,7 +294,12 @@ impl Backbone {
         }
         Ok(match &self.net {
             Net::EfficientNet(net) => net.maps(images, depth)?,
-            Net::ResNet(net) => net.maps(images, depth)?,
+            Net::Squeezing(net) => net.first_stages(images, depth)?.stages,
+            Net::ResNet(_) if depth == 0 => Vec::new(),
+            Net::ResNet(net) => {
+                let maps = net.first_layers(images, depth - 1, Mode::Evaluate)?;
+                [vec![maps.pooled], maps.layers].concat()
+            }
         })
     }
 }
