@@ -91,15 +91,15 @@ impl NetworkConfig for FastFlowModel {
     fn check(&self) -> fndm_models::Result<()> {
         // A file may say anything; what it makes is bounded by the tensors that it has.
         let network = &self.network;
-        let fits = (1..=1024).contains(&network.steps)
+        let fits = (1..=256).contains(&network.steps)
             && (1..=64).contains(&network.layers.len())
+            && network.layers.iter().all(|layer| layer.channels <= 1 << 14)
             && network.hidden_ratio.is_finite();
         match fits {
             true => Ok(()),
             false => Err(fndm_models::Error::Config(format!(
-                "expected 1 to 1024 steps of 1 to 64 layers, got {} of {}",
-                network.steps,
-                network.layers.len()
+                "expected 1 to 256 steps of 1 to 64 layers with at most 16384 channels, got {} of {:?}",
+                network.steps, network.layers
             ))),
         }
     }
