@@ -281,7 +281,7 @@ fn a_file_that_promises_the_impossible_is_refused() {
         layers: vec![layer; 2],
         steps: 2,
         conv3x3_only: true,
-        hidden_ratio: 1e9,
+        hidden_ratio: 1000.0,
         clamp: 2.0,
         layer_norm: true,
     };
