@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::Result;
 
 /// A method that has been fitted to healthy slices, and says where others differ from them.
-pub trait Baseline {
+pub trait Baseline: std::fmt::Debug {
     /// The name that tables have it under.
     fn name(&self) -> &'static str;
 

@@ -61,7 +61,7 @@ impl Fit {
 }
 
 /// A method with its settings, before it has seen a slice.
-pub trait Method {
+pub trait Method: std::fmt::Debug {
     /// The name that tables have it under.
     fn name(&self) -> &'static str;
 

@@ -65,7 +65,7 @@ fn test_slices() -> Tensor {
 fn fastflow() -> FastFlowMethod {
     let settings = FastFlowSettings {
         steps: 2,
-        epochs: 8,
+        epochs: 3,
         batch: 3,
         ..FastFlowSettings::official_wide()
     };
@@ -77,10 +77,10 @@ fn fastflow() -> FastFlowMethod {
 
 fn csflow() -> CsFlowMethod {
     let settings = CsFlowSettings {
-        image_size: Some((32, 32)),
+        image_size: Some((16, 16)),
         hidden: 6,
         kernels: vec![3, 5],
-        epochs: 8,
+        epochs: 3,
         batch: 3,
         ..CsFlowSettings::official()
     };
@@ -165,7 +165,7 @@ fn a_training_that_was_stopped_goes_on_to_the_same_bits() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunConfig {
             folder: folder.path().to_owned(),
-            checkpoint_every: 3,
+            checkpoint_every: 4,
             ..RunConfig::default()
         };
         let mut fit = Fit::new(5, &Device::Cpu).in_run(run);
@@ -262,4 +262,54 @@ fn what_does_not_fit_is_an_error() {
             .is_err()
     );
     assert!(fitted.save(&empty.path().join("absent")).is_err());
+}
+
+#[test]
+fn a_file_that_promises_the_impossible_is_refused() {
+    use fndm_baselines::cflow::{CflowLayer, CflowModel, DecoderConfig, MixingKind};
+    use fndm_baselines::fastflow::{FastFlowConfig, FastFlowModel, LayerConfig};
+    use fndm_models::StateDict;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(format!("{name}.safetensors"));
+    // Within what a config may say, but the file has no tensor of it.
+    let layer = LayerConfig {
+        channels: 1 << 14,
+        height: 8000,
+        width: 8000,
+    };
+    let network = FastFlowConfig {
+        layers: vec![layer; 2],
+        steps: 2,
+        conv3x3_only: true,
+        hidden_ratio: 1000.0,
+        clamp: 2.0,
+        layer_norm: true,
+    };
+    let fastflow = FastFlowModel {
+        network,
+        seed: 0,
+        features: None,
+    };
+    let state = StateDict::default().with_config(&fastflow).unwrap();
+    state.save(path("fastflow")).unwrap();
+    let (limits, device) = (Limits::default(), Device::Cpu);
+    assert!(FastFlowBaseline::load(folder.path(), &extractor(), &limits, &device).is_err());
+    let decoder = DecoderConfig {
+        channels: 1 << 14,
+        condition: 1 << 14,
+        blocks: 1,
+        clamp: 1.9,
+    };
+    let cflow = CflowModel {
+        layers: vec![CflowLayer {
+            decoder,
+            size: (8000, 8000),
+        }],
+        mixing: MixingKind::Rotation,
+        seed: 0,
+        reference: Reference::Together,
+        largest: None,
+        features: None,
+    };
+    assert!(StateDict::default().with_config(&cflow).is_err());
 }

@@ -8,6 +8,11 @@ use super::{Decoder, DecoderConfig, per_dimension, position_encoding};
 use crate::flows::{Flowed, Source, random_permutation, random_rotation};
 use crate::{Error, Result};
 
+/// Most channels of a layer.
+const MOST_CHANNELS: usize = 1 << 14;
+/// Most values of a layer's encoded positions.
+const MOST_POSITIONS: usize = 1 << 28;
+
 /// How the channels are mixed after a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,14 +67,18 @@ impl NetworkConfig for CflowModel {
     fn check(&self) -> fndm_models::Result<()> {
         let side = |n: usize| (1..=8192).contains(&n);
         let fits = |layer: &CflowLayer| {
-            (1..=1024).contains(&layer.decoder.blocks)
-                && layer.decoder.condition <= 65_536
-                && side(layer.size.0)
-                && side(layer.size.1)
+            let (h, w) = layer.size;
+            (1..=256).contains(&layer.decoder.blocks)
+                && layer.decoder.channels <= MOST_CHANNELS
+                && side(h)
+                && side(w)
+                && layer.decoder.condition <= MOST_CHANNELS
+                && layer.decoder.condition * h * w <= MOST_POSITIONS
         };
         if !(1..=64).contains(&self.layers.len()) || !self.layers.iter().all(fits) {
             return Err(fndm_models::Error::Config(format!(
-                "expected 1 to 64 layers of 1 to 1024 blocks, with sides of 1 to 8192, got {:?}",
+                "expected 1 to 64 layers of 1 to 256 blocks and at most {MOST_CHANNELS} channels, with positions of at most \
+                 {MOST_POSITIONS} values, got {:?}",
                 self.layers
             )));
         }

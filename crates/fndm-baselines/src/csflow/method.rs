@@ -131,15 +131,18 @@ impl NetworkConfig for CsFlowModel {
 
     fn check(&self) -> fndm_models::Result<()> {
         let side = |n: usize| (4..=8192).contains(&n);
-        let fits = (1..=1024).contains(&self.network.kernels.len())
-            && (2..=65_536).contains(&self.network.channels)
+        let fits = (1..=256).contains(&self.network.kernels.len())
+            && (2..=16_384).contains(&self.network.channels)
+            && self.network.hidden <= 1 << 20
             && self.image_size.is_none_or(|(h, w)| side(h) && side(w));
         match fits {
             true => Ok(()),
             false => Err(fndm_models::Error::Config(format!(
-                "expected 1 to 1024 blocks of 2 to 65536 channels on images of 4 to 8192 pixels, got {} of {} on {:?}",
+                "expected 1 to 256 blocks of 2 to 16384 channels, at most 1048576 between them, on images of 4 to 8192 pixels, got {} of \
+                 {}, {}, on {:?}",
                 self.network.kernels.len(),
                 self.network.channels,
+                self.network.hidden,
                 self.image_size
             ))),
         }

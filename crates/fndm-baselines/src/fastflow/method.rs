@@ -91,15 +91,19 @@ impl NetworkConfig for FastFlowModel {
     fn check(&self) -> fndm_models::Result<()> {
         // A file may say anything; what it makes is bounded by the tensors that it has.
         let network = &self.network;
-        let fits = (1..=1024).contains(&network.steps)
+        let fits = (1..=256).contains(&network.steps)
             && (1..=64).contains(&network.layers.len())
-            && network.hidden_ratio.is_finite();
+            && network.layers.iter().all(|layer| {
+                let sides = layer.height.max(layer.width);
+                layer.channels <= 1 << 14 && sides <= 8192
+            })
+            && (0.0..=1024.0).contains(&network.hidden_ratio);
         match fits {
             true => Ok(()),
             false => Err(fndm_models::Error::Config(format!(
-                "expected 1 to 1024 steps of 1 to 64 layers, got {} of {}",
-                network.steps,
-                network.layers.len()
+                "expected 1 to 256 steps of 1 to 64 layers of at most 16384 channels and 8192 pixels a side, subnets at most 1024 times \
+                 as wide, got {} of {:?}, {}",
+                network.steps, network.layers, network.hidden_ratio
             ))),
         }
     }

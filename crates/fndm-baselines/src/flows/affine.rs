@@ -162,6 +162,9 @@ fn mix(x: &Tensor, matrix: &Tensor) -> candle_core::Result<Tensor> {
 
 /// For every row of a permutation matrix the column that its 1 is in. None where it isn't one.
 fn order_of(matrix: &Tensor) -> Result<Option<Tensor>> {
+    if !matrix.is_contiguous() {
+        return Ok(None);
+    }
     let device = matrix.device().clone();
     let rows = matrix.to_dtype(DType::F32)?.to_vec2::<f32>()?;
     let mut order = Vec::with_capacity(rows.len());
@@ -212,7 +215,14 @@ impl AffineBlock {
         let one = [&[1, c][..], tail].concat();
         let square = [&[c, c][..], tail].concat();
         let vb = &source.trained;
-        let fixed = |name: &str| source.fixed.get(square.clone(), name)?.reshape((c, c));
+        // Not reshaped, which copies what a strict reader gives in place of a tensor that isn't there.
+        let fixed = |name: &str| {
+            let mut matrix = source.fixed.get(square.clone(), name)?;
+            for _ in tail {
+                matrix = matrix.squeeze(2)?;
+            }
+            candle_core::Result::Ok(matrix)
+        };
         let inputs = config.passive() + config.condition;
         let net = vb.pp("subnet");
         let scale = Init::Const(neutral_scale());

@@ -115,6 +115,9 @@ impl CrossConvolutions {
     /// # Errors
     /// When shapes don't fit.
     pub fn forward(&self, x: &[Tensor]) -> Result<Vec<Tensor>> {
+        if x.len() != SCALES {
+            return Err(Error::shape("maps", "those of three scales", x.len()));
+        }
         let hidden = x
             .iter()
             .zip(&self.first)

@@ -78,27 +78,6 @@ impl Mersenne {
         y ^= (y << 15) & 0xefc6_0000;
         y ^ (y >> 18)
     }
-
-    /// A number from 0 to `most`, by drawing bits until one is.
-    fn up_to(&mut self, most: u32) -> u32 {
-        let mask = u32::MAX.checked_shr(most.leading_zeros()).unwrap_or(0);
-        loop {
-            let value = self.word() & mask;
-            if value <= most {
-                return value;
-            }
-        }
-    }
-
-    /// What `NumPy`'s `permutation(n)` gives.
-    pub(crate) fn permutation(&mut self, n: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..n).collect();
-        for i in (1..n).rev() {
-            let j = self.up_to(i as u32) as usize;
-            order.swap(i, j);
-        }
-        order
-    }
 }
 
 #[cfg(test)]

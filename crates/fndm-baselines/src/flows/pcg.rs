@@ -74,7 +74,7 @@ impl Pcg64 {
         self.state = product.wrapping_add(self.increment);
     }
 
-    fn word(&mut self) -> u32 {
+    pub(super) fn word(&mut self) -> u32 {
         if let Some(half) = self.half.take() {
             return half;
         }
@@ -84,26 +84,19 @@ impl Pcg64 {
         self.half = Some((number >> 32) as u32);
         number as u32
     }
+}
 
-    /// A number from 0 to `most` (Lemire 2019).
-    fn up_to(&mut self, most: u32) -> u32 {
-        let count = most.wrapping_add(1);
-        let least = (u32::MAX - most) % count;
-        loop {
-            let product = u64::from(self.word()) * u64::from(count);
-            if product as u32 >= least {
-                return (product >> 32) as u32;
-            }
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// What `NumPy`'s `Generator.permutation(n)` gives.
-    pub(super) fn permutation(&mut self, n: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..n).collect();
-        for i in (1..n).rev() {
-            let j = self.up_to(i as u32) as usize;
-            order.swap(i, j);
-        }
-        order
+    #[test]
+    fn the_first_number_is_numpys() {
+        // numpy.random.default_rng(0).random() is 0.6369616873214543: the upper 53 bits of the first number.
+        let mut generator = Pcg64::new(0);
+        let (low, high) = (generator.word(), generator.word());
+        let number = u64::from(low) | u64::from(high) << 32;
+        let share = (number >> 11) as f64 * 2f64.powi(-53);
+        assert_eq!(share, 0.636_961_687_321_454_3);
     }
 }

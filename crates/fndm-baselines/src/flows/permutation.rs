@@ -13,14 +13,32 @@ use super::pcg::Pcg64;
 #[must_use]
 pub fn numpy_permutations(n: usize, seed: u32, count: usize) -> Vec<Vec<usize>> {
     let mut twister = Mersenne::new(seed);
-    (0..count).map(|_| twister.permutation(n)).collect()
+    (0..count).map(|_| shuffled(n, || twister.word())).collect()
 }
 
 /// The permutation of `n` that `numpy.random.default_rng(seed)` gives first. anomalib's CS-Flow orders the channels of all of block k's
 /// scales by that of seed k.
 #[must_use]
 pub fn numpy_default_permutation(n: usize, seed: u32) -> Vec<usize> {
-    Pcg64::new(seed).permutation(n)
+    let mut generator = Pcg64::new(seed);
+    shuffled(n, || generator.word())
+}
+
+/// The numbers below `n` as `NumPy` shuffles them: each place from the last on takes one of those before it, drawn by as many bits as
+/// that needs, again and again until it is one.
+fn shuffled(n: usize, mut word: impl FnMut() -> u32) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    for last in (1..n).rev() {
+        let mask = usize::MAX >> last.leading_zeros();
+        let chosen = loop {
+            let drawn = word() as usize & mask;
+            if drawn <= last {
+                break drawn;
+            }
+        };
+        order.swap(last, chosen);
+    }
+    order
 }
 
 /// A random order of the numbers below `n`. `stream` tells the draws of one seed apart.
@@ -41,7 +59,6 @@ pub fn random_rotation(n: usize, seed: u64, stream: u64) -> Vec<f64> {
     let mut rows: Vec<Vec<f64>> = (0..n)
         .map(|_| (0..n).map(|_| rng.sample(StandardNormal)).collect())
         .collect();
-    let mut negative = false;
     for i in 0..n {
         let (before, rest) = rows.split_at_mut(i);
         let row = &mut rest[0];
@@ -55,9 +72,7 @@ pub fn random_rotation(n: usize, seed: u64, stream: u64) -> Vec<f64> {
         let length = row.iter().map(|v| v * v).sum::<f64>().sqrt();
         row.iter_mut().for_each(|v| *v /= length);
     }
-    if determinant_sign(&rows) < 0.0 {
-        negative = true;
-    }
+    let negative = determinant_sign(&rows) < 0.0;
     if let (true, Some(first)) = (negative, rows.first_mut()) {
         first.iter_mut().for_each(|v| *v = -*v);
     }
@@ -109,9 +124,9 @@ mod tests {
             for seed in 0..4 {
                 let m = random_rotation(n, seed, 0);
                 let rows: Vec<Vec<f64>> = m.chunks(n).map(<[f64]>::to_vec).collect();
-                for i in 0..n {
-                    for j in 0..n {
-                        let dot: f64 = rows[i].iter().zip(&rows[j]).map(|(a, b)| a * b).sum();
+                for (i, a) in rows.iter().enumerate() {
+                    for (j, b) in rows.iter().enumerate() {
+                        let dot: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
                         assert!((dot - f64::from(u8::from(i == j))).abs() < 1e-12);
                     }
                 }

@@ -451,12 +451,6 @@ impl Case {
         self.note(&format!("{part}: share outside"), 1.0 - share, 1.0 - least);
     }
 
-    /// Names what of the case isn't tested, and why.
-    pub(crate) fn leave_out(&self, part: &str, key: &str, why: &str) {
-        aloud!("left out: {}: {key}: {why}", self.id);
-        self.use_all(part, [key.to_owned()]);
-    }
-
     /// Fails where something is beyond its tolerance, or wasn't used. Prints the worst error.
     pub(crate) fn finish(self) {
         let worst = self.worst.borrow();

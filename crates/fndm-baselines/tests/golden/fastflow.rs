@@ -1,4 +1,4 @@
-//! FastFlow: norms and flows on given features, and one flow alone.
+//! `FastFlow`: norms and flows on given features, and one flow alone.
 
 use candle_core::Tensor;
 use fndm_baselines::fastflow::{FastFlow, FastFlowConfig, LayerConfig, LayerFlow, loss, score_map};

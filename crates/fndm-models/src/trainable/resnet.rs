@@ -181,7 +181,14 @@ impl ResNet {
         config.check()?;
         let settings = (config.border, config.norm_eps);
         let mut c = config.planes[0];
-        let stem = ConvNorm::named(("conv1", "bn1"), (config.in_channels, c), (7, 2), settings, &vb, norms)?;
+        let stem = ConvNorm::named(
+            ("conv1", "bn1"),
+            (config.in_channels, c),
+            (7, 2),
+            settings,
+            &vb,
+            norms,
+        )?;
         let mut layers = Vec::with_capacity(config.planes.len());
         for (l, (&planes, &count)) in config.planes.iter().zip(&config.blocks).enumerate() {
             let sampling = match l {
