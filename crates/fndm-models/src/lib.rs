@@ -4,7 +4,7 @@
 //! - [`UNet`], [`UNetConfig`]: the noise-prediction network; [`HybridInput`], [`Conditions`]: its input.
 //! - [`Classifier`], [`ClassifierConfig`], [`Pool`]: the classifier, its gradient and its maps.
 //! - [`Segmenter`], [`SegmenterConfig`]: a network for segmentation, or from image to image, without time.
-//! - [`Backbone`], [`BackboneKind`]: EfficientNets and ResNets whose maps are patch features.
+//! - [`Backbone`], [`BackboneKind`]: `EfficientNets` and `ResNets` whose maps are patch features.
 //! - [`ResNet`], [`ResNetConfig`], [`EfficientNet`]: the same of any width and depth; residual networks can be trained, with
 //!   [`BatchNorm`]s whose running statistics [`BatchNorms`] keeps. [`ResidualBlock`], [`ConvNorm`] and [`UpConvolution`] are their parts.
 //! - [`Parameters`]: the ordered store of what is trained.

@@ -55,7 +55,11 @@ impl Task for Lines {
         let x: Vec<f32> = batch.0.iter().map(|&i| i as f32 / 5.0 - 1.0).collect();
         let x = Tensor::from_vec(x, ((), 1), device)?;
         let line = &lines[usize::from(batch.1)];
-        Loss::mean(&(line.forward(&x)? - x.affine(2.0, 1.0)?)?.sqr()?.squeeze(1)?)
+        Loss::mean(
+            &(line.forward(&x)? - x.affine(2.0, 1.0)?)?
+                .sqr()?
+                .squeeze(1)?,
+        )
     }
 }
 
@@ -141,7 +145,10 @@ fn clipping_divides_by_the_norm_and_what_is_added_to_it() {
         let before = weights(&trainer);
         let norm = trainer.step().unwrap().gradient_norm;
         let after = weights(&trainer);
-        let moved = before.iter().zip(&after).map(|(a, b)| f64::from(a - b).powi(2));
+        let moved = before
+            .iter()
+            .zip(&after)
+            .map(|(a, b)| f64::from(a - b).powi(2));
         (moved.sum::<f64>().sqrt() / 0.02, norm)
     };
     let (free, norm) = of(None, 0.0);

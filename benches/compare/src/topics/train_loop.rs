@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use fndm_data::SliceSet;
 use fndm_kernels::Tape;
 use fndm_models::{Parameters, UNet, UNetConfig};
-use fndm_train::{Adam, DiffusionConfig, DiffusionTrainer, Ema, EmaConfig, OptimizerConfig};
+use fndm_train::{DiffusionConfig, DiffusionTrainer, Ema, EmaConfig, Optimizer, OptimizerConfig};
 use ndarray::{Array3, Array4};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ impl Case for Loop {
         let target = tensor(1002, &[self.batch, channels, size, size])?;
         let optimizer = OptimizerConfig::default();
         let vars: Vec<(String, Var)> = parameters.iter().collect();
-        let mut adam = Adam::new(&optimizer);
+        let mut adam = Optimizer::new(&optimizer);
         let mut ema = Ema::new(0.5, &vars)?;
         let averaging = EmaConfig {
             decays: vec![0.5],

@@ -158,7 +158,7 @@ pub struct Backbone {
 
 #[derive(Clone, Debug)]
 enum Net {
-    EfficientNet(efficientnet::EfficientNetLite0),
+    Lite0(efficientnet::EfficientNetLite0),
     Squeezing(EfficientNet),
     ResNet(ResNet),
 }
@@ -182,7 +182,7 @@ impl Backbone {
         let zeros = border == Border::Zeros;
         let net = match (kind, kind.residual()) {
             (BackboneKind::EfficientNetLite0, _) if zeros => {
-                Net::EfficientNet(efficientnet::EfficientNetLite0::new(&vb)?)
+                Net::Lite0(efficientnet::EfficientNetLite0::new(&vb)?)
             }
             (BackboneKind::EfficientNetB5, _) if zeros => {
                 Net::Squeezing(EfficientNet::new(&EfficientNetConfig::b5(), &vb)?)
@@ -275,7 +275,7 @@ impl Backbone {
             return Err(Error::input("images", "(B, 3, H, W)", images.dims()));
         };
         Ok(match &self.net {
-            Net::EfficientNet(net) => net.logits(last)?,
+            Net::Lite0(net) => net.logits(last)?,
             Net::Squeezing(net) => net.logits(last)?,
             Net::ResNet(net) => net.logits(last)?,
         })
@@ -293,7 +293,7 @@ impl Backbone {
             _ => return Err(Error::input("images", "(B, 3, H, W)", images.dims())),
         }
         Ok(match &self.net {
-            Net::EfficientNet(net) => net.maps(images, depth)?,
+            Net::Lite0(net) => net.maps(images, depth)?,
             Net::Squeezing(net) => net.first_stages(images, depth)?.stages,
             Net::ResNet(_) if depth == 0 => Vec::new(),
             Net::ResNet(net) => {

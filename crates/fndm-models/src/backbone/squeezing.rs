@@ -49,7 +49,7 @@ pub struct EfficientNetConfig {
     pub last_channels: Option<usize>,
     /// Added to the variances of the norms.
     pub norm_eps: f64,
-    /// Whether the stride-2 convolutions are padded unevenly, as TensorFlow and efficientnet_pytorch do, whose names are others, though.
+    /// Whether the stride-2 convolutions are padded unevenly, as `TensorFlow` and `efficientnet_pytorch` do, whose names are others, though.
     #[serde(default)]
     pub same_padding: bool,
     /// Classes of the last layer; none for a network without it.

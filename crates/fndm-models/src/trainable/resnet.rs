@@ -177,6 +177,10 @@ impl ResNet {
     ///
     /// # Errors
     /// When the options don't fit together, or `vb` lacks a tensor or has it in another shape.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "a `VarBuilder` is passed by value, as is usual with candle"
+    )]
     pub fn new(config: &ResNetConfig, vb: VarBuilder<'_>, norms: &BatchNorms) -> Result<Self> {
         config.check()?;
         let settings = (config.border, config.norm_eps);

@@ -99,7 +99,7 @@ impl Detector {
             }
             sample.push(on_the_host(back, &z)?);
         }
-        let join = |parts: Vec<LongSteps>| joined(&slices.id, parts);
+        let join = |parts: Vec<LongSteps>| joined(&slices.id, &parts);
         let encode = (!encode.is_empty()).then(|| join(encode)).transpose()?;
         Ok((encode, join(sample)?))
     }
@@ -119,7 +119,7 @@ fn on_the_host(taught: Taught, z: &[usize]) -> Result<LongSteps> {
     })
 }
 
-fn joined(patient: &str, parts: Vec<LongSteps>) -> Result<LongSteps> {
+fn joined(patient: &str, parts: &[LongSteps]) -> Result<LongSteps> {
     let all = |of: fn(&LongSteps) -> &Array4<f32>| {
         let views: Vec<_> = parts.iter().map(|part| of(part).view()).collect();
         concatenate(Axis(0), &views).map_err(|e| shape_error(patient, &e))
