@@ -178,7 +178,7 @@ impl TrainPlan {
         });
         self.unet.num_classes = None;
         self.unet.in_channels = 2 * self.sequences.len();
-        // A wider network with attention is no better at this, and takes three times as long.
+        // A wider network with attention is no better at this, and takes more than twice as long.
         self.unet.channel_mult.fill(1.);
         self.unet.attention_resolutions.clear();
         let is_flair = |name: &String| name == "flair";
