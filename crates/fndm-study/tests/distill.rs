@@ -207,7 +207,8 @@ fn a_model_of_long_steps_is_a_model_of_its_row_alone() {
 
 #[test]
 fn plans_that_make_no_sense_are_refused_before_anything_is_read() {
-    let wrong: [(&str, fn(&mut DistillPlan)); 4] = [
+    type Spoil = fn(&mut DistillPlan);
+    let wrong: [(&str, Spoil); 4] = [
         ("steps", |plan| plan.steps.clear()),
         ("steps", |plan| plan.steps = vec![2, 0]),
         ("slices", |plan| plan.slices = 0),

@@ -116,7 +116,8 @@ fn a_resumed_run_ends_in_the_same_bits() {
 fn what_does_not_fit_is_refused() {
     let own = teacher(1);
     let good = lessons(&own);
-    let wrong: [(&str, fn(&mut Lessons)); 6] = [
+    type Spoil = fn(&mut Lessons);
+    let wrong: [(&str, Spoil); 6] = [
         ("times", |l| l.model_times.truncate(2)),
         ("labels", |l| l.labels.clear()),
         ("names", |l| l.names.clear()),

@@ -35,7 +35,7 @@ fn halved(values: Vec<f32>) -> Result<Vec<f32>> {
 fn value(score: Score) -> f64 {
     match score {
         Score::Value(value) => value,
-        _ => 0.0,
+        Score::Undefined(_) => 0.0,
     }
 }
 

@@ -39,7 +39,7 @@ pub struct DaeSettings {
 }
 
 impl DaeSettings {
-    /// The authors' network, noise and optimiser: AMSGrad at 1e-4, decay 1e-5, gradients clipped to 0.5. Epochs and batch are ours.
+    /// The authors' network, noise and optimiser: `AMSGrad` at 1e-4, decay 1e-5, gradients clipped to 0.5. Epochs and batch are ours.
     #[must_use]
     pub fn official() -> Self {
         Self {

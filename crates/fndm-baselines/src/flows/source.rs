@@ -27,6 +27,10 @@ impl<'a> Source<'a> {
 
     /// The part under this name.
     #[must_use]
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "names are passed by value, as to `VarBuilder::pp`"
+    )]
     pub fn pp(&self, name: impl ToString) -> Self {
         let name = name.to_string();
         Self {

@@ -283,7 +283,7 @@ impl Case {
     /// Notes an error beside what is allowed.
     pub(crate) fn note(&self, name: &str, error: f64, allowed: f64) {
         // Written so that NaN fails.
-        if !(error <= allowed) {
+        if error.is_nan() || error > allowed {
             let line = format!("{name}: error {error:.3e}, allowed {allowed:.1e}");
             self.failures.borrow_mut().push(line);
         }
