@@ -163,7 +163,9 @@ impl Case {
                 "{name}"
             );
             for (key, tensor) in &tensors {
-                let dtype = match entry.i64.contains(key) {
+                // Counts of batches are whole numbers in every state of PyTorch's.
+                let whole = entry.i64.contains(key) || key.ends_with("num_batches_tracked");
+                let dtype = match whole {
                     true => DType::I64,
                     false => DType::F32,
                 };
