@@ -21,7 +21,9 @@ fn composed(x: &Tensor) -> Result<Tensor> {
         std::f64::consts::FRAC_PI_8.tan(),
         std::f64::consts::FRAC_PI_4,
     );
-    let size = x.abs()?;
+    // Not by `abs`, whose gradient at 0 is 0.
+    let positive = x.ge(0.0)?;
+    let size = positive.where_cond(x, &x.neg()?)?;
     let large = size.gt(1.0)?;
     // Where it is large, the angle of the reciprocal is what lacks to a right angle.
     let small = large.where_cond(&size.maximum(1.0)?.recip()?, &size)?;
@@ -39,7 +41,7 @@ fn composed(x: &Tensor) -> Result<Tensor> {
     let angle = ((sum * &t)? + &t)?;
     let angle = turned.where_cond(&(&angle + quarter)?, &angle)?;
     let angle = large.where_cond(&(angle.neg()? + 2.0 * quarter)?, &angle)?;
-    angle * x.sign()?
+    positive.where_cond(&angle, &angle.neg()?)
 }
 
 struct Arctangent;

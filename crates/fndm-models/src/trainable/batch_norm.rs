@@ -249,6 +249,9 @@ impl BatchNorm {
         // The statistics of channels over the whole batch are those of groups of one channel in a single sample.
         let rows = x.transpose(0, 1)?.contiguous()?.reshape((1, c, b * h, w))?;
         self.follow(&rows.detach().reshape((c, count))?)?;
+        // Without its mean, which norm and gradient are blind to, a channel keeps the digits that a large one would take.
+        let mean = rows.detach().mean_keepdim((2, 3))?;
+        let rows = rows.broadcast_sub(&mean)?;
         let y = fndm_kernels::group_norm(&rows, c, &self.weight, &self.bias, self.eps)?;
         Ok(y.reshape((c, b, h, w))?.transpose(0, 1)?.contiguous()?)
     }
