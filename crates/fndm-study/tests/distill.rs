@@ -190,6 +190,14 @@ fn a_model_of_long_steps_is_a_model_of_its_row_alone() {
         assert!(refused.unwrap_err().to_string().contains("long steps"));
     }
 
+    // Three steps of four are none.
+    let mut three = plan();
+    three.steps = vec![2, 3];
+    let elsewhere = tempfile::tempdir().unwrap();
+    let place = TrainingPlace::new(elsewhere.path(), &Device::Cpu, &stop);
+    let refused = distill(&three, from.path(), place, "test", &mut |_| {});
+    assert!(refused.unwrap_err().to_string().contains("divisors"));
+
     // Once more in the same place: everything is there, and the model is the same.
     let before = std::fs::read(to.path().join(model_folder::UNET)).unwrap();
     let place = TrainingPlace::new(to.path(), &Device::Cpu, &stop);

@@ -164,6 +164,13 @@ pub fn distill(
         .clone()
         .ok_or_else(|| lacks_diffusion(teacher))?;
     config.check_row(plan.method, &settings)?;
+    // Told before anything is read.
+    let all = settings.encode_steps.unwrap_or(settings.steps);
+    let whole = |&n: &usize| settings.steps % n == 0 && all % n == 0;
+    if let Some(steps) = plan.steps.iter().copied().find(|n| !whole(n)) {
+        let expected = format!("divisors of the teacher's {} steps", settings.steps);
+        return Err(Error::option("steps", expected, steps));
+    }
     let own = config.separate.get(&plan.method);
     let (file, unet) = match own {
         Some(own) => (model_folder::separate(plan.method), own.unet.clone()),
@@ -177,8 +184,8 @@ pub fn distill(
     };
     let (picked, mut record) = pick(plan, &detector, teacher, command, on_event)?;
     for &steps in &plan.steps {
-        let mut lessons = watch(&detector, &settings, &picked, steps, place, on_event)?;
-        let Some((encode, sample)) = lessons.take() else {
+        let taught = watch(&detector, &settings, &picked, steps, place, on_event)?;
+        let Some((encode, sample)) = taught else {
             return Ok(None);
         };
         for (direction, lessons) in [
