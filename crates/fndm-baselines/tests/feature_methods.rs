@@ -1,9 +1,12 @@
 //! Distillation, denoising, Gaussians, bank and plain image, fitted to slices: bits, resuming, saving, refusals.
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use common::{slices, test_slices};
 use fndm_baselines::dae::{Dae, DaeMethod, DaeNorm, DaeSettings, NoiseConfig, UNetConfig};
 use fndm_baselines::flair::{Flair, FlairMethod};
 use fndm_baselines::padim::{PadimBaseline, PadimMethod, PadimSettings};
@@ -11,11 +14,11 @@ use fndm_baselines::patch_core::{self, PatchCore, PatchCoreMethod};
 use fndm_baselines::reverse_distillation::{ReverseDistillation, ReverseMethod, ReverseSettings};
 use fndm_baselines::stfpm::{Stfpm, StfpmMethod, StfpmSettings};
 use fndm_baselines::{Baseline, Error, Extractor, Fit, Method, PostProcessing, Result};
-use fndm_data::{Preprocess, SliceSet, phantom::PhantomConfig};
+use fndm_data::{Preprocess, phantom::PhantomConfig};
 use fndm_memory::{CoresetSize, FeatureExtractor, MemoryConfig, PatchFeatures};
 use fndm_models::{Limits, ResNetConfig};
 use fndm_train::{RunConfig, StopFlag};
-use ndarray::{Array3, Array4};
+use ndarray::Array3;
 
 /// Three maps of the slice itself, each half as wide as the one before.
 struct Pools(&'static str);
@@ -35,33 +38,6 @@ impl FeatureExtractor for Pools {
 
 fn extractor() -> Extractor {
     Arc::new(Pools("pools"))
-}
-
-/// Smooth slices; every fourth is diseased, and has values that no healthy one has.
-fn slices() -> SliceSet {
-    let labels: Vec<u8> = (0..12).map(|n| u8::from(n % 4 == 3)).collect();
-    let images = Array4::from_shape_fn((12, 1, 16, 16), |(n, _, y, x)| {
-        let wave = 0.3 * ((n + 1) as f32 * 0.2 * x as f32).sin() * (0.3 * y as f32).cos();
-        if n % 4 == 3 { 0.9 } else { wave }
-    });
-    let patients: Vec<String> = (0..12).map(|n| format!("p{}", n / 3)).collect();
-    SliceSet::new(images, labels, &patients, &["flair"]).unwrap()
-}
-
-/// Two slices as of the set, the second with a bright square.
-fn test_slices() -> Tensor {
-    let values: Vec<f32> = (0..2 * 256)
-        .map(|i| {
-            let (n, y, x) = (i / 256, i / 16 % 16, i % 16);
-            let square = n == 1 && (6..10).contains(&y) && (6..10).contains(&x);
-            if square {
-                0.95
-            } else {
-                0.3 * (0.5 * x as f32).sin() * (0.3 * y as f32).cos()
-            }
-        })
-        .collect();
-    Tensor::from_vec(values, (2, 1, 16, 16), &Device::Cpu).unwrap()
 }
 
 fn stfpm(official: bool) -> StfpmMethod {

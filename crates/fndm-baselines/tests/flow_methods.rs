@@ -1,18 +1,19 @@
 //! The methods that are made of flows, fitted to slices: bits, resuming, saving, refusals.
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use common::{slices, test_slices};
 use fndm_baselines::cflow::{CflowBaseline, CflowMethod, CflowSettings, Reference};
 use fndm_baselines::csflow::{CsFlowBaseline, CsFlowMethod, CsFlowSettings};
 use fndm_baselines::fastflow::{FastFlowBaseline, FastFlowMethod, FastFlowSettings};
 use fndm_baselines::{Baseline, Error, Extractor, Fit, Method, Result};
-use fndm_data::SliceSet;
 use fndm_memory::FeatureExtractor;
 use fndm_models::Limits;
 use fndm_train::{RunConfig, StopFlag};
-use ndarray::Array4;
 
 /// Three maps of the slice itself, coarser and coarser.
 struct Pools(&'static str);
@@ -33,33 +34,6 @@ impl FeatureExtractor for Pools {
 
 fn extractor() -> Extractor {
     Arc::new(Pools("pools"))
-}
-
-/// Smooth slices; every fourth is diseased, and has values that no healthy one has.
-fn slices() -> SliceSet {
-    let labels: Vec<u8> = (0..12).map(|n| u8::from(n % 4 == 3)).collect();
-    let images = Array4::from_shape_fn((12, 1, 16, 16), |(n, _, y, x)| {
-        let wave = 0.3 * ((n + 1) as f32 * 0.2 * x as f32).sin() * (0.3 * y as f32).cos();
-        if n % 4 == 3 { 0.9 } else { wave }
-    });
-    let patients: Vec<String> = (0..12).map(|n| format!("p{}", n / 3)).collect();
-    SliceSet::new(images, labels, &patients, &["flair"]).unwrap()
-}
-
-/// Two slices as of the set, the second with a bright square.
-fn test_slices() -> Tensor {
-    let values: Vec<f32> = (0..2 * 256)
-        .map(|i| {
-            let (n, y, x) = (i / 256, i / 16 % 16, i % 16);
-            let square = n == 1 && (6..10).contains(&y) && (6..10).contains(&x);
-            if square {
-                0.95
-            } else {
-                0.3 * (0.5 * x as f32).sin() * (0.3 * y as f32).cos()
-            }
-        })
-        .collect();
-    Tensor::from_vec(values, (2, 1, 16, 16), &Device::Cpu).unwrap()
 }
 
 fn fastflow() -> FastFlowMethod {
