@@ -1,0 +1,205 @@
+//! Which patients are looked at, and how each is read.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Result, bail, ensure};
+use fndm::data::layout::Files;
+use fndm::data::{Limits, Patient, list_patients, nifti, read_sequences, read_sequences_below};
+use fndm_files::{Inputs, chain};
+
+use super::Options;
+
+/// A patient still to be read. Lesion masks are not looked for: they aren't needed.
+pub(super) struct Input {
+    /// What the user calls the patient.
+    pub(super) id: String,
+    place: Place,
+}
+
+enum Place {
+    Folder(PathBuf),
+    /// The patient of the id in a data folder.
+    Below(PathBuf),
+    /// In the order of the model's sequences.
+    Files(Vec<(String, PathBuf)>),
+}
+
+impl Input {
+    pub(super) fn read(&self, sequences: &[String]) -> Result<Patient> {
+        let limits = Limits::default();
+        let mut patient = match &self.place {
+            Place::Folder(path) => read_sequences(path, sequences, &limits)?,
+            Place::Below(root) => read_sequences_below(root, &self.id, sequences, &limits)?,
+            Place::Files(files) => Patient {
+                id: self.id.clone(),
+                sequences: files
+                    .iter()
+                    .map(|(name, path)| Ok((name.clone(), nifti::read(path, &limits)?)))
+                    .collect::<Result<_>>()?,
+                mask: None,
+            },
+        };
+        patient.id.clone_from(&self.id);
+        Ok(patient)
+    }
+
+    /// What is read, so that it isn't written over.
+    pub(super) fn add_to(&self, inputs: Inputs) -> Inputs {
+        match &self.place {
+            Place::Folder(path) => inputs.folder(path),
+            Place::Below(root) => inputs.folder(root.join(&self.id)),
+            Place::Files(files) => files.iter().fold(inputs, |all, (_, path)| all.file(path)),
+        }
+    }
+
+    /// Names of the files of results: the last part of the id.
+    pub(super) fn file_name(&self) -> &str {
+        self.id.rsplit('/').next().unwrap_or(&self.id)
+    }
+}
+
+/// Who is looked at, and who was passed over.
+pub(super) struct Listed {
+    pub(super) inputs: Vec<Input>,
+    pub(super) left_out: Vec<String>,
+}
+
+impl Listed {
+    fn one(id: String, place: Place) -> Self {
+        Self {
+            inputs: vec![Input { id, place }],
+            left_out: Vec::new(),
+        }
+    }
+}
+
+pub(super) fn list(options: &Options, sequences: &[String]) -> Result<Listed> {
+    if let Some(id) = &options.id {
+        check_id(id)?;
+    }
+    match (&options.patient, &options.data, options.files.as_slice()) {
+        (Some(path), None, []) => {
+            ensure!(
+                path.is_dir(),
+                "--patient {}: expected a folder",
+                path.display()
+            );
+            // A missing sequence is told now.
+            let found = Files::find_sequences(path, sequences)?;
+            let id = options.id.clone().unwrap_or(found.id);
+            check_id(&id)?;
+            Ok(Listed::one(id, Place::Folder(path.clone())))
+        }
+        (None, Some(root), []) => {
+            let listed = list_patients(root)?;
+            let inputs = listed.ids.into_iter().map(|id| Input {
+                id,
+                place: Place::Below(root.clone()),
+            });
+            let left_out = listed.left_out.iter();
+            Ok(Listed {
+                inputs: inputs.collect(),
+                left_out: left_out.map(|l| chain(&l.reason)).collect(),
+            })
+        }
+        (None, None, files @ [_, ..]) => {
+            let Some(id) = &options.id else {
+                bail!("--file: expected --id ID too, which the results are written under");
+            };
+            Ok(Listed::one(
+                id.clone(),
+                Place::Files(named(files, sequences)?),
+            ))
+        }
+        _ => bail!("expected --patient DIR, --data DIR, or --file SEQUENCE=FILE for each sequence"),
+    }
+}
+
+/// An id leads to a folder inside the output.
+fn check_id(id: &str) -> Result<()> {
+    let mut parts = Path::new(id).components();
+    let inside = parts.all(|part| matches!(part, Component::Normal(_)));
+    let plain = !id.is_empty() && !id.ends_with('/') && !id.contains("//");
+    ensure!(
+        inside && plain,
+        "--id: expected a name, or names with / between them, got {id:?}"
+    );
+    Ok(())
+}
+
+/// The files of `--file`, in the order of the sequences; each sequence once.
+fn named(files: &[OsString], sequences: &[String]) -> Result<Vec<(String, PathBuf)>> {
+    let mut given: Vec<(String, PathBuf)> = Vec::new();
+    for text in files {
+        let shown = text.display();
+        let Some((name, path)) = split(text) else {
+            bail!("--file {shown}: expected SEQUENCE=FILE");
+        };
+        ensure!(!path.is_empty(), "--file {shown}: expected a path");
+        ensure!(
+            sequences.contains(&name),
+            "--file {shown}: the model takes {}",
+            sequences.join(", ")
+        );
+        ensure!(
+            given.iter().all(|(other, _)| *other != name),
+            "--file {shown}: {name} is given twice"
+        );
+        let path = PathBuf::from(path);
+        ensure!(
+            path.exists(),
+            "--file {name}={}: no such file",
+            path.display()
+        );
+        given.push((name, path));
+    }
+    let mut ordered = Vec::new();
+    for name in sequences {
+        let Some(found) = given.iter().find(|(other, _)| other == name) else {
+            bail!(
+                "expected --file {name}=FILE: the model takes {}",
+                sequences.join(", ")
+            );
+        };
+        ordered.push(found.clone());
+    }
+    Ok(ordered)
+}
+
+/// Name and path of `NAME=PATH`; a path may be any bytes.
+fn split(text: &OsStr) -> Option<(String, OsString)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let bytes = text.as_bytes();
+        let at = bytes.iter().position(|&byte| byte == b'=')?;
+        let name = std::str::from_utf8(&bytes[..at]).ok()?;
+        Some((name.into(), OsStr::from_bytes(&bytes[at + 1..]).into()))
+    }
+    #[cfg(not(unix))]
+    {
+        let (name, path) = text.to_str()?.split_once('=')?;
+        Some((name.into(), path.into()))
+    }
+}
+
+/// No two patients share a place, and none lies inside another's.
+pub(super) fn check_apart(inputs: &[Input]) -> Result<()> {
+    let mut ids = BTreeSet::new();
+    for input in inputs {
+        ensure!(
+            ids.insert(input.id.as_str()),
+            "two patients of the id {}",
+            input.id
+        );
+    }
+    for id in &ids {
+        let above = Path::new(id).ancestors().skip(1).filter_map(Path::to_str);
+        if let Some(outer) = above.into_iter().find(|outer| ids.contains(outer)) {
+            bail!("the results of patient {id} would lie inside those of patient {outer}");
+        }
+    }
+    Ok(())
+}
