@@ -2,6 +2,8 @@
 //!
 //! fndm evaluate --model out/model --data DIR --split val
 
+pub(crate) mod parts;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,6 +19,7 @@ use fndm_study::{
 
 use crate::common::labels::TableOptions;
 use crate::common::{self, cohort, place};
+use crate::shards::ShardOptions;
 
 /// Score a model against lesion masks, per slice with a lesion and per volume; or, with --labels, against one bit per slice.
 #[derive(Debug, Args)]
@@ -45,12 +48,14 @@ pub(crate) struct Options {
     /// student where the model has one
     #[arg(long, value_delimiter = ',', value_name = "KEYS")]
     methods: Option<Vec<String>>,
-    /// Where report.json, report.csv, cases.json and sheet.png go
+    /// Where report.json, report.csv, cases.json and sheet.png go; with --shard a folder for each patient
     #[arg(long, value_name = "DIR", default_value = "out/evaluate")]
     output: PathBuf,
     /// Slices on the picture
     #[arg(long, value_name = "N", default_value_t = 16)]
     sheet_rows: usize,
+    #[command(flatten)]
+    cohort: ShardOptions,
     #[command(flatten)]
     device: common::DeviceOptions,
     #[command(flatten)]
@@ -88,11 +93,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(table) = options.labels.file() {
         inputs = inputs.file(table);
     }
+    let shard = options.cohort.shard()?;
     let maker = place::maker("evaluate", "report");
-    place::check_output(&options.output, &maker, &inputs)?;
+    if shard.is_none() {
+        place::check_output(&options.output, &maker, &inputs)?;
+    }
     let detector = options.device.load(&options.model)?;
     let methods = asked.unwrap_or_else(|| common::usual_methods(&detector));
     let arms = common::arms(&detector, &methods, &options.method)?;
+    if let Some(shard) = shard {
+        return parts::run(options, &detector, arms, &source, shard, inputs);
+    }
     let folder = OutputFolder::create(&options.output, &maker, &inputs)?;
     match options.labels.source() {
         Some(labels) => by_bits(options, &detector, arms, &source, &labels, folder),

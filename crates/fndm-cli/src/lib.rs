@@ -13,6 +13,7 @@
 mod screen;
 
 mod coarse_maps;
+mod collect;
 mod common;
 mod convert;
 mod detect;
@@ -22,8 +23,10 @@ mod inspect;
 mod log;
 mod man;
 mod metrics;
+mod phantom;
 mod quickstart;
 mod reproduce;
+mod shards;
 mod train;
 
 use std::process::ExitCode;
@@ -46,10 +49,12 @@ enum Command {
     Distill(distill::Options),
     Detect(detect::Options),
     Evaluate(evaluate::Options),
+    Collect(collect::Options),
     Reproduce(reproduce::Options),
     Inspect(inspect::Options),
     Convert(convert::Options),
     Metrics(metrics::Options),
+    Phantom(phantom::Options),
     CoarseMaps(coarse_maps::Options),
     Completions(man::Completions),
     Man(man::Man),
@@ -64,10 +69,12 @@ pub fn main() -> ExitCode {
         Command::Distill(options) => distill::run(&options),
         Command::Detect(options) => detect::run(&options),
         Command::Evaluate(options) => evaluate::run(&options),
+        Command::Collect(options) => collect::run(&options),
         Command::Reproduce(options) => reproduce::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Convert(options) => convert::run(&options),
         Command::Metrics(options) => metrics::run(&options),
+        Command::Phantom(options) => phantom::run(&options),
         Command::CoarseMaps(options) => coarse_maps::run(&options),
         Command::Completions(options) => man::completions(&options),
         Command::Man(options) => man::pages(&options),

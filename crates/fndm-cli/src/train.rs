@@ -457,17 +457,24 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if !options.mpi {
         return train(options, Arc::new(Alone));
     }
+    // Before MPI is started: one process alone may say so.
+    anyhow::ensure!(
+        !options.student_alone && options.student_for.is_none(),
+        "--mpi: a student is a small network, which one process trains: expected neither --student-alone nor --student-for"
+    );
     let group = Arc::new(fndm_study::train::MpiGroup::new()?);
-    if let Err(error) = train(options, group.clone()) {
-        tell!(
-            "process {}: {}",
-            group.rank(),
-            fndm_files::chain(error.as_ref())
-        );
-        // Others may wait for this one.
-        group.abort(1);
+    match train(options, group.clone()) {
+        Ok(code) => Ok(code),
+        Err(error) => {
+            tell!(
+                "process {}: {}",
+                group.rank(),
+                fndm_files::chain(error.as_ref())
+            );
+            // Others may wait for this one.
+            group.abort(1)
+        }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// The folder to train in: a new one, or one that a training has been in before.
@@ -527,6 +534,8 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
         TrainingPlace::new(&options.output, &device, &stop),
         &command,
         &mut |event| match event {
+            // Every process reads the patients and examines them alike: one tells of it.
+            TrainEvent::Note(_) | TrainEvent::Validation(..) if !first => {}
             TrainEvent::Note(note) => loading.suspend(|| tell!("{note}")),
             TrainEvent::Loaded(done, total) => {
                 loading.set_length(total as u64);

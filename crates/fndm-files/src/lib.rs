@@ -24,7 +24,7 @@ pub use atomic::{AtomicFile, read_json, sync_folder, write_atomic, write_by, wri
 pub use chain::chain;
 pub use error::{Error, Result};
 pub use inputs::Inputs;
-pub use marker::{MARKER, Maker};
+pub use marker::{MARKER, Maker, is_complete};
 pub use output::OutputFolder;
 pub use resolve::resolve;
 pub use work::WorkFolder;

@@ -207,6 +207,25 @@ impl Marker {
             })
     }
 
+    /// Removes what a killed run left of a file that it was writing: `.NAME.*.tmp` of the marker, or of a file of the list that lies
+    /// in the folder itself.
+    pub(crate) fn remove_temporary(&self, folder: &Path) -> Result<()> {
+        for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+            let entry = entry.map_err(Error::io("read", folder))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let middle = name.strip_prefix('.').and_then(|n| n.strip_suffix(".tmp"));
+            let of = |ours: &str| {
+                let rest = middle.and_then(|middle| middle.strip_prefix(ours));
+                rest.is_some_and(|rest| rest.starts_with('.'))
+            };
+            if (of(MARKER) || self.files.keys().any(|ours| of(ours))) && entry.path().is_file() {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes our files, then the marker, then the folder if nothing else is in it. Killed on the way, it can be gone on with.
     pub(crate) fn remove(&self, folder: &Path) -> Result<()> {
         let found = contents(folder)?;
@@ -261,6 +280,23 @@ fn foreign(folder: &Path, file: &Path) -> Error {
 fn name_of(file: &Path) -> Option<String> {
     let parts = file.iter().map(|part| part.to_str());
     Some(parts.collect::<Option<Vec<_>>>()?.join("/"))
+}
+
+/// Whether a folder of results was finished and has all its files, by their names and lengths. Nothing is changed, and no lock taken:
+/// for those who read results while others are written.
+#[must_use]
+pub fn is_complete(folder: impl AsRef<Path>) -> bool {
+    let folder = folder.as_ref();
+    let Ok(Some(marker)) = Marker::read(folder) else {
+        return false;
+    };
+    let mut files = marker.files.iter();
+    marker.complete
+        && files.all(|(name, stamps)| {
+            let found = fs::symlink_metadata(folder.join(name));
+            let length = found.ok().filter(fs::Metadata::is_file).map(|m| m.len());
+            stamps.iter().any(|stamp| Some(stamp.bytes) == length)
+        })
 }
 
 /// What lies below a folder, but for its marker; links aren't followed.

@@ -76,6 +76,26 @@ impl OutputFolder {
         Ok(folder)
     }
 
+    /// Whether a folder of this maker is there, whole and as it was written. What an earlier run left beside it when it was killed is
+    /// mended first.
+    ///
+    /// # Errors
+    /// As [`OutputFolder::create`].
+    pub fn is_finished(output: impl AsRef<Path>, maker: &Maker, inputs: &Inputs) -> Result<bool> {
+        let output = output.as_ref();
+        inputs.check_folder(output)?;
+        let place = resolve(output)?;
+        if !place.parent().is_some_and(Path::is_dir) {
+            return Ok(false);
+        }
+        let lock = Lock::take(&place)?;
+        if lock.held {
+            recover(&place)?;
+        }
+        replaceable(&place, output, maker)?;
+        Ok(Marker::read(&place)?.is_some_and(|marker| marker.is_whole(&place)))
+    }
+
     /// The folder as it is being filled.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -50,7 +50,12 @@ impl WorkFolder {
         let mut parents = Parents::create(parent)?;
         let lock = Lock::take(&place)?;
         let marker = match usable(&place, output, maker)? {
-            Some(marker) => marker,
+            Some(marker) => {
+                if lock.held {
+                    marker.remove_temporary(&place)?;
+                }
+                marker
+            }
             None => {
                 match fs::create_dir(&place) {
                     Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -70,6 +75,23 @@ impl WorkFolder {
             marker,
             _lock: lock,
         })
+    }
+
+    /// Removes a folder of the same maker: the files that are as we left them, and the folder where nothing else is in it.
+    ///
+    /// # Errors
+    /// When it isn't ours, a file in it was changed or isn't ours, it is being written by another process, or can't be removed.
+    pub fn remove(output: impl AsRef<Path>, maker: &Maker) -> Result<()> {
+        let output = output.as_ref();
+        let place = resolve(output)?;
+        let _lock = Lock::take(&place)?;
+        match usable(&place, output, maker)? {
+            Some(marker) => {
+                marker.check(output, maker)?;
+                marker.remove(&place)
+            }
+            None => Ok(()),
+        }
     }
 
     /// The folder.

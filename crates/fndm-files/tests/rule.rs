@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fndm_files::{
-    Error, Inputs, MARKER, Maker, OutputFolder, WorkFolder, check_writable, write_atomic, write_by,
-    write_json,
+    Error, Inputs, MARKER, Maker, OutputFolder, WorkFolder, check_writable, is_complete,
+    write_atomic, write_by, write_json,
 };
 use tempfile::TempDir;
 
@@ -343,6 +343,80 @@ fn a_work_folder_that_was_killed_while_writing() {
         let mut work = WorkFolder::open(&place, &maker(), &Inputs::new()).unwrap();
         work.write("a.csv", "newer").unwrap();
     }
+}
+
+/// What was being written when a run was killed is gone when the next run has the folder.
+#[test]
+fn a_work_folder_is_cleaned_of_half_files() {
+    let (_guard, root) = root();
+    let place = root.join("fig4");
+    let open = || WorkFolder::open(&place, &maker(), &Inputs::new());
+    open().unwrap().write("a.csv", "one").unwrap();
+    let before = snapshot(&root);
+    put(place.join(".a.csv.x1Yz.tmp"), "on");
+    put(place.join(format!(".{MARKER}.x1Yz.tmp")), "{");
+    put(place.join(".b.csv.x1Yz.tmp"), "mine");
+    drop(open().unwrap());
+    assert_eq!(fs::read(place.join(".b.csv.x1Yz.tmp")).unwrap(), b"mine");
+    fs::remove_file(place.join(".b.csv.x1Yz.tmp")).unwrap();
+    assert_eq!(snapshot(&root), before);
+}
+
+#[test]
+fn a_work_folder_is_removed_as_we_left_it() {
+    let (_guard, root) = root();
+    let place = root.join("fig4");
+    let fill = || {
+        let mut work = WorkFolder::open(&place, &maker(), &Inputs::new()).unwrap();
+        work.write("a.csv", "one").unwrap();
+        work
+    };
+    let work = fill();
+    let busy = WorkFolder::remove(&place, &maker()).unwrap_err();
+    assert!(matches!(busy, Error::Busy { .. }), "{busy}");
+    drop(work);
+    put(place.join("a.csv"), "two");
+    let error = WorkFolder::remove(&place, &maker()).unwrap_err();
+    assert!(matches!(error, Error::Changed { .. }), "{error}");
+    put(place.join("a.csv"), "one");
+    put(place.join("notes.txt"), "mine");
+    let error = WorkFolder::remove(&place, &maker()).unwrap_err();
+    assert!(matches!(error, Error::Foreign { .. }), "{error}");
+    fs::remove_file(place.join("notes.txt")).unwrap();
+    let other = Maker::new("evaluate", "0.1.0", "patient p1");
+    assert!(WorkFolder::remove(&place, &other).is_err());
+    WorkFolder::remove(&place, &maker()).unwrap();
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    WorkFolder::remove(&place, &maker()).unwrap();
+}
+
+/// Whether a result is there and whole; what a killed run left beside it is gone afterwards.
+#[test]
+fn a_finished_folder_is_told_from_one_that_is_not() {
+    let (_guard, root) = root();
+    let place = root.join("p1");
+    let finished = || OutputFolder::is_finished(&place, &maker(), &Inputs::new());
+    assert!(!finished().unwrap());
+    result(&place, "first").unwrap();
+    let before = snapshot(&root);
+    put(root.join(".p1.12.tmp/half"), "x");
+    put(root.join(".p1.lock"), "");
+    assert!(finished().unwrap());
+    assert_eq!(
+        fs::read(root.join(".p1.12.tmp/half")).unwrap(),
+        b"x",
+        "without a marker it isn't ours"
+    );
+    fs::remove_dir_all(root.join(".p1.12.tmp")).unwrap();
+    assert_eq!(snapshot(&root), before);
+    let unfinished = OutputFolder::create(&place, &maker(), &Inputs::new()).unwrap();
+    assert!(matches!(finished(), Err(Error::Busy { .. })));
+    assert!(is_complete(&place) && !is_complete(unfinished.path()));
+    drop(unfinished);
+    put(place.join("mask.txt"), "other");
+    assert!(matches!(finished(), Err(Error::Changed { .. })));
+    fs::remove_file(place.join("mask.txt")).unwrap();
+    assert!(!finished().unwrap() && !is_complete(&place));
 }
 
 /// By the definition, in 128 bits.

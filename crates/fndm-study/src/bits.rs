@@ -70,8 +70,9 @@ pub struct BitRow {
     pub empty_when_healthy: Option<f64>,
     /// Share of the diseased slices whose mask isn't empty.
     pub found_when_diseased: Option<f64>,
-    /// Mean wall time per slice, in milliseconds.
-    pub ms_per_slice: f64,
+    /// Mean wall time per slice, in milliseconds; none where figures were joined without times.
+    #[serde(default)]
+    pub ms_per_slice: Option<f64>,
 }
 
 /// Scores a method by the bits of slices alone, with masks by one Otsu threshold a slice or volume.
@@ -86,8 +87,8 @@ pub fn evaluate_bits(method: &str, cases: &[BitCase], scope: ThresholdScope) -> 
     scores.finish()
 }
 
-/// The scores of one method so far, slice by slice. The cases themselves aren't kept.
-#[derive(Debug, Clone)]
+/// The scores of one method so far, slice by slice. The cases themselves aren't kept. As JSON it has all but the times.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BitScores {
     method: String,
     scope: ThresholdScope,
@@ -95,7 +96,8 @@ pub struct BitScores {
     slices: (Vec<f32>, Vec<bool>),
     /// The mask's share of the inner head, of healthy slices and of diseased ones.
     areas: [Vec<f64>; 2],
-    milliseconds: f64,
+    #[serde(skip)]
+    milliseconds: Option<f64>,
 }
 
 impl BitScores {
@@ -107,8 +109,48 @@ impl BitScores {
             scope,
             slices: (Vec::new(), Vec::new()),
             areas: [Vec::new(), Vec::new()],
-            milliseconds: 0.,
+            milliseconds: None,
         }
+    }
+
+    /// Key of the method.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// Wall time of all cases, in milliseconds, where it was measured.
+    #[must_use]
+    pub fn milliseconds(&self) -> Option<f64> {
+        self.milliseconds
+    }
+
+    /// Adds the scores of other patients. Joined in one order they give the figures of a single run in that order, to the last bit.
+    ///
+    /// # Errors
+    /// When they are of another method, or by another threshold.
+    pub fn join(&mut self, other: Self) -> Result<()> {
+        if (&other.method, other.scope) != (&self.method, self.scope) {
+            let of = |scores: &Self| format!("{} by {:?}", scores.method, scores.scope);
+            return Err(Error::Input {
+                what: "scores to be joined".into(),
+                expected: of(self),
+                got: of(&other),
+            });
+        }
+        self.milliseconds = match self.slices.0.is_empty() {
+            true => other.milliseconds,
+            false => self
+                .milliseconds
+                .zip(other.milliseconds)
+                .map(|(a, b)| a + b),
+        };
+        self.slices.0.extend(other.slices.0);
+        self.slices.1.extend(other.slices.1);
+        for (own, more) in self.areas.iter_mut().zip(other.areas) {
+            own.extend(more);
+        }
+        Ok(())
     }
 
     /// Scores one case more.
@@ -141,7 +183,7 @@ impl BitScores {
             let marked = marked.iter().filter(|&&marked| marked).count();
             self.areas[usize::from(label == 1)].push(marked as f64 / pixels as f64);
         }
-        self.milliseconds += case.milliseconds;
+        *self.milliseconds.get_or_insert(0.) += case.milliseconds;
         Ok(())
     }
 
@@ -169,7 +211,9 @@ impl BitScores {
             false_area: mean(healthy),
             empty_when_healthy: share(healthy, |area| area == 0.),
             found_when_diseased: share(diseased, |area| area > 0.),
-            ms_per_slice: self.milliseconds / self.slices.0.len().max(1) as f64,
+            ms_per_slice: self
+                .milliseconds
+                .map(|ms| ms / self.slices.0.len().max(1) as f64),
         })
     }
 }
@@ -224,7 +268,7 @@ pub fn bit_table(rows: &[BitRow]) -> String {
             figure(row.false_area, 4),
             figure(row.empty_when_healthy, 3),
             figure(row.found_when_diseased, 3),
-            format!("{:.1}", row.ms_per_slice),
+            figure(row.ms_per_slice, 1),
         ]);
     }
     markdown(&cells)
@@ -261,7 +305,31 @@ mod tests {
         assert_eq!(row.empty_when_healthy, Some(0.5));
         assert!((row.false_area.unwrap() - 0.005).abs() < 1e-12);
         assert_eq!(row.found_when_diseased, Some(1.));
-        assert_eq!(row.ms_per_slice, 2.);
+        assert_eq!(row.ms_per_slice, Some(2.));
+    }
+
+    #[test]
+    fn scores_of_parts_are_joined_to_the_digit() {
+        let mut other = case();
+        other.patient = "b".into();
+        other.anomaly.slice_mut(s![0, .., 3]).fill(0.1 / 3.);
+        let mut whole = BitScores::new("fndm", ThresholdScope::Slice);
+        let mut joined = whole.clone();
+        for case in [&case(), &other] {
+            whole.add_case(case).unwrap();
+            let mut part = BitScores::new("fndm", ThresholdScope::Slice);
+            part.add_case(case).unwrap();
+            let text = serde_json::to_string(&part).unwrap();
+            joined.join(serde_json::from_str(&text).unwrap()).unwrap();
+        }
+        assert!(
+            joined
+                .join(BitScores::new("fndm", ThresholdScope::Volume))
+                .is_err()
+        );
+        let mut whole = whole.finish().unwrap();
+        assert!(whole.ms_per_slice.take().is_some());
+        assert_eq!(joined.finish().unwrap(), whole);
     }
 
     #[test]

@@ -144,7 +144,10 @@ impl<'a> Patients<'a> {
     }
 
     /// Reads patient number `index`, or says why it can't be used. Its bits are added to `all`.
-    pub(crate) fn read(
+    ///
+    /// # Errors
+    /// When the patient can't be read; a fault of the table of labels ([`Error::is_of_the_table`]).
+    pub fn read(
         &self,
         index: usize,
         all: &mut Vec<PatientBits>,

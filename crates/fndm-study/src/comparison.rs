@@ -191,6 +191,12 @@ impl<S: Scoring> Comparison<S> {
         Ok(all)
     }
 
+    /// The scores of every arm as they are, to be joined with those of other patients.
+    #[must_use]
+    pub fn into_scores(self) -> Vec<S> {
+        self.arms.into_iter().map(|(_, scores)| scores).collect()
+    }
+
     /// The figures of every arm.
     ///
     /// # Errors

@@ -152,8 +152,9 @@ pub struct Row {
     pub evaluations: usize,
     /// Gradients of the classifier per slice.
     pub gradient_evaluations: usize,
-    /// Mean wall time per slice, in milliseconds.
-    pub ms_per_slice: f64,
+    /// Mean wall time per slice, in milliseconds; none where figures were joined without times.
+    #[serde(default)]
+    pub ms_per_slice: Option<f64>,
     /// Cases that were counted: slices or patients with a lesion.
     pub cases: usize,
     /// HD95 cases that were skipped, with the reasons in words.
@@ -212,25 +213,29 @@ pub fn evaluate(
 }
 
 /// The scores of one method so far: of each case its figures, and the pixels that the ranking is over. The cases themselves aren't kept.
-#[derive(Debug, Clone)]
+///
+/// As JSON it has all but the pixels, which are many, and the times, which differ from run to run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MaskScores {
     method: String,
     levels: Vec<LevelScores>,
     patients: BTreeSet<String>,
     /// Values and truth of the head's pixels of all slices, healthy ones included.
+    #[serde(skip)]
     pixels: (Vec<f32>, Vec<bool>),
     /// Whether the mask by the method's own rule is empty, of each slice without a lesion.
     empty: Vec<bool>,
     /// How likely a slice is diseased, and whether it has a lesion.
     likely: (Vec<f32>, Vec<bool>),
     slices: usize,
-    milliseconds: f64,
+    #[serde(skip)]
+    milliseconds: Option<f64>,
     /// Evaluations of the network and gradients of the classifier per slice.
     pub(crate) evaluations: (usize, usize),
 }
 
 /// What is scored case by case at one level.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct LevelScores {
     level: Level,
     cases: Vec<CaseScore>,
@@ -255,9 +260,89 @@ impl MaskScores {
             empty: Vec::new(),
             likely: (Vec::new(), Vec::new()),
             slices: 0,
-            milliseconds: 0.,
+            milliseconds: None,
             evaluations: (0, 0),
         }
+    }
+
+    /// Key of the method.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// Values and truth of the head's pixels: what the JSON form lacks.
+    #[must_use]
+    pub fn pixels(&self) -> (&[f32], &[bool]) {
+        (&self.pixels.0, &self.pixels.1)
+    }
+
+    /// The scores as they were written, with their pixels.
+    #[must_use]
+    pub fn with_pixels(mut self, values: Vec<f32>, truth: Vec<bool>) -> Self {
+        self.pixels = (values, truth);
+        self
+    }
+
+    /// Wall time of all cases, in milliseconds, where it was measured.
+    #[must_use]
+    pub fn milliseconds(&self) -> Option<f64> {
+        self.milliseconds
+    }
+
+    /// Adds the scores of other patients. Joined in one order they give the figures of a single run in that order, to the last bit.
+    ///
+    /// # Errors
+    /// When they are of another method or other levels, have a patient that is here already, or were made by other numbers of
+    /// evaluations.
+    pub fn join(&mut self, other: Self) -> Result<()> {
+        let levels = |scores: &Self| -> Vec<Level> {
+            scores.levels.iter().map(|scores| scores.level).collect()
+        };
+        let unlike = |what: &str, expected: String, got: String| Error::Input {
+            what: what.into(),
+            expected,
+            got,
+        };
+        if other.method != self.method || levels(&other) != levels(self) {
+            let of = |scores: &Self| format!("{} at {:?}", scores.method, levels(scores));
+            return Err(unlike("scores to be joined", of(self), of(&other)));
+        }
+        let counted = self.evaluations != (0, 0) && other.evaluations != (0, 0);
+        if counted && self.evaluations != other.evaluations {
+            let of = |scores: &Self| format!("{:?}", scores.evaluations);
+            return Err(unlike("evaluations per slice", of(self), of(&other)));
+        }
+        if let Some(twice) = self.patients.intersection(&other.patients).next() {
+            let what = format!("patient {twice}");
+            return Err(unlike(
+                &what,
+                "one case for each patient".into(),
+                "two".into(),
+            ));
+        }
+        if other.evaluations != (0, 0) {
+            self.evaluations = other.evaluations;
+        }
+        self.milliseconds = match self.patients.is_empty() {
+            true => other.milliseconds,
+            false => self
+                .milliseconds
+                .zip(other.milliseconds)
+                .map(|(a, b)| a + b),
+        };
+        for (own, more) in self.levels.iter_mut().zip(other.levels) {
+            own.cases.extend(more.cases);
+            own.own_dice.extend(more.own_dice);
+        }
+        self.patients.extend(other.patients);
+        self.pixels.0.extend(other.pixels.0);
+        self.pixels.1.extend(other.pixels.1);
+        self.empty.extend(other.empty);
+        self.likely.0.extend(other.likely.0);
+        self.likely.1.extend(other.likely.1);
+        self.slices += other.slices;
+        Ok(())
     }
 
     /// Scores one case more, of another patient.
@@ -296,7 +381,7 @@ impl MaskScores {
             self.likely.1.extend(&lesions);
         }
         self.slices += case.z.len();
-        self.milliseconds += case.milliseconds;
+        *self.milliseconds.get_or_insert(0.) += case.milliseconds;
         Ok(())
     }
 
@@ -345,7 +430,7 @@ impl MaskScores {
                 dice_interval: interval.map(|interval| [interval.low, interval.high]),
                 evaluations: self.evaluations.0,
                 gradient_evaluations: self.evaluations.1,
-                ms_per_slice: self.milliseconds / self.slices.max(1) as f64,
+                ms_per_slice: self.milliseconds.map(|ms| ms / self.slices.max(1) as f64),
                 cases: cases.len(),
                 hd95_skipped: hd95.skipped_in_words(),
             };
@@ -479,7 +564,7 @@ mod tests {
         assert!((row.dice_otsu.unwrap() - 60. / 66.).abs() < 1e-12);
         assert!((row.dice_ceiling.unwrap() - 62. / 67.).abs() < 1e-12);
         assert!((row.volumetric_similarity.unwrap() - (1. - 6. / 66.)).abs() < 1e-12);
-        assert!((row.ms_per_slice - 15.).abs() < 1e-12);
+        assert!((row.ms_per_slice.unwrap() - 15.).abs() < 1e-12);
         assert!(row.hd95.unwrap() > 0. && row.hd95.unwrap() <= 1.);
         assert_eq!(
             (row.evaluations, row.gradient_evaluations, row.cases),
@@ -541,6 +626,43 @@ mod tests {
         let twice = [of("a", 0), of("a", 3)];
         let error = evaluate("fndm", Level::Slice, &twice, 1, 1).unwrap_err();
         assert!(error.to_string().contains("patient a"), "{error}");
+    }
+
+    /// Patients scored apart, written and read, and joined: the figures of one run over all, to the last bit.
+    #[test]
+    fn scores_of_parts_are_joined_to_the_digit() {
+        let of = |id: &str, missed: usize| {
+            let mut case = case();
+            case.patient = id.to_owned();
+            case.anomaly
+                .slice_mut(s![0, 5..5 + missed, ..])
+                .fill(0.1 / 3.);
+            case.mask = Some(case.anomaly.mapv(|v| v > 0.5));
+            case.diseased = Some(vec![0.1 * missed as f64, 0.03]);
+            case
+        };
+        let cases = [of("a", 0), of("b", 3), of("c", 1)];
+        let mut whole = MaskScores::new("fndm", &Level::ALL);
+        let mut joined = MaskScores::new("fndm", &Level::ALL);
+        for case in &cases {
+            whole.add_case(case).unwrap();
+            let mut part = MaskScores::new("fndm", &Level::ALL);
+            part.add_case(case).unwrap();
+            let (values, truth) = part.pixels();
+            let (values, truth) = (values.to_vec(), truth.to_vec());
+            let text = serde_json::to_string(&part).unwrap();
+            assert!(!text.contains("milliseconds"), "{text}");
+            let part: MaskScores = serde_json::from_str(&text).unwrap();
+            joined.join(part.with_pixels(values, truth)).unwrap();
+        }
+        let twice = joined.clone();
+        assert!(joined.join(twice).is_err(), "a patient twice");
+        assert!(joined.join(MaskScores::new("cg", &Level::ALL)).is_err());
+        let mut whole = whole.finish().unwrap();
+        for evaluation in &mut whole {
+            assert!(evaluation.row.ms_per_slice.take().is_some());
+        }
+        assert_eq!(joined.finish().unwrap(), whole);
     }
 
     #[test]

@@ -137,7 +137,7 @@ pub fn table(rows: &[Row]) -> String {
             figure(row.dice_mask, 3),
             figure(row.empty_when_healthy, 3),
             format!("{}{gradients}", row.evaluations),
-            format!("{:.1}", row.ms_per_slice),
+            figure(row.ms_per_slice, 1),
         ]);
     }
     let mut text = markdown(&cells);
@@ -175,7 +175,7 @@ pub fn write_csv(rows: &[Row], path: &Path) -> Result<()> {
             full(row.slice_auroc),
             row.evaluations,
             row.gradient_evaluations,
-            row.ms_per_slice,
+            full(row.ms_per_slice),
             row.cases
         );
     }

@@ -196,7 +196,8 @@ pub(crate) struct DeviceOptions {
 }
 
 /// What a network computes in.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 enum Arithmetic {
     /// Single precision throughout
     F32,
@@ -207,6 +208,12 @@ enum Arithmetic {
 }
 
 impl DeviceOptions {
+    /// What results depend on: the kind of device, not its number, and the precision.
+    pub(crate) fn kind(&self) -> serde_json::Value {
+        let kind = self.device.split(':').next().unwrap_or_default();
+        serde_json::json!({"device": kind, "precision": self.precision})
+    }
+
     /// Loads a model folder to the device.
     pub(crate) fn load(&self, model: &Path) -> Result<Detector> {
         let device = device(&self.device)?;

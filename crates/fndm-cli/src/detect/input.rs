@@ -1,15 +1,16 @@
 //! Which patients are looked at, and how each is read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use fndm::data::layout::Files;
 use fndm::data::{Limits, Patient, list_patients, nifti, read_sequences, read_sequences_below};
 use fndm_files::{Inputs, chain};
 
 use super::Options;
+use crate::shards;
 
 /// A patient still to be read. Lesion masks are not looked for: they aren't needed.
 pub(super) struct Input {
@@ -24,6 +25,12 @@ enum Place {
     Below(PathBuf),
     /// In the order of the model's sequences.
     Files(Vec<(String, PathBuf)>),
+    /// A list names the patient, and nobody of that name is there.
+    Absent,
+}
+
+fn absent(id: &str) -> anyhow::Error {
+    anyhow::anyhow!("patient {id} is listed, but isn't in the data")
 }
 
 impl Input {
@@ -40,9 +47,21 @@ impl Input {
                     .collect::<Result<_>>()?,
                 mask: None,
             },
+            Place::Absent => return Err(absent(&self.id)),
         };
         patient.id.clone_from(&self.id);
         Ok(patient)
+    }
+
+    /// The files that [`Input::read`] reads, by sequence: a patient is examined anew when one of them has changed. A series of slices
+    /// is a folder.
+    pub(super) fn files(&self, sequences: &[String]) -> Result<Vec<(String, PathBuf)>> {
+        Ok(match &self.place {
+            Place::Folder(path) => Files::find_sequences(path, sequences)?.sequences,
+            Place::Below(root) => Files::find_sequences_below(root, &self.id, sequences)?.sequences,
+            Place::Files(files) => files.clone(),
+            Place::Absent => return Err(absent(&self.id)),
+        })
     }
 
     /// What is read, so that it isn't written over.
@@ -51,6 +70,7 @@ impl Input {
             Place::Folder(path) => inputs.folder(path),
             Place::Below(root) => inputs.folder(root.join(&self.id)),
             Place::Files(files) => files.iter().fold(inputs, |all, (_, path)| all.file(path)),
+            Place::Absent => inputs,
         }
     }
 
@@ -67,6 +87,42 @@ pub(super) struct Listed {
 }
 
 impl Listed {
+    /// Those that a list names, in its order: by their ids, whatever they came from.
+    fn only(self, names: Vec<String>) -> Self {
+        let mut all: BTreeMap<String, Input> = self
+            .inputs
+            .into_iter()
+            .map(|input| (input.id.clone(), input))
+            .collect();
+        let found = names.into_iter().map(|id| match all.remove(&id) {
+            Some(input) => input,
+            None => Input {
+                id,
+                place: Place::Absent,
+            },
+        });
+        Self {
+            inputs: found.collect(),
+            left_out: Vec::new(),
+        }
+    }
+
+    /// The patients' folders, named one by one; each is called by its name.
+    fn folders(paths: &[String]) -> Self {
+        let input = |path: &String| {
+            let place = PathBuf::from(path);
+            let name = place.file_name().map(|name| name.to_string_lossy());
+            Input {
+                id: name.map_or_else(|| path.clone(), |name| name.into_owned()),
+                place: Place::Folder(place),
+            }
+        };
+        Self {
+            inputs: paths.iter().map(input).collect(),
+            left_out: Vec::new(),
+        }
+    }
+
     fn one(id: String, place: Place) -> Self {
         Self {
             inputs: vec![Input { id, place }],
@@ -75,9 +131,25 @@ impl Listed {
     }
 }
 
+/// Those that are asked for, as far as a list names them.
 pub(super) fn list(options: &Options, sequences: &[String]) -> Result<Listed> {
+    let Some(file) = &options.list else {
+        return list_all(options, sequences);
+    };
+    let names = shards::list::read(file)?;
+    let listed = match options.data {
+        None => Listed::folders(&names),
+        Some(_) => list_all(options, sequences)?.only(names),
+    };
+    for input in &listed.inputs {
+        check_id(&input.id).context("--list")?;
+    }
+    Ok(listed)
+}
+
+fn list_all(options: &Options, sequences: &[String]) -> Result<Listed> {
     if let Some(id) = &options.id {
-        check_id(id)?;
+        check_id(id).context("--id")?;
     }
     match (&options.patient, &options.data, options.files.as_slice()) {
         (Some(path), None, []) => {
@@ -89,7 +161,7 @@ pub(super) fn list(options: &Options, sequences: &[String]) -> Result<Listed> {
             // A missing sequence is told now.
             let found = Files::find_sequences(path, sequences)?;
             let id = options.id.clone().unwrap_or(found.id);
-            check_id(&id)?;
+            check_id(&id).context("--id")?;
             Ok(Listed::one(id, Place::Folder(path.clone())))
         }
         (None, Some(root), []) => {
@@ -113,7 +185,9 @@ pub(super) fn list(options: &Options, sequences: &[String]) -> Result<Listed> {
                 Place::Files(named(files, sequences)?),
             ))
         }
-        _ => bail!("expected --patient DIR, --data DIR, or --file SEQUENCE=FILE for each sequence"),
+        _ => bail!(
+            "expected --patient DIR, --data DIR, --list FILE, or --file SEQUENCE=FILE for each sequence"
+        ),
     }
 }
 
@@ -124,7 +198,7 @@ fn check_id(id: &str) -> Result<()> {
     let plain = !id.is_empty() && !id.ends_with('/') && !id.contains("//");
     ensure!(
         inside && plain,
-        "--id: expected a name, or names with / between them, got {id:?}"
+        "expected a name, or names with / between them, got {id:?}"
     );
     Ok(())
 }

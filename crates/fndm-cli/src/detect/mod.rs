@@ -4,19 +4,25 @@
 
 mod input;
 mod output;
+mod patients;
+pub(crate) mod work;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
-use fndm::{DetectConfig, Detector, Method};
+use fndm::Method;
 use fndm_files::{Inputs, OutputFolder, chain};
-use fndm_study::copies;
+use serde_json::json;
 
 use crate::common::{self, place};
+use crate::shards::progress::Division;
+use crate::shards::{self, How, Progress, Shard, ShardOptions};
 use input::{Input, Listed};
+use work::{Done, Work};
 
 /// Find lesions: masks and anomaly maps as NIfTI on the input's grid, a picture, and a JSON file for each patient.
 #[derive(Debug, Args)]
@@ -30,11 +36,14 @@ pub(crate) struct Options {
     /// Many patients: a folder of such folders. A patient's id is the path of its folder below
     #[arg(long, value_name = "DIR", group = "input")]
     data: Option<PathBuf>,
+    /// Many patients: a file that names one a line, by its id below --data, or without --data by the path of its folder
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["patient", "files"])]
+    list: Option<PathBuf>,
     /// One patient, file by file: flair=FILE, once for each sequence of the model; needs --id
     #[arg(long = "file", value_name = "SEQUENCE=FILE", group = "input")]
     files: Vec<OsString>,
     /// The patient's id, which the results are written under; default for --patient: the folder's name
-    #[arg(long, value_name = "ID", conflicts_with = "data")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["data", "list"])]
     id: Option<String>,
     /// Where a folder for each patient goes
     #[arg(long, value_name = "DIR", default_value = "out/detect")]
@@ -42,6 +51,12 @@ pub(crate) struct Options {
     /// The row of the tables: fndm, cg_nm, cg, diffano, flair, memory, student; default: what the model was found best by
     #[arg(long = "method", value_name = "KEY")]
     row: Option<String>,
+    #[command(flatten)]
+    cohort: ShardOptions,
+    /// Read the next patient and write the last one while the networks compute. Memory for three patients and one batch, however many there
+    /// are
+    #[arg(long, help_heading = "Cohorts: see docs/cohorts.md")]
+    out_of_core: bool,
     #[command(flatten)]
     device: common::DeviceOptions,
     #[command(flatten)]
@@ -66,6 +81,10 @@ fn check_outputs(options: &Options, listed: &Listed) -> Result<Inputs> {
         let (output, maker) = target(options, input);
         OutputFolder::check(&output, &maker, &inputs)?;
     }
+    let mut records = listed.inputs.iter().map(|input| &input.id);
+    if let Some(id) = records.find(|id| id.split('/').next() == Some(shards::FOLDER)) {
+        bail!("patient {id}: {} is the folder of records", shards::FOLDER);
+    }
     if let Some(first) = listed.inputs.first() {
         fndm_files::check_writable(target(options, first).0)?;
     }
@@ -77,75 +96,118 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         Some(key) => Some(common::method("--method", key)?),
         None => None,
     };
+    let many = options.data.is_some() || options.list.is_some();
+    let shard = match many {
+        true => options.cohort.shard()?,
+        false => options.cohort.check_one().map(|()| None)?,
+    };
     let detector = options.device.load(&options.model)?;
     let method = asked.unwrap_or(detector.config().method);
     let mut config = detector.config().detect_config(method);
     options.method.apply(&mut config);
     detector.config().check_row(method, &config)?;
-    let row = (method, config);
-    let listed = input::list(options, &detector.config().sequences)?;
+    let mut listed = input::list(options, &detector.config().sequences)?;
     input::check_apart(&listed.inputs)?;
+    let settings = json!({"device": options.device.kind(), "method": method, "config": config});
+    let model = shards::fingerprint::of_model(&options.model, detector.config())?;
+    let how = How::new("detect", model, &settings)?;
+    let division = match (shard, &options.list) {
+        (None, None) => None,
+        (shard, _) => Some(divide(&mut listed, &how, shard.unwrap_or(Shard::WHOLE))),
+    };
     let inputs = check_outputs(options, &listed)?;
+    let mut progress = match division {
+        Some(division) => Some(Progress::begin(&options.output, division, &inputs)?),
+        None => None,
+    };
     for reason in &listed.left_out {
         tell!("left out: {reason}");
     }
-    let mut failed: Vec<(&str, String)> = Vec::new();
-    for input in &listed.inputs {
-        if let Err(error) = one(options, &detector, &row, input, &inputs) {
-            let error = chain(error.as_ref());
-            tell!("{}: {error}", input.id);
-            failed.push((&input.id, error));
+    let work = Work {
+        options,
+        detector: &detector,
+        row: (method, config),
+        how,
+        inputs,
+    };
+    let mut end = End::default();
+    patients::each(&work, &listed.inputs, &mut |input, outcome| {
+        match outcome {
+            Ok(Done::Before) => end.before += 1,
+            Ok(Done::Now { milliseconds }) => {
+                if let Some(progress) = &mut progress {
+                    progress.took(&input.id, milliseconds);
+                }
+            }
+            Err(error) => {
+                let error = chain(error.as_ref());
+                tell!("{}: {error}", input.id);
+                if let Some(progress) = &mut progress {
+                    progress.failed(&input.id, &error)?;
+                }
+                end.failed.push((&input.id, error));
+            }
         }
+        Ok(())
+    })?;
+    if let Some(progress) = progress {
+        progress.finish()?;
     }
-    let done = listed.inputs.len() - failed.len();
-    say!(
-        "{done} of {} patients done by {}, written to {}",
-        listed.inputs.len() + listed.left_out.len(),
-        row.0.title(),
-        options.output.display()
-    );
-    if failed.is_empty() && listed.left_out.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    // Of one patient it was told just now.
-    if listed.inputs.len() > 1 && !failed.is_empty() {
-        tell!("failed:");
-        for (id, error) in &failed {
-            tell!("  {id}: {error}");
-        }
-    }
-    if !listed.left_out.is_empty() {
-        tell!("left out:");
-    }
-    for reason in &listed.left_out {
-        tell!("  {reason}");
-    }
-    // 1: nothing was done; 2: a part was.
-    Ok(ExitCode::from(if done == 0 { 1 } else { 2 }))
+    Ok(end.tell(options, &listed, method))
 }
 
-fn one(
-    options: &Options,
-    detector: &Detector,
-    row: &(Method, DetectConfig),
-    input: &Input,
-    inputs: &Inputs,
-) -> Result<()> {
-    let patient = input.read(&detector.config().sequences)?;
-    if let Some(reason) = copies(&patient) {
-        tell!("{}: warning: {reason}", input.id);
+/// Leaves the patients of a shard, and those passed over to the first one.
+fn divide(listed: &mut Listed, how: &How, shard: Shard) -> Division {
+    let ids = listed.inputs.iter().map(|input| input.id.clone()).collect();
+    if !shard.is_first() {
+        listed.left_out.clear();
     }
-    let (output, maker) = target(options, input);
-    // Before the computing: another process may be at it, and a disk may have filled up.
-    let mut folder = OutputFolder::create(output, &maker, inputs)?;
-    let bar = common::share_bar(&input.id);
-    let detection = detector.detect_by(row.0, &patient, &row.1, &mut |share| {
-        bar.set_position((share * 1000.) as u64);
-    })?;
-    bar.finish();
-    for note in &detection.slices.notes {
-        tell!("{}: warning: {note}", input.id);
+    let mut division = Division::new(how, shard, ids);
+    division.passed_over.clone_from(&listed.left_out);
+    let own: BTreeSet<String> = division.own().into_iter().map(String::from).collect();
+    listed.inputs.retain(|input| own.contains(&input.id));
+    division
+}
+
+/// What is told when every patient was tried.
+#[derive(Default)]
+struct End<'a> {
+    /// Patients that were done before.
+    before: usize,
+    failed: Vec<(&'a str, String)>,
+}
+
+impl End<'_> {
+    /// Says what was done; the exit code.
+    fn tell(&self, options: &Options, listed: &Listed, method: Method) -> ExitCode {
+        let done = listed.inputs.len() - self.failed.len();
+        let before = match self.before {
+            0 => String::new(),
+            n => format!(" ({n} before)"),
+        };
+        say!(
+            "{done} of {} patients done{before} by {}, written to {}",
+            listed.inputs.len() + listed.left_out.len(),
+            method.title(),
+            options.output.display()
+        );
+        if self.failed.is_empty() && listed.left_out.is_empty() {
+            return ExitCode::SUCCESS;
+        }
+        // Of one patient it was told just now.
+        if listed.inputs.len() > 1 && !self.failed.is_empty() {
+            tell!("failed:");
+            for (id, error) in &self.failed {
+                tell!("  {id}: {error}");
+            }
+        }
+        if !listed.left_out.is_empty() {
+            tell!("left out:");
+        }
+        for reason in &listed.left_out {
+            tell!("  {reason}");
+        }
+        // 1: nothing was done; 2: a part was.
+        ExitCode::from(if done == 0 { 1 } else { 2 })
     }
-    output::fill(&mut folder, options, input, row, &detection)?;
-    Ok(folder.finish()?)
 }

@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::Options;
 use super::input::Input;
-use crate::common;
 
 /// Fills the patient's folder.
 pub(super) fn fill(
@@ -27,9 +26,9 @@ pub(super) fn fill(
     gallery.save(&gallery.spread(16), &folder.file(&file("sheet.png"))?)?;
     let voxels = detection.mask.data.iter().filter(|&&v| v > 0.).count();
     let [i, j, k] = detection.mask.spacing();
+    // Nothing that differs from run to run: a cohort in parts ends with the same bytes as one that isn't.
     let report = json!({
         "patient": input.id,
-        "command": common::command(),
         "model": options.model.display().to_string(),
         "fndm_version": env!("CARGO_PKG_VERSION"),
         "method": method,
@@ -40,7 +39,6 @@ pub(super) fn fill(
         "diseased": detection.maps.diseased,
         "evaluations": detection.maps.evaluations,
         "gradient_evaluations": detection.maps.gradient_evaluations,
-        "ms_per_slice": detection.maps.milliseconds / detection.slices.len() as f64,
         "settings": config,
     });
     folder

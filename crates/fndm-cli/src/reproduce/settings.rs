@@ -124,7 +124,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
                 "{} + {} grad",
                 slice.evaluations, slice.gradient_evaluations
             ),
-            format!("{:.1}", slice.ms_per_slice),
+            format!("{:.1}", slice.ms_per_slice.unwrap_or_default()),
         ]);
     }
     say!("\n{}", fndm_study::markdown(&cells));

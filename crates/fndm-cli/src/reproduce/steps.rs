@@ -139,7 +139,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
                 row.dice_otsu
                     .map_or_else(|| "-".into(), |d| format!("{d:.3}")),
                 row.evaluations,
-                row.ms_per_slice
+                row.ms_per_slice.unwrap_or_default()
             );
             points.push(Point {
                 method: method.key(),
@@ -147,7 +147,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
                 evaluations: row.evaluations,
                 dice: row.dice_otsu,
                 interval: row.dice_interval,
-                ms_per_slice: row.ms_per_slice,
+                ms_per_slice: row.ms_per_slice.unwrap_or_default(),
             });
             save(&points, &mut folder)?;
         }

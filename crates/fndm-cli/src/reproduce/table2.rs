@@ -129,7 +129,7 @@ pub(super) fn figures(rows: &[(&str, &Evaluation)]) -> String {
             figure(row.dice_mask, 3),
             figure(row.empty_when_healthy, 2),
             format!("{}{gradients}", row.evaluations),
-            format!("{:.1}", row.ms_per_slice),
+            figure(row.ms_per_slice, 1),
         ]);
     }
     fndm_study::markdown(&cells)

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use fndm::{Detector, Method, model_folder};
 use fndm_data::SliceSet;
-use fndm_train::{Alone, Ended, Group, agree};
+use fndm_train::{Alone, Ended, Group, agree, made_by_the_first};
 
 pub use add_student::{StudentBase, add_student};
 pub use distill::{Direction, DistillPlan, DistillRecord, distill};
@@ -27,7 +27,7 @@ pub(crate) use run::{RUNS, Run, run_folder};
 pub use validation::{ValidationPlan, ValidationRecord, ValidationScore};
 
 use crate::plan_check::check_output;
-use crate::{Result, TrainPlan, TrainingPlace};
+use crate::{Error, Result, TrainPlan, TrainingPlace};
 use classifier::ClassifierStage;
 use coarse::CoarseStage;
 use diffusion::{DiffusionStage, SeparateStage};
@@ -206,8 +206,14 @@ fn train(
     let Some(student) = &plan.student else {
         return Ok(Some(draft.record));
     };
-    // A small network: one process trains it.
-    training.first_alone(|| {
+    // A small network: one process trains it, and stops where any is told to.
+    let made = made_by_the_first(training.group.as_ref(), place.stop, |stopped| {
+        let mut on_event = |event: TrainEvent<'_>| {
+            on_event(event);
+            if stopped() {
+                place.stop.stop();
+            }
+        };
         let stage = StudentTraining {
             plan: student,
             set: &training.set,
@@ -216,8 +222,8 @@ fn train(
             command,
             place,
         };
-        let Some((trained, record)) = stage.run(on_event)? else {
-            return Ok(());
+        let Some((trained, record)) = stage.run(&mut on_event)? else {
+            return Ok(None);
         };
         draft.record.student = Some(record);
         draft.add_weights(model_folder::STUDENT, trained.weights.tensors())?;
@@ -225,15 +231,18 @@ fn train(
         draft.write()?;
         // Patients are examined by what the validation finds better; without one, by the student.
         let Some(validator) = &validator else {
-            return Ok(());
+            return Ok(Some(Vec::new()));
         };
         let detector = Detector::load(place.folder, place.device)?;
-        let better = better_row(validator, &detector, on_event)?;
-        if better == Method::Student {
-            return Ok(());
+        let better = better_row(validator, &detector, &mut on_event)?;
+        if better == Method::Fndm {
+            draft.student = Some((trained.config, better));
+            draft.write()?;
         }
-        draft.student = Some((trained.config, better));
-        draft.write()
+        Ok::<_, Error>(Some(Vec::new()))
     })?;
+    if made.is_none() {
+        place.stop.stop();
+    }
     Ok(Some(draft.record))
 }

@@ -74,6 +74,10 @@ pub(super) fn run_stage<T: Task>(
         }
         None => fndm_train::try_run(trainer, &config, stop, progress)?,
     };
+    if ended == Ended::Stopped {
+        // Another process may have been told so, and this one not.
+        stop.stop();
+    }
     let record = StageRecord {
         iterations: trainer.iteration(),
         seconds: trainer.elapsed_s(),

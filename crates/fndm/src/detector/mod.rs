@@ -145,8 +145,22 @@ impl Detector {
         progress: &mut dyn FnMut(f64),
     ) -> Result<Detection> {
         config.check()?;
-        let slices = self.slices(patient)?;
-        let maps = self.run_row(method, &slices, config, progress)?;
+        self.detect_slices(method, self.slices(patient)?, config, progress)
+    }
+
+    /// As [`Detector::detect_by`], of a patient whose slices were made before: by [`Detector::slices`], in another thread perhaps, so
+    /// that the volumes themselves needn't be kept.
+    ///
+    /// # Errors
+    /// As [`Detector::examine_by`].
+    pub fn detect_slices(
+        &self,
+        method: Method,
+        slices: PatientSlices,
+        config: &DetectConfig,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Detection> {
+        let maps = self.examine_by(method, &slices, config, progress)?;
         Ok(Detection {
             mask: slices.to_mask(&maps.mask)?,
             anomaly: slices.to_volume(&maps.anomaly)?,

@@ -1,0 +1,147 @@
+//! The report of many patients that were examined.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result};
+use fndm_files::OutputFolder;
+use fndm_study::markdown;
+use serde::Serialize;
+use serde_json::json;
+
+use super::joined::{Joined, State};
+use crate::detect::work::Figures;
+use crate::shards::Record;
+
+/// One patient's row.
+#[derive(Debug, Serialize)]
+struct Row {
+    patient: String,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+/// Writes patients.csv, report.json and report.txt; the words for the screen.
+pub(super) fn write(joined: &Joined, folder: &mut OutputFolder) -> Result<String> {
+    let rows = rows(joined)?;
+    folder.write("patients.csv", csv(joined, &rows)?)?;
+    let with_mask = rows
+        .iter()
+        .filter(|row| row.figures.mask_voxels > 0)
+        .count();
+    let report = json!({
+        "program": joined.how.program,
+        "fndm_version": joined.how.fndm_version,
+        "model": joined.how.model,
+        "settings": joined.how.settings,
+        "shards": joined.of,
+        "counts": joined.counts(),
+        "with_a_mask": with_mask,
+        "patients": rows,
+        "failed": joined.failed(),
+        "missing": joined.missing(),
+        "passed_over": joined.passed_over,
+    });
+    folder.write_json("report.json", &report)?;
+    let mut words = joined.words();
+    let volumes: Vec<f64> = rows.iter().map(|row| row.figures.mask_mm3).collect();
+    if let Some([low, middle, high]) = quartiles(volumes) {
+        let _ = write!(
+            words,
+            "\n{with_mask} of {} have a mask; volume of the mask: median {middle:.0} mm3, quartiles {low:.0} and {high:.0}",
+            rows.len()
+        );
+    }
+    let mut text = format!("{words}\n\n{}", table(&rows));
+    for line in joined.missing_in_words(usize::MAX) {
+        let _ = write!(text, "\n{line}");
+    }
+    folder.write("report.txt", text.trim_end().to_owned() + "\n")?;
+    Ok(words)
+}
+
+fn rows(joined: &Joined) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (patient, state) in &joined.patients {
+        let State::Done(place) = state else { continue };
+        let record = Record::<Figures>::read(place);
+        let record = record.with_context(|| format!("{}: no record of detect", place.display()))?;
+        rows.push(Row {
+            patient: patient.clone(),
+            figures: record.figures,
+        });
+    }
+    Ok(rows)
+}
+
+/// A line for every patient that is expected.
+fn csv(joined: &Joined, rows: &[Row]) -> Result<Vec<u8>> {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    table.write_record([
+        "patient",
+        "state",
+        "slices",
+        "marked_slices",
+        "mask_voxels",
+        "mask_mm3",
+        "highest",
+        "likely",
+        "reason",
+    ])?;
+    let mut rows = rows.iter();
+    for (patient, state) in &joined.patients {
+        let (state, reason) = match state {
+            State::Done(_) => ("done", ""),
+            State::LeftOut(reason) => ("left out", reason.as_str()),
+            State::Failed(error) => ("failed", error.as_str()),
+            State::Missing(reason) => ("missing", reason.as_str()),
+        };
+        let row = (state == "done").then(|| rows.next()).flatten();
+        let figure = |of: fn(&Figures) -> Option<String>| {
+            row.and_then(|row| of(&row.figures)).unwrap_or_default()
+        };
+        table.write_record([
+            patient,
+            state,
+            &figure(|f| Some(f.slices.to_string())),
+            &figure(|f| Some(f.marked_slices.to_string())),
+            &figure(|f| Some(f.mask_voxels.to_string())),
+            &figure(|f| Some(f.mask_mm3.to_string())),
+            &figure(|f| Some(f.highest.to_string())),
+            &figure(|f| f.likely.map(|likely| likely.to_string())),
+            reason,
+        ])?;
+    }
+    Ok(table.into_inner()?)
+}
+
+fn table(rows: &[Row]) -> String {
+    let header = [
+        "patient",
+        "slices",
+        "marked",
+        "mask, mm3",
+        "highest",
+        "likely",
+    ];
+    let mut cells = vec![header.map(String::from).to_vec()];
+    for Row { patient, figures } in rows {
+        cells.push(vec![
+            patient.clone(),
+            figures.slices.to_string(),
+            figures.marked_slices.to_string(),
+            format!("{:.0}", figures.mask_mm3),
+            format!("{:.3}", figures.highest),
+            figures
+                .likely
+                .map_or_else(|| "-".into(), |l| format!("{l:.3}")),
+        ]);
+    }
+    markdown(&cells)
+}
+
+/// Lower quartile, median and upper quartile: values of the list, none between two.
+fn quartiles(mut values: Vec<f64>) -> Option<[f64; 3]> {
+    values.sort_by(f64::total_cmp);
+    let last = values.len().checked_sub(1)?;
+    Some([1, 2, 3].map(|quarter| values[(last * quarter).div_ceil(4)]))
+}

@@ -1,0 +1,258 @@
+//! The evaluation of a part of a cohort: each patient's scores are kept, to be joined by `fndm collect`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use fndm::Detector;
+use fndm::data::layout::Files;
+use fndm_files::{Inputs, Maker, OutputFolder, chain};
+use fndm_study::{Arm, Comparison, Labelling, Level, Method, PatientRead, Patients, Source, Truth};
+use serde_json::json;
+
+use super::Options;
+use crate::common::{self, place};
+use crate::shards::fingerprint::{self, Contents};
+use crate::shards::progress::Division;
+use crate::shards::scores::{Counts, Scores};
+use crate::shards::{self, How, Progress, Record, Shard, record};
+
+/// What is the same for all patients.
+struct Work<'a> {
+    options: &'a Options,
+    detector: &'a Detector,
+    arms: Vec<Arm>,
+    source: &'a Source,
+    labels: Option<&'a Labelling>,
+    how: How,
+    inputs: Inputs,
+}
+
+/// What came of a patient.
+enum Tried {
+    Before,
+    Done { milliseconds: f64 },
+    LeftOut(String),
+}
+
+pub(super) fn run(
+    options: &Options,
+    detector: &Detector,
+    arms: Vec<Arm>,
+    source: &Source,
+    shard: Shard,
+    inputs: Inputs,
+) -> Result<ExitCode> {
+    let labels = options.labels.source();
+    let labelling = match &labels {
+        Some(labels) => Some(labels.open(source)?),
+        None => None,
+    };
+    let table = match options.labels.file() {
+        Some(file) => Some(Contents::of(file)?),
+        None => None,
+    };
+    let arms_as_json: Vec<_> = arms.iter().map(arm_as_json).collect();
+    let settings = json!({
+        "device": options.device.kind(),
+        "arms": arms_as_json,
+        "labels": table,
+    });
+    let model = fingerprint::of_model(&options.model, detector.config())?;
+    let how = How::new("evaluate", model, &settings)?;
+    let ids = source.ids();
+    let mut division = Division::new(&how, shard, ids.clone());
+    if shard.is_first() {
+        let passed_over = common::passed_over(source, &options.split)?;
+        let reasons = passed_over
+            .into_iter()
+            .map(|l| format!("{}: {}", l.patient, l.reason));
+        division.passed_over = reasons.collect();
+    }
+    division.study = json!({"labels": labels.as_ref().map(fndm_study::LabelSource::words)});
+    let own: BTreeSet<String> = division.own().into_iter().map(String::from).collect();
+    let passed_over = division.passed_over.clone();
+    let work = Work {
+        options,
+        detector,
+        arms,
+        source,
+        labels: labelling.as_ref(),
+        how,
+        inputs,
+    };
+    work.check_outputs(&own)?;
+    let mut progress = Progress::begin(&options.output, division, &work.inputs)?;
+    let bar = common::bar(own.len() as u64, "patients");
+    let (mut done, mut before, mut left_out, mut failed) = (0, 0, 0, Vec::new());
+    for (index, id) in ids.iter().enumerate().filter(|(_, id)| own.contains(*id)) {
+        match work.patient(index, id, &bar) {
+            Ok(Tried::Before) => before += 1,
+            Ok(Tried::Done { milliseconds }) => {
+                done += 1;
+                progress.took(id, milliseconds);
+            }
+            Ok(Tried::LeftOut(reason)) => {
+                left_out += 1;
+                bar.suspend(|| tell!("left out {id}: {reason}"));
+                progress.left_out(id, &reason)?;
+            }
+            Err(error) if is_of_the_table(&error) => return Err(error),
+            Err(error) => {
+                let error = chain(error.as_ref());
+                bar.suspend(|| tell!("{id}: {error}"));
+                progress.failed(id, &error)?;
+                failed.push((id, error));
+            }
+        }
+        bar.inc(1);
+    }
+    bar.set_message("");
+    bar.finish();
+    progress.finish()?;
+    for reason in &passed_over {
+        tell!("left out: {reason}");
+    }
+    say!(
+        "part {shard}: {} patients evaluated ({before} before), {left_out} left out, {} failed; scores in {}; fndm collect joins them",
+        done + before,
+        failed.len(),
+        options.output.display()
+    );
+    let whole = failed.is_empty() && passed_over.is_empty();
+    Ok(ExitCode::from(match whole {
+        true => 0,
+        false if done + before + left_out == 0 => 1,
+        false => 2,
+    }))
+}
+
+fn arm_as_json(arm: &Arm) -> serde_json::Value {
+    json!({"key": arm.key, "method": arm.method, "config": arm.config, "flair_quantile": arm.flair_quantile})
+}
+
+/// The settings of the arms, as [`arm_as_json`] wrote them.
+pub(crate) fn settings_of(how: &How) -> Result<Vec<(Method, fndm::DetectConfig)>> {
+    let Some(arms) = how.settings["arms"].as_array() else {
+        bail!("the record of an evaluation names no arms");
+    };
+    let arm = |arm: &serde_json::Value| -> Result<_> {
+        let method = serde_json::from_value(arm["method"].clone())?;
+        Ok((method, serde_json::from_value(arm["config"].clone())?))
+    };
+    arms.iter().map(arm).collect()
+}
+
+fn is_of_the_table(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<fndm_study::Error>();
+    error.is_some_and(fndm_study::Error::is_of_the_table)
+}
+
+impl Work<'_> {
+    fn target(&self, id: &str) -> (PathBuf, Maker) {
+        let maker = place::maker("evaluate", &format!("scores of patient {id}"));
+        (self.options.output.join(id), maker)
+    }
+
+    fn check_outputs(&self, own: &BTreeSet<String>) -> Result<()> {
+        for id in own {
+            if id.split('/').next() == Some(shards::FOLDER) {
+                bail!("patient {id}: {} is the folder of records", shards::FOLDER);
+            }
+            let (output, maker) = self.target(id);
+            OutputFolder::check(output, &maker, &self.inputs)?;
+        }
+        if let Some(id) = own.first() {
+            fndm_files::check_writable(self.target(id).0)?;
+        }
+        Ok(())
+    }
+
+    /// What the patient's scores follow from.
+    fn input(&self, index: usize, id: &str) -> Result<BTreeMap<String, Contents>> {
+        let sequences = &self.detector.config().sequences;
+        match self.source {
+            Source::Phantom {
+                config, first_seed, ..
+            } => {
+                let made_of = Contents::of_json(&(config, first_seed + index as u64))?;
+                Ok(BTreeMap::from([("phantom".to_owned(), made_of)]))
+            }
+            Source::Folder { path, .. } => {
+                let files = match self.labels {
+                    Some(_) => Files::find_sequences_below(path, id, sequences)?,
+                    None => Files::find_below(path, id, sequences)?,
+                };
+                let mask = files.mask.map(|mask| ("mask".to_owned(), mask));
+                let all: Vec<_> = files.sequences.into_iter().chain(mask).collect();
+                fingerprint::of_files(&all)
+            }
+            Source::Sides { .. } | Source::Given { .. } => {
+                bail!("expected patients of one folder, or of the phantom")
+            }
+        }
+    }
+
+    fn patient(&self, index: usize, id: &str, bar: &indicatif::ProgressBar) -> Result<Tried> {
+        let input = self.input(index, id)?;
+        let (output, maker) = self.target(id);
+        if !self.options.cohort.again()
+            && record::is_of(&output, id, &self.how, &input)
+            && OutputFolder::is_finished(&output, &maker, &self.inputs)?
+        {
+            return Ok(Tried::Before);
+        }
+        let mut folder = OutputFolder::create(output, &maker, &self.inputs)?;
+        let truth = self.labels.map_or(Truth::Mask, Truth::Bits);
+        let patients = Patients::of(self.detector, self.source, truth);
+        let mut bits = Vec::new();
+        let read = match patients.read(index, &mut bits)? {
+            Ok(read) => read,
+            Err(reason) => return Ok(Tried::LeftOut(reason)),
+        };
+        for note in &read.slices.notes {
+            bar.suspend(|| tell!("{id}: warning: {note}"));
+        }
+        let mut show = |arm: &Arm, share: f64| {
+            bar.set_message(format!("{id}: {} {:.0} %", arm.title, share * 100.));
+            ControlFlow::Continue(())
+        };
+        let scores = self.scores(&read, &mut show)?;
+        let labels = read.slices.labels.iter().flatten();
+        let counts = Counts {
+            slices: read.slices.len(),
+            diseased: labels.filter(|&&label| label == 1).count(),
+            bits: bits.pop(),
+        };
+        scores.write(&mut folder)?;
+        let record = Record::new(id, &self.how, input, counts);
+        folder.write_json(record::FILE, &record)?;
+        folder.finish()?;
+        let times = scores.milliseconds();
+        Ok(Tried::Done {
+            milliseconds: times.iter().map(|(_, ms)| ms).sum(),
+        })
+    }
+
+    fn scores(
+        &self,
+        read: &PatientRead,
+        show: &mut dyn FnMut(&Arm, f64) -> ControlFlow<()>,
+    ) -> Result<Scores> {
+        let arms = self.arms.clone();
+        Ok(match self.labels {
+            None => {
+                let mut comparison = Comparison::by_masks(arms, &Level::ALL);
+                comparison.add(self.detector, &read.slices, show)?;
+                Scores::Masks(comparison.into_scores())
+            }
+            Some(_) => {
+                let mut comparison = Comparison::by_bits(arms);
+                comparison.add(self.detector, &read.slices, show)?;
+                Scores::Bits(comparison.into_scores())
+            }
+        })
+    }
+}
