@@ -187,7 +187,7 @@ fn what_is_done_is_passed_over_and_what_changed_is_not() {
         .ends_with(0)
         .says(&["(3 before)"]);
     cohort.place.change("data/p01/p01_flair.nii.gz", |volume| {
-        volume.data[[5, 5, 1]] += 40.
+        volume.data[[5, 5, 1]] += 40.;
     });
     cohort
         .detect("out", &shard)

@@ -21,7 +21,7 @@ mod with_mpi {
     const SMOOTH: &str = r#"{"diffusion_training": {"optimizer": {"eps": 1e-3}}, "classifier_training": {"optimizer": {"eps": 1e-3}}}"#;
 
     fn arguments<'a>(output: &'a str, iterations: &'a str) -> Vec<&'a str> {
-        let text = "train --phantom 2 --width 16 --feature-blocks 2 --batch 4 --classifier-batch 4 --classifier-iterations 3";
+        let text = "train --phantom 2 --width 32 --feature-blocks 2 --batch 4 --classifier-batch 4 --classifier-iterations 3";
         let mut all: Vec<&str> = text.split(' ').collect();
         all.extend([
             "--iterations",
@@ -161,7 +161,7 @@ mod with_mpi {
         let root = folder.path().canonicalize().unwrap();
         let mut command = mpirun(&root, &arguments("out", "100000"));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = match command.spawn() {
+        let mut child = match command.spawn() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 println!("skipped: mpirun is missing");
                 return;
@@ -172,6 +172,7 @@ mod with_mpi {
         let begun = Instant::now();
         while fs::metadata(&log).map_or(0, |m| m.len()) == 0 {
             assert!(begun.elapsed() < Duration::from_secs(120));
+            assert!(child.try_wait().unwrap().is_none(), "it ended too early");
             std::thread::sleep(Duration::from_millis(20));
         }
         let process = of_rank(&root, "1").expect("a process of rank 1");

@@ -137,19 +137,19 @@ impl Joined {
     }
 
     pub(super) fn failed(&self) -> Vec<LeftOut> {
-        let failed = |state| match state {
-            &State::Failed(ref error) => Some(error.as_str()),
+        let failed = self.those(|state| match state {
+            State::Failed(error) => Some(error),
             _ => None,
-        };
-        self.those(failed).collect()
+        });
+        failed.collect()
     }
 
     pub(super) fn missing(&self) -> Vec<LeftOut> {
-        let missing = |state| match state {
-            &State::Missing(ref reason) => Some(reason.as_str()),
+        let missing = self.those(|state| match state {
+            State::Missing(reason) => Some(reason),
             _ => None,
-        };
-        self.those(missing).collect()
+        });
+        missing.collect()
     }
 
     /// "40 patients expected, 38 done, 1 failed, 1 missing; 4 shards".
@@ -248,14 +248,13 @@ fn found(folders: &[PathBuf], id: &str, how: &How, why: &str) -> State {
     let mut others = false;
     for folder in folders {
         let place = folder.join(id);
-        match Record::<Value>::read(&place) {
-            Some(record) if record.patient == id && record.how == *how => {
-                if is_complete(&place) {
-                    return State::Done(place);
-                }
-            }
-            Some(_) => others = true,
-            None => {}
+        let Some(record) = Record::<Value>::read(&place) else {
+            continue;
+        };
+        if record.patient != id || record.how != *how {
+            others = true;
+        } else if is_complete(&place) {
+            return State::Done(place);
         }
     }
     State::Missing(match others {

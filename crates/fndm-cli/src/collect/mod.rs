@@ -31,7 +31,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let inputs = options.folders.iter();
-    let inputs = inputs.fold(Inputs::new(), |all, folder| all.folder(folder));
+    let inputs = inputs.fold(Inputs::new(), Inputs::folder);
     let maker = place::maker("collect", "cohort");
     place::check_output(&options.output, &maker, &inputs)?;
     let joined = Joined::read(&options.folders)?;

@@ -1,5 +1,6 @@
 //! Which patients are looked at, and how each is read.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
@@ -113,7 +114,7 @@ impl Listed {
             let place = PathBuf::from(path);
             let name = place.file_name().map(|name| name.to_string_lossy());
             Input {
-                id: name.map_or_else(|| path.clone(), |name| name.into_owned()),
+                id: name.map_or_else(|| path.clone(), Cow::into_owned),
                 place: Place::Folder(place),
             }
         };

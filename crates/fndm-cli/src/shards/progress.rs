@@ -102,7 +102,7 @@ impl Times {
     pub(crate) fn read_all(output: &Path) -> Vec<Self> {
         let folders = folders(output, "times-").unwrap_or_default();
         let read = folders.iter().map(|f| read_json(f.join(TIMES), "times"));
-        read.filter_map(|times| times.ok()).collect()
+        read.flatten().collect()
     }
 }
 
