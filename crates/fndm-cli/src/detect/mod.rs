@@ -53,8 +53,8 @@ pub(crate) struct Options {
     row: Option<String>,
     #[command(flatten)]
     cohort: ShardOptions,
-    /// Read the next patient and write the last one while the networks compute. Memory for three patients and one batch, however many there
-    /// are
+    /// Read the next patient and write the last ones while the networks compute. Memory for four patients and one batch, however many
+    /// there are
     #[arg(long, help_heading = "Cohorts: see docs/cohorts.md")]
     out_of_core: bool,
     #[command(flatten)]
@@ -153,6 +153,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(progress) = progress {
         progress.finish()?;
     }
+    // Those that are written side by side may end in any order.
+    end.failed.sort();
     Ok(end.tell(options, &listed, method))
 }
 

@@ -1,6 +1,7 @@
-//! The loop over patients: one after the other, or with the next one read and the last one written meanwhile.
+//! The loop over patients: one after the other, or with the next one read and the last ones written meanwhile.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Result;
@@ -39,8 +40,11 @@ enum Examined<'b> {
     Found(Box<Found<'b>>),
 }
 
-/// Reading, computing and writing in a thread each. A thread hands a patient on when the next one is free to take it, so at most three
-/// are in memory.
+/// Most of the time of writing is waiting for the disk: one thread that does it couldn't keep up with small networks.
+const WRITERS: usize = 2;
+
+/// Reading and computing in a thread each, writing in two. A thread hands a patient on when the next one is free to take it, so at most
+/// four are in memory.
 fn in_threads<'b>(work: &Work<'_>, inputs: &'b [Input], after: After<'_, 'b>) -> Result<()> {
     thread::scope(|scope| {
         let (to_networks, read) = sync_channel(0);
@@ -53,7 +57,13 @@ fn in_threads<'b>(work: &Work<'_>, inputs: &'b [Input], after: After<'_, 'b>) ->
                 .try_for_each(|input| to_networks.send((input, work.read(input))))
         });
         scope.spawn(move || examine_all(work, &read, &to_writer));
-        scope.spawn(move || write_all(work, &examined, &to_end));
+        let examined = Arc::new(Mutex::new(examined));
+        for _ in 0..WRITERS {
+            let (examined, to_end) = (examined.clone(), to_end.clone());
+            scope.spawn(move || write_all(work, &examined, &to_end));
+        }
+        // The loop below ends when the threads have let go of theirs.
+        drop((examined, to_end));
         done.iter().try_for_each(|(input, done)| after(input, done))
     })
 }
@@ -76,10 +86,15 @@ fn examine_all<'b>(
 
 fn write_all<'b>(
     work: &Work<'_>,
-    examined: &Receiver<Step<'b, Examined<'b>>>,
+    examined: &Mutex<Receiver<Step<'b, Examined<'b>>>>,
     to_end: &SyncSender<Step<'b, Done>>,
 ) {
-    for (input, examined) in examined {
+    loop {
+        let next = examined
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .recv();
+        let Ok((input, examined)) = next else { return };
         let done = examined.and_then(|examined| match examined {
             Examined::DoneBefore => Ok(Done::Before),
             Examined::Found(found) => work.write(*found),
