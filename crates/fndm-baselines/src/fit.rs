@@ -1,8 +1,10 @@
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
 use fndm_data::SliceSet;
 use fndm_memory::FeatureExtractor;
+use fndm_models::Limits;
 use fndm_train::{Ended, RunConfig, StopFlag, Task, Trainer};
 
 use crate::{Baseline, Error, Result};
@@ -70,4 +72,10 @@ pub trait Method: std::fmt::Debug {
     /// # Errors
     /// When no slice is healthy, a setting is out of its range, or the training fails or is stopped.
     fn fit(&self, slices: &SliceSet, fit: &Fit) -> Result<Box<dyn Baseline>>;
+
+    /// Reads what [`Baseline::save`] of a method fitted to the same features wrote into `folder`.
+    ///
+    /// # Errors
+    /// When there is no such file, it isn't whole or isn't of this method, or the features are others.
+    fn load(&self, folder: &Path, limits: &Limits, device: &Device) -> Result<Box<dyn Baseline>>;
 }

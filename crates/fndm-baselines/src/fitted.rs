@@ -16,10 +16,17 @@ pub(crate) fn file_name(kind: &str) -> String {
     format!("{kind}.safetensors")
 }
 
-/// Reads a method's config and weights, and refuses features that it wasn't fitted with.
+/// Reads a method's config and weights, every one of which must be a number.
 pub(crate) fn read<C: NetworkConfig>(folder: &Path, limits: &Limits) -> Result<(C, StateDict)> {
     let path = folder.join(file_name(C::KIND));
     let state = StateDict::read(&path, limits)?;
+    for (name, tensor) in state.tensors() {
+        if !all_finite(tensor)? {
+            return Err(Error::NonFinite {
+                what: format!("{}: {name}", path.display()),
+            });
+        }
+    }
     match state.config::<C>()? {
         Some(config) => Ok((config, state)),
         None => Err(Error::Malformed {
@@ -28,6 +35,18 @@ pub(crate) fn read<C: NetworkConfig>(folder: &Path, limits: &Limits) -> Result<(
             source: None,
         }),
     }
+}
+
+/// Whether no value is NaN or infinite; whole numbers are none of these.
+fn all_finite(tensor: &Tensor) -> Result<bool> {
+    if !tensor.dtype().is_float() {
+        return Ok(true);
+    }
+    let values = tensor
+        .to_dtype(DType::F64)?
+        .flatten_all()?
+        .to_vec1::<f64>()?;
+    Ok(values.iter().all(|v| v.is_finite()))
 }
 
 /// Fails where an extractor isn't the one that a method was fitted with, as far as both are known.

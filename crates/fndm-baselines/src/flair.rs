@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use fndm_data::SliceSet;
 use fndm_files::write_atomic;
+use fndm_models::Limits;
 
 use crate::fit::{Fit, Method};
 use crate::maps::largest;
@@ -26,6 +27,10 @@ impl Method for FlairMethod {
 
     fn fit(&self, slices: &SliceSet, _: &Fit) -> Result<Box<dyn Baseline>> {
         Ok(Box::new(Flair::of(&slices.sequences)?))
+    }
+
+    fn load(&self, folder: &Path, _: &Limits, _: &Device) -> Result<Box<dyn Baseline>> {
+        Ok(Box::new(Flair::load(folder)?))
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use fndm_data::SliceSet;
 use fndm_memory::{
     BankBuilder, CoarseConfig, Coreset, CoresetMethod, CoresetSize, Edge, HealthyModel, ImageScore,
     MemoryBank, MemoryConfig, Progress, Score, Smoothing,
 };
+use fndm_models::Limits;
 
 use crate::fit::{Extractor, Fit, Method};
 use crate::healthy::Healthy;
@@ -85,6 +86,14 @@ impl Method for PatchCoreMethod {
 
     fn fit(&self, slices: &SliceSet, fit: &Fit) -> Result<Box<dyn Baseline>> {
         Ok(Box::new(PatchCore::fit(self, slices, fit)?))
+    }
+
+    fn load(&self, folder: &Path, limits: &Limits, _: &Device) -> Result<Box<dyn Baseline>> {
+        Ok(Box::new(PatchCore::load(
+            folder,
+            &self.extractor,
+            limits.tensor_bytes,
+        )?))
     }
 }
 

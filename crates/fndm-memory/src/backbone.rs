@@ -58,6 +58,8 @@ pub struct BackboneFeatures {
     pub channels: Channels,
     /// Height and width to which images are resized bilinearly first, if any: the maps are an eighth and a sixteenth of that.
     pub size: Option<(usize, usize)>,
+    /// The fingerprint of its weights ([`fndm_models::StateDict::fingerprint`]), so that what was fitted to others is refused.
+    pub weights: Option<String>,
 }
 
 impl BackboneFeatures {
@@ -70,6 +72,7 @@ impl BackboneFeatures {
             maps,
             channels: Channels::Each,
             size: None,
+            weights: None,
         }
     }
 
@@ -104,5 +107,16 @@ impl FeatureExtractor for BackboneFeatures {
             .backbone
             .maps(&self.backbone.prepare(&pictures)?, &names)?;
         maps.iter().map(|map| joined(map, b)).collect()
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        let weights = self.weights.as_ref()?;
+        Some(format!(
+            "{:?} {weights}, maps {:?}, {:?}, size {:?}",
+            self.backbone.kind(),
+            self.maps,
+            self.channels,
+            self.size
+        ))
     }
 }

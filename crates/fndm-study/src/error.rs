@@ -45,6 +45,9 @@ pub enum Error {
         /// What came.
         got: String,
     },
+    /// Settings and what is laid over them don't make settings.
+    #[error("settings with their changes")]
+    Overlay(#[source] serde_json::Error),
     /// The caller's progress function asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -54,6 +57,9 @@ pub enum Error {
     /// From fndm.
     #[error(transparent)]
     Fndm(#[from] fndm::Error),
+    /// From fndm-baselines.
+    #[error(transparent)]
+    Baselines(#[from] fndm_baselines::Error),
     /// From fndm-data.
     #[error(transparent)]
     Data(#[from] fndm_data::Error),

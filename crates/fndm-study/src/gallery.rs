@@ -27,6 +27,24 @@ pub struct Gallery {
     all: Vec<Shown>,
 }
 
+/// At most so many places, evenly spread from the best Dice at Otsu's threshold to the worst. `place` says where a case is, by its
+/// patient and its position in the volume.
+pub(crate) fn spread_by_dice(
+    evaluation: &Evaluation,
+    count: usize,
+    place: impl Fn(&str, Option<usize>) -> Option<usize>,
+) -> Vec<usize> {
+    let mut scored: Vec<(f64, usize)> = Vec::new();
+    for case in &evaluation.cases {
+        scored.extend(case.dice_otsu.value().zip(place(&case.patient, case.z)));
+    }
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let count = count.min(scored.len());
+    let last = scored.len().saturating_sub(1);
+    let chosen = (0..count).map(|k| scored[k * last / (count - 1).max(1)].1);
+    chosen.collect()
+}
+
 impl Gallery {
     /// Adds the slices of a patient: input and reconstruction of FLAIR, which shows most lesions best; without it, of the first sequence.
     ///
@@ -88,17 +106,10 @@ impl Gallery {
     /// At most so many slices, good and bad by rule: sorted by their Dice at Otsu's threshold, evenly spread from the best to the worst.
     #[must_use]
     pub fn by_dice(&self, evaluation: &Evaluation, count: usize) -> Vec<usize> {
-        let mut scored: Vec<(f64, usize)> = Vec::new();
-        for case in &evaluation.cases {
-            let is = |shown: &Shown| shown.patient == case.patient && Some(shown.z) == case.z;
-            let place = self.all.iter().position(is);
-            scored.extend(case.dice_otsu.value().zip(place));
-        }
-        scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let count = count.min(scored.len());
-        let last = scored.len().saturating_sub(1);
-        let chosen = (0..count).map(|k| scored[k * last / (count - 1).max(1)].1);
-        chosen.collect()
+        spread_by_dice(evaluation, count, |patient, z| {
+            let is = |shown: &Shown| shown.patient == patient && Some(shown.z) == z;
+            self.all.iter().position(is)
+        })
     }
 
     /// Draws these slices, one row each, and writes them as PNG; nothing where there is none.

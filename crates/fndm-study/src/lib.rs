@@ -6,6 +6,7 @@
 //! - [`BitRow`], [`evaluate_bits`]: figures where there are no masks.
 //! - [`Patients`]: one loop over the patients of a [`Source`], one in memory at a time.
 //! - [`Comparison`], [`evaluate`], [`Report`]: the paper's ablation and plain FLAIR, scored.
+//! - [`rivals`]: the methods that the paper's first table compares with.
 //! - [`student`]: a small network for segmentation, taught from the bits of slices.
 //! - Pictures: [`Sheet`], [`Gallery`].
 
@@ -18,10 +19,12 @@ mod evaluation;
 mod examine;
 mod gallery;
 mod labelling;
+mod overlay;
 mod place;
 mod plan;
 mod plan_check;
 mod report;
+pub mod rivals;
 mod source;
 pub mod student;
 mod training;
@@ -37,6 +40,7 @@ pub use fndm::{Method, flair_map, flair_quantile};
 pub use fndm_pictures::{Sheet, Tile, upper_end};
 pub use gallery::Gallery;
 pub use labelling::{LabelRecord, LabelSource, Labelling, PatientBits};
+pub use overlay::overlay;
 pub use place::TrainingPlace;
 pub use plan::{SeparatePlan, TrainPlan};
 pub use report::{Report, markdown, table, write_csv};

@@ -129,6 +129,15 @@ impl Method for CflowMethod {
     fn fit(&self, slices: &SliceSet, fit: &Fit) -> Result<Box<dyn Baseline>> {
         Ok(Box::new(CflowBaseline::fit(self, slices, fit)?))
     }
+
+    fn load(&self, folder: &Path, limits: &Limits, device: &Device) -> Result<Box<dyn Baseline>> {
+        Ok(Box::new(CflowBaseline::load(
+            folder,
+            &self.extractor,
+            limits,
+            device,
+        )?))
+    }
 }
 
 /// Fitted flows.

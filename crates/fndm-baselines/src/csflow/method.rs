@@ -228,6 +228,15 @@ impl Method for CsFlowMethod {
     fn fit(&self, slices: &SliceSet, fit: &Fit) -> Result<Box<dyn Baseline>> {
         Ok(Box::new(CsFlowBaseline::fit(self, slices, fit)?))
     }
+
+    fn load(&self, folder: &Path, limits: &Limits, device: &Device) -> Result<Box<dyn Baseline>> {
+        Ok(Box::new(CsFlowBaseline::load(
+            folder,
+            &self.extractor,
+            limits,
+            device,
+        )?))
+    }
 }
 
 /// A fitted [`CrossFlow`].

@@ -200,6 +200,10 @@ impl Method for DaeMethod {
     fn fit(&self, slices: &SliceSet, fit: &Fit) -> Result<Box<dyn Baseline>> {
         Ok(Box::new(Dae::fit(self, slices, fit)?))
     }
+
+    fn load(&self, folder: &Path, limits: &Limits, device: &Device) -> Result<Box<dyn Baseline>> {
+        Ok(Box::new(Dae::load(folder, limits, device)?))
+    }
 }
 
 /// A fitted autoencoder.

@@ -173,6 +173,15 @@ impl Method for FastFlowMethod {
     fn fit(&self, slices: &SliceSet, fit: &Fit) -> Result<Box<dyn Baseline>> {
         Ok(Box::new(FastFlowBaseline::fit(self, slices, fit)?))
     }
+
+    fn load(&self, folder: &Path, limits: &Limits, device: &Device) -> Result<Box<dyn Baseline>> {
+        Ok(Box::new(FastFlowBaseline::load(
+            folder,
+            &self.extractor,
+            limits,
+            device,
+        )?))
+    }
 }
 
 /// A fitted [`FastFlow`].

@@ -3,7 +3,7 @@ use ndarray::{Array3, ArrayView3};
 
 use crate::{Error, Result};
 
-/// Deviation of the Gaussian that smooths a map, in pixels.
+/// Deviation of the authors' Gaussian that smooths a map, in pixels.
 pub const SIGMA: f64 = 4.0;
 
 /// Distances of patches `(B, h, w)` enlarged to `(B, H, W)`.
@@ -18,12 +18,13 @@ pub fn upsampled(distances: ArrayView3<'_, f32>, size: (usize, usize)) -> Result
     Ok(upsample_bilinear(distances, size)?)
 }
 
-/// Maps smoothed by a Gaussian of [`SIGMA`]: the authors' mirrors the map with its edge repeated, anomalib's without.
+/// Maps smoothed by a Gaussian of this deviation in pixels, 0 for none; the authors' is [`SIGMA`]. Theirs mirrors the map with its edge
+/// repeated, anomalib's without.
 ///
 /// # Errors
 /// Those of the smoothing.
-pub fn smoothed(mut maps: Array3<f32>, edge: Edge) -> Result<Array3<f32>> {
-    gaussian_blur(&mut maps, SIGMA, edge)?;
+pub fn smoothed(mut maps: Array3<f32>, sigma: f64, edge: Edge) -> Result<Array3<f32>> {
+    gaussian_blur(&mut maps, sigma, edge)?;
     Ok(maps)
 }
 

@@ -8,7 +8,7 @@ use fndm_models::{Limits, NetworkConfig, StateDict};
 use ndarray::{Array2, Array3};
 use serde::{Deserialize, Serialize};
 
-use super::{Joined, official_channels, smoothed, upsampled};
+use super::{Joined, SIGMA, official_channels, smoothed, upsampled};
 use crate::fit::{Extractor, Fit, Method};
 use crate::fitted::{check_extractor, feature_shapes, file_name, read};
 use crate::healthy::Healthy;
@@ -30,6 +30,9 @@ pub struct PadimSettings {
     pub seed: u32,
     /// What is added to the diagonal of every covariance.
     pub regularisation: f64,
+    /// Deviation of the Gaussian that smooths a map, in pixels of the slice; 0 for none.
+    #[serde(default = "official_smoothing")]
+    pub smoothing: f64,
     /// What the smoothing of a map sees beyond the image.
     pub edge: Edge,
     /// Slices per pass through the extractor.
@@ -46,6 +49,7 @@ impl PadimSettings {
             dimensions: 100,
             seed: SEED,
             regularisation: 0.01,
+            smoothing: SIGMA,
             edge: Edge::Symmetric,
             batch: 16,
             budget_bytes: 4 << 30,
@@ -69,6 +73,10 @@ impl PadimSettings {
             ..Self::official()
         }
     }
+}
+
+fn official_smoothing() -> f64 {
+    SIGMA
 }
 
 /// The Gaussians as they are saved.
@@ -139,6 +147,14 @@ impl Method for PadimMethod {
 
     fn fit(&self, slices: &SliceSet, fit: &Fit) -> Result<Box<dyn Baseline>> {
         Ok(Box::new(PadimBaseline::fit(self, slices, fit)?))
+    }
+
+    fn load(&self, folder: &Path, limits: &Limits, _: &Device) -> Result<Box<dyn Baseline>> {
+        Ok(Box::new(PadimBaseline::load(
+            folder,
+            &self.extractor,
+            limits,
+        )?))
     }
 }
 
@@ -251,6 +267,7 @@ impl Baseline for PadimBaseline {
         let distances = self.gaussians.patch_scores(&self.extractor, slices, None)?;
         let maps = smoothed(
             upsampled(distances.view(), (h, w))?,
+            self.model.settings.smoothing,
             self.model.settings.edge,
         )?;
         to_tensor(&maps, slices.device())

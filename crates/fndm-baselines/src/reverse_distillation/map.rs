@@ -7,7 +7,7 @@ use crate::enlarge::{Corners, enlarge};
 use crate::maps::blurred;
 use crate::{Error, Result};
 
-/// Deviation of the Gaussian that smooths a map, in pixels.
+/// Deviation of the authors' Gaussian that smooths a map, in pixels.
 pub const SIGMA: f64 = 4.0;
 
 /// How the layers' maps become one.
@@ -62,10 +62,11 @@ pub fn score_map(
     joined.unwrap_or_else(|| Err(Error::config("layers", "1 or more", 0)))
 }
 
-/// A map smoothed by a Gaussian of [`SIGMA`]: the authors' mirrors the map with its edge repeated, anomalib's without.
+/// A map smoothed by a Gaussian of this deviation in pixels, 0 for none; the authors' is [`SIGMA`]. Theirs mirrors the map with its edge
+/// repeated, anomalib's without.
 ///
 /// # Errors
-/// When it isn't a map `(B, H, W)`.
-pub fn smoothed(map: &Tensor, edge: Edge) -> Result<Tensor> {
-    blurred(map, SIGMA, edge)
+/// When it isn't a map `(B, H, W)`, or the deviation makes no sense.
+pub fn smoothed(map: &Tensor, sigma: f64, edge: Edge) -> Result<Tensor> {
+    blurred(map, sigma, edge)
 }

@@ -9,7 +9,7 @@ use fndm_train::OptimizerConfig;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bottleneck, Decoder, DistillationLoss, Joined, NetworkConfig, loss, score_map, smoothed,
+    Bottleneck, Decoder, DistillationLoss, Joined, NetworkConfig, SIGMA, loss, score_map, smoothed,
 };
 use crate::distilled::{Distilled, Learner, Schedule};
 use crate::fit::{Extractor, Fit, Method};
@@ -28,6 +28,8 @@ pub struct ReverseSettings {
     pub loss: DistillationLoss,
     /// How the layers' maps become one.
     pub joined: Joined,
+    /// Deviation of the Gaussian that smooths a map, in pixels of the slice; 0 for none.
+    pub smoothing: f64,
     /// What the smoothing of a map sees beyond the image.
     pub edge: Edge,
     /// Passes over the healthy slices.
@@ -46,6 +48,7 @@ impl ReverseSettings {
             mirror: None,
             loss: DistillationLoss::Flattened,
             joined: Joined::Sum,
+            smoothing: SIGMA,
             edge: Edge::Symmetric,
             epochs: 200,
             batch: 16,
@@ -73,6 +76,10 @@ impl ReverseSettings {
     }
 }
 
+fn official_smoothing() -> f64 {
+    SIGMA
+}
+
 /// Bottleneck and decoder as they are saved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,6 +90,9 @@ pub struct ReverseModel {
     pub loss: DistillationLoss,
     /// How its layers' maps become one.
     pub joined: Joined,
+    /// Deviation of the Gaussian that smooths a map, in pixels of the slice.
+    #[serde(default = "official_smoothing")]
+    pub smoothing: f64,
     /// What the smoothing of a map sees beyond the image.
     pub edge: Edge,
     /// What the encoder's features are known by, where they are.
@@ -156,6 +166,15 @@ impl Method for ReverseMethod {
     fn fit(&self, slices: &SliceSet, fit: &Fit) -> Result<Box<dyn Baseline>> {
         Ok(Box::new(ReverseDistillation::fit(self, slices, fit)?))
     }
+
+    fn load(&self, folder: &Path, limits: &Limits, device: &Device) -> Result<Box<dyn Baseline>> {
+        Ok(Box::new(ReverseDistillation::load(
+            folder,
+            &self.extractor,
+            limits,
+            device,
+        )?))
+    }
 }
 
 /// A fitted bottleneck and decoder with their encoder.
@@ -196,6 +215,7 @@ impl ReverseDistillation {
             network,
             loss: settings.loss,
             joined: settings.joined,
+            smoothing: settings.smoothing,
             edge: settings.edge,
             features: method.extractor.fingerprint(),
         };
@@ -237,7 +257,7 @@ impl Baseline for ReverseDistillation {
         let (_, _, h, w) = slices.dims4()?;
         let (encoder, decoder) = self.0.pairs(slices)?;
         let map = score_map(&encoder, &decoder, (h, w), self.model().joined)?;
-        smoothed(&map, self.model().edge)
+        smoothed(&map, self.model().smoothing, self.model().edge)
     }
 
     /// The largest value of the smoothed map.

@@ -96,6 +96,15 @@ impl Method for StfpmMethod {
     fn fit(&self, slices: &SliceSet, fit: &Fit) -> Result<Box<dyn Baseline>> {
         Ok(Box::new(Stfpm::fit(self, slices, fit)?))
     }
+
+    fn load(&self, folder: &Path, limits: &Limits, device: &Device) -> Result<Box<dyn Baseline>> {
+        Ok(Box::new(Stfpm::load(
+            folder,
+            &self.extractor,
+            limits,
+            device,
+        )?))
+    }
 }
 
 /// A fitted student with its teacher.

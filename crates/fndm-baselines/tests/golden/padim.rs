@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use fndm_baselines::padim::{
-    Joined, embedding, official_channels, over_the_set, smoothed, upsampled,
+    Joined, SIGMA, embedding, official_channels, over_the_set, smoothed, upsampled,
 };
 use fndm_memory::{Edge, FeatureExtractor, HealthyModel, PadimBuilder, PadimConfig};
 use ndarray::Axis;
@@ -89,7 +89,7 @@ fn full() {
         let size = (args.map_size, args.map_size);
         let large = upsampled(distances.view(), size).unwrap();
         case.check_values("upsampled", &floats(&large));
-        let smooth = smoothed(large, Edge::Symmetric).unwrap();
+        let smooth = smoothed(large, SIGMA, Edge::Symmetric).unwrap();
         case.check_values("smoothed", &floats(&smooth));
         let maps = over_the_set(smooth).unwrap();
         case.check_values("score_map", &floats(&maps));

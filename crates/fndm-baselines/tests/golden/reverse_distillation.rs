@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 use fndm_baselines::reverse_distillation::{
-    Bottleneck, Decoder, DistillationLoss, Joined, NetworkConfig, layer_maps, loss, score_map,
-    smoothed,
+    Bottleneck, Decoder, DistillationLoss, Joined, NetworkConfig, SIGMA, layer_maps, loss,
+    score_map, smoothed,
 };
 use fndm_kernels::{Precision, Tape, set_precision};
 use fndm_memory::Edge;
@@ -48,7 +48,7 @@ fn check_maps(
     }
     let sum = score_map(encoder, decoder, size, Joined::Sum).unwrap();
     case.check(&format!("sum_map_unsmoothed{suffix}"), &sum);
-    let smooth = smoothed(&sum, Edge::Symmetric).unwrap();
+    let smooth = smoothed(&sum, SIGMA, Edge::Symmetric).unwrap();
     case.check(&format!("sum_map{suffix}"), &smooth);
     case.check_values(&format!("image_score{suffix}"), &largest(&smooth));
     let product = score_map(encoder, decoder, size, Joined::Product).unwrap();
@@ -93,7 +93,7 @@ fn features() {
         check_maps(&case, &encoder, &decoder, size, "");
         for (name, how) in [("add", Joined::Sum), ("multiply", Joined::Product)] {
             let map = score_map(&encoder, &decoder, size, how).unwrap();
-            let map = smoothed(&map, Edge::Reflect).unwrap();
+            let map = smoothed(&map, SIGMA, Edge::Reflect).unwrap();
             case.check(&format!("anomalib_{name}_map"), &map);
         }
 
@@ -286,7 +286,7 @@ fn network() {
             } else if step == 1 {
                 let decoder = networks.folded().maps(&encoder, Mode::Evaluate);
                 let map = score_map(&encoder, &decoder, args.image, Joined::Sum).unwrap();
-                let map = smoothed(&map, Edge::Symmetric).unwrap();
+                let map = smoothed(&map, SIGMA, Edge::Symmetric).unwrap();
                 case.check("sum_map_after1", &map);
                 case.check_values("image_score_after1", &largest(&map));
             }

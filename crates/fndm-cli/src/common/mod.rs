@@ -214,6 +214,11 @@ impl DeviceOptions {
         serde_json::json!({"device": kind, "precision": self.precision})
     }
 
+    /// The device.
+    pub(crate) fn device(&self) -> Result<Device> {
+        device(&self.device)
+    }
+
     /// Loads a model folder to the device.
     pub(crate) fn load(&self, model: &Path) -> Result<Detector> {
         let device = device(&self.device)?;
@@ -524,19 +529,7 @@ pub(crate) fn add_source(inputs: Inputs, source: &Source, split_file: Option<&Pa
     inputs
 }
 
-/// A value with some of its fields changed by a JSON text that is laid over it (as a merge patch of RFC 7396, but null is a value).
+/// A value with some of its fields changed by a JSON text: see [`fndm_study::overlay`].
 pub(crate) fn overlay<T: Serialize + DeserializeOwned>(value: &T, patch: &str) -> Result<T> {
-    fn merge(target: &mut serde_json::Value, patch: serde_json::Value) {
-        match (target, patch) {
-            (serde_json::Value::Object(target), serde_json::Value::Object(patch)) => {
-                for (key, value) in patch {
-                    merge(target.entry(key).or_insert(serde_json::Value::Null), value);
-                }
-            }
-            (target, patch) => *target = patch,
-        }
-    }
-    let mut whole = serde_json::to_value(value)?;
-    merge(&mut whole, serde_json::from_str(patch)?);
-    Ok(serde_json::from_value(whole)?)
+    Ok(fndm_study::overlay(value, &serde_json::from_str(patch)?)?)
 }

@@ -1,5 +1,6 @@
-//! The paper's tables and figure on real data: the ablation, Dice against steps, and the settings behind them.
+//! The paper's tables and figure on real data: the rivals, the ablation, Dice against steps, and the settings behind them.
 //!
+//! fndm reproduce table1 --data lgg128 --split test
 //! fndm reproduce table2 --data lgg128 --split test
 //! fndm reproduce fig4 --data lgg128 --split test
 
@@ -8,6 +9,7 @@ mod reliability;
 mod settings;
 mod sizes;
 mod steps;
+mod table1;
 mod table2;
 
 use std::path::PathBuf;
@@ -22,7 +24,7 @@ use fndm_study::{Cohort, PatientRead, Patients, Source, Truth};
 use crate::common::cohort::{self, Progress};
 use crate::common::{self, place};
 
-/// The paper's ablation (table 2), Dice against steps (figure 4), and the settings behind them, on a folder of patients.
+/// The paper's rivals (table 1) and ablation (table 2), Dice against steps (figure 4), and the settings behind them, on a folder of patients.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[command(subcommand)]
@@ -31,6 +33,8 @@ pub(crate) struct Options {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// The rivals: STFPM, Reverse Distillation, CFlow, CS-Flow, FastFlow, PaDiM, PatchCore, DAE, beside DiffANO, FLAIR and our own
+    Table1(table1::Options),
     /// The ablation beside DiffANO, FLAIR and the coarse map, with intervals by patient and Dice by lesion size
     Table2(table2::Options),
     /// Dice against the number of steps, DiffANO and FNDM
@@ -105,6 +109,7 @@ impl Where {
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     match &options.what {
+        What::Table1(options) => table1::run(options),
         What::Table2(options) => table2::run(options),
         What::Fig4(options) => steps::run(options),
         What::Folds(options) => folds::run(options),

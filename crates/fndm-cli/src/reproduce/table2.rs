@@ -24,7 +24,7 @@ pub(crate) struct Options {
 /// validation split of the LGG data.
 const FLAIR_QUANTILE: (f64, usize) = (0.88, 5);
 
-fn arms(detector: &Detector) -> Vec<Arm> {
+pub(super) fn arms(detector: &Detector) -> Vec<Arm> {
     let arm = |key: &str, title: &str, method| Arm {
         key: key.into(),
         title: title.into(),
@@ -84,7 +84,7 @@ fn arms(detector: &Detector) -> Vec<Arm> {
     arms
 }
 
-fn figure(value: Option<f64>, digits: usize) -> String {
+pub(super) fn figure(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".into(), |v| format!("{v:.digits$}"))
 }
 
