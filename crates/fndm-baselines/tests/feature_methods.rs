@@ -329,6 +329,22 @@ fn the_same_post_processing_for_all() {
     };
     deep.apply(&mut map, &slices).unwrap();
     assert!(map[(size.0 / 2 + 1, 15, 15)] > 0.0);
+    // Counted from its least value inside, a map below 0 has no bright rim, and its power no sign to lose.
+    for map_power in [1.0, 0.5] {
+        let mut below = Array3::from_shape_fn(size, |(n, y, x)| spot(n, y, x) - 1.0);
+        let post = PostProcessing { map_power, ..post };
+        let again = post.apply(&mut below, &slices).unwrap();
+        assert_eq!(again.inner_head, found.inner_head);
+        assert!(below.iter().all(|&v| v >= 0.0));
+        let rim = below.iter().zip(&again.inner_head).filter(|(_, i)| !**i);
+        assert!(rim.into_iter().all(|(&v, _)| v == 0.0));
+        assert!(again.mask[(size.0 / 2, 15, 15)]);
+    }
+    for map_power in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let mut map = Array3::zeros(size);
+        let post = PostProcessing { map_power, ..post };
+        assert!(post.apply(&mut map, &slices).is_err());
+    }
     let mut wrong = Array3::zeros((1, 2, 3));
     assert!(post.apply(&mut wrong, &slices).is_err());
     let mut bad = Array3::from_elem(size, f32::NAN);

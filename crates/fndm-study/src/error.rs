@@ -45,6 +45,14 @@ pub enum Error {
         /// What came.
         got: String,
     },
+    /// The settings of a rival.
+    #[error("settings of {key}")]
+    Row {
+        /// The method.
+        key: &'static str,
+        /// What is wrong with them.
+        source: Box<Error>,
+    },
     /// Settings and what is laid over them don't make settings.
     #[error("settings with their changes")]
     Overlay(#[source] serde_json::Error),

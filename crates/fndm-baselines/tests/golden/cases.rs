@@ -453,11 +453,6 @@ impl Case {
         self.note(&format!("{part}: share outside"), 1.0 - share, 1.0 - least);
     }
 
-    /// Says what of a case isn't compared.
-    pub(crate) fn left_out(&self, what: &str) {
-        aloud!("{}: left out, {what}", self.id);
-    }
-
     /// Fails where something is beyond its tolerance, or wasn't used. Prints the worst error.
     pub(crate) fn finish(self) {
         let worst = self.worst.borrow();

@@ -2,6 +2,7 @@
 //!
 //! Every key, argument and tensor of a case is used, or the case fails. Methods and kinds that no test knows fail.
 
+#[macro_use]
 mod cases;
 
 mod backbone;

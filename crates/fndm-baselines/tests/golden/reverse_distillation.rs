@@ -1,5 +1,7 @@
 //! Reverse Distillation: losses, gradients, states and maps, on given features and by its networks.
 
+use std::io::Write as _;
+
 use candle_core::Tensor;
 use fndm_baselines::reverse_distillation::{
     Bottleneck, Decoder, DistillationLoss, Joined, NetworkConfig, SIGMA, layer_maps, loss,
@@ -177,8 +179,24 @@ impl Networks {
     }
 }
 
-/// Cases whose gradients don't agree with the peer's, an open fault: forward passes, losses and the first step do.
-const OPEN: [&str; 1] = ["rd_wide50"];
+/// Units that lie so near to 0 that the order of sums decides whether they pass their gradient: case, bias before the unit, channel, and
+/// a shift of that bias that decides it. In `rd_wide50` one unit of the output of `decoder.layer2.0` is 9.0e-6 in f64, where values are
+/// about 1.7 and the peer itself is off by up to 1.1e-5; taking it for negative changes gradients before it by up to 1.4e-2. By
+/// PyTorch in f64 the shift changes no gradient by more than 1.9e-5, a thirtieth of the tolerance.
+const TIES: [(&str, &str, usize, f32); 1] = [("rd_wide50", "decoder.layer2.0.bn3.bias", 11, 4e-5)];
+
+/// The weights with ties of this case decided.
+fn untied(case: &Case, weights: &Tensors) -> Tensors {
+    let mut all = weights.clone();
+    for (_, key, channel, shift) in TIES.iter().filter(|tie| tie.0 == case.id) {
+        let mut values = all[*key].to_vec1::<f32>().unwrap();
+        values[*channel] += shift;
+        aloud!("{}: trained from {key}[{channel}] + {shift}", case.id);
+        let values = Tensor::new(values, all[*key].device()).unwrap();
+        all.insert((*key).to_owned(), values);
+    }
+    all
+}
 
 #[test]
 fn network() {
@@ -252,7 +270,11 @@ fn network() {
             case.check(&format!("loss_{name}"), &mean(&encoder, &decoder, kind));
         }
         // Looking at the batch has moved the running statistics.
-        norms.set(&weights).unwrap();
+        let start = untied(&case, &weights);
+        let trained = Trained::new(&start, |name| name.contains("running"));
+        let norms = BatchNorms::fresh();
+        let networks = Networks::new(&config, &trained.builder(), &norms);
+        norms.set(&start).unwrap();
 
         let settings = optimisers::config(&case.optimiser());
         let mut optimizer = Optimizer::new(&settings);
@@ -265,11 +287,7 @@ fn network() {
             let loss = mean(&encoder, &decoder, DistillationLoss::Flattened);
             losses.push(f64::from(loss.to_scalar::<f32>().unwrap()));
             let found = trained.gradients(&tape.backward(&loss).unwrap());
-            let open = OPEN.contains(&&*case.id);
-            if step == 1 && open {
-                case.train_of("grad");
-                case.left_out("gradients: past decoder.layer2.0 they differ by up to 1.4e-2");
-            } else if step == 1 {
+            if step == 1 {
                 case.check_all("grad", &found);
             }
             trained.step(&mut optimizer, &settings, settings.lr, &found);
@@ -279,11 +297,7 @@ fn network() {
                 state.extend(norms.tensors().unwrap());
                 case.check_state(&part, &weights, &state);
             }
-            if step == 1 && open {
-                case.io("sum_map_after1");
-                case.io("image_score_after1");
-                case.left_out("map and score after a step, which follow from the gradients");
-            } else if step == 1 {
+            if step == 1 {
                 let decoder = networks.folded().maps(&encoder, Mode::Evaluate);
                 let map = score_map(&encoder, &decoder, args.image, Joined::Sum).unwrap();
                 let map = smoothed(&map, SIGMA, Edge::Symmetric).unwrap();

@@ -57,17 +57,28 @@ impl RivalKind {
         }
     }
 
-    /// The method with the authors' settings, some of them changed; and all of them as JSON.
-    fn method(
-        self,
-        changes: &Value,
-        features: Option<&Features>,
-    ) -> Result<(Box<dyn Method>, Value)> {
-        /// Settings, changed, with all of them as JSON.
-        fn of<T: Serialize + DeserializeOwned>(from: &T, changes: &Value) -> Result<(T, Value)> {
+    /// The authors' settings with some of them changed: all of them as JSON, each known and of its kind.
+    fn settings(self, changes: &Value) -> Result<Value> {
+        fn of<T: Serialize + DeserializeOwned>(from: &T, changes: &Value) -> Result<Value> {
             let settings: T = overlay(from, changes)?;
-            let all = overlay(&settings, &no_changes())?;
-            Ok((settings, all))
+            overlay(&settings, &no_changes())
+        }
+        match self {
+            Self::Stfpm => of(&StfpmSettings::official(), changes),
+            Self::ReverseDistillation => of(&ReverseSettings::official(), changes),
+            Self::Cflow => of(&CflowSettings::official(), changes),
+            Self::Csflow => of(&CsFlowSettings::official(), changes),
+            Self::Fastflow => of(&FastFlowSettings::official(), changes),
+            Self::Padim => of(&PadimSettings::official(), changes),
+            Self::PatchCore => of(&patch_core::official(), changes),
+            Self::Dae => of(&DaeSettings::official(), changes),
+        }
+    }
+
+    /// The method with these settings.
+    fn method(self, settings: &Value, features: Option<&Features>) -> Result<Box<dyn Method>> {
+        fn of<T: DeserializeOwned>(settings: &Value) -> Result<T> {
+            overlay(settings, &no_changes())
         }
         let extractor = || -> Result<Extractor> {
             let found = features.map(|f| f.extractor.clone());
@@ -75,81 +86,37 @@ impl RivalKind {
             found.ok_or_else(|| Error::option("features", expected, "none"))
         };
         Ok(match self {
-            Self::Stfpm => {
-                let (settings, all) = of(&StfpmSettings::official(), changes)?;
-                let extractor = extractor()?;
-                (
-                    Box::new(StfpmMethod {
-                        settings,
-                        extractor,
-                    }),
-                    all,
-                )
-            }
-            Self::ReverseDistillation => {
-                let (settings, all) = of(&ReverseSettings::official(), changes)?;
-                let extractor = extractor()?;
-                (
-                    Box::new(ReverseMethod {
-                        settings,
-                        extractor,
-                    }),
-                    all,
-                )
-            }
-            Self::Cflow => {
-                let (settings, all) = of(&CflowSettings::official(), changes)?;
-                let extractor = extractor()?;
-                (
-                    Box::new(CflowMethod {
-                        settings,
-                        extractor,
-                    }),
-                    all,
-                )
-            }
-            Self::Csflow => {
-                let (settings, all) = of(&CsFlowSettings::official(), changes)?;
-                let extractor = extractor()?;
-                (
-                    Box::new(CsFlowMethod {
-                        settings,
-                        extractor,
-                    }),
-                    all,
-                )
-            }
-            Self::Fastflow => {
-                let (settings, all) = of(&FastFlowSettings::official(), changes)?;
-                let extractor = extractor()?;
-                (
-                    Box::new(FastFlowMethod {
-                        settings,
-                        extractor,
-                    }),
-                    all,
-                )
-            }
-            Self::Padim => {
-                let (settings, all) = of(&PadimSettings::official(), changes)?;
-                let extractor = extractor()?;
-                (
-                    Box::new(PadimMethod {
-                        settings,
-                        extractor,
-                    }),
-                    all,
-                )
-            }
-            Self::PatchCore => {
-                let (config, all) = of(&patch_core::official(), changes)?;
-                let extractor = extractor()?;
-                (Box::new(PatchCoreMethod { config, extractor }), all)
-            }
-            Self::Dae => {
-                let (settings, all) = of(&DaeSettings::official(), changes)?;
-                (Box::new(DaeMethod { settings }), all)
-            }
+            Self::Stfpm => Box::new(StfpmMethod {
+                settings: of(settings)?,
+                extractor: extractor()?,
+            }),
+            Self::ReverseDistillation => Box::new(ReverseMethod {
+                settings: of(settings)?,
+                extractor: extractor()?,
+            }),
+            Self::Cflow => Box::new(CflowMethod {
+                settings: of(settings)?,
+                extractor: extractor()?,
+            }),
+            Self::Csflow => Box::new(CsFlowMethod {
+                settings: of(settings)?,
+                extractor: extractor()?,
+            }),
+            Self::Fastflow => Box::new(FastFlowMethod {
+                settings: of(settings)?,
+                extractor: extractor()?,
+            }),
+            Self::Padim => Box::new(PadimMethod {
+                settings: of(settings)?,
+                extractor: extractor()?,
+            }),
+            Self::PatchCore => Box::new(PatchCoreMethod {
+                config: of(settings)?,
+                extractor: extractor()?,
+            }),
+            Self::Dae => Box::new(DaeMethod {
+                settings: of(settings)?,
+            }),
         })
     }
 }
@@ -245,6 +212,11 @@ impl TableSettings {
             ));
         }
         for row in &self.rows {
+            let settings = row.method.settings(&row.changes);
+            settings.map_err(|e| Error::Row {
+                key: row.method.key(),
+                source: Box::new(e),
+            })?;
             row.post.check()?;
             row.own_post.check()?;
             if (row.features == FeatureSettings::None) != (row.method == RivalKind::Dae) {
@@ -299,7 +271,8 @@ impl TableSettings {
 impl RowSettings {
     fn with(&self, features: Option<&Features>) -> Result<RivalRow> {
         let key = self.method.key();
-        let (method, settings) = self.method.method(&self.changes, features)?;
+        let settings = self.method.settings(&self.changes)?;
+        let method = self.method.method(&settings, features)?;
         Ok(RivalRow {
             key: features.map_or_else(|| key.to_owned(), |f| format!("{key}_{}", f.name)),
             title: method.name(),

@@ -73,7 +73,7 @@ fn table(rows: &[TableRow], level: usize) -> String {
             figure(found.dice_mask, 3),
             figure(found.empty_when_healthy, 2),
             figure(row.training_s, 0),
-            format!("{:.1}", found.ms_per_slice),
+            figure(found.ms_per_slice, 1),
             megabytes(row.bytes),
         ]);
     }
