@@ -22,7 +22,7 @@ use fndm::metrics::{Aggregate, Ranking, dice};
 use fndm::models::{Backbone, BackboneKind, Classifier, ClassifierConfig, Limits, StateDict};
 use fndm::ndarray::{Array3, Array4, Axis, concatenate, s};
 use fndm_files::Inputs;
-use fndm_study::{Sheet, Source, Tile, copies, flair_map, upper_end};
+use fndm_study::{Legend, Sheet, Source, Tile, copies, flair_map, upper_end};
 use indicatif::ProgressBar;
 
 use crate::common::{self, place};
@@ -460,6 +460,14 @@ fn save_sheet(
         }
         sheet.push(&tiles)?;
     }
+    let mut legend = vec![
+        Legend::Grey("input: black -1, white 1".into()),
+        Legend::Mask([60, 220, 80], "truth".into()),
+        Legend::Heat("maps: from the head's smallest value to the slice's largest".into()),
+    ];
+    let words = "maps are numbered as the rows of the table; slices are of the validation's patients, in their order";
+    legend.push(Legend::Words(words.into()));
+    sheet.legend(&legend)?;
     place::make_parent(&options.output)?;
     sheet.save(&options.output)?;
     say!("\nwrote {}", options.output.display());

@@ -18,6 +18,7 @@ use fndm_study::{
 };
 
 use crate::common::labels::TableOptions;
+use crate::common::report::Pages;
 use crate::common::{self, cohort, place};
 use crate::shards::ShardOptions;
 
@@ -48,7 +49,8 @@ pub(crate) struct Options {
     /// student where the model has one
     #[arg(long, value_delimiter = ',', value_name = "KEYS")]
     methods: Option<Vec<String>>,
-    /// Where report.json, report.csv, cases.json and sheet.png go; with --shard a folder for each patient
+    /// Where report.html and its pages, report.json, report.csv, cases.json and sheet.png go; with --shard a folder for each patient,
+    /// without pages
     #[arg(long, value_name = "DIR", default_value = "out/evaluate")]
     output: PathBuf,
     /// Slices on the picture
@@ -56,6 +58,8 @@ pub(crate) struct Options {
     sheet_rows: usize,
     #[command(flatten)]
     cohort: ShardOptions,
+    #[command(flatten)]
+    report: common::report::ReportOptions,
     #[command(flatten)]
     device: common::DeviceOptions,
     #[command(flatten)]
@@ -118,6 +122,7 @@ fn by_masks(
     source: &Source,
     mut folder: OutputFolder,
 ) -> Result<ExitCode> {
+    let mut pages = Pages::new(&options.report, &options.model, detector, &arms);
     let mut comparison = Comparison::by_masks(arms, &Level::ALL);
     let mut gallery = Gallery::default();
     let passed_over = common::passed_over(source, &options.split)?;
@@ -126,6 +131,7 @@ fn by_masks(
         passed_over,
         |read, progress| {
             let found = comparison.add(detector, &read.slices, progress)?;
+            pages.add(&read, &found, &mut folder)?;
             add_first(&mut gallery, &read.slices, &found)
         },
     )?;
@@ -139,6 +145,10 @@ fn by_masks(
     let rows = [report.rows.clone(), report.volumes.clone()].concat();
     write_csv(&rows, &folder.file("report.csv")?)?;
     folder.write_json("cases.json", &evaluations)?;
+    let settings = &report.settings;
+    pages.finish(&mut folder, settings, |all| {
+        all.by_masks(&report, &evaluations)
+    })?;
     save_sheet(options, &gallery, &mut folder)?;
     folder.finish()?;
     say!(
@@ -152,7 +162,8 @@ fn by_masks(
         table(&report.volumes)
     );
     say!(
-        "wrote report.json, report.csv, cases.json and sheet.png to {}",
+        "wrote {}report.json, report.csv, cases.json and sheet.png to {}",
+        common::report::named(&options.report),
         options.output.display()
     );
     cohort::tell_left_out(&cohort);
@@ -169,6 +180,7 @@ fn by_bits(
     mut folder: OutputFolder,
 ) -> Result<ExitCode> {
     let labelling = labels.open(source)?;
+    let mut pages = Pages::new(&options.report, &options.model, detector, &arms);
     let mut comparison = Comparison::by_bits(arms);
     let mut gallery = Gallery::default();
     let cohort = cohort::each(
@@ -176,6 +188,7 @@ fn by_bits(
         common::passed_over(source, &options.split)?,
         |read, progress| {
             let found = comparison.add(detector, &read.slices, progress)?;
+            pages.add(&read, &found, &mut folder)?;
             add_first(&mut gallery, &read.slices, &found)
         },
     )?;
@@ -198,6 +211,7 @@ fn by_bits(
         definitions: BIT_DEFINITIONS.map(String::from).to_vec(),
     };
     folder.write_json("report.json", &report)?;
+    pages.finish(&mut folder, &report.settings, |all| all.by_bits(&report))?;
     save_sheet(options, &gallery, &mut folder)?;
     folder.finish()?;
     say!(
@@ -206,7 +220,8 @@ fn by_bits(
         bit_table(&report.rows)
     );
     say!(
-        "wrote report.json and sheet.png to {}",
+        "wrote {}report.json and sheet.png to {}",
+        common::report::named(&options.report),
         options.output.display()
     );
     cohort::tell_left_out(&cohort);

@@ -34,6 +34,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 8)]
     patients: u64,
     #[command(flatten)]
+    report: common::report::ReportOptions,
+    #[command(flatten)]
     device: common::DeviceOptions,
     #[command(flatten)]
     method: common::RunOptions,
@@ -91,13 +93,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     place::check_output(&options.output, &maker, &inputs)?;
     let mut folder = OutputFolder::create(&options.output, &maker, &inputs)?;
 
+    let mut pages = common::report::Pages::new(&options.report, &model, &detector, &arms);
     let mut comparison = Comparison::by_masks(arms, &Level::ALL);
     let mut gallery = Gallery::default();
     let cohort = cohort::each(
         &Patients::of(&detector, &source, Truth::Mask),
         Vec::new(),
-        |PatientRead { patient, slices }, progress| {
-            let found = comparison.add(&detector, &slices, progress)?;
+        |read, progress| {
+            let found = comparison.add(&detector, &read.slices, progress)?;
+            pages.add(&read, &found, &mut folder)?;
+            let PatientRead { patient, slices } = read;
             if let Some(maps) = found.iter().find_map(|found| found.maps.as_ref()) {
                 gallery.add(&slices, maps)?;
                 write_patient(&mut folder, &patient, &slices, maps)?;
@@ -116,6 +121,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let command = common::command();
     let report = Report::new(&command, &words, &evaluations, settings, cohort.left_out);
     folder.write_json("report.json", &report)?;
+    let settings = &report.settings;
+    pages.finish(&mut folder, settings, |all| {
+        all.by_masks(&report, &evaluations)
+    })?;
     write_csv(
         &[report.rows.clone(), report.volumes.clone()].concat(),
         &folder.file("report.csv")?,
@@ -134,7 +143,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         table(&report.volumes)
     );
     say!(
-        "wrote report.json, report.csv, sheet.png and a folder for each patient to {}",
+        "wrote {}report.json, report.csv, sheet.png and a folder for each patient to {}",
+        common::report::named(&options.report),
         options.output.display()
     );
     Ok(ExitCode::SUCCESS)

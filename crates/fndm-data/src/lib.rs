@@ -53,7 +53,9 @@ pub use limits::Limits;
 pub use neighbours::{neighbours, with_neighbours};
 pub use order::Order;
 pub use patient::{Patient, find_identical_sequences};
-pub use preprocess::{HistogramReference, Normalization, PatientSlices, Plane, Preprocess};
+pub use preprocess::{
+    Geometry, HistogramReference, Normalization, PatientSlices, Plane, Preprocess,
+};
 pub use slice_set::SliceSet;
 pub use splits::{Side, Splits};
 pub use stream::stream;

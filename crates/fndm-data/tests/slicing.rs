@@ -832,3 +832,49 @@ fn a_mask_that_covers_the_head_is_told() {
     p.mask = None;
     assert_eq!(preprocess.apply(&p).unwrap().notes, []);
 }
+
+/// Where the grid of the slices lies in the volume, told by `square`, is where masks land.
+#[test]
+fn the_square_tells_where_a_pixel_lies() {
+    let straight = patient([20, 24, 16]);
+    for (crop_to, pad_to) in [
+        (None, None),
+        (None, Some(32)),
+        (Some(16), None),
+        (Some(16), Some(32)),
+    ] {
+        let preprocess = Preprocess {
+            image_size: 8,
+            crop_to,
+            pad_to,
+            ..Preprocess::default()
+        };
+        for codes in [['R', 'A', 'S'], ['L', 'P', 'I'], ['I', 'R', 'P']] {
+            let slices = preprocess.apply(&turned(&straight, codes)).unwrap();
+            let geometry = &slices.geometry;
+            assert_eq!(geometry.stack(), [16, 24, 20]);
+            assert_eq!(geometry.directions(), ['S', 'P', 'L']);
+            let (top, left, side) = geometry.square();
+            let pixel = side as f64 / 8.;
+            for (y, x) in [(2, 3), (5, 4), (4, 6)] {
+                let mut mask = Array3::from_elem(slices.head.raw_dim(), false);
+                mask[(1, y, x)] = true;
+                let back = slices.to_mask(&mask).unwrap();
+                let stack = geometry.reorder().view(back.data.view());
+                let marked: Vec<_> = stack.indexed_iter().filter(|(_, v)| **v > 0.).collect();
+                assert!(!marked.is_empty());
+                for ((z, row, column), _) in marked {
+                    assert_eq!(z, slices.z[1]);
+                    let within = |place: usize, start: isize, n: usize| {
+                        let at = (place as f64 + 0.5 - start as f64) / pixel;
+                        at > n as f64 && at < n as f64 + 1.
+                    };
+                    assert!(
+                        within(row, top, y) && within(column, left, x),
+                        "{codes:?} {row} {column}"
+                    );
+                }
+            }
+        }
+    }
+}

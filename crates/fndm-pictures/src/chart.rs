@@ -20,9 +20,9 @@ pub struct Curve {
     pub name: String,
     /// Its colour.
     pub colour: Colour,
-    /// Its width in pixels.
+    /// Its width in pixels; 0 for points without a line.
     pub width: u32,
-    /// Whether every point has a dot.
+    /// Whether every point has a dot: a circle, or on further curves a square, a triangle, a cross, so that colours aren't needed.
     pub dots: bool,
     /// Its points, in their order along the curve. What lies outside the axes is cut off.
     pub points: Vec<(f64, f64)>,
@@ -94,15 +94,35 @@ impl Chart {
             .label_style(style(LETTER, INK))
             .axis_desc_style(style(LETTER, INK))
             .draw()?;
-        for curve in &self.curves {
+        for (n, curve) in self.curves.iter().enumerate() {
             let [red, green, blue] = curve.colour;
-            let line = RGBColor(red, green, blue).stroke_width(curve.width);
+            let line = RGBColor(red, green, blue).stroke_width(curve.width.max(1));
+            let along = match curve.width {
+                0 => &[][..],
+                _ => curve.points.as_slice(),
+            };
+            let (drawn, dots) = (curve.width > 0, curve.dots);
             chart
-                .draw_series(LineSeries::new(curve.points.iter().copied(), line))?
+                .draw_series(LineSeries::new(along.iter().copied(), line))?
                 .label(&curve.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], line));
-            if curve.dots {
+                .legend(move |at| {
+                    let path = if drawn {
+                        vec![(0, 0), (18, 0)]
+                    } else {
+                        Vec::new()
+                    };
+                    let mark = if dots { marker(n, 9) } else { Vec::new() };
+                    EmptyElement::at(at)
+                        + PathElement::new(path, line)
+                        + Polygon::new(mark, line.color.filled())
+                });
+            if dots && n % 4 == 0 {
                 let dot = |&point: &(f64, f64)| Circle::new(point, 4, line.filled());
+                chart.draw_series(curve.points.iter().map(dot))?;
+            } else if dots {
+                let dot = |&point: &(f64, f64)| {
+                    EmptyElement::at(point) + Polygon::new(marker(n, 0), line.color.filled())
+                };
                 chart.draw_series(curve.points.iter().map(dot))?;
             }
         }
@@ -116,6 +136,26 @@ impl Chart {
             .draw()?;
         area.present()
     }
+}
+
+/// Corners of the dots of curve number `n`, around a point so far to the right.
+fn marker(n: usize, right: i32) -> Vec<(i32, i32)> {
+    let corners: &[(i32, i32)] = match n % 4 {
+        0 => &[
+            (-2, -4),
+            (2, -4),
+            (4, -2),
+            (4, 2),
+            (2, 4),
+            (-2, 4),
+            (-4, 2),
+            (-4, -2),
+        ],
+        1 => &[(-4, -4), (4, -4), (4, 4), (-4, 4)],
+        2 => &[(0, -5), (5, 4), (-5, 4)],
+        _ => &[(0, -6), (6, 0), (0, 6), (-6, 0)],
+    };
+    corners.iter().map(|&(x, y)| (x + right, y)).collect()
 }
 
 #[cfg(test)]
@@ -146,6 +186,26 @@ mod tests {
         ] {
             assert!(text.contains(words), "{words} in {text}");
         }
+    }
+
+    /// Whoever doesn't tell colours apart tells dots apart.
+    #[test]
+    fn each_curve_has_dots_of_its_own_and_needs_no_line() {
+        let mut chart = chart(vec![(10., 0.5), (100., 0.6)]);
+        let lines = |text: &str| text.matches("<polyline").count();
+        let one = chart.svg((800, 480)).unwrap();
+        let mut second = chart.curves[0].clone();
+        second.width = 0;
+        chart.curves.push(second);
+        let two = chart.svg((800, 480)).unwrap();
+        assert_eq!(
+            two.matches("<circle").count(),
+            one.matches("<circle").count()
+        );
+        // Two dots, and two markers of the legend.
+        assert_eq!(two.matches("<polygon").count(), 4);
+        let empty = two.matches("points=\"\"").count();
+        assert_eq!(lines(&two) - empty, lines(&one));
     }
 
     #[test]

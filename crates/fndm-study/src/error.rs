@@ -62,6 +62,9 @@ pub enum Error {
     /// From fndm-pictures.
     #[error(transparent)]
     Pictures(#[from] fndm_pictures::Error),
+    /// From fndm-report.
+    #[error(transparent)]
+    Report(#[from] fndm_report::Error),
     /// From fndm.
     #[error(transparent)]
     Fndm(#[from] fndm::Error),

@@ -6,13 +6,16 @@ use fndm::SliceMaps;
 use fndm_data::PatientSlices;
 use ndarray::{Array2, Array4, Axis, s};
 
-use crate::{Error, Evaluation, Result, Sheet, Tile, upper_end};
+use crate::html::{MASK, TRUTH};
+use crate::{Error, Evaluation, Legend, Result, Sheet, Tile, upper_end};
 
 /// What is drawn of one slice; all arrays are `(H, W)`.
 #[derive(Debug, Clone)]
 struct Shown {
     patient: String,
     z: usize,
+    /// Which side of the patient lies to the left, and which to the right; the same for all slices cut the same way.
+    sides: [char; 2],
     input: Array2<f32>,
     /// Coarse map and reconstruction, of rows with diffusion.
     diffusion: Option<[Array2<f32>; 2]>,
@@ -63,6 +66,8 @@ impl Gallery {
                 got: format!("{maps_of:?}, {healthy:?}"),
             });
         }
+        let [_, _, right] = slices.geometry.directions();
+        let sides = [opposite(right), right];
         let mut names = slices.sequences.iter();
         let channel = names.position(|s| s == "flair").unwrap_or(0);
         for i in 0..slices.len() {
@@ -73,6 +78,7 @@ impl Gallery {
             self.all.push(Shown {
                 patient: slices.id.clone(),
                 z: slices.z[i],
+                sides,
                 diffusion: maps.healthy.as_ref().map(|healthy| {
                     let coarse = maps.coarse.index_axis(Axis(0), i).to_owned();
                     [coarse, healthy.slice(s![i, channel, .., ..]).to_owned()]
@@ -125,8 +131,13 @@ impl Gallery {
             };
             let sheet = match &mut sheet {
                 Some(sheet) => sheet,
-                None => sheet.insert(Sheet::new(titles, shown.input.dim())?),
+                None => {
+                    let [left, right] = shown.sides;
+                    let new = Sheet::new(titles, shown.input.dim())?;
+                    sheet.insert(new.with_sides(left, right))
+                }
             };
+            sheet.caption(&format!("{}, slice {}", shown.patient, shown.z + 1))?;
             let grey = |image| Tile::Grey {
                 image,
                 low: -1.,
@@ -157,14 +168,53 @@ impl Gallery {
                         high: 1.,
                     },
                 },
-                over(shown.mask.view(), [255, 60, 40]),
-                over(shown.truth.view(), [60, 220, 80]),
+                over(shown.mask.view(), MASK),
+                over(shown.truth.view(), TRUTH),
             ]);
             sheet.push(&tiles)?;
         }
-        if let Some(sheet) = sheet {
-            sheet.save(path)?;
-        }
-        Ok(())
+        let Some(mut sheet) = sheet else {
+            return Ok(());
+        };
+        let first = chosen.iter().find_map(|&at| self.all.get(at));
+        sheet.legend(&legend(
+            first.is_some_and(|shown| shown.diffusion.is_some()),
+        ))?;
+        Ok(sheet.save(path)?)
+    }
+}
+
+/// What the columns are.
+fn legend(diffusion: bool) -> Vec<Legend> {
+    let images = match diffusion {
+        true => "input, and healthy reconstruction",
+        false => "input",
+    };
+    let mut lines = vec![Legend::Grey(format!(
+        "{images}: black -1, white 1, the ends of the sequence's usual intensities"
+    ))];
+    let scale = match diffusion {
+        true => "coarse map and anomaly map: black 0, white the largest value of the slice",
+        false => "anomaly map: black 0, white 1, the probability of a lesion",
+    };
+    lines.extend([
+        Legend::Heat(scale.into()),
+        Legend::Mask(MASK, "the mask of the method, over the input".into()),
+        Legend::Mask(TRUTH, "the true mask; none where it isn't known".into()),
+        Legend::Words(
+            "Letters: which side of the patient lies there. Slices are counted from 1 at the lower end. Not a medical device.".into(),
+        ),
+    ]);
+    lines
+}
+
+fn opposite(letter: char) -> char {
+    match letter {
+        'R' => 'L',
+        'L' => 'R',
+        'A' => 'P',
+        'P' => 'A',
+        'S' => 'I',
+        _ => 'S',
     }
 }

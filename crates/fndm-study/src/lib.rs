@@ -9,6 +9,7 @@
 //! - [`rivals`]: the methods that the paper's first table compares with.
 //! - [`student`]: a small network for segmentation, taught from the bits of slices.
 //! - Pictures: [`Sheet`], [`Gallery`].
+//! - Pages of [`fndm_report`]: [`PageBase`], [`PageMethod`], [`EvaluationPages`], [`measure`].
 
 mod bits;
 mod cohort;
@@ -18,8 +19,11 @@ mod error;
 mod evaluation;
 mod examine;
 mod gallery;
+mod html;
 mod labelling;
+mod measure;
 mod overlay;
+mod page;
 mod place;
 mod plan;
 mod plan_check;
@@ -37,10 +41,13 @@ pub use error::{Error, Result};
 pub use evaluation::{Case, CaseScore, Evaluation, Level, MaskScores, Row, evaluate};
 pub use examine::{MethodMap, examine_case, method_map};
 pub use fndm::{Method, flair_map, flair_quantile};
-pub use fndm_pictures::{Sheet, Tile, upper_end};
+pub use fndm_pictures::{Legend, Sheet, Tile, upper_end};
 pub use gallery::Gallery;
+pub use html::{EvaluationPages, settings_section, thumbnail, versions_section};
 pub use labelling::{LabelRecord, LabelSource, Labelling, PatientBits};
+pub use measure::measure;
 pub use overlay::overlay;
+pub use page::{PageBase, PageMethod};
 pub use place::TrainingPlace;
 pub use plan::{SeparatePlan, TrainPlan};
 pub use report::{Report, markdown, table, write_csv};
@@ -52,4 +59,5 @@ pub use training::{
 };
 
 pub use fndm;
+pub use fndm_report;
 pub use fndm_train as train;

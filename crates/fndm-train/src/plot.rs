@@ -11,13 +11,14 @@ const SIZE: (u32, u32) = (960, 540);
 /// The dark curve is the mean of about this share of the run.
 const SMOOTHING: f64 = 0.02;
 
-/// Draws the losses of a run's log (see [`run`](crate::run)) against the iteration, on a logarithmic axis, as a PNG file.
+/// Draws the losses of a run's log (see [`run`](crate::run)) against the iteration, on a logarithmic axis: as SVG where the name of
+/// `picture` ends in `.svg`, as PNG otherwise.
 ///
 /// The light curve is every logged loss, the dark one their running mean. Losses that aren't finite are left out.
 ///
 /// # Errors
 /// When the log can't be read or the picture can't be written; [`Error::Data`] when the log has no loss to draw.
-pub fn write_loss_curve(log: &Path, png: &Path) -> Result<()> {
+pub fn write_loss_curve(log: &Path, picture: &Path) -> Result<()> {
     let text = std::fs::read_to_string(log).map_err(|e| Error::io(log, e))?;
     let points: Vec<(f64, f64)> = text
         .lines()
@@ -52,7 +53,12 @@ pub fn write_loss_curve(log: &Path, png: &Path) -> Result<()> {
             curve("running mean", [24, 78, 152], 2, smooth),
         ],
     };
-    Ok(fndm_files::write_atomic(png, chart.png(SIZE)?)?)
+    let svg = picture.extension().is_some_and(|end| end == "svg");
+    let bytes = match svg {
+        true => chart.svg(SIZE)?.into_bytes(),
+        false => chart.png(SIZE)?,
+    };
+    Ok(fndm_files::write_atomic(picture, bytes)?)
 }
 
 /// Mean of the points so far, the recent ones weighing most.

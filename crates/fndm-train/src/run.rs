@@ -25,7 +25,7 @@ pub struct RunConfig {
     pub log_every: u64,
     /// Whether the same is also written as `TensorBoard` event files.
     pub events: bool,
-    /// Whether the loss curve is drawn as `loss.png` with every checkpoint.
+    /// Whether the loss curve is drawn as `loss.png` and `loss.svg` with every checkpoint.
     pub curve: bool,
     /// Iterations between validations, for [`run_validated`].
     pub validate_every: u64,
@@ -228,14 +228,17 @@ fn begin<T: Task>(trainer: &mut Trainer<T>, folder: &Path) -> Result<()> {
 
 fn draw(writes: bool, config: &RunConfig) -> Result<()> {
     let folder = &config.folder;
-    match config.curve && writes {
-        true => match write_loss_curve(&folder.join("log.jsonl"), &folder.join("loss.png")) {
-            // A log of no or few lines is no reason to end a run.
-            Err(Error::Data { .. }) => Ok(()),
-            other => other,
-        },
-        false => Ok(()),
+    if !(config.curve && writes) {
+        return Ok(());
     }
+    for name in ["loss.png", "loss.svg"] {
+        match write_loss_curve(&folder.join("log.jsonl"), &folder.join(name)) {
+            // A log of no or few lines is no reason to end a run.
+            Err(Error::Data { .. }) => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// The files that tell of a run.

@@ -293,6 +293,8 @@ fn the_best_checkpoint_is_kept_and_known_after_a_stop() {
     );
     assert!(lines.iter().all(|l| l.validation.ranges.len() == 2));
     assert!(folder.path().join("loss.png").exists());
+    let svg = std::fs::read_to_string(folder.path().join("loss.svg")).unwrap();
+    assert!(svg.contains("running mean") && svg.contains("<polyline"));
 
     // The averaged weights of that moment.
     let mut trainer = diffusion(&config);

@@ -1,14 +1,17 @@
 //! The report of many patients that were examined.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use fndm_files::OutputFolder;
+use fndm_study::fndm_report::IndexPage;
 use fndm_study::markdown;
 use serde::Serialize;
 use serde_json::json;
 
 use super::joined::{Joined, State};
+use crate::detect::index;
 use crate::detect::work::Figures;
 use crate::shards::Record;
 
@@ -20,8 +23,8 @@ struct Row {
     figures: Figures,
 }
 
-/// Writes patients.csv, report.json and report.txt; the words for the screen.
-pub(super) fn write(joined: &Joined, folder: &mut OutputFolder) -> Result<String> {
+/// Writes report.html, patients.csv, report.json and report.txt; the words for the screen. `output` is where the folder will be.
+pub(super) fn write(joined: &Joined, output: &Path, folder: &mut OutputFolder) -> Result<String> {
     let rows = rows(joined)?;
     folder.write("patients.csv", csv(joined, &rows)?)?;
     let with_mask = rows
@@ -55,8 +58,33 @@ pub(super) fn write(joined: &Joined, folder: &mut OutputFolder) -> Result<String
     for line in joined.missing_in_words(usize::MAX) {
         let _ = write!(text, "\n{line}");
     }
+    folder.write("report.html", page(joined, output).html())?;
     folder.write("report.txt", text.trim_end().to_owned() + "\n")?;
     Ok(words)
+}
+
+/// The page of all patients, with links to where the shards wrote theirs.
+fn page(joined: &Joined, output: &Path) -> IndexPage {
+    let done = joined
+        .patients
+        .iter()
+        .filter_map(|(id, state)| match state {
+            State::Done(place) => Some(index::Place {
+                id,
+                folder: place.clone(),
+                link: index::relative(output, place),
+            }),
+            _ => None,
+        });
+    let passed_over = joined.passed_over.iter();
+    let passed_over = passed_over.map(|reason| ("a folder".to_string(), reason.clone()));
+    let others = joined.those(|state| match state {
+        State::Done(_) => None,
+        State::LeftOut(reason) | State::Failed(reason) | State::Missing(reason) => Some(reason),
+    });
+    let others = others.map(|left_out| (left_out.patient, left_out.reason));
+    let done: Vec<_> = done.collect();
+    index::page(&done, others.chain(passed_over).collect(), Vec::new())
 }
 
 fn rows(joined: &Joined) -> Result<Vec<Row>> {

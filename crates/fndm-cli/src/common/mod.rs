@@ -3,6 +3,7 @@
 pub(crate) mod cohort;
 pub(crate) mod labels;
 pub(crate) mod place;
+pub(crate) mod report;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

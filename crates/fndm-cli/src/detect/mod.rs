@@ -2,6 +2,7 @@
 //!
 //! fndm detect --model out/model --patient DIR
 
+pub(crate) mod index;
 mod input;
 mod output;
 mod patients;
@@ -24,7 +25,7 @@ use crate::shards::{self, How, Progress, Shard, ShardOptions};
 use input::{Input, Listed};
 use work::{Done, Work};
 
-/// Find lesions: masks and anomaly maps as NIfTI on the input's grid, a picture, and a JSON file for each patient.
+/// Find lesions: masks and anomaly maps as NIfTI on the input's grid, a page for a browser, a picture, and a JSON file for each patient.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// The model folder that `train` wrote
@@ -58,9 +59,17 @@ pub(crate) struct Options {
     #[arg(long, help_heading = "Cohorts: see docs/cohorts.md")]
     out_of_core: bool,
     #[command(flatten)]
+    report: common::report::ReportOptions,
+    #[command(flatten)]
     device: common::DeviceOptions,
     #[command(flatten)]
     method: common::RunOptions,
+}
+
+/// Whether this run writes the page of all patients: not of one alone, and not of a part, whose pages `collect` joins.
+fn writes_index(options: &Options, shard: Option<Shard>) -> bool {
+    let many = options.data.is_some() || options.list.is_some();
+    many && shard.is_none() && options.report.wanted()
 }
 
 fn target(options: &Options, input: &Input) -> (PathBuf, fndm_files::Maker) {
@@ -71,7 +80,7 @@ fn target(options: &Options, input: &Input) -> (PathBuf, fndm_files::Maker) {
 }
 
 /// Checks every output before anything is computed; returns what is read.
-fn check_outputs(options: &Options, listed: &Listed) -> Result<Inputs> {
+fn check_outputs(options: &Options, listed: &Listed, index: bool) -> Result<Inputs> {
     let mut inputs = Inputs::new().whole(&options.model);
     if let Some(root) = &options.data {
         inputs = inputs.folder(root);
@@ -84,6 +93,9 @@ fn check_outputs(options: &Options, listed: &Listed) -> Result<Inputs> {
     let mut records = listed.inputs.iter().map(|input| &input.id);
     if let Some(id) = records.find(|id| id.split('/').next() == Some(shards::FOLDER)) {
         bail!("patient {id}: {} is the folder of records", shards::FOLDER);
+    }
+    if index {
+        index::check(&options.output)?;
     }
     if let Some(first) = listed.inputs.first() {
         fndm_files::check_writable(target(options, first).0)?;
@@ -108,14 +120,19 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     detector.config().check_row(method, &config)?;
     let mut listed = input::list(options, &detector.config().sequences)?;
     input::check_apart(&listed.inputs)?;
-    let settings = json!({"device": options.device.kind(), "method": method, "config": config});
+    let settings = json!({
+        "device": options.device.kind(),
+        "method": method,
+        "config": config,
+        "report": options.report,
+    });
     let model = shards::fingerprint::of_model(&options.model, detector.config())?;
     let how = How::new("detect", model, &settings)?;
     let division = match (shard, &options.list) {
         (None, None) => None,
         (shard, _) => Some(divide(&mut listed, &how, shard.unwrap_or(Shard::WHOLE))),
     };
-    let inputs = check_outputs(options, &listed)?;
+    let inputs = check_outputs(options, &listed, writes_index(options, shard))?;
     let mut progress = match division {
         Some(division) => Some(Progress::begin(&options.output, division, &inputs)?),
         None => None,
@@ -155,6 +172,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     // Those that are written side by side may end in any order.
     end.failed.sort();
+    if writes_index(options, shard) {
+        // A folder that can't be read has no id; the reason names it.
+        let folders = listed.left_out.iter();
+        let folders = folders.map(|reason| ("a folder".to_string(), reason.clone()));
+        let failed = end.failed.iter();
+        let failed = failed.map(|(id, error)| ((*id).to_string(), error.clone()));
+        let left_out: Vec<_> = failed.chain(folders).collect();
+        let patients: Vec<&str> = listed.inputs.iter().map(|i| i.id.as_str()).collect();
+        index::write(options, &patients, &left_out)?;
+    }
     Ok(end.tell(options, &listed, method))
 }
 

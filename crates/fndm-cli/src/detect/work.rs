@@ -6,7 +6,7 @@ use anyhow::Result;
 use fndm::data::PatientSlices;
 use fndm::{DetectConfig, Detection, Detector, Method};
 use fndm_files::{Inputs, OutputFolder};
-use fndm_study::copies;
+use fndm_study::{PageBase, copies};
 use serde::{Deserialize, Serialize};
 
 use super::input::Input;
@@ -31,12 +31,13 @@ pub(super) enum Read<'a> {
     Ready(Box<Ready<'a>>),
 }
 
-/// A patient that was read. The volumes themselves aren't kept.
+/// A patient that was read. The volumes themselves aren't kept; what a page shows of them is.
 pub(super) struct Ready<'a> {
     input: &'a Input,
     files: BTreeMap<String, Contents>,
     folder: OutputFolder,
     slices: PatientSlices,
+    base: Option<PageBase>,
 }
 
 /// A patient that was examined.
@@ -45,6 +46,7 @@ pub(super) struct Found<'a> {
     files: BTreeMap<String, Contents>,
     folder: OutputFolder,
     detection: Detection,
+    base: Option<PageBase>,
 }
 
 /// A patient that is done.
@@ -112,11 +114,13 @@ impl Work<'_> {
             tell!("{}: warning: {reason}", input.id);
         }
         let slices = self.detector.slices(&patient)?;
+        let base = self.options.report.base(&patient, &slices)?;
         Ok(Read::Ready(Box::new(Ready {
             input,
             files,
             folder,
             slices,
+            base,
         })))
     }
 
@@ -127,6 +131,7 @@ impl Work<'_> {
             files,
             folder,
             slices,
+            base,
         } = ready;
         let (method, config) = &self.row;
         let bar = common::share_bar(&input.id);
@@ -143,6 +148,7 @@ impl Work<'_> {
             files,
             folder,
             detection,
+            base,
         })
     }
 
@@ -153,8 +159,16 @@ impl Work<'_> {
             files,
             mut folder,
             detection,
+            base,
         } = found;
-        output::fill(&mut folder, self.options, input, &self.row, &detection)?;
+        output::fill(
+            &mut folder,
+            self.options,
+            input,
+            &self.row,
+            &detection,
+            base,
+        )?;
         let record = Record::new(&input.id, &self.how, files, Figures::of(&detection));
         folder.write_json(record::FILE, &record)?;
         folder.finish()?;

@@ -56,6 +56,12 @@ impl Pad {
         }
     }
 
+    /// Row and column of the slice at which the square begins; below 0 where the square is padded.
+    pub(super) fn corner(&self) -> (isize, isize) {
+        let begin = |span: Span| span.in_slice as isize - span.in_square as isize;
+        (begin(self.rows), begin(self.columns))
+    }
+
     /// The part of the square that the slice fills.
     pub(super) fn in_square(&self) -> Part {
         let (r, c) = (self.rows, self.columns);

@@ -5,7 +5,7 @@ use ndarray::{Array2, Array3, Array4, ArrayView2, Axis, ShapeBuilder};
 use super::count;
 use super::head::erode;
 use super::resize::{Pad, Resampler};
-use crate::affine::{Affine, Reorder};
+use crate::affine::{Affine, Orientation, Reorder};
 use crate::nifti::Header;
 use crate::{Error, Note, Result, Volume};
 
@@ -66,6 +66,32 @@ impl Geometry {
         } else {
             z
         }
+    }
+
+    /// From the input's array to the stack that was cut: (slice, row, column).
+    #[must_use]
+    pub fn reorder(&self) -> &Reorder {
+        &self.reorder
+    }
+
+    /// Shape of the whole stack that was cut: slices, rows, columns, in the input's voxels.
+    #[must_use]
+    pub fn stack(&self) -> [usize; 3] {
+        self.stack
+    }
+
+    /// Directions in which slices, rows and columns of the stack grow, read off the input's affine: `['S', 'P', 'L']` for axial slices.
+    #[must_use]
+    pub fn directions(&self) -> [char; 3] {
+        Orientation::of(&self.reorder.affine(&self.affine, self.shape)).codes()
+    }
+
+    /// Where a resized slice lies in the slice that it was cut from: the row and the column of its upper left corner, which are below 0
+    /// where it was padded, and its side, all in the input's pixels.
+    #[must_use]
+    pub fn square(&self) -> (isize, isize, usize) {
+        let (row, column) = self.pad.corner();
+        (row, column, self.pad.size)
     }
 
     /// Side of a resized pixel in millimetres, if rows and columns have the same.
