@@ -59,9 +59,12 @@ impl Cohort {
         Ran::of(&command.output().unwrap())
     }
 
-    /// The files of all patients, by their paths below the folder of results.
+    /// The files of all patients, by their paths below the folder of results. The page of all is an undivided run's; of parts `collect`
+    /// writes it.
     fn results(&self, output: &str) -> BTreeMap<PathBuf, Vec<u8>> {
-        without(&self.place.path(output), |path| path.starts_with("_cohort"))
+        without(&self.place.path(output), |path| {
+            path.starts_with("_cohort") || path == Path::new("report.html")
+        })
     }
 
     /// All files but the times.

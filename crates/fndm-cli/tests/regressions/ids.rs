@@ -11,9 +11,15 @@ use crate::support::Place;
 #[test]
 fn n04_dots_and_groups_are_kept() {
     let place = Place::new();
-    for (seed, id) in ["1.3.6.101", "1.3.6.202", "sub-03.v1", "sub-03.v2"]
-        .iter()
-        .enumerate()
+    for (seed, id) in [
+        "1.3.6.101",
+        "1.3.6.202",
+        "report.html",
+        "sub-03.v1",
+        "sub-03.v2",
+    ]
+    .iter()
+    .enumerate()
     {
         place.scan(&format!("uid/{id}"), seed as u64);
     }
@@ -23,7 +29,13 @@ fn n04_dots_and_groups_are_kept() {
         .says(&["4 of 4 patients done"]);
     assert_eq!(
         place.names("out"),
-        ["1.3.6.101", "1.3.6.202", "sub-03.v1", "sub-03.v2"]
+        [
+            "1.3.6.101",
+            "1.3.6.202",
+            "report.html",
+            "sub-03.v1",
+            "sub-03.v2"
+        ]
     );
     assert!(place.path("out/sub-03.v2/sub-03.v2_mask.nii.gz").is_file());
 
@@ -42,7 +54,7 @@ fn n04_dots_and_groups_are_kept() {
         .detect(&["--data", "grades", "--output", "graded"])
         .ends_with(0)
         .says(&["4 of 4 patients done"]);
-    assert_eq!(place.names("graded"), ["HGG", "LGG"]);
+    assert_eq!(place.names("graded"), ["HGG", "LGG", "report.html"]);
     for grade in ["HGG", "LGG"] {
         assert_eq!(
             place.names(&format!("graded/{grade}")),
@@ -66,7 +78,7 @@ fn n04_links_are_named_by_themselves() {
         .detect(&["--data", "links", "--output", "out"])
         .ends_with(0)
         .says(&["2 of 2 patients done"]);
-    assert_eq!(place.names("out"), ["pat1", "pat2"]);
+    assert_eq!(place.names("out"), ["pat1", "pat2", "report.html"]);
     place
         .detect(&["--patient", "links/pat2", "--output", "one"])
         .ends_with(0);
