@@ -87,6 +87,10 @@ impl Ranged for Axis {
 impl ValueFormatter<f64> for Axis {
     /// As people write it: 0.3, not 0.30000000000000004.
     fn format(value: &f64) -> String {
+        // Steps added up to next to nothing.
+        if value.abs() < 1e-12 {
+            return "0".into();
+        }
         let rounded = format!("{value:.6e}").parse().unwrap_or(*value);
         rounded.to_string()
     }
@@ -112,6 +116,7 @@ mod tests {
         assert_eq!(round_ratios(0.03, 3.0), [0.05, 0.1, 0.2, 0.5, 1.0, 2.0]);
         assert_eq!(Axis::format(&(0.1 + 0.2)), "0.3");
         assert_eq!(Axis::format(&16_000.), "16000");
+        assert_eq!(Axis::format(&(0.3 - 0.1 - 0.2)), "0");
     }
 
     /// Ticks between 0 and 10 in equal ratios would have no end.
