@@ -85,6 +85,16 @@ fn the_page_of_all_is_never_written_over_a_file_of_another() {
 }
 
 #[test]
+fn a_patient_of_the_name_of_the_page_is_told_before_anything_is_computed() {
+    let place = Place::new();
+    place.scan("data/report.html", 1);
+    detect(&place, &["--data", "data", "--output", "out"])
+        .ends_with(1)
+        .tells(&["patient report.html", "--report none"]);
+    assert!(place.names("out").is_empty());
+}
+
+#[test]
 fn who_is_left_out_stands_in_the_page_of_all() {
     let place = Place::new();
     place.scan("data/p1", 1);

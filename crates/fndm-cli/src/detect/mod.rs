@@ -96,6 +96,13 @@ fn check_outputs(options: &Options, listed: &Listed, index: bool) -> Result<Inpu
     }
     if index {
         index::check(&options.output)?;
+        let mut ids = listed.inputs.iter().map(|input| &input.id);
+        if let Some(id) = ids.find(|id| id.split('/').next() == Some(output::PAGE)) {
+            bail!(
+                "patient {id}: {} is the page of all patients; --report none writes none",
+                output::PAGE
+            );
+        }
     }
     if let Some(first) = listed.inputs.first() {
         fndm_files::check_writable(target(options, first).0)?;
