@@ -23,6 +23,9 @@ struct Shown {
     png: Vec<u8>,
 }
 
+/// Title, rule, slices, and the words below each.
+type Kind<'a> = (&'a str, String, Vec<Shown>, &'a dyn Fn(&Shown) -> String);
+
 /// The best and the worst slices with a lesion, and the healthy ones with most marked in them.
 #[derive(Debug, Default)]
 pub(super) struct Extremes {
@@ -84,7 +87,7 @@ impl Extremes {
             "of the mask by {method}, by its own rule, of all slices with a lesion on the model's grid; of equal ones the first come first"
         );
         let of_dice = |shown: &Shown| format!("Dice {:.3}", shown.score.abs());
-        let kinds: [(&str, String, Vec<Shown>, &dyn Fn(&Shown) -> String); 3] = [
+        let kinds: [Kind<'_>; 3] = [
             (
                 "Worst slices",
                 format!("The {MOST} lowest Dice {dice}."),
