@@ -27,6 +27,7 @@ mod phantom;
 mod quickstart;
 mod reproduce;
 mod shards;
+mod slicer;
 mod train;
 
 use std::process::ExitCode;
@@ -91,6 +92,12 @@ pub fn quickstart() -> ExitCode {
         options: quickstart::Options,
     }
     finish(|alone: Alone| quickstart::run(&alone.options))
+}
+
+/// The program `fndm-slicer`: a command line module of 3D Slicer.
+#[must_use]
+pub fn slicer() -> ExitCode {
+    finish(|options: slicer::Options| slicer::run(&options))
 }
 
 /// Parses, runs, and tells what went wrong, with the exit codes of docs/design.md.

@@ -187,6 +187,18 @@ pub enum Error {
         /// The other.
         second: PathBuf,
     },
+    /// Several images of a BIDS session could each be the sequence that was asked for.
+    #[error("patient {patient}: {sequence} could be {}: choose by a filter, as {filter}", images.join(" or "))]
+    AmbiguousImage {
+        /// The session, as `sub-01/ses-pre`.
+        patient: String,
+        /// Sequence asked for.
+        sequence: String,
+        /// Names of the images.
+        images: Vec<String>,
+        /// A filter that takes the first and not the second.
+        filter: String,
+    },
     /// A folder was given as one patient's, and a sequence lies in several folders of it.
     #[error("{} isn't one patient's folder: {sequence} is in {} and in {}. Give one of these, or the whole as the data folder (--data)", folder.display(), first.display(), second.display())]
     SeveralPatients {

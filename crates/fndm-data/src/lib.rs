@@ -5,6 +5,7 @@
 //! - `dicom` (feature `dicom`): series of slices as volumes.
 //! - [`affine`]: orientation codes, reorientation, voxel sizes.
 //! - [`layout`]: BraTS, ISLES (BIDS) and plain folders, manifests; [`list_patients`], [`read_patient`].
+//! - [`bids`]: subjects, sessions and entities of a BIDS data set.
 //! - [`Patient`]: checked sequences on one grid; [`find_identical_sequences`].
 //! - [`Splits`]: training, validation and test by patient, with a leak check; [`Folds`]: folds by patient, to choose by.
 //! - [`labels`]: healthy or diseased per slice, from a table or from folders.
@@ -20,6 +21,7 @@
 )]
 
 pub mod affine;
+pub mod bids;
 pub mod corrupt;
 #[cfg(feature = "dicom")]
 pub mod dicom;
@@ -37,6 +39,7 @@ mod order;
 mod patient;
 pub mod phantom;
 pub mod preprocess;
+mod resample;
 mod slice_set;
 mod splits;
 mod stream;
@@ -56,6 +59,7 @@ pub use patient::{Patient, find_identical_sequences};
 pub use preprocess::{
     Geometry, HistogramReference, Normalization, PatientSlices, Plane, Preprocess,
 };
+pub use resample::resample;
 pub use slice_set::SliceSet;
 pub use splits::{Side, Splits};
 pub use stream::stream;

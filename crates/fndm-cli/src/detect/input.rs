@@ -8,24 +8,37 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use fndm::data::layout::Files;
 use fndm::data::{Limits, Patient, list_patients, nifti, read_sequences, read_sequences_below};
-use fndm_files::{Inputs, chain};
+use fndm::{DetectConfig, Detection, Method};
+use fndm_files::{Inputs, OutputFolder, chain};
 
 use super::Options;
+use super::bids::{self, Derivative};
+use super::dicom::{self, Chosen};
 use crate::shards;
 
 /// A patient still to be read. Lesion masks are not looked for: they aren't needed.
 pub(super) struct Input {
     /// What the user calls the patient.
     pub(super) id: String,
-    place: Place,
+    pub(super) place: Place,
+    pub(super) names: Names,
 }
 
-enum Place {
+/// What the files of results are called.
+pub(super) enum Names {
+    /// `<id>_mask.nii.gz` and so on.
+    Plain,
+    Bids(Derivative),
+}
+
+pub(super) enum Place {
     Folder(PathBuf),
     /// The patient of the id in a data folder.
     Below(PathBuf),
     /// In the order of the model's sequences.
     Files(Vec<(String, PathBuf)>),
+    /// Series of the study in a folder.
+    Dicom(PathBuf, Chosen),
     /// A list names the patient, and nobody of that name is there.
     Absent,
 }
@@ -40,6 +53,7 @@ impl Input {
         let mut patient = match &self.place {
             Place::Folder(path) => read_sequences(path, sequences, &limits)?,
             Place::Below(root) => read_sequences_below(root, &self.id, sequences, &limits)?,
+            Place::Dicom(_, chosen) => chosen.read(&self.id)?,
             Place::Files(files) => Patient {
                 id: self.id.clone(),
                 sequences: files
@@ -61,6 +75,7 @@ impl Input {
             Place::Folder(path) => Files::find_sequences(path, sequences)?.sequences,
             Place::Below(root) => Files::find_sequences_below(root, &self.id, sequences)?.sequences,
             Place::Files(files) => files.clone(),
+            Place::Dicom(_, chosen) => chosen.files(),
             Place::Absent => return Err(absent(&self.id)),
         })
     }
@@ -68,16 +83,40 @@ impl Input {
     /// What is read, so that it isn't written over.
     pub(super) fn add_to(&self, inputs: Inputs) -> Inputs {
         match &self.place {
-            Place::Folder(path) => inputs.folder(path),
+            Place::Folder(path) | Place::Dicom(path, _) => inputs.folder(path),
             Place::Below(root) => inputs.folder(root.join(&self.id)),
             Place::Files(files) => files.iter().fold(inputs, |all, (_, path)| all.file(path)),
             Place::Absent => inputs,
         }
     }
 
-    /// Names of the files of results: the last part of the id.
-    pub(super) fn file_name(&self) -> &str {
+    /// The name of a file of results within the patient's folder; `what` is as in `mask.nii.gz`.
+    pub(super) fn file(&self, what: &str) -> String {
+        match &self.names {
+            Names::Plain => format!("{}_{what}", self.file_name()),
+            Names::Bids(derivative) => derivative.file(what),
+        }
+    }
+
+    /// The last part of the id.
+    fn file_name(&self) -> &str {
         self.id.rsplit('/').next().unwrap_or(&self.id)
+    }
+
+    /// Writes what the input's own format has beside NIfTI files.
+    pub(super) fn add_own(
+        &self,
+        folder: &mut OutputFolder,
+        row: &(Method, DetectConfig),
+        detection: &Detection,
+    ) -> Result<()> {
+        if let Names::Bids(derivative) = &self.names {
+            derivative.describe(folder, row.0)?;
+        }
+        if let Place::Dicom(_, chosen) = &self.place {
+            chosen.segment(folder, &self.file("seg.dcm"), row, detection)?;
+        }
+        Ok(())
     }
 }
 
@@ -100,6 +139,7 @@ impl Listed {
             None => Input {
                 id,
                 place: Place::Absent,
+                names: Names::Plain,
             },
         });
         Self {
@@ -116,6 +156,7 @@ impl Listed {
             Input {
                 id: name.map_or_else(|| path.clone(), Cow::into_owned),
                 place: Place::Folder(place),
+                names: Names::Plain,
             }
         };
         Self {
@@ -126,21 +167,25 @@ impl Listed {
 
     fn one(id: String, place: Place) -> Self {
         Self {
-            inputs: vec![Input { id, place }],
+            inputs: vec![Input {
+                id,
+                place,
+                names: Names::Plain,
+            }],
             left_out: Vec::new(),
         }
     }
 }
 
 /// Those that are asked for, as far as a list names them.
-pub(super) fn list(options: &Options, sequences: &[String]) -> Result<Listed> {
+pub(super) fn list(options: &Options, sequences: &[String], method: Method) -> Result<Listed> {
     let Some(file) = &options.list else {
-        return list_all(options, sequences);
+        return list_all(options, sequences, method);
     };
     let names = shards::list::read(file)?;
-    let listed = match options.data {
-        None => Listed::folders(&names),
-        Some(_) => list_all(options, sequences)?.only(names),
+    let listed = match options.data.is_some() || options.bids.bids.is_some() {
+        false => Listed::folders(&names),
+        true => list_all(options, sequences, method)?.only(names),
     };
     for input in &listed.inputs {
         check_id(&input.id).context("--list")?;
@@ -148,9 +193,21 @@ pub(super) fn list(options: &Options, sequences: &[String]) -> Result<Listed> {
     Ok(listed)
 }
 
-fn list_all(options: &Options, sequences: &[String]) -> Result<Listed> {
+fn list_all(options: &Options, sequences: &[String], method: Method) -> Result<Listed> {
+    if let Some(root) = &options.bids.bids {
+        return bids::list(root, &options.bids, sequences, method);
+    }
     if let Some(id) = &options.id {
         check_id(id).context("--id")?;
+    }
+    if let Some(root) = &options.dicom.dicom {
+        let id = match &options.id {
+            Some(id) => id.clone(),
+            None => folder_name(root)?,
+        };
+        check_id(&id)?;
+        let chosen = dicom::choose(root, &options.dicom, sequences)?;
+        return Ok(Listed::one(id, Place::Dicom(root.clone(), chosen)));
     }
     match (&options.patient, &options.data, options.files.as_slice()) {
         (Some(path), None, []) => {
@@ -170,6 +227,7 @@ fn list_all(options: &Options, sequences: &[String]) -> Result<Listed> {
             let inputs = listed.ids.into_iter().map(|id| Input {
                 id,
                 place: Place::Below(root.clone()),
+                names: Names::Plain,
             });
             let left_out = listed.left_out.iter();
             Ok(Listed {
@@ -187,8 +245,26 @@ fn list_all(options: &Options, sequences: &[String]) -> Result<Listed> {
             ))
         }
         _ => bail!(
-            "expected --patient DIR, --data DIR, --list FILE, or --file SEQUENCE=FILE for each sequence"
+            "expected --patient DIR, --data DIR, --list FILE, --bids DIR, --dicom DIR, or --file SEQUENCE=FILE for each sequence"
         ),
+    }
+}
+
+/// The name of a folder, also where it is given as `.`.
+fn folder_name(folder: &Path) -> Result<String> {
+    let full;
+    let name = match folder.file_name() {
+        Some(name) => Some(name),
+        None => {
+            full = folder
+                .canonicalize()
+                .with_context(|| format!("{}", folder.display()))?;
+            full.file_name()
+        }
+    };
+    match name.and_then(OsStr::to_str) {
+        Some(name) => Ok(name.to_owned()),
+        None => bail!("{}: give the patient's id by --id", folder.display()),
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! fndm detect --model out/model --patient DIR
 
+mod bids;
+mod dicom;
 pub(crate) mod index;
 mod input;
 mod output;
@@ -38,14 +40,18 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR", group = "input")]
     data: Option<PathBuf>,
     /// Many patients: a file that names one a line, by its id below --data, or without --data by the path of its folder
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["patient", "files"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["patient", "files", "dicom"])]
     list: Option<PathBuf>,
     /// One patient, file by file: flair=FILE, once for each sequence of the model; needs --id
     #[arg(long = "file", value_name = "SEQUENCE=FILE", group = "input")]
     files: Vec<OsString>,
-    /// The patient's id, which the results are written under; default for --patient: the folder's name
-    #[arg(long, value_name = "ID", conflicts_with_all = ["data", "list"])]
+    /// The patient's id, which the results are written under; default for --patient and --dicom: the folder's name
+    #[arg(long, value_name = "ID", conflicts_with_all = ["data", "list", "bids"])]
     id: Option<String>,
+    #[command(flatten)]
+    bids: bids::BidsOptions,
+    #[command(flatten)]
+    dicom: dicom::DicomOptions,
     /// Where a folder for each patient goes
     #[arg(long, value_name = "DIR", default_value = "out/detect")]
     output: PathBuf,
@@ -82,8 +88,11 @@ fn target(options: &Options, input: &Input) -> (PathBuf, fndm_files::Maker) {
 /// Checks every output before anything is computed; returns what is read.
 fn check_outputs(options: &Options, listed: &Listed, index: bool) -> Result<Inputs> {
     let mut inputs = Inputs::new().whole(&options.model);
-    if let Some(root) = &options.data {
+    for root in [&options.data, &options.bids.bids].into_iter().flatten() {
         inputs = inputs.folder(root);
+    }
+    if options.bids.bids.is_some() {
+        bids::check_output(&options.output)?;
     }
     let inputs = listed.inputs.iter().fold(inputs, |all, i| i.add_to(all));
     for input in &listed.inputs {
@@ -115,7 +124,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         Some(key) => Some(common::method("--method", key)?),
         None => None,
     };
-    let many = options.data.is_some() || options.list.is_some();
+    let many = options.data.is_some() || options.list.is_some() || options.bids.bids.is_some();
     let shard = match many {
         true => options.cohort.shard()?,
         false => options.cohort.check_one().map(|()| None)?,
@@ -125,14 +134,21 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut config = detector.config().detect_config(method);
     options.method.apply(&mut config);
     detector.config().check_row(method, &config)?;
-    let mut listed = input::list(options, &detector.config().sequences)?;
+    let mut listed = input::list(options, &detector.config().sequences, method)?;
     input::check_apart(&listed.inputs)?;
-    let settings = json!({
+    let mut settings = json!({
         "device": options.device.kind(),
         "method": method,
         "config": config,
         "report": options.report,
     });
+    // What else decides on what is written, and where.
+    if options.bids.bids.is_some() {
+        settings["names"] = "bids".into();
+    }
+    if options.dicom.dicom.is_some() {
+        settings["resample"] = options.dicom.resample.into();
+    }
     let model = shards::fingerprint::of_model(&options.model, detector.config())?;
     let how = How::new("detect", model, &settings)?;
     let division = match (shard, &options.list) {
@@ -146,6 +162,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     };
     for reason in &listed.left_out {
         tell!("left out: {reason}");
+    }
+    if let Some(root) = &options.bids.bids {
+        bids::begin(&options.output, root)?;
     }
     let work = Work {
         options,

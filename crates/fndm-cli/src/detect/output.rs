@@ -24,7 +24,7 @@ pub(super) fn fill(
     detection: &Detection,
     base: Option<PageBase>,
 ) -> Result<()> {
-    let file = |what: &str| format!("{}_{what}", input.file_name());
+    let file = |what: &str| input.file(what);
     nifti::write_mask(folder.file(&file("mask.nii.gz"))?, &detection.mask)?;
     nifti::write_map(folder.file(&file("anomaly.nii.gz"))?, &detection.anomaly)?;
     let mut gallery = Gallery::default();

@@ -169,6 +169,7 @@ impl Work<'_> {
             &detection,
             base,
         )?;
+        input.add_own(&mut folder, &self.row, &detection)?;
         let record = Record::new(&input.id, &self.how, files, Figures::of(&detection));
         folder.write_json(record::FILE, &record)?;
         folder.finish()?;

@@ -9,7 +9,7 @@ use std::path::Path;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
-use super::syntax;
+use super::{header, syntax};
 use crate::{Error, Limits, Result};
 
 /// Bytes before the first element: a preamble and the letters DICM.
@@ -35,17 +35,13 @@ const SEQUENCES: [Tag; 7] = [
     tags::MODALITY_LUT_SEQUENCE,
 ];
 
-/// Values that are kept.
-const VALUES: [Tag; 26] = [
-    tags::IMAGE_TYPE,
+/// Values that are kept, beside those of the header.
+const VALUES: [Tag; 22] = [
+    tags::DIFFUSION_B_VALUE,
     tags::MEDIA_STORAGE_SOP_CLASS_UID,
     tags::TRANSFER_SYNTAX_UID,
-    tags::SOP_CLASS_UID,
-    tags::SERIES_DESCRIPTION,
     tags::SLICE_THICKNESS,
     tags::SPACING_BETWEEN_SLICES,
-    tags::SERIES_INSTANCE_UID,
-    tags::SERIES_NUMBER,
     tags::IMAGE_POSITION_PATIENT,
     tags::IMAGE_ORIENTATION_PATIENT,
     tags::SAMPLES_PER_PIXEL,
@@ -372,7 +368,8 @@ impl<'a> Walk<'a> {
             )));
         }
         let sequence = SEQUENCES.contains(&tag);
-        let keep = into.is_some() && (sequence || VALUES.contains(&tag));
+        let value = VALUES.contains(&tag) || header::KEPT.contains(&tag);
+        let keep = into.is_some() && (sequence || value);
         let unknown = kind == Some(*b"UN");
         let inner = if unknown { Coding::UNKNOWN } else { coding };
         let value = if length == UNDEFINED {

@@ -7,6 +7,7 @@ use dicom_dictionary_std::tags;
 
 use super::attributes::Attributes;
 use super::elements::{self, Dataset, Elements, FRAMES};
+use super::header::Header;
 use super::pixels::{self, Format};
 use super::syntax;
 use crate::{Error, Limits, Result, open};
@@ -60,6 +61,7 @@ pub(super) struct Image {
     pub(super) columns: usize,
     pub(super) format: Format,
     pub(super) frames: Vec<Frame>,
+    pub(super) header: Header,
 }
 
 /// A DICOM file that gives no slice.
@@ -181,6 +183,7 @@ impl Image {
             columns,
             format,
             frames,
+            header: Header::read(get)?,
         })
     }
 

@@ -15,6 +15,7 @@
 //! - `MONOCHROME2`, and `MONOCHROME1`, whose stored values are turned over within the range of the stored
 //!   bits (`2^n - 1 - v` unsigned, `-1 - v` signed) before slope and intercept, so that high is bright in
 //!   every volume. SimpleITK does the same; pydicom gives them as stored.
+//! - A mask goes out as a Segmentation object ([`write_segmentation`]); [`Series::kind`] tells which sequence a series is.
 //! - Absent or empty slope and intercept are 1 and 0; a slice alone without a distance or thickness is 1 mm thick.
 //!
 //! ```no_run
@@ -34,14 +35,20 @@
 
 mod attributes;
 mod elements;
+mod header;
 mod image;
 mod jpeg;
 mod jpeg2000;
+mod kind;
 mod pixels;
 mod rle;
+mod segmentation;
 mod series;
 mod study;
 mod syntax;
+mod write;
 
+pub use kind::Kind;
+pub use segmentation::{Algorithm, write_segmentation};
 pub use series::Series;
 pub use study::{Study, Unusable, list_series, read_series, read_study};

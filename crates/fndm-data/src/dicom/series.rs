@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{Array3, ShapeBuilder};
 
+use super::header::Header;
 use super::image::{Frame, Image};
 use crate::{Error, Limits, Result, Volume, affine};
 
@@ -27,12 +28,12 @@ pub struct Series {
 
 /// One frame of one file.
 #[derive(Clone, Copy)]
-struct Slice<'a> {
+pub(super) struct Slice<'a> {
     /// Which of the series' files it is in, and which frame of that.
     file: usize,
-    number: usize,
-    image: &'a Image,
-    frame: &'a Frame,
+    pub(super) number: usize,
+    pub(super) image: &'a Image,
+    pub(super) frame: &'a Frame,
     /// Place along the normal, in millimetres.
     along: f64,
 }
@@ -92,6 +93,48 @@ impl Series {
     #[must_use]
     pub fn description(&self) -> &str {
         self.images.first().map_or("", |i| &i.description)
+    }
+
+    /// `StudyInstanceUID`, empty where there is none.
+    #[must_use]
+    pub fn study(&self) -> String {
+        self.word(dicom_dictionary_std::tags::STUDY_INSTANCE_UID)
+    }
+
+    /// `PatientID` and `PatientName`, empty where there is none.
+    #[must_use]
+    pub fn patient(&self) -> (String, String) {
+        let id = self.word(dicom_dictionary_std::tags::PATIENT_ID);
+        (id, self.word(dicom_dictionary_std::tags::PATIENT_NAME))
+    }
+
+    /// `FrameOfReferenceUID`, empty where there is none: series that share it lie in one space.
+    #[must_use]
+    pub fn frame_of_reference(&self) -> String {
+        self.word(dicom_dictionary_std::tags::FRAME_OF_REFERENCE_UID)
+    }
+
+    fn word(&self, tag: dicom_core::Tag) -> String {
+        self.header().map(|h| h.text(tag)).unwrap_or_default()
+    }
+
+    /// The first file's.
+    pub(super) fn header(&self) -> Option<&Header> {
+        self.images.first().map(|image| &image.header)
+    }
+
+    /// The files with slices of the series, in their order.
+    #[must_use]
+    pub fn paths(&self) -> Vec<&Path> {
+        self.images
+            .iter()
+            .map(|image| image.path.as_path())
+            .collect()
+    }
+
+    /// The files, in the order of their paths.
+    pub(super) fn images(&self) -> &[Image] {
+        &self.images
     }
 
     /// Number of slices: frames of all files.
@@ -157,7 +200,7 @@ impl Series {
     }
 
     /// The slices along their normal. All have the same size, spacing and directions.
-    fn ordered(&self) -> Result<Vec<Slice<'_>>> {
+    pub(super) fn ordered(&self) -> Result<Vec<Slice<'_>>> {
         let mut slices: Vec<Slice<'_>> = Vec::with_capacity(self.len());
         for (file, image) in self.images.iter().enumerate() {
             for (number, frame) in image.frames.iter().enumerate() {
@@ -282,6 +325,15 @@ impl Series {
             }
         }
         Ok(values)
+    }
+}
+
+/// The affine that [`Series::read`] gives a volume of these slices in order.
+pub(super) fn matrix_of(series: &Series, order: &[Slice<'_>]) -> Result<affine::Affine> {
+    let step = series.step(order)?;
+    match order.first() {
+        Some(first) => Ok(matrix(first.frame, step)),
+        None => Err(mixed(&series.folder, "no slice is in it".into())),
     }
 }
 

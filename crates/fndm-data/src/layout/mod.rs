@@ -23,6 +23,7 @@ pub use find::{find_mask, find_sequence, list_sequences};
 pub use list::{PatientList, list_patients};
 pub use manifest::{Files, Manifest};
 pub use masks::mask_names;
+pub(crate) use names::common_name;
 pub use names::sequence_names;
 pub(crate) use place::is_inside;
 pub use walk::{LeftOut, MARKER, is_own_output};

@@ -28,7 +28,7 @@ pub fn sequence_names(sequence: &str) -> Vec<String> {
 }
 
 /// What a name is called here: the sequence whose names it is one of, else the name itself.
-pub(super) fn common_name(name: &str) -> &str {
+pub(crate) fn common_name(name: &str) -> &str {
     let known = OTHERS.iter().find(|(_, names)| names.contains(&name));
     known.map_or(name, |(common, _)| common)
 }

@@ -1,6 +1,9 @@
 //! Converts a checkpoint of the UNet or the classifier between PyTorch and safetensors, and checks it on the way.
 //!
 //! fndm convert ema_0.9999_100000.pt unet.safetensors --config flags.json
+//! fndm convert --onnx out/model out/onnx
+
+mod onnx;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,13 +21,17 @@ use serde_json::Value;
 
 use crate::common::place;
 
-/// Convert a checkpoint: .pt or .pth to .safetensors, or the other way. The names of the tensors stay guided-diffusion's.
+/// Convert a checkpoint: .pt or .pth to .safetensors, or the other way. The names of the tensors stay guided-diffusion's. Or a model
+/// folder's networks to ONNX, with --onnx.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Checkpoint to read: safetensors or PyTorch, whatever its name
+    /// Checkpoint to read: safetensors or PyTorch, whatever its name; with --onnx, a model folder
     input: PathBuf,
-    /// File to write; its ending says the format: .safetensors, .pt or .pth
+    /// File to write; its ending says the format: .safetensors, .pt or .pth; with --onnx, a folder
     output: PathBuf,
+    /// Write every network of a model folder as an ONNX file: student, UNet, classifier (forward)
+    #[arg(long, conflicts_with_all = ["kind", "config", "key", "limit", "overwrite"])]
+    onnx: bool,
     #[command(flatten)]
     overwrite: place::Overwrite,
     /// What the checkpoint is; told from the names of its tensors if not given
@@ -36,7 +43,7 @@ pub(crate) struct Options {
     /// Name of the state dict in a PyTorch file that has several
     #[arg(long, value_name = "NAME")]
     key: Option<String>,
-    /// Type of the values written; as they are if not given
+    /// Type of the values written; as they are if not given. With --onnx: f32 (if not given) or f16, which the networks widen
     #[arg(long, value_parser = dtype())]
     dtype: Option<DType>,
     /// Most bytes that all tensors together may have
@@ -57,6 +64,9 @@ fn dtype() -> impl TypedValueParser<Value = DType> {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if options.onnx {
+        return onnx::run(options);
+    }
     let torch = match options.output.extension().and_then(|e| e.to_str()) {
         Some("safetensors") => false,
         Some("pt" | "pth") => true,
