@@ -203,7 +203,7 @@ pub(super) fn begin(output: &Path, root: &Path) -> Result<()> {
 }
 
 const IGNORE: &str =
-    "_cohort/\nrecord.json\n*_map.nii.gz\n*_map.json\n*_sheet.png\n*_report.json\n*.html\n";
+    "_cohort/\nrecord.json\n*_map.nii.gz\n*_map.json\n*.png\n*_report.json\n*.html\n";
 const README: &str = "# Lesions found by fndm
 
 For each session, `label-lesion_mask` is the mask of lesions and `desc-anomaly` the map that it was made from, on the grid of the first
