@@ -114,7 +114,8 @@ impl Derivative {
             }
             // BIDS has no suffix for a map without a unit: .bidsignore has it.
             "anomaly.nii.gz" => format!("anat/{prefix}_desc-anomaly_map.nii.gz"),
-            other => format!("{prefix}_{other}"),
+            // What isn't BIDS's is called as elsewhere, by the last part of the id: the page of all patients reads it.
+            other => format!("{}_{other}", prefix.rsplit('_').next().unwrap_or(prefix)),
         }
     }
 
