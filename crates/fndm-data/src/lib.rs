@@ -37,6 +37,7 @@ mod order;
 mod patient;
 pub mod phantom;
 pub mod preprocess;
+pub mod profile;
 mod slice_set;
 mod splits;
 mod stream;
