@@ -12,10 +12,14 @@
 #[macro_use]
 mod screen;
 
+#[cfg(test)]
+mod book;
+mod check;
 mod coarse_maps;
 mod collect;
 mod common;
 mod convert;
+mod describe;
 mod detect;
 mod distill;
 mod evaluate;
@@ -23,6 +27,7 @@ mod inspect;
 mod log;
 mod man;
 mod metrics;
+mod model_card;
 mod phantom;
 mod quickstart;
 mod reproduce;
@@ -49,6 +54,9 @@ enum Command {
     Train(Box<train::Options>),
     Distill(distill::Options),
     Detect(detect::Options),
+    Check(check::Options),
+    Describe(describe::Options),
+    ModelCard(model_card::Options),
     Evaluate(evaluate::Options),
     Collect(collect::Options),
     Reproduce(reproduce::Options),
@@ -69,6 +77,9 @@ pub fn main() -> ExitCode {
         Command::Train(options) => train::run(&options),
         Command::Distill(options) => distill::run(&options),
         Command::Detect(options) => detect::run(&options),
+        Command::Check(options) => check::run(&options),
+        Command::Describe(options) => describe::run(&options),
+        Command::ModelCard(options) => model_card::run(&options),
         Command::Evaluate(options) => evaluate::run(&options),
         Command::Collect(options) => collect::run(&options),
         Command::Reproduce(options) => reproduce::run(&options),

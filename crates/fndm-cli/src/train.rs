@@ -28,6 +28,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use crate::common::labels::TableOptions;
 use crate::common::{self, place};
+use crate::model_card;
 
 /// Train the classifier, the memory bank and the diffusion model from slices with one bit each (healthy or diseased).
 #[derive(Debug, Args)]
@@ -150,6 +151,9 @@ pub(crate) struct Options {
     #[cfg(feature = "mpi")]
     #[arg(long)]
     mpi: bool,
+    /// JSON object that is laid over the model's card (metadata.json): name, authors, copyright, licence, intended_use, ...
+    #[arg(long, value_name = "FILE")]
+    card: Option<PathBuf>,
     /// cpu, or cuda where built with that feature
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -355,8 +359,20 @@ fn student_plan(options: &Options, sequences: &[String], size: usize) -> Student
     StudentPlan::new(sequences, size, options.student_iterations, options.seed)
 }
 
+/// A card that can't be laid over any other is told before the training.
+fn check_card(options: &Options) -> Result<()> {
+    match &options.card {
+        Some(path) => fndm::ModelCard::default()
+            .with(path)
+            .map(drop)
+            .context("--card"),
+        None => Ok(()),
+    }
+}
+
 /// Adds a student to a model, or to nothing.
 fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
+    check_card(options)?;
     let device = common::device(&options.device)?;
     let (source, _) = sources(options)?;
     let labels = labels(options, &source);
@@ -419,6 +435,9 @@ fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
     )?;
     for bar in [loading, bar] {
         bar.abandon();
+    }
+    if let (Some(card), Some(_)) = (&options.card, &record) {
+        model_card::add(&options.output, card)?;
     }
     match record {
         None => say!("stopped; run the same command again to go on"),
@@ -498,6 +517,7 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
     if options.student_alone || options.student_for.is_some() {
         return add(options, options.student_for.as_deref());
     }
+    check_card(options)?;
     let first = group.rank() == 0;
     let device = common::device(&options.device)?;
     let mut plan = plan(options)?;
@@ -588,6 +608,9 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
     )?;
     for bar in [loading, classifier, memory, diffusion, student] {
         bar.abandon();
+    }
+    if let (Some(card), Some(_), true) = (&options.card, &record, first) {
+        model_card::add(&options.output, card)?;
     }
     let unreadable = record.as_ref().map_or(0, |record| record.unreadable);
     match record {

@@ -39,6 +39,7 @@ mod order;
 mod patient;
 pub mod phantom;
 pub mod preprocess;
+pub mod profile;
 mod resample;
 mod slice_set;
 mod splits;

@@ -8,6 +8,7 @@
 //! - [`Comparison`], [`evaluate`], [`Report`]: the paper's ablation and plain FLAIR, scored.
 //! - [`rivals`]: the methods that the paper's first table compares with.
 //! - [`student`]: a small network for segmentation, taught from the bits of slices.
+//! - [`describe`]: what a model's training data are like, added to its folder.
 //! - Pictures: [`Sheet`], [`Gallery`].
 //! - Pages of [`fndm_report`]: [`PageBase`], [`PageMethod`], [`EvaluationPages`], [`measure`].
 
@@ -54,8 +55,8 @@ pub use report::{Report, markdown, table, write_csv};
 pub use source::{PHANTOM_SEQUENCES, Source};
 pub use training::{
     Direction, DistillPlan, DistillRecord, StageRecord, StudentBase, StudentRecord, TrainEvent,
-    TrainingRecord, ValidationPlan, ValidationRecord, ValidationScore, add_student, distill,
-    train_model, train_model_in, train_slices,
+    TrainingRecord, ValidationPlan, ValidationRecord, ValidationScore, add_student, describe,
+    distill, train_model, train_model_in, train_slices,
 };
 
 pub use fndm;

@@ -161,6 +161,8 @@ impl TrainPlan {
             detect: self.detect.clone(),
             separate: separate.collect(),
             distilled: None,
+            data_statistics: false,
+            metadata: false,
         }
     }
 

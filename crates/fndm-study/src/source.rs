@@ -136,6 +136,34 @@ impl Source {
         Some((with(pick(&ids, false)?)?, with(pick(&ids, true)?)?))
     }
 
+    /// Who they are, in words; of a path the last name alone.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let last = |path: &Path| match path.file_name() {
+            Some(name) => name.to_string_lossy().into_owned(),
+            None => "a folder".into(),
+        };
+        let count = self.ids().len();
+        match self {
+            Self::Phantom { first_seed, .. } => match count as u64 {
+                0 => "no phantom".into(),
+                count => format!(
+                    "phantoms of seeds {first_seed} to {}",
+                    first_seed + (count - 1)
+                ),
+            },
+            Self::Folder { path, .. } => format!("{count} patients of {}", last(path)),
+            Self::Sides {
+                healthy, diseased, ..
+            } => format!(
+                "{count} patients of {} and {}",
+                last(healthy),
+                last(diseased)
+            ),
+            Self::Given { .. } => format!("slices of {count} patients, given by a program"),
+        }
+    }
+
     /// What the folder of a patient of [`Source::Sides`] says of all its slices.
     pub(crate) fn side_of(id: &str) -> Label {
         match id.split_once('/') {

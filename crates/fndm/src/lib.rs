@@ -5,17 +5,20 @@
 //!   [`SolverChoice`]: by which solver of [`solver`].
 //! - [`DetectorBuilder`], [`CoarseModel`]: a detector of parts of one's own.
 //! - [`Student`]: one evaluation a slice in place of all that.
-//! - [`ModelConfig`], [`model_folder`]: a model on disk.
+//! - [`ModelConfig`], [`model_folder`]: a model on disk. [`ModelCard`]: what it is for, in words.
+//! - [`InputCheck`]: whether a patient is like those that the model was trained on.
 //! - The crates below, re-exported: [`solver`], [`models`], [`memory`], [`data`], [`files`], [`metrics`], [`kernels`].
 //!
 //! Training and evaluation are in `fndm-study`, the program is `fndm-cli`.
 
 mod anomaly;
+mod card;
 mod coarse;
 mod detect_config;
 mod detector;
 mod error;
 mod flair;
+mod input_check;
 mod method;
 mod model_config;
 pub mod model_folder;
@@ -25,6 +28,7 @@ mod solver_choice;
 pub mod student;
 
 pub use anomaly::{Thresholded, anomaly_map, keep_inside, threshold};
+pub use card::{ChannelFormat, DataFormat, ModelCard, TensorFormat};
 pub use coarse::{CoarseModel, Featured, Features};
 pub use detect_config::{
     CoarseRule, CoarseSource, DetectConfig, Parts, ResidualSide, Start, ThresholdScope,
@@ -34,6 +38,7 @@ pub use detector::{
 };
 pub use error::{Error, Result};
 pub use flair::{flair_map, flair_quantile};
+pub use input_check::InputCheck;
 pub use method::Method;
 pub use model_config::{Distilled, FeatureConfig, ModelConfig, SeparateModel, separate_channels};
 pub use round_trip::batch_tensor;

@@ -59,6 +59,12 @@ pub struct ModelConfig {
     /// Said of a model whose networks were taught to take another model's steps, several at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distilled: Option<Distilled>,
+    /// Whether the folder has `data.json`: what the training's patients are like, which others are compared with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub data_statistics: bool,
+    /// Whether the folder has `metadata.json`: what the model is for, in words.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub metadata: bool,
 }
 
 /// What networks were taught that take long steps. Each direction has its own, and they serve one row with its settings: the
@@ -251,6 +257,8 @@ impl ModelConfig {
             method: Method::default(),
             separate: BTreeMap::new(),
             distilled: None,
+            data_statistics: false,
+            metadata: false,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A model on disk is a folder of files: the config, networks, memory bank. Weights are stored in half precision and widened on load.
 
-pub use crate::replace::{file, names, names_of, replace, weight_bytes};
+pub use crate::replace::{extend, file, names, names_of, replace, weight_bytes};
 
 /// The config: see [`ModelConfig`](crate::ModelConfig).
 pub const CONFIG: &str = "model.json";
@@ -17,6 +17,10 @@ pub const MEMORY: &str = "memory.safetensors";
 /// The Gaussians of healthy and of diseased slices.
 pub const CONTRAST: &str = "contrast.safetensors";
 
+/// What the training's patients are like: see [`DataStatistics`](fndm_data::profile::DataStatistics).
+pub const DATA: &str = "data.json";
+/// What the model is for, in words: see [`ModelCard`](crate::ModelCard).
+pub const METADATA: &str = "metadata.json";
 /// The student.
 pub const STUDENT: &str = "student.safetensors";
 

@@ -94,6 +94,45 @@ fn replace_with(
     Ok(())
 }
 
+/// Changes the config of the model in `folder` and adds these files, or puts them in the place of those of the same name; all others stay.
+///
+/// # Errors
+/// As [`replace`]; when there is no model, or a file of it is missing.
+pub fn extend(
+    folder: &Path,
+    more: BTreeMap<String, Vec<u8>>,
+    change: impl FnOnce(&mut ModelConfig),
+) -> Result<()> {
+    let json = folder.join(file_names::CONFIG);
+    if !json.is_file() {
+        return Err(Error::MissingModelFile {
+            folder: folder.to_path_buf(),
+            file: file_names::CONFIG.to_owned(),
+        });
+    }
+    let mut config = ModelConfig::read(&json)?;
+    let mut files = BTreeMap::new();
+    let training = file(folder, file_names::TRAINING).is_ok();
+    let training = training.then(|| file_names::TRAINING.to_owned());
+    for name in names_of(&config).into_iter().chain(training) {
+        let path = file(folder, &name)?;
+        files.insert(name, fs::read(&path).map_err(Error::io(&path))?);
+    }
+    let foreign = more
+        .keys()
+        .find(|name| !files.contains_key(*name) && folder.join(name).exists());
+    if let Some(name) = foreign {
+        return Err(Error::Input {
+            what: folder.join(name).display().to_string(),
+            expected: "no file, for the model has none of this name".into(),
+            got: "one that isn't the model's".into(),
+        });
+    }
+    files.extend(more);
+    change(&mut config);
+    replace(folder, &config, &files)
+}
+
 /// The file of the model in `folder` that goes by this name.
 ///
 /// # Errors
@@ -124,6 +163,8 @@ pub fn names() -> Vec<String> {
         file_names::CONTRAST,
         file_names::STUDENT,
         file_names::TRAINING,
+        file_names::DATA,
+        file_names::METADATA,
     ];
     let rows = Method::ALL.map(file_names::separate);
     fixed.map(String::from).into_iter().chain(rows).collect()
@@ -138,7 +179,10 @@ pub fn names_of(config: &ModelConfig) -> Vec<String> {
     let encoder = encoder.then_some(file_names::ENCODER);
     let contrast = config.contrast.then_some(file_names::CONTRAST);
     let student = config.student.is_some().then_some(file_names::STUDENT);
+    let data = config.data_statistics.then_some(file_names::DATA);
+    let metadata = config.metadata.then_some(file_names::METADATA);
     let named = diffusion.chain(encoder).chain(contrast).chain(student);
+    let named = named.chain(data).chain(metadata);
     let rows = config.separate.keys().map(|&row| file_names::separate(row));
     named.map(String::from).chain(rows).collect()
 }

@@ -17,10 +17,11 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use fndm::Method;
+use fndm::{InputCheck, Method};
 use fndm_files::{Inputs, OutputFolder, chain};
 use serde_json::json;
 
+use crate::check::without_statistics;
 use crate::common::{self, place};
 use crate::shards::progress::Division;
 use crate::shards::{self, How, Progress, Shard, ShardOptions};
@@ -58,6 +59,9 @@ pub(crate) struct Options {
     /// The row of the tables: fndm, cg_nm, cg, diffano, flair, memory, student; default: what the model was found best by
     #[arg(long = "method", value_name = "KEY")]
     row: Option<String>,
+    /// Examine no patient that isn't like those that the model was trained on (red, by `fndm check`); without this a warning is given
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     cohort: ShardOptions,
     /// Read the next patient and write the last ones while the networks compute. Memory for four patients and one batch, however many
@@ -166,9 +170,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(root) = &options.bids.bids {
         bids::begin(&options.output, root)?;
     }
+    let check = InputCheck::load(&options.model)?;
+    if check.is_none() {
+        tell!(
+            "warning: inputs aren't checked: {}",
+            without_statistics(&options.model)
+        );
+    }
     let work = Work {
         options,
         detector: &detector,
+        check: check.as_ref(),
         row: (method, config),
         how,
         inputs,

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use fndm::data::nifti;
+use fndm::data::profile::Verdict;
 use fndm::{DetectConfig, Detection, Method};
 use fndm_files::OutputFolder;
 use fndm_study::fndm_report::{Block, PatientPage, Section};
@@ -23,6 +24,7 @@ pub(super) fn fill(
     (method, config): &(Method, DetectConfig),
     detection: &Detection,
     base: Option<PageBase>,
+    verdict: Option<&Verdict>,
 ) -> Result<()> {
     let file = |what: &str| input.file(what);
     nifti::write_mask(folder.file(&file("mask.nii.gz"))?, &detection.mask)?;
@@ -49,6 +51,7 @@ pub(super) fn fill(
         "lesions": found.lesions,
         "areas_mm2": found.areas,
         "notes": slices.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "input_check": verdict,
         "slices": detection.slices.z,
         "thresholds": detection.maps.thresholds,
         "diseased": detection.maps.diseased,

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use fndm::data::PatientSlices;
-use fndm::{DetectConfig, Detection, Detector, Method};
+use fndm::data::profile::Verdict;
+use fndm::{DetectConfig, Detection, Detector, InputCheck, Method};
 use fndm_files::{Inputs, OutputFolder};
 use fndm_study::{PageBase, copies};
 use serde::{Deserialize, Serialize};
 
 use super::input::Input;
 use super::{Options, output, target};
+use crate::check::before_detection;
 use crate::common;
 use crate::shards::fingerprint::{self, Contents};
 use crate::shards::{How, Record, record};
@@ -19,6 +21,8 @@ use crate::shards::{How, Record, record};
 pub(super) struct Work<'a> {
     pub(super) options: &'a Options,
     pub(super) detector: &'a Detector,
+    /// What patients are compared with, where the model has it.
+    pub(super) check: Option<&'a InputCheck>,
     pub(super) row: (Method, DetectConfig),
     pub(super) how: How,
     pub(super) inputs: Inputs,
@@ -38,6 +42,7 @@ pub(super) struct Ready<'a> {
     folder: OutputFolder,
     slices: PatientSlices,
     base: Option<PageBase>,
+    verdict: Option<Verdict>,
 }
 
 /// A patient that was examined.
@@ -47,6 +52,7 @@ pub(super) struct Found<'a> {
     folder: OutputFolder,
     detection: Detection,
     base: Option<PageBase>,
+    verdict: Option<Verdict>,
 }
 
 /// A patient that is done.
@@ -113,6 +119,7 @@ impl Work<'_> {
         if let Some(reason) = copies(&patient) {
             tell!("{}: warning: {reason}", input.id);
         }
+        let verdict = before_detection(self.check, &patient, self.options.strict)?;
         let slices = self.detector.slices(&patient)?;
         let base = self.options.report.base(&patient, &slices)?;
         Ok(Read::Ready(Box::new(Ready {
@@ -121,6 +128,7 @@ impl Work<'_> {
             folder,
             slices,
             base,
+            verdict,
         })))
     }
 
@@ -132,6 +140,7 @@ impl Work<'_> {
             folder,
             slices,
             base,
+            verdict,
         } = ready;
         let (method, config) = &self.row;
         let bar = common::share_bar(&input.id);
@@ -149,6 +158,7 @@ impl Work<'_> {
             folder,
             detection,
             base,
+            verdict,
         })
     }
 
@@ -160,6 +170,7 @@ impl Work<'_> {
             mut folder,
             detection,
             base,
+            verdict,
         } = found;
         output::fill(
             &mut folder,
@@ -168,6 +179,7 @@ impl Work<'_> {
             &self.row,
             &detection,
             base,
+            verdict.as_ref(),
         )?;
         input.add_own(&mut folder, &self.row, &detection)?;
         let record = Record::new(&input.id, &self.how, files, Figures::of(&detection));

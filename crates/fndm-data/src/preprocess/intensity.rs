@@ -145,7 +145,7 @@ impl Scale {
 
 /// The q-th percentile (0 to 100) with linear interpolation between ranks, as numpy
 /// does by default. `None` for no value. The order of the values is changed.
-pub(super) fn percentile(values: &mut [f32], q: f64) -> Option<f32> {
+pub(crate) fn percentile(values: &mut [f32], q: f64) -> Option<f32> {
     let last = values.len().checked_sub(1)?;
     let rank = q / 100.0 * last as f64;
     let below = (rank.floor() as usize).min(last);

@@ -6,6 +6,7 @@ mod histogram;
 mod intensity;
 mod resize;
 mod slices;
+mod turned;
 
 use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, Axis, s};
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,10 @@ use crate::{Error, Note, Patient, Result, is_lesion};
 pub use head::{HeadThreshold, erode};
 pub use histogram::HistogramReference;
 pub use intensity::Normalization;
+pub(crate) use intensity::percentile;
 pub use resize::Resampler;
 pub use slices::{Geometry, PatientSlices};
+pub(crate) use turned::Turned;
 
 use resize::{Pad, majority};
 
@@ -42,7 +45,7 @@ pub enum Plane {
 
 impl Plane {
     /// Directions in which slices, rows and columns grow.
-    fn codes(self) -> [char; 3] {
+    pub(crate) fn codes(self) -> [char; 3] {
         match self {
             Self::Axial => ['S', 'P', 'L'],
             Self::Coronal => ['A', 'I', 'L'],

@@ -11,6 +11,7 @@ use super::draft::with_student;
 use super::load::load;
 use super::record::{StudentRecord, TrainingRecord, record_json};
 use super::student::StudentTraining;
+use super::told::{self, Told};
 use crate::student::StudentPlan;
 use crate::{Error, LabelSource, Result, Source, TrainEvent, TrainingPlace};
 
@@ -112,6 +113,12 @@ pub fn add_student(
     let json = base.record_with(&record, place.folder)?;
     files.insert(model_folder::TRAINING.to_owned(), json);
     with_student(&mut config, trained.config, Method::Student);
+    // What a model says of itself stays; one without words gets them.
+    if matches!(base, StudentBase::Nothing { .. }) {
+        let statistics = told::statistics(&loaded.profiles, source)?;
+        let words = Told::of_student(&record, source);
+        files.extend(told::told(&mut config, statistics.as_ref(), &words)?);
+    }
     model_folder::replace(place.folder, &config, &files)?;
     Ok(Some(record))
 }

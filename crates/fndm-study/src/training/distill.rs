@@ -391,6 +391,8 @@ fn write(
             steps,
             encoder: networks.encode.is_some(),
         }),
+        // What is said of the teacher isn't said of this one.
+        metadata: false,
         ..config.clone()
     };
     new.detect.retain(|row, _| row.parts().is_none());

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use fndm::model_folder::{self, weight_bytes};
 use fndm::{DetectConfig, Method, ModelConfig, StudentConfig};
+use fndm_data::profile::DataStatistics;
 
 use super::record::{TrainingRecord, record_json};
+use super::told::{Told, told};
 use crate::{Result, TrainPlan, TrainingPlace};
 
 /// The model so far. Its files stay in memory: an older model in the folder is replaced at one moment, by a whole one.
@@ -17,6 +19,8 @@ pub(super) struct Draft<'a> {
     pub(super) record: TrainingRecord,
     /// The student, and the row by which the model examines patients then.
     pub(super) student: Option<(StudentConfig, Method)>,
+    /// What the patients are like, where they were measured.
+    statistics: Option<DataStatistics>,
 }
 
 impl<'a> Draft<'a> {
@@ -25,6 +29,7 @@ impl<'a> Draft<'a> {
         plan: &'a TrainPlan,
         place: TrainingPlace<'a>,
         record: TrainingRecord,
+        statistics: Option<DataStatistics>,
     ) -> Self {
         Self {
             plan,
@@ -32,6 +37,7 @@ impl<'a> Draft<'a> {
             files: BTreeMap::new(),
             record,
             student: None,
+            statistics,
         }
     }
 
@@ -57,6 +63,13 @@ impl<'a> Draft<'a> {
         }
         let json = record_json(self.place.folder, &self.record)?;
         self.add(model_folder::TRAINING, json);
+        for (name, bytes) in told(
+            &mut config,
+            self.statistics.as_ref(),
+            &Told::of(&self.record),
+        )? {
+            self.files.insert(name, bytes);
+        }
         Ok(model_folder::replace(
             self.place.folder,
             &config,

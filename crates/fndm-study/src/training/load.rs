@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use fndm_data::profile::PatientProfile;
 use fndm_data::{PatientSlices, Preprocess, SliceSet};
 
 use super::event::{OnEvent, TrainEvent};
@@ -18,6 +19,8 @@ pub(super) struct Loaded {
     pub(super) left_out: Vec<LeftOut>,
     /// How many of those couldn't be read.
     pub(super) unreadable: usize,
+    /// What the patients are like; of none where slices were given.
+    pub(super) profiles: Vec<PatientProfile>,
 }
 
 /// Checks slices of the calling program against the plan, and counts them.
@@ -63,6 +66,7 @@ pub(super) fn given(plan: &TrainPlan, set: SliceSet) -> Result<Loaded> {
         labels,
         left_out: Vec::new(),
         unreadable: 0,
+        profiles: Vec::new(),
     })
 }
 
@@ -82,6 +86,7 @@ pub(super) fn load(
         truth: Truth::Bits(&labelling),
     };
     let mut all: Vec<PatientSlices> = Vec::new();
+    let mut profiles: Vec<PatientProfile> = Vec::new();
     let mut tell = |event: CohortEvent<'_>| {
         on_event(match event {
             CohortEvent::Note(id, note) => TrainEvent::Note(format!("{id}: {note}")),
@@ -93,6 +98,11 @@ pub(super) fn load(
         ControlFlow::Continue(())
     };
     let cohort = patients.each(&mut tell, |read| -> Result<()> {
+        match PatientProfile::of(&read.patient, preprocess) {
+            Ok(profile) => profiles.push(profile),
+            // Slices can be cut from it all the same.
+            Err(error) => tracing::warn!(patient = read.patient.id, %error, "not measured"),
+        }
         all.push(read.slices);
         Ok(())
     })?;
@@ -113,5 +123,6 @@ pub(super) fn load(
         labels,
         left_out: cohort.left_out,
         unreadable: cohort.unreadable,
+        profiles,
     })
 }

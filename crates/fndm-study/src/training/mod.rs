@@ -3,6 +3,7 @@
 mod add_student;
 mod classifier;
 mod coarse;
+mod describe;
 mod diffusion;
 mod distill;
 mod draft;
@@ -11,6 +12,7 @@ mod load;
 mod record;
 mod run;
 mod student;
+mod told;
 mod validation;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use fndm_data::SliceSet;
 use fndm_train::{Alone, Ended, Group, agree, made_by_the_first};
 
 pub use add_student::{StudentBase, add_student};
+pub use describe::describe;
 pub use distill::{Direction, DistillPlan, DistillRecord, distill};
 pub use event::TrainEvent;
 pub use record::{StageRecord, StudentRecord, TrainingRecord};
@@ -140,13 +143,14 @@ fn train(
         }
         None => None,
     };
+    let statistics = told::statistics(&loaded.profiles, &plan.source)?;
     let training = Training {
         plan,
         set: Arc::new(loaded.set),
         group,
         place,
     };
-    let mut draft = Draft::new(plan, place, record);
+    let mut draft = Draft::new(plan, place, record, statistics);
 
     let stage = ClassifierStage {
         training: &training,

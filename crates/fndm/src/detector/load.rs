@@ -107,7 +107,7 @@ fn tensors(folder: &Path, file: &str) -> Result<StateDict> {
 }
 
 pub(super) fn save(detector: &Detector, folder: &Path) -> Result<()> {
-    let config = &detector.config;
+    let config = &mut detector.config.clone();
     let mut files = BTreeMap::new();
     match &detector.parts {
         Parts::Folder(from) => {
@@ -133,6 +133,8 @@ pub(super) fn save(detector: &Detector, folder: &Path) -> Result<()> {
             bank,
             contrast,
         } => {
+            // These are of the folder that the config is from.
+            (config.data_statistics, config.metadata) = (false, false);
             for (name, state) in networks {
                 files.insert(name.clone(), names::weight_bytes(state.tensors())?);
             }

@@ -1,0 +1,191 @@
+//! Measuring one patient.
+
+use ndarray::{Array3, Axis};
+
+use super::depth::shells;
+use super::feature::{Aspect, Feature, Scale};
+use super::intensity::{Spread, in_head, intensities, rim_contrast};
+use super::picture::{HeadBox, correlation, head_box, picture};
+use crate::preprocess::Turned;
+use crate::{Error, Patient, Plane, Preprocess, Result};
+
+/// What was measured of one sequence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SequenceProfile {
+    /// Its name.
+    pub name: String,
+    /// Numbers of its own.
+    pub features: Vec<Feature>,
+    /// A coarse picture of the head, (z, y, x) in the axes of the slices; 0 for the background.
+    pub picture: Array3<f64>,
+}
+
+/// What was measured of one patient.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PatientProfile {
+    /// The patient.
+    pub patient: String,
+    /// Which way it is cut.
+    pub plane: Plane,
+    /// Letters of the directions in which the file's axes grow.
+    pub axes: String,
+    /// Slices that the model would look at, and all.
+    pub slices: [usize; 2],
+    /// Numbers that belong to no sequence.
+    pub features: Vec<Feature>,
+    /// Each sequence.
+    pub sequences: Vec<SequenceProfile>,
+    /// Pairs of sequences that are one image: names, and their correlation in the head.
+    pub copies: Vec<(String, String, f64)>,
+}
+
+/// Sequences that correlate by more than this in the head are one image.
+const SAME_IMAGE: f64 = 0.9995;
+
+/// Names of the axes, for words.
+const AXES: [&str; 3] = ["slices", "rows", "columns"];
+
+impl PatientProfile {
+    /// Measures a patient, as the networks would see it after `preprocess`.
+    ///
+    /// # Errors
+    /// Those of [`Preprocess::apply`]; a volume without a head.
+    pub fn of(patient: &Patient, preprocess: &Preprocess) -> Result<Self> {
+        let turned = preprocess.turn(patient)?;
+        let within = head_box(&turned.head).ok_or_else(|| Error::NoSlices {
+            patient: patient.id.clone(),
+            reason: "no head is found".into(),
+        })?;
+        let shells = shells(&turned.head);
+        let mut features = geometry(&turned, within);
+        features.extend(heights(&turned.head, within));
+        let mut all: Vec<Vec<f64>> = Vec::new();
+        let mut sequences = Vec::new();
+        for ((name, _), stack) in patient.sequences.iter().zip(&turned.stacks) {
+            let values = in_head(stack, &turned.head);
+            let scale = Spread::of(&mut values.clone());
+            sequences.push(SequenceProfile {
+                name: name.clone(),
+                features: intensities(name, stack, &values, &shells),
+                picture: picture(stack, &turned.head, within, |v| scale.map(v)),
+            });
+            all.push(values.into_iter().map(f64::from).collect());
+        }
+        features.push(rim_contrast(&sequences));
+        Ok(Self {
+            patient: patient.id.clone(),
+            plane: preprocess.plane,
+            axes: patient.reference()?.axis_codes().iter().collect(),
+            slices: [turned.used.len(), turned.head.dim().0],
+            features,
+            copies: copies(&sequences, &all),
+            sequences,
+        })
+    }
+
+    /// All numbers, those of the patient first.
+    pub fn all_features(&self) -> impl Iterator<Item = &Feature> {
+        let own = self.sequences.iter().flat_map(|s| &s.features);
+        self.features.iter().chain(own)
+    }
+}
+
+pub(super) fn plain(
+    aspect: Aspect,
+    name: impl Into<String>,
+    value: f64,
+    tolerance: f64,
+) -> Feature {
+    Feature {
+        aspect,
+        sequence: None,
+        name: name.into(),
+        value,
+        scale: Scale::Difference,
+        tolerance,
+    }
+}
+
+/// A feature whose values are compared by ratio; up to `factor` never counts.
+fn ratio(aspect: Aspect, name: impl Into<String>, value: f64, factor: f64) -> Feature {
+    Feature {
+        scale: Scale::Ratio,
+        tolerance: factor.ln(),
+        ..plain(aspect, name, value, 0.)
+    }
+}
+
+fn geometry(turned: &Turned<'_>, within: HeadBox) -> Vec<Feature> {
+    let shape = [0, 1, 2].map(|axis| turned.head.len_of(Axis(axis)));
+    let mut out = Vec::new();
+    for (axis, name) in AXES.into_iter().enumerate() {
+        let spacing = turned.spacing[axis];
+        let cells = within[axis].1 + 1 - within[axis].0;
+        out.push(ratio(
+            Aspect::VoxelSize,
+            format!("mm between {name}"),
+            spacing,
+            1.25,
+        ));
+        out.push(ratio(
+            Aspect::FieldOfView,
+            format!("mm over all {name}"),
+            spacing * shape[axis] as f64,
+            1.25,
+        ));
+        out.push(ratio(
+            Aspect::HeadSize,
+            format!("mm of head over {name}"),
+            spacing * cells as f64,
+            1.15,
+        ));
+    }
+    // What is resized is a square: its side is the longer one.
+    let side = shape[1].max(shape[2]).max(1) as f64;
+    for axis in [1, 2] {
+        let share = (within[axis].1 + 1 - within[axis].0) as f64 / side;
+        let name = format!("of the picture's {} filled by the head", AXES[axis]);
+        out.push(ratio(Aspect::HeadSize, name, share, 1.15));
+    }
+    out.push(ratio(
+        Aspect::SliceRange,
+        "slices that the model looks at",
+        turned.used.len() as f64,
+        1.5,
+    ));
+    out
+}
+
+/// Bins of height, from the lowest slice of the head to the highest.
+const HEIGHTS: usize = 6;
+
+/// The head's area at each height, relative to the largest.
+fn heights(head: &Array3<bool>, within: HeadBox) -> Vec<Feature> {
+    let (first, last) = within[0];
+    let area = |k: usize| head.index_axis(Axis(0), k).iter().filter(|b| **b).count() as f64;
+    let areas: Vec<f64> = (first..=last).map(area).collect();
+    let most = areas.iter().copied().fold(1., f64::max);
+    (0..HEIGHTS)
+        .map(|bin| {
+            let from = bin * areas.len() / HEIGHTS;
+            let to = ((bin + 1) * areas.len() / HEIGHTS).max(from + 1);
+            let part = &areas[from..to];
+            let value = part.iter().sum::<f64>() / part.len() as f64 / most;
+            let name = format!("of the largest area at height {} of {HEIGHTS}", bin + 1);
+            plain(Aspect::SliceRange, name, value, 0.1)
+        })
+        .collect()
+}
+
+fn copies(sequences: &[SequenceProfile], values: &[Vec<f64>]) -> Vec<(String, String, f64)> {
+    let mut found = Vec::new();
+    for (n, first) in values.iter().enumerate() {
+        for (m, second) in values.iter().enumerate().skip(n + 1) {
+            let r = correlation(first.iter(), second.iter());
+            if r > SAME_IMAGE {
+                found.push((sequences[n].name.clone(), sequences[m].name.clone(), r));
+            }
+        }
+    }
+    found
+}
