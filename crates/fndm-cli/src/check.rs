@@ -11,6 +11,7 @@ use fndm::InputCheck;
 use fndm::data::profile::{Finding, Light, Verdict, missing_sequence};
 use fndm::data::{Limits, Patient, list_patients, nifti, read_sequences};
 use fndm_files::{Inputs, chain, write_json};
+use fndm_study::fndm_report;
 use serde_json::json;
 
 use crate::common::{self, place};
@@ -145,6 +146,32 @@ fn verdicts(options: &Options, check: &InputCheck) -> Result<Vec<Verdict>> {
         }
     }
     Ok(all)
+}
+
+/// A verdict as a patient's page shows it.
+pub(crate) fn as_shown(verdict: &Verdict) -> fndm_report::Check {
+    let findings = verdict.findings.iter().map(|finding| fndm_report::Finding {
+        light: light_shown(finding.light),
+        what: match &finding.sequence {
+            Some(sequence) => format!("{}, {sequence}", finding.aspect),
+            None => finding.aspect.to_string(),
+        },
+        reason: finding.reason.clone(),
+        advice: finding.advice.clone(),
+    });
+    fndm_report::Check {
+        light: light_shown(verdict.light),
+        findings: findings.collect(),
+    }
+}
+
+/// A light as a page shows it.
+pub(crate) fn light_shown(light: Light) -> fndm_report::Light {
+    match light {
+        Light::Green => fndm_report::Light::Green,
+        Light::Yellow => fndm_report::Light::Amber,
+        Light::Red => fndm_report::Light::Red,
+    }
 }
 
 fn empty(id: &str) -> Patient {

@@ -151,6 +151,9 @@ fn detection_warns_and_goes_on_or_stops_where_asked_to() {
     let report = fs::read(output.join("b/b_report.json")).unwrap();
     let report: Value = serde_json::from_slice(&report).unwrap();
     assert_eq!(report["input_check"]["light"], "red");
+    // And the page says it.
+    let page = fs::read_to_string(output.join("b/report.html")).unwrap();
+    assert!(page.contains("like the training data") && page.contains("voxel size"));
 }
 
 #[test]

@@ -4,13 +4,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use fndm_study::fndm_report::{
-    Check, Column, Entry, IndexPage, LesionPart, Section, is_unchanged_page,
-};
+use fndm::data::profile::Verdict;
+use fndm_study::fndm_report::{Column, Entry, IndexPage, LesionPart, Section, is_unchanged_page};
 use serde::Deserialize;
 
 use super::Options;
 use super::output::PAGE;
+use crate::check::light_shown;
 use crate::common::report::versions;
 
 /// What the index reads of a patient's JSON file.
@@ -24,7 +24,7 @@ struct Found {
     #[serde(default)]
     notes: Vec<String>,
     #[serde(default)]
-    check: Option<Check>,
+    input_check: Option<Verdict>,
 }
 
 /// A patient whose results are there.
@@ -137,7 +137,7 @@ fn entry(place: &Place<'_>) -> Result<Entry> {
             Some(marked as f64),
             Some(found.areas_mm2.len() as f64),
         ],
-        check: found.check.map(|check| check.light),
+        check: found.input_check.map(|verdict| light_shown(verdict.light)),
         notes: found.notes,
     })
 }

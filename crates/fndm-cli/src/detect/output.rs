@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::Options;
 use super::input::Input;
-use crate::common;
+use crate::{check, common};
 
 /// The page of a patient, in the patient's folder.
 pub(super) const PAGE: &str = "report.html";
@@ -37,7 +37,8 @@ pub(super) fn fill(
     let picture = thumbnail(slices, &detection.maps.mask)?;
     folder.write(&file("thumbnail.png"), picture)?;
     if let Some(base) = base {
-        let page = page(options, input, (*method, config), detection, base)?;
+        let mut page = page(options, input, (*method, config), detection, base)?;
+        page.check = verdict.map(check::as_shown);
         folder.write(PAGE, page.html()?)?;
     }
     // Nothing that differs from run to run: a cohort in parts ends with the same bytes as one that isn't.
