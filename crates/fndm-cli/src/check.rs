@@ -1,6 +1,6 @@
 //! Is this input like what the model was trained on?
 //!
-//!     fndm check --model out/model --data DIR
+//! fndm check --model out/model --data DIR
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let inputs = Inputs::new().whole(&options.model);
         let inputs = options.files.iter().fold(inputs, |all, (_, p)| all.file(p));
         let folders = options.data.iter().chain(&options.patient);
-        let inputs = folders.fold(inputs, |all, folder| all.folder(folder));
+        let inputs = folders.fold(inputs, Inputs::folder);
         options.overwrite.check(path, &inputs)?;
     }
     let verdicts = verdicts(options, &check)?;

@@ -1,6 +1,6 @@
 //! Adds the statistics of the training data to a model that has none, for `fndm check`.
 //!
-//!     fndm describe --model out/model --data DIR
+//! fndm describe --model out/model --data DIR
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! What a model is for, in words.
 //!
-//!     fndm model-card out/model
+//! fndm model-card out/model
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

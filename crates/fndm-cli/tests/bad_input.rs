@@ -169,7 +169,7 @@ fn one_bad_patient_does_not_stop_the_others() {
     let output = data.detect(&model());
     assert_fails(&output, &["b_t2.nii.gz", "failed:"]);
     assert_eq!(output.status.code(), Some(2));
-    assert_eq!(data.written(), ["a", "c"]);
+    assert_eq!(data.written(), ["a", "c", "report.html"]);
     for id in ["a", "c"] {
         assert!(
             data.output()

@@ -92,7 +92,7 @@ fn lights_reasons_and_exit_codes() {
         "{said}"
     );
     assert!(
-        said.contains("mm between slices") && said.contains("What to do:"),
+        said.contains("mm between rows") && said.contains("What to do:"),
         "{said}"
     );
     let whole: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();

@@ -7,7 +7,7 @@
 //! ```
 //! use fndm_data::phantom::PhantomConfig;
 //! use fndm_data::profile::{DataStatistics, Light, PatientProfile};
-//! use fndm_data::Preprocess;
+//! use fndm_data::{Patient, Preprocess};
 //!
 //! let phantom = PhantomConfig { size: 32, slices: 12, ..PhantomConfig::default() };
 //! let preprocess = Preprocess::default();
@@ -16,7 +16,7 @@
 //!     .collect::<Result<Vec<_>, _>>()?;
 //! let training = DataStatistics::learn(&profiles, "ten phantoms")?;
 //! // Somebody wrote millimetres for tenths of them.
-//! let mut patient = phantom.patient(11)?;
+//! let mut patient = Patient { mask: None, ..phantom.patient(11)? };
 //! for (_, volume) in &mut patient.sequences {
 //!     for row in &mut volume.affine[..3] {
 //!         row.iter_mut().for_each(|v| *v *= 10.);
