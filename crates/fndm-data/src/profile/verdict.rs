@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::feature::{Aspect, Feature};
 use super::intensity::RIM_CONTRAST;
 use super::measure::PatientProfile;
-use super::statistics::{DataStatistics, Part, part_of, round, score};
+use super::statistics::{DataStatistics, FeatureStatistics, Part, part_of, round, score};
 
 /// How like the training's patients one is.
 #[derive(
@@ -252,19 +252,25 @@ impl DataStatistics {
         ))
     }
 
-    /// Words where scalp and skull are there and weren't in training, or the other way round.
+    /// Words where scalp and skull are there and weren't in training, or the other way round. What one patient of the training had,
+    /// a lesion beside the skull for example, says nothing.
     fn skull(&self, patient: &PatientProfile) -> Option<(String, &'static str)> {
         let contrast = patient.features.iter().find(|f| f.name == RIM_CONTRAST)?;
         let own = contrast.value;
-        let usual = self.of_feature(contrast)?.middle;
-        if own < SCALP && usual > 2. * SCALP {
+        let FeatureStatistics {
+            middle: usual,
+            low,
+            high,
+            ..
+        } = *self.of_feature(contrast)?;
+        if own < SCALP.min(low) && usual > 2. * SCALP {
             let reason = format!(
                 "no bright scalp over a dark skull is seen ({own:.2}; in training {usual:.2}): the skull seems to be stripped"
             );
             let advice = "give the images as they were before the skull was removed, or train a model on stripped ones";
             return Some((reason, advice));
         }
-        if own > SCALP && usual < SCALP / 2. {
+        if own > SCALP.max(high) && usual < SCALP / 2. {
             let reason = format!(
                 "a bright scalp over a dark skull is seen ({own:.2}; in training {usual:.2}): the skull seems to be there"
             );
