@@ -1,10 +1,13 @@
 //! The loop over a cohort as the commands run it: with a bar, and with words for who is left out.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use fndm_study::{Arm, Cohort, CohortEvent, LeftOut, PatientRead, Patients};
+use fndm::ModelConfig;
+use fndm::data::PatientSlices;
+use fndm_study::{Arm, Cohort, CohortEvent, LeftOut, PatientRead, Patients, Source, Truth};
 
 /// What a comparison tells while it examines a patient.
 pub(crate) type Progress<'a> = &'a mut dyn FnMut(&Arm, f64) -> ControlFlow<()>;
@@ -44,6 +47,29 @@ pub(crate) fn each(
         bail!("none of {total} patients can be evaluated");
     }
     Ok(cohort)
+}
+
+/// The slices of every patient that has a mask, by id, in memory at once; says who is left out.
+///
+/// # Errors
+/// When none of them can be used.
+pub(crate) fn slices_with_masks(
+    source: &Source,
+    config: &ModelConfig,
+) -> Result<(BTreeMap<String, PatientSlices>, Cohort)> {
+    let mut patients = BTreeMap::new();
+    let all = Patients {
+        source,
+        sequences: &config.sequences,
+        preprocess: &config.preprocess,
+        truth: Truth::Mask,
+    };
+    let cohort = each(&all, Vec::new(), |read, _| {
+        patients.insert(read.slices.id.clone(), read.slices);
+        Ok(())
+    })?;
+    tell_left_out(&cohort);
+    Ok((patients, cohort))
 }
 
 /// The exit code of a study of this cohort: 2 where some couldn't be read.

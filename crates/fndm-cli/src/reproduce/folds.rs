@@ -10,9 +10,7 @@ use fndm::ModelConfig;
 use fndm::data::{Folds, Limits, PatientSlices};
 use fndm_files::{Inputs, WorkFolder};
 use fndm_study::student::{FoldRow, StudentPlan, examine_fold};
-use fndm_study::{
-    Case, Level, Patients, Report, Source, TrainingPlace, Truth, evaluate, write_csv,
-};
+use fndm_study::{Case, Level, Report, Source, TrainingPlace, evaluate, write_csv};
 
 use super::table2::differences;
 use crate::common::{self, cohort, place};
@@ -85,18 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     place::check_work(&options.output, &maker, &inputs)?;
     let mut folder = WorkFolder::open(&options.output, &maker, &inputs)?;
 
-    let mut patients: BTreeMap<String, PatientSlices> = BTreeMap::new();
-    let all = Patients {
-        source: &source,
-        sequences: &config.sequences,
-        preprocess: &config.preprocess,
-        truth: Truth::Mask,
-    };
-    let cohort = cohort::each(&all, Vec::new(), |read, _| {
-        patients.insert(read.slices.id.clone(), read.slices);
-        Ok(())
-    })?;
-    cohort::tell_left_out(&cohort);
+    let (patients, cohort) = cohort::slices_with_masks(&source, &config)?;
     let folds = match (folds, options.count) {
         (Some(folds), _) => folds,
         (None, Some(count)) => {

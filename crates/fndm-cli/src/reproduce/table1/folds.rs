@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use fndm::ModelConfig;
-use fndm::data::{Folds, Limits, PatientSlices};
+use fndm::data::{Folds, Limits};
 use fndm_data::SliceSet;
+use fndm_study::Source;
 use fndm_study::rivals::{FitRecord, Found, PostGrid, RawCase, raw_map, search};
 use fndm_study::train::StopFlag;
-use fndm_study::{Patients, Source, Truth};
 use serde::Serialize;
 
 use super::rows::fit_all;
@@ -45,18 +45,7 @@ pub(super) fn run(options: &Options, file: &Path, stop: &StopFlag) -> Result<Exi
     options.check_rows(&plan.rows, &[])?;
     let inputs = common::add_source(options.inputs()?.file(file), &source, None);
     let mut folder = options.folder(&inputs)?;
-    let mut patients: BTreeMap<String, PatientSlices> = BTreeMap::new();
-    let all = Patients {
-        source: &source,
-        sequences: &config.sequences,
-        preprocess: &config.preprocess,
-        truth: Truth::Mask,
-    };
-    let cohort = cohort::each(&all, Vec::new(), |read, _| {
-        patients.insert(read.slices.id.clone(), read.slices);
-        Ok(())
-    })?;
-    cohort::tell_left_out(&cohort);
+    let (patients, cohort) = cohort::slices_with_masks(&source, &config)?;
 
     let wanted = match &options.only {
         Some(only) => only.clone(),
