@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use fndm::InputCheck;
 use fndm::data::profile::{Finding, Light, Verdict, missing_sequence};
-use fndm::data::{Limits, Patient, list_patients, nifti, read_sequences};
+use fndm::data::{Limits, Patient, Turned, list_patients, nifti, read_sequences};
 use fndm_files::{Inputs, chain, write_json};
 use fndm_study::fndm_report;
 use serde_json::json;
@@ -169,7 +169,7 @@ pub(crate) fn as_shown(verdict: &Verdict) -> fndm_report::Check {
 pub(crate) fn light_shown(light: Light) -> fndm_report::Light {
     match light {
         Light::Green => fndm_report::Light::Green,
-        Light::Yellow => fndm_report::Light::Amber,
+        Light::Yellow => fndm_report::Light::Yellow,
         Light::Red => fndm_report::Light::Red,
     }
 }
@@ -225,15 +225,16 @@ pub(crate) fn words(finding: &Finding) -> String {
 /// With `strict`, for a red patient.
 pub(crate) fn before_detection(
     check: Option<&InputCheck>,
-    patient: &Patient,
+    id: &str,
+    turned: &Turned<'_>,
     strict: bool,
 ) -> Result<Option<Verdict>> {
     let Some(check) = check else {
         return Ok(None);
     };
-    let verdict = check.patient(patient);
+    let verdict = check.turned(id, turned);
     for finding in &verdict.findings {
-        tell!("{}: {}", patient.id, words(finding));
+        tell!("{id}: {}", words(finding));
     }
     if strict && verdict.light == Light::Red {
         bail!("not like the patients that the model was trained on, and --strict is given");

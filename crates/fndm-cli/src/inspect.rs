@@ -19,10 +19,9 @@ use fndm_data::{
     Limits, PatientSlices, Preprocess, Side, Splits, find_identical_sequences, list_patients,
     read_patient_below,
 };
-use fndm_files::{Inputs, chain, write_atomic};
-use fndm_pictures::grey_png;
-use fndm_study::Source;
-use ndarray::{Array2, Axis};
+use fndm_files::{Inputs, chain, counted};
+use fndm_study::{LETTERS, Legend, Sheet, Source, Tile};
+use ndarray::{Array2, Axis, s};
 
 use crate::common::labels::TableOptions;
 use crate::common::place;
@@ -205,7 +204,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             wrong.push((id, told.collect::<Vec<_>>().join(", ")));
         }
         if options.sheet.is_some() {
-            rows.push(row(&cut));
+            rows.push(Row::of(&cut));
         }
     }
 
@@ -219,9 +218,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     for (side, count) in &sides {
         say!(
-            "{side}: {}, {} slices, {} diseased",
+            "{side}: {}, {}, {} diseased",
             patients(count.patients),
-            count.slices,
+            counted(count.slices, "slice"),
             count.diseased
         );
     }
@@ -248,7 +247,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn patients(count: usize) -> String {
-    format!("{count} patient{}", if count == 1 { "" } else { "s" })
+    counted(count, "patient")
 }
 
 /// Prints how many patients have which sequence; returns those that all have.
@@ -306,30 +305,79 @@ fn side_of(splits: Option<&Splits>, id: &str) -> &'static str {
     side.map_or("on no side", Side::name)
 }
 
-/// Ten slices side by side, first channel, with the head's outline in white.
-fn row(cut: &PatientSlices) -> Array2<u8> {
-    const COUNT: usize = 10;
-    let size = cut.images.dim().2;
-    let inner = cut.eroded_head(1);
-    let mut out = Array2::zeros((size, COUNT * size));
-    for place in 0..COUNT {
-        let n = place * (cut.len() - 1) / (COUNT - 1);
-        let image = cut.images.index_axis(Axis(0), n);
-        for ((y, x), &value) in image.index_axis(Axis(0), 0).indexed_iter() {
-            let edge = cut.head[(n, y, x)] && !inner[(n, y, x)];
-            let grey = ((value + 1.0) * 110.0) as u8;
-            out[(y, place * size + x)] = if edge { 255 } else { grey };
-        }
-    }
-    out
+/// Slices in a row of the picture.
+const COUNT: usize = 10;
+/// The colour of the head's outline.
+const OUTLINE: [u8; 3] = [255, 190, 0];
+
+/// Slices of one patient from the lowest used to the highest, of the first sequence, and the head's border.
+struct Row {
+    words: String,
+    sides: [char; 2],
+    images: Vec<Array2<f32>>,
+    outlines: Vec<Array2<bool>>,
 }
 
-fn write_sheet(path: &Path, rows: &[Array2<u8>]) -> Result<()> {
-    let views: Vec<_> = rows.iter().map(|row| row.view()).collect();
-    let sheet = ndarray::concatenate(Axis(0), &views)?;
-    let (height, width) = sheet.dim();
-    let pixels: Vec<u8> = sheet.iter().copied().collect();
-    let bytes = grey_png(&pixels, width, height)?;
+impl Row {
+    fn of(cut: &PatientSlices) -> Self {
+        let inner = cut.eroded_head(1);
+        let shown: Vec<usize> = (0..COUNT)
+            .map(|place| place * cut.len().saturating_sub(1) / (COUNT - 1))
+            .collect();
+        let number = |n: Option<&usize>| n.map_or(0, |&n| cut.z[n] + 1);
+        let outline = |&n: &usize| {
+            let (head, inner) = (
+                cut.head.index_axis(Axis(0), n),
+                inner.index_axis(Axis(0), n),
+            );
+            let mut edge = head.to_owned();
+            edge.zip_mut_with(&inner, |edge, &inner| *edge &= !inner);
+            edge
+        };
+        Self {
+            words: format!(
+                "{}, {}, slices {} to {} of {}",
+                cut.id,
+                cut.sequences.first().map_or("", String::as_str),
+                number(shown.first()),
+                number(shown.last()),
+                cut.geometry.total_slices()
+            ),
+            sides: cut.geometry.sides(),
+            images: (shown.iter())
+                .map(|&n| cut.images.slice(s![n, 0, .., ..]).to_owned())
+                .collect(),
+            outlines: shown.iter().map(outline).collect(),
+        }
+    }
+}
+
+fn write_sheet(path: &Path, rows: &[Row]) -> Result<()> {
+    let Some(first) = rows.first() else {
+        return Ok(());
+    };
+    let mut titles = [""; COUNT];
+    (titles[0], titles[COUNT - 1]) = ("lowest", "highest");
+    let [left, right] = first.sides;
+    let mut sheet = Sheet::new(&titles, first.images[0].dim())?.with_sides(left, right);
+    for row in rows {
+        sheet.caption(&row.words)?;
+        let tiles = row.images.iter().zip(&row.outlines);
+        let tiles = tiles.map(|(image, outline)| Tile::Overlay {
+            image: image.view(),
+            mask: outline.view(),
+            color: OUTLINE,
+        });
+        sheet.push(&tiles.collect::<Vec<_>>())?;
+    }
+    sheet.legend(&[
+        Legend::Grey(
+            "black -1, white 1, the ends of the sequence's usual intensities; black outside the head"
+                .into(),
+        ),
+        Legend::Mask(OUTLINE, "the border of the head that was found".into()),
+        Legend::Words(LETTERS.into()),
+    ])?;
     place::make_parent(path)?;
-    Ok(write_atomic(path, bytes)?)
+    Ok(sheet.save(path)?)
 }

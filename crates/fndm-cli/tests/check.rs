@@ -156,6 +156,38 @@ fn detection_warns_and_goes_on_or_stops_where_asked_to() {
     assert!(page.contains("like the training data") && page.contains("voxel size"));
 }
 
+/// The verdict is a part of the results: with other statistics they are made again.
+#[test]
+fn other_statistics_are_another_result() {
+    let (data, out, model) = (data(), tempfile::tempdir().unwrap(), model());
+    let output = out.path().join("detect");
+    let all = [
+        "detect",
+        "--model",
+        text(model.path()),
+        "--data",
+        text(data.path()),
+    ];
+    let all = [&all[..], &["--output", text(&output), "--report", "none"]].concat();
+    let first = fndm(&all);
+    assert!(
+        said(&first).contains("2 of 2 patients done by"),
+        "{}",
+        said(&first)
+    );
+    let again = fndm(&all);
+    assert!(said(&again).contains("(2 before)"), "{}", said(&again));
+    let path = model.path().join("data.json");
+    let statistics = fs::read_to_string(&path).unwrap();
+    fs::write(&path, statistics.replacen("phantoms of", "others of", 1)).unwrap();
+    let changed = fndm(&all);
+    assert!(
+        said(&changed).contains("2 of 2 patients done by"),
+        "{}",
+        said(&changed)
+    );
+}
+
 #[test]
 fn a_model_without_statistics_gets_them() {
     let (data, model) = (data(), model());
@@ -261,4 +293,34 @@ fn committed_cards_have_the_keys_of_monais_bundles() {
             assert_eq!(tensor["num_channels"], channels);
         }
     }
+}
+
+/// "1 patient", and a picture with the legend that the others have.
+#[test]
+fn one_patient_is_inspected() {
+    let (data, out) = (data(), tempfile::tempdir().unwrap());
+    fs::remove_dir_all(data.path().join("b")).unwrap();
+    let sheet = out.path().join("heads.png");
+    let ran = fndm(&["inspect", text(data.path()), "--sheet", text(&sheet)]);
+    let words = said(&ran);
+    assert!(
+        words.contains("all: 1 patient, 24 slices") && !words.contains("1 patients"),
+        "{words}{}",
+        told(&ran)
+    );
+    let file = std::io::BufReader::new(fs::File::open(&sheet).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    // Ten slices of 64 px, drawn twice as large; titles, a caption, one row, and a legend of three lines or more.
+    let row = 4 + 2 * 64;
+    assert_eq!(info.width, 4 + 10 * row);
+    assert!(info.height >= row + 5 * 16, "{}", info.height);
+    // The outline's colour is in the picture and in the legend.
+    let coloured = |y: u32| {
+        let line = &pixels[(y * info.width * 3) as usize..((y + 1) * info.width * 3) as usize];
+        line.chunks_exact(3)
+            .any(|p| p[0] > 120 && p[2] < 100 && p[0] > p[2] + 60)
+    };
+    assert!((32..32 + row).any(coloured) && (32 + row..info.height).any(coloured));
 }

@@ -314,7 +314,7 @@ fn a_task_of_an_array_is_a_part() {
     };
     task(&[], "1", "2")
         .ends_with(0)
-        .says(&["1 of 1 patients done"])
+        .says(&["1 of 1 patient done"])
         .tells(&["part 2/2"]);
     assert!(cohort.place.path("out/p01").is_dir());
     task(&[], "5", "2").ends_with(1).tells(&["--shard"]);

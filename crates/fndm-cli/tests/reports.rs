@@ -102,7 +102,7 @@ fn who_is_left_out_stands_in_the_page_of_all() {
     place.put("data/p2/p2_t1.nii.gz", "no volume");
     detect(&place, &["--data", "data", "--output", "out"]).ends_with(2);
     let index = text(&place, "out/report.html");
-    assert!(index.contains("1 patients."));
+    assert!(index.contains("1 patient."));
     let left_out = index.split("id=\"left-out\"").nth(1).unwrap();
     assert!(left_out.contains("<strong>p2</strong>") && left_out.contains("p2_t1.nii.gz"));
 }

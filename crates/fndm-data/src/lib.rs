@@ -58,7 +58,7 @@ pub use neighbours::{neighbours, with_neighbours};
 pub use order::Order;
 pub use patient::{Patient, find_identical_sequences};
 pub use preprocess::{
-    Geometry, HistogramReference, Normalization, PatientSlices, Plane, Preprocess,
+    Geometry, HistogramReference, Normalization, PatientSlices, Plane, Preprocess, Turned,
 };
 pub use resample::resample;
 pub use slice_set::SliceSet;

@@ -7,10 +7,11 @@
 //! - [`WorkFolder`]: a folder that is filled piece by piece, and gone on with later.
 //! - [`Inputs`]: what a program reads, and may not touch.
 //! - [`check_writable`]: whether an output can be written, in the first second.
-//! - [`chain`]: an error and its causes in one line, as reports, logs and screens have it.
+//! - [`chain`]: an error and its causes in one line, as reports, logs and screens have it; [`counted`]: a number of things.
 
 mod atomic;
 mod chain;
+mod counted;
 mod error;
 mod inputs;
 mod lock;
@@ -22,6 +23,7 @@ mod writable;
 
 pub use atomic::{AtomicFile, read_json, sync_folder, write_atomic, write_by, write_json};
 pub use chain::chain;
+pub use counted::counted;
 pub use error::{Error, Result};
 pub use inputs::Inputs;
 pub use marker::{MARKER, Maker, is_complete};

@@ -11,7 +11,7 @@ pub enum Light {
     /// The input is like what the model was trained on.
     Green,
     /// It differs in something that may matter.
-    Amber,
+    Yellow,
     /// It differs so much that the result means nothing.
     Red,
 }
@@ -22,7 +22,7 @@ impl Light {
     pub fn word(self) -> &'static str {
         match self {
             Self::Green => "ok",
-            Self::Amber => "caution",
+            Self::Yellow => "caution",
             Self::Red => "not usable",
         }
     }
@@ -30,7 +30,7 @@ impl Light {
     fn class(self) -> &'static str {
         match self {
             Self::Green => "green",
-            Self::Amber => "amber",
+            Self::Yellow => "yellow",
             Self::Red => "red",
         }
     }
@@ -39,7 +39,7 @@ impl Light {
     fn sign(self) -> &'static str {
         match self {
             Self::Green => "\u{2713}",
-            Self::Amber => "!",
+            Self::Yellow => "!",
             Self::Red => "\u{2715}",
         }
     }

@@ -90,7 +90,7 @@ fn index() -> IndexPage {
         page: Some("patient.html".into()),
         thumbnail: None,
         numbers: vec![volume],
-        check: Some(Light::Amber),
+        check: Some(Light::Yellow),
         notes: Vec::new(),
     };
     IndexPage {

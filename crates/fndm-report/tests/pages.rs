@@ -74,9 +74,9 @@ fn page(id: &str) -> PatientPage {
             areas: vec![0., 1., 0., 3., 3., 0., 0.],
         }],
         check: Some(Check {
-            light: Light::Amber,
+            light: Light::Yellow,
             findings: vec![Finding {
-                light: Light::Amber,
+                light: Light::Yellow,
                 what: format!("voxel size of {id}"),
                 reason: id.into(),
                 advice: id.into(),

@@ -9,6 +9,9 @@ use ndarray::{Array2, Array4, Axis, s};
 use crate::html::{MASK, TRUTH};
 use crate::{Error, Evaluation, Legend, Result, Sheet, Tile, upper_end};
 
+/// What a sheet's letters and numbers are.
+pub const LETTERS: &str = "Letters: which side of the patient lies there. Slices are counted from 1 at the lower end. Not a medical device.";
+
 /// What is drawn of one slice; all arrays are `(H, W)`.
 #[derive(Debug, Clone)]
 struct Shown {
@@ -66,8 +69,7 @@ impl Gallery {
                 got: format!("{maps_of:?}, {healthy:?}"),
             });
         }
-        let [_, _, right] = slices.geometry.directions();
-        let sides = [opposite(right), right];
+        let sides = slices.geometry.sides();
         let mut names = slices.sequences.iter();
         let channel = names.position(|s| s == "flair").unwrap_or(0);
         for i in 0..slices.len() {
@@ -201,20 +203,7 @@ fn legend(diffusion: bool) -> Vec<Legend> {
         Legend::Heat(scale.into()),
         Legend::Mask(MASK, "the mask of the method, over the input".into()),
         Legend::Mask(TRUTH, "the true mask; none where it isn't known".into()),
-        Legend::Words(
-            "Letters: which side of the patient lies there. Slices are counted from 1 at the lower end. Not a medical device.".into(),
-        ),
+        Legend::Words(LETTERS.into()),
     ]);
     lines
-}
-
-fn opposite(letter: char) -> char {
-    match letter {
-        'R' => 'L',
-        'L' => 'R',
-        'A' => 'P',
-        'P' => 'A',
-        'S' => 'I',
-        _ => 'S',
-    }
 }

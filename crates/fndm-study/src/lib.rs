@@ -43,7 +43,7 @@ pub use evaluation::{Case, CaseScore, Evaluation, Level, MaskScores, Row, evalua
 pub use examine::{MethodMap, examine_case, method_map};
 pub use fndm::{Method, flair_map, flair_quantile};
 pub use fndm_pictures::{Legend, Sheet, Tile, upper_end};
-pub use gallery::Gallery;
+pub use gallery::{Gallery, LETTERS};
 pub use html::{EvaluationPages, settings_section, thumbnail, versions_section};
 pub use labelling::{LabelRecord, LabelSource, Labelling, PatientBits};
 pub use measure::measure;

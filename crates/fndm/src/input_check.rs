@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use fndm_data::profile::{DataStatistics, PatientProfile, Verdict};
-use fndm_data::{Patient, Preprocess};
+use fndm_data::{Patient, Preprocess, Turned};
 
 use crate::{Error, ModelConfig, Result, model_folder};
 
@@ -76,9 +76,19 @@ impl InputCheck {
     /// Judges a patient. One that can't be measured is red; sequences may be missing.
     #[must_use]
     pub fn patient(&self, patient: &Patient) -> Verdict {
-        match PatientProfile::of(patient, &self.preprocess) {
+        self.measured(&patient.id, PatientProfile::of(patient, &self.preprocess))
+    }
+
+    /// Judges a patient whose head was found already, as [`Detector::turn`](crate::Detector::turn) does for the slices.
+    #[must_use]
+    pub fn turned(&self, id: &str, turned: &Turned<'_>) -> Verdict {
+        self.measured(id, PatientProfile::of_turned(turned))
+    }
+
+    fn measured(&self, id: &str, profile: fndm_data::Result<PatientProfile>) -> Verdict {
+        match profile {
             Ok(profile) => self.statistics.judge(&profile),
-            Err(error) => Verdict::unreadable(&patient.id, fndm_files::chain(&error)),
+            Err(error) => Verdict::unreadable(id, fndm_files::chain(&error)),
         }
     }
 }

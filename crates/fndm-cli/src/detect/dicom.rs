@@ -43,7 +43,16 @@ pub(super) fn choose(root: &Path, options: &DicomOptions, sequences: &[String]) 
         tell!("left out: {}", chain(&file.reason));
     }
     if study.series.is_empty() {
-        bail!("{}: no DICOM image is in it", root.display());
+        // Objects of another kind are worth a word where there is nothing else, as a scanner's mosaics.
+        match study.unusable.iter().find(|file| !file.damaged) {
+            Some(file) => bail!(
+                "{}: no DICOM image is in it that can be used; {} of another kind, the first: {}",
+                root.display(),
+                fndm_files::counted(study.unusable.len(), "file"),
+                chain(&file.reason)
+            ),
+            None => bail!("{}: no DICOM image is in it", root.display()),
+        }
     }
     check_one_study(root, &study)?;
     let given = given(options, &study, sequences)?;
@@ -55,9 +64,9 @@ pub(super) fn choose(root: &Path, options: &DicomOptions, sequences: &[String]) 
             None => series.kind().to_string(),
         };
         say!(
-            "  series {}, {} slices: {kind}",
+            "  series {}, {}: {kind}",
             series.number(),
-            series.len()
+            fndm_files::counted(series.len(), "slice")
         );
     }
     let mut chosen = Vec::new();

@@ -57,7 +57,7 @@ pub(crate) fn page(
     };
     IndexPage {
         title: "Lesions found in brain MR".into(),
-        summary: format!("{} patients.", entries.len()),
+        summary: format!("{}.", fndm_files::counted(entries.len(), "patient")),
         columns: vec![
             column("Volume (mm³)", 0),
             column("Lesions", 0),

@@ -153,6 +153,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.dicom.dicom.is_some() {
         settings["resample"] = options.dicom.resample.into();
     }
+    let check = InputCheck::load(&options.model)?;
+    if check.is_some() {
+        // The verdict stands in a patient's results: other statistics are another verdict.
+        let statistics = fndm::model_folder::file(&options.model, fndm::model_folder::DATA)?;
+        let contents = shards::fingerprint::Contents::of(&statistics)?;
+        settings["input_check"] = serde_json::to_value(contents)?;
+    }
     let model = shards::fingerprint::of_model(&options.model, detector.config())?;
     let how = How::new("detect", model, &settings)?;
     let division = match (shard, &options.list) {
@@ -170,7 +177,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(root) = &options.bids.bids {
         bids::begin(&options.output, root)?;
     }
-    let check = InputCheck::load(&options.model)?;
     if check.is_none() {
         tell!(
             "warning: inputs aren't checked: {}",
@@ -253,8 +259,8 @@ impl End<'_> {
             n => format!(" ({n} before)"),
         };
         say!(
-            "{done} of {} patients done{before} by {}, written to {}",
-            listed.inputs.len() + listed.left_out.len(),
+            "{done} of {} done{before} by {}, written to {}",
+            fndm_files::counted(listed.inputs.len() + listed.left_out.len(), "patient"),
             method.title(),
             options.output.display()
         );

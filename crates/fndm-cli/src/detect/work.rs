@@ -119,8 +119,9 @@ impl Work<'_> {
         if let Some(reason) = copies(&patient) {
             tell!("{}: warning: {reason}", input.id);
         }
-        let verdict = before_detection(self.check, &patient, self.options.strict)?;
-        let slices = self.detector.slices(&patient)?;
+        let turned = self.detector.turn(&patient)?;
+        let verdict = before_detection(self.check, &input.id, &turned, self.options.strict)?;
+        let slices = turned.slices()?;
         let base = self.options.report.base(&patient, &slices)?;
         Ok(Read::Ready(Box::new(Ready {
             input,

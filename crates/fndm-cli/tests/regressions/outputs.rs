@@ -115,8 +115,8 @@ fn n01_results_inside_the_data_are_no_data() {
     let place = Place::new();
     place.patient("data/p1", 1, 3);
     let detect = || place.detect(&["--data", "data", "--output", "data/out"]);
-    detect().ends_with(0).says(&["1 of 1 patients"]);
-    detect().ends_with(0).says(&["1 of 1 patients"]);
+    detect().ends_with(0).says(&["1 of 1 patient"]);
+    detect().ends_with(0).says(&["1 of 1 patient"]);
     place
         .run(&["inspect", "data"])
         .ends_with(0)

@@ -8,10 +8,9 @@ mod resize;
 mod slices;
 mod turned;
 
-use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, Axis, s};
+use ndarray::{Array2, Array3, Array4, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
-use crate::affine::Reorder;
 use crate::{Error, Note, Patient, Result, is_lesion};
 
 pub use head::{HeadThreshold, erode};
@@ -20,9 +19,9 @@ pub use intensity::Normalization;
 pub(crate) use intensity::percentile;
 pub use resize::Resampler;
 pub use slices::{Geometry, PatientSlices};
-pub(crate) use turned::Turned;
+pub use turned::Turned;
 
-use resize::{Pad, majority};
+use resize::majority;
 
 /// Largest side of a slice, in input pixels, after cropping and padding: a file may claim any shape.
 const MOST_SIDE: usize = 1 << 13;
@@ -175,91 +174,7 @@ impl Preprocess {
     /// [`Error::NoSlices`] when no slice is left, and [`Error::Shape`] for slices of more than 8192
     /// input pixels a side, or more than 2^30 values in all.
     pub fn apply(&self, patient: &Patient) -> Result<PatientSlices> {
-        self.check()?;
-        patient.check()?;
-        let reference = patient.reference()?;
-        let reorder = Reorder::new(&reference.affine, self.plane.codes())?;
-        let stacks: Vec<ArrayView3<'_, f32>> = patient
-            .sequences
-            .iter()
-            .map(|(_, volume)| reorder.view(volume.data.view()))
-            .collect();
-        let size = self.image_size;
-        let (height, width) = stacks.first().map_or((0, 0), |s| (s.dim().1, s.dim().2));
-        let pad = Pad::square(height, width, self.crop_to, self.pad_to);
-        if pad.size > MOST_SIDE {
-            let what = format!("slices of patient {}", patient.id);
-            let expected = format!("({MOST_SIDE}, {MOST_SIDE}) or smaller, after cropping");
-            return Err(Error::shape(what, expected, &[height, width]));
-        }
-        let head = self.head.find(&stacks);
-        let z = self.chosen(&patient.id, &head)?;
-        let total = head.dim().0;
-        if z.len() * stacks.len() > MOST_VALUES / (size * size) {
-            let what = format!("slices of patient {}, cut", patient.id);
-            let expected = format!("(N, C, H, W) of at most {MOST_VALUES} values");
-            return Err(Error::shape(
-                what,
-                expected,
-                &[z.len(), stacks.len(), size, size],
-            ));
-        }
-        let resampler = Resampler::image(pad.size, size);
-
-        let mut images = Array4::from_elem((z.len(), stacks.len(), size, size), -1.0f32);
-        for (channel, stack) in stacks.iter().enumerate() {
-            let name = &patient.sequences[channel].0;
-            let scale = self
-                .normalization
-                .fit(name, stack, &head, self.percentiles)?;
-            for (n, &k) in z.iter().enumerate() {
-                let slice = stack.index_axis(Axis(0), k);
-                let slice = slice.slice(pad.in_slice());
-                let inside = head.index_axis(Axis(0), k);
-                let inside = inside.slice(pad.in_slice());
-                let mut square = Array2::from_elem((pad.size, pad.size), -1.0f32);
-                let mut target = square.slice_mut(pad.in_square());
-                ndarray::Zip::from(&mut target)
-                    .and(&slice)
-                    .and(&inside)
-                    .for_each(|out, &value, &inside| {
-                        if inside {
-                            *out = scale.map(value);
-                        }
-                    });
-                resampler.apply(square.view(), images.slice_mut(s![n, channel, .., ..]));
-            }
-        }
-        let shrink =
-            |k: usize, bits: &dyn Fn(usize) -> Array2<bool>| majority(bits(k).view(), &pad, size);
-        let head_slice = |k: usize| head.index_axis(Axis(0), k).to_owned();
-        let small_head = stack_up(&z, size, |k| shrink(k, &head_slice));
-        let mask_stack = patient
-            .mask
-            .as_ref()
-            .map(|mask| reorder.view(mask.data.view()));
-        let labels = mask_stack.map(|mask| {
-            z.iter()
-                .map(|&k| u8::from(mask.index_axis(Axis(0), k).iter().any(|&v| is_lesion(v))))
-                .collect()
-        });
-        let mut notes = patient.notes();
-        notes.extend(mask_stack.and_then(|mask| Note::on_head(mask, head.view())));
-        let mask = mask_stack.map(|mask| {
-            let lesion = |k: usize| mask.index_axis(Axis(0), k).mapv(is_lesion);
-            stack_up(&z, size, |k| shrink(k, &lesion))
-        });
-        Ok(PatientSlices {
-            id: patient.id.clone(),
-            sequences: patient.sequences.iter().map(|(n, _)| n.clone()).collect(),
-            images,
-            z,
-            head: small_head,
-            mask,
-            labels,
-            notes,
-            geometry: Geometry::new(reference, reorder, [total, height, width], pad, size),
-        })
+        self.turn(patient)?.slices()
     }
 
     /// Indices of the slices to use.
@@ -297,6 +212,95 @@ impl Preprocess {
             });
         }
         Ok(chosen)
+    }
+}
+
+impl Turned<'_> {
+    /// Cuts the slices: see [`Preprocess::apply`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for more than 2^30 values in all; an affine without a reference.
+    pub fn slices(&self) -> Result<PatientSlices> {
+        let Self {
+            patient,
+            preprocess,
+            reorder,
+            pad,
+            stacks,
+            head,
+            used: z,
+            ..
+        } = self;
+        let (pad, head, z) = (*pad, head, z.as_slice());
+        let reference = patient.reference()?;
+        let size = preprocess.image_size;
+        let (_, height, width) = head.dim();
+        let total = head.dim().0;
+        if z.len() * stacks.len() > MOST_VALUES / (size * size) {
+            let what = format!("slices of patient {}, cut", patient.id);
+            let expected = format!("(N, C, H, W) of at most {MOST_VALUES} values");
+            return Err(Error::shape(
+                what,
+                expected,
+                &[z.len(), stacks.len(), size, size],
+            ));
+        }
+        let resampler = Resampler::image(pad.size, size);
+
+        let mut images = Array4::from_elem((z.len(), stacks.len(), size, size), -1.0f32);
+        for (channel, stack) in stacks.iter().enumerate() {
+            let name = &patient.sequences[channel].0;
+            let scale = preprocess
+                .normalization
+                .fit(name, stack, head, preprocess.percentiles)?;
+            for (n, &k) in z.iter().enumerate() {
+                let slice = stack.index_axis(Axis(0), k);
+                let slice = slice.slice(pad.in_slice());
+                let inside = head.index_axis(Axis(0), k);
+                let inside = inside.slice(pad.in_slice());
+                let mut square = Array2::from_elem((pad.size, pad.size), -1.0f32);
+                let mut target = square.slice_mut(pad.in_square());
+                ndarray::Zip::from(&mut target)
+                    .and(&slice)
+                    .and(&inside)
+                    .for_each(|out, &value, &inside| {
+                        if inside {
+                            *out = scale.map(value);
+                        }
+                    });
+                resampler.apply(square.view(), images.slice_mut(s![n, channel, .., ..]));
+            }
+        }
+        let shrink =
+            |k: usize, bits: &dyn Fn(usize) -> Array2<bool>| majority(bits(k).view(), &pad, size);
+        let head_slice = |k: usize| head.index_axis(Axis(0), k).to_owned();
+        let small_head = stack_up(z, size, |k| shrink(k, &head_slice));
+        let mask_stack = patient
+            .mask
+            .as_ref()
+            .map(|mask| reorder.view(mask.data.view()));
+        let labels = mask_stack.map(|mask| {
+            z.iter()
+                .map(|&k| u8::from(mask.index_axis(Axis(0), k).iter().any(|&v| is_lesion(v))))
+                .collect()
+        });
+        let mut notes = patient.notes();
+        notes.extend(mask_stack.and_then(|mask| Note::on_head(mask, head.view())));
+        let mask = mask_stack.map(|mask| {
+            let lesion = |k: usize| mask.index_axis(Axis(0), k).mapv(is_lesion);
+            stack_up(z, size, |k| shrink(k, &lesion))
+        });
+        Ok(PatientSlices {
+            id: patient.id.clone(),
+            sequences: patient.sequences.iter().map(|(n, _)| n.clone()).collect(),
+            images,
+            z: z.to_vec(),
+            head: small_head,
+            mask,
+            labels,
+            notes,
+            geometry: Geometry::new(reference, *reorder, [total, height, width], pad, size),
+        })
     }
 }
 

@@ -86,6 +86,21 @@ impl Geometry {
         Orientation::of(&self.reorder.affine(&self.affine, self.shape)).codes()
     }
 
+    /// What lies to the left of a slice and what to its right, read off the input's affine: `['R', 'L']` for axial slices.
+    #[must_use]
+    pub fn sides(&self) -> [char; 2] {
+        let [_, _, right] = self.directions();
+        let left = match right {
+            'R' => 'L',
+            'L' => 'R',
+            'A' => 'P',
+            'P' => 'A',
+            'S' => 'I',
+            _ => 'S',
+        };
+        [left, right]
+    }
+
     /// Where a resized slice lies in the slice that it was cut from: the row and the column of its upper left corner, which are below 0
     /// where it was padded, and its side, all in the input's pixels.
     #[must_use]

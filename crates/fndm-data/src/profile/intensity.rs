@@ -4,7 +4,7 @@ use ndarray::{Array3, ArrayView3, Zip};
 
 use super::depth::{OUTSIDE, SHELLS};
 use super::feature::{Aspect, Feature};
-use super::measure::{SequenceProfile, plain};
+use super::measure::plain;
 use crate::preprocess::percentile;
 
 /// A scale from 0 at the 1st percentile to 1 at the 99th.
@@ -105,22 +105,3 @@ pub(super) fn intensities(
     }
     out
 }
-
-/// By how much the second shell is brighter than the fourth, the mean of all sequences: a bright scalp over a dark skull. Near or below 0
-/// where the skull was removed.
-pub(super) fn rim_contrast(sequences: &[SequenceProfile]) -> Feature {
-    let of = |sequence: &SequenceProfile| {
-        let mut rim = sequence
-            .features
-            .iter()
-            .filter(|f| f.aspect == Aspect::Skull);
-        let second = rim.nth(1).map_or(0., |f| f.value);
-        let fourth = rim.nth(1).map_or(0., |f| f.value);
-        second - fourth
-    };
-    let mean = sequences.iter().map(of).sum::<f64>() / sequences.len().max(1) as f64;
-    plain(Aspect::Skull, RIM_CONTRAST, mean, TOLERANCE)
-}
-
-/// The name of that feature.
-pub(super) const RIM_CONTRAST: &str = "between scalp and skull";

@@ -4,10 +4,10 @@ use ndarray::{Array3, Axis};
 
 use super::depth::shells;
 use super::feature::{Aspect, Feature, Scale};
-use super::intensity::{Spread, in_head, intensities, rim_contrast};
+use super::intensity::{Spread, in_head, intensities};
 use super::picture::{HeadBox, correlation, head_box, picture};
-use crate::preprocess::Turned;
-use crate::{Error, Patient, Plane, Preprocess, Result};
+use super::skull::dip;
+use crate::{Error, Patient, Plane, Preprocess, Result, Turned};
 
 /// What was measured of one sequence.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +35,8 @@ pub struct PatientProfile {
     pub features: Vec<Feature>,
     /// Each sequence.
     pub sequences: Vec<SequenceProfile>,
+    /// How far the brightness dips between scalp and brain; none where the head's border isn't seen.
+    pub scalp: Option<f64>,
     /// Pairs of sequences that are one image: names, and their correlation in the head.
     pub copies: Vec<(String, String, f64)>,
 }
@@ -43,7 +45,12 @@ pub struct PatientProfile {
 const SAME_IMAGE: f64 = 0.9995;
 
 /// Names of the axes, for words.
-const AXES: [&str; 3] = ["slices", "rows", "columns"];
+pub(super) const AXES: [&str; 3] = ["slices", "rows", "columns"];
+
+/// Beginnings of the names of features that are in millimetres; the axis follows.
+pub(super) const BETWEEN: &str = "mm between ";
+pub(super) const OVER_ALL: &str = "mm over all ";
+pub(super) const HEAD_OVER: &str = "mm of head over ";
 
 impl PatientProfile {
     /// Measures a patient, as the networks would see it after `preprocess`.
@@ -51,19 +58,29 @@ impl PatientProfile {
     /// # Errors
     /// Those of [`Preprocess::apply`]; a volume without a head.
     pub fn of(patient: &Patient, preprocess: &Preprocess) -> Result<Self> {
-        let turned = preprocess.turn(patient)?;
+        Self::of_turned(&preprocess.turn(patient)?)
+    }
+
+    /// Measures a patient that was turned to the axes of the slices, by its head that was found then.
+    ///
+    /// # Errors
+    /// For a volume without a head.
+    pub fn of_turned(turned: &Turned<'_>) -> Result<Self> {
+        let patient = turned.patient();
         let within = head_box(&turned.head).ok_or_else(|| Error::NoSlices {
             patient: patient.id.clone(),
             reason: "no head is found".into(),
         })?;
         let shells = shells(&turned.head);
-        let mut features = geometry(&turned, within);
+        let mut features = geometry(turned, within);
         features.extend(heights(&turned.head, within));
         let mut all: Vec<Vec<f64>> = Vec::new();
         let mut sequences = Vec::new();
+        let mut scaled = Vec::new();
         for ((name, _), stack) in patient.sequences.iter().zip(&turned.stacks) {
             let values = in_head(stack, &turned.head);
             let scale = Spread::of(&mut values.clone());
+            scaled.push((*stack, scale));
             sequences.push(SequenceProfile {
                 name: name.clone(),
                 features: intensities(name, stack, &values, &shells),
@@ -71,13 +88,13 @@ impl PatientProfile {
             });
             all.push(values.into_iter().map(f64::from).collect());
         }
-        features.push(rim_contrast(&sequences));
         Ok(Self {
             patient: patient.id.clone(),
-            plane: preprocess.plane,
+            plane: turned.plane(),
             axes: patient.reference()?.axis_codes().iter().collect(),
             slices: [turned.used.len(), turned.head.dim().0],
             features,
+            scalp: dip(&scaled, &turned.head, turned.spacing),
             copies: copies(&sequences, &all),
             sequences,
         })
@@ -123,19 +140,19 @@ fn geometry(turned: &Turned<'_>, within: HeadBox) -> Vec<Feature> {
         let cells = within[axis].1 + 1 - within[axis].0;
         out.push(ratio(
             Aspect::VoxelSize,
-            format!("mm between {name}"),
+            format!("{BETWEEN}{name}"),
             spacing,
             1.25,
         ));
         out.push(ratio(
             Aspect::FieldOfView,
-            format!("mm over all {name}"),
+            format!("{OVER_ALL}{name}"),
             spacing * shape[axis] as f64,
             1.25,
         ));
         out.push(ratio(
             Aspect::HeadSize,
-            format!("mm of head over {name}"),
+            format!("{HEAD_OVER}{name}"),
             spacing * cells as f64,
             1.15,
         ));

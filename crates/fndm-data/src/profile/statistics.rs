@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::feature::{Aspect, Feature, Scale};
 use super::identity::Identity;
 use super::measure::PatientProfile;
+use super::skull::ScalpStatistics;
 use super::standing::Standing;
 use super::verdict::Light;
 use crate::{Error, Limits, Result, text};
@@ -34,6 +35,9 @@ pub struct DataStatistics {
     pub features: Vec<FeatureStatistics>,
     /// Where yellow and red begin.
     pub limits: Vec<AspectLimit>,
+    /// The dip between scalp and brain; none where it could be measured of no patient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scalp: Option<ScalpStatistics>,
     /// The head's picture.
     pub standing: Standing,
     /// How sequences are told from each other; none for a single sequence or very few patients.
@@ -102,7 +106,7 @@ const MOST_JUDGED: usize = 64;
 
 impl DataStatistics {
     /// The version that this library writes.
-    pub const FORMAT: u32 = 1;
+    pub const FORMAT: u32 = 2;
 
     /// Learns from training patients. `source` says in words who they are.
     ///
@@ -140,6 +144,7 @@ impl DataStatistics {
             format: Self::FORMAT,
             source,
             patients: profiles.len(),
+            scalp: ScalpStatistics::learn(profiles.iter().filter_map(|p| p.scalp)),
             standing: Standing::learn(profiles),
             identity: Identity::learn(profiles),
             sequences,

@@ -6,9 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::feature::{Aspect, Feature};
-use super::intensity::RIM_CONTRAST;
-use super::measure::PatientProfile;
-use super::statistics::{DataStatistics, FeatureStatistics, Part, part_of, round, score};
+use super::measure::{AXES, BETWEEN, HEAD_OVER, OVER_ALL, PatientProfile};
+use super::statistics::{DataStatistics, Part, part_of, round, score};
 
 /// How like the training's patients one is.
 #[derive(
@@ -84,14 +83,16 @@ pub struct Verdict {
 
 /// Red begins at so many times yellow.
 const RED: f64 = 2.;
-/// A turned head that correlates better by this is red, by less yellow.
-const TURNED: f64 = 0.02;
+/// A head that fits another way of standing better by this part of the usual margin is red.
+const TURNED: f64 = 0.5;
+/// By this part, yellow.
+const DOUBTFUL: f64 = 0.2;
 /// A head that correlates with the training's by this much less than usual is yellow.
 const UNLIKE: f64 = 0.1;
 /// The logarithm of how much likelier sequences are mistaken for each other, for red.
 const MISTAKEN: f64 = 4.;
-/// The scalp stands out from the skull by this, where both are there.
-const SCALP: f64 = 0.05;
+/// The least dip between scalp and brain where there is a skull: whole heads have 0.1 to 0.35, brains of 1 mm voxels up to 0.08.
+const SKULL: f64 = 0.09;
 
 impl Verdict {
     /// Of findings, in any order.
@@ -173,7 +174,8 @@ impl DataStatistics {
                     .push((distance, feature));
             }
         }
-        let (mut findings, mut scores) = (Vec::new(), Vec::new());
+        let (mut findings, mut scores): (Vec<Finding>, Vec<AspectScore>) = Default::default();
+        let mut follow: Vec<&str> = Vec::new();
         for ((aspect, sequence), mut features) in parts {
             let of =
                 |l: &&super::statistics::AspectLimit| l.aspect == aspect && l.sequence == sequence;
@@ -188,20 +190,36 @@ impl DataStatistics {
                 score: round(score),
                 yellow: limit.yellow,
             });
-            let stripped = aspect == Aspect::Skull && self.skull(patient).is_some();
-            if score <= limit.yellow && !stripped {
-                continue;
-            }
-            features.sort_by(|a, b| b.0.total_cmp(&a.0));
-            let light = match score > RED * limit.yellow {
-                true => Light::Red,
-                false => Light::Yellow,
-            };
-            let told = match aspect {
+            let skull = match aspect {
                 Aspect::Skull => self.skull(patient),
                 _ => None,
             };
-            let (reason, advice) = told.unwrap_or_else(|| (self.words(&features), advice(aspect)));
+            if score <= limit.yellow && skull.is_none() {
+                continue;
+            }
+            // A header's wrong voxel size makes every length wrong. One fault is told once.
+            if let (Aspect::FieldOfView | Aspect::HeadSize, Some(_)) = (
+                aspect,
+                findings.iter_mut().find(|f| f.aspect == Aspect::VoxelSize),
+            ) {
+                let usual = features
+                    .iter()
+                    .map(|(_, f)| self.by_usual_voxels(patient, f));
+                let distances: Vec<f64> = usual.collect();
+                if self::score(aspect, &distances) <= limit.yellow {
+                    follow.push(aspect.name());
+                    continue;
+                }
+            }
+            features.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let by_score = match score > RED * limit.yellow {
+                true => Light::Red,
+                false => Light::Yellow,
+            };
+            let (light, reason, advice) = match skull {
+                Some((light, reason, advice)) => (by_score.max(light), reason, advice),
+                None => (by_score, self.words(&features), advice(aspect)),
+            };
             findings.push(Finding {
                 aspect,
                 sequence,
@@ -209,6 +227,12 @@ impl DataStatistics {
                 reason,
                 advice: advice.to_owned(),
             });
+        }
+        let voxels = findings.iter_mut().find(|f| f.aspect == Aspect::VoxelSize);
+        if let Some(voxels) = voxels.filter(|_| !follow.is_empty()) {
+            let words = follow.join(" and ");
+            let told = format!("; with the training's voxels {words} would be as in training");
+            voxels.reason.push_str(&told);
         }
         (findings, scores)
     }
@@ -252,52 +276,79 @@ impl DataStatistics {
         ))
     }
 
-    /// Words where scalp and skull are there and weren't in training, or the other way round. What one patient of the training had,
-    /// a lesion beside the skull for example, says nothing.
-    fn skull(&self, patient: &PatientProfile) -> Option<(String, &'static str)> {
-        let contrast = patient.features.iter().find(|f| f.name == RIM_CONTRAST)?;
-        let own = contrast.value;
-        let FeatureStatistics {
-            middle: usual,
-            low,
-            high,
-            ..
-        } = *self.of_feature(contrast)?;
-        if own < SCALP.min(low) && usual > 2. * SCALP {
+    /// The distance of a length if the voxels were as large as in training; that of any other feature as it is.
+    fn by_usual_voxels(&self, patient: &PatientProfile, feature: &Feature) -> f64 {
+        let axis = [OVER_ALL, HEAD_OVER]
+            .iter()
+            .find_map(|before| feature.name.strip_prefix(before))
+            .and_then(|axis| AXES.into_iter().find(|name| *name == axis));
+        let factor = axis.and_then(|axis| {
+            let name = format!("{BETWEEN}{axis}");
+            let spacing = patient.features.iter().find(|f| f.name == name)?;
+            let usual = self.of_feature(spacing)?;
+            Some(usual.middle.exp() / spacing.value)
+        });
+        let value = feature.value * factor.unwrap_or(1.);
+        let changed = Feature {
+            value,
+            ..feature.clone()
+        };
+        self.of_feature(feature)
+            .map_or(0., |usual| usual.distance(&changed))
+    }
+
+    /// Words where scalp and skull are there and weren't in training, or the other way round.
+    fn skull(&self, patient: &PatientProfile) -> Option<(Light, String, &'static str)> {
+        let own = patient.scalp?;
+        let usual = self.scalp.as_ref()?;
+        if own < SKULL.min(usual.low) && usual.middle > 1.5 * SKULL {
             let reason = format!(
-                "no bright scalp over a dark skull is seen ({own:.2}; in training {usual:.2}): the skull seems to be stripped"
+                "no bright scalp over a dark skull is seen ({own:.2}; in training {:.2}): the skull seems to be stripped",
+                usual.middle
             );
+            let light = match own < 0.5 * usual.low {
+                true => Light::Red,
+                false => Light::Yellow,
+            };
             let advice = "give the images as they were before the skull was removed, or train a model on stripped ones";
-            return Some((reason, advice));
+            return Some((light, reason, advice));
         }
-        if own > SCALP.max(high) && usual < SCALP / 2. {
+        if own > SKULL.max(usual.high) && usual.middle < SKULL {
             let reason = format!(
-                "a bright scalp over a dark skull is seen ({own:.2}; in training {usual:.2}): the skull seems to be there"
+                "a bright scalp over a dark skull is seen ({own:.2}; in training {:.2}): the skull seems to be there",
+                usual.middle
             );
+            let light = match own > 2. * usual.high {
+                true => Light::Red,
+                false => Light::Yellow,
+            };
             let advice =
                 "strip the skull as it was done for the training, or train a model on whole heads";
-            return Some((reason, advice));
+            return Some((light, reason, advice));
         }
         None
     }
 
     fn turned(&self, patient: &PatientProfile) -> Option<Finding> {
         let fit = self.standing.fit(patient)?;
+        let least = self.standing.lowest() - UNLIKE;
         let (light, reason, advice) = match fit.other {
-            Some((turn, other)) if other > fit.own => {
-                let light = match other > fit.own + TURNED {
+            // Turned, it must look like a head of the training.
+            Some(other) if other.better > DOUBTFUL && other.fit >= least => {
+                let light = match other.better > TURNED {
                     true => Light::Red,
                     false => Light::Yellow,
                 };
                 let reason = format!(
-                    "the head looks {} (its picture correlates with the training's by {other:.2} then, and by {:.2} as it stands)",
-                    turn.words(patient.plane),
+                    "the head looks {} (its picture correlates with the training's by {:.2} then, and by {:.2} as it stands)",
+                    other.turn.words(patient.plane),
+                    other.fit,
                     fit.own
                 );
                 let advice = "look at it in a viewer: the header's orientation is wrong where front, back, top or bottom are";
                 (light, reason, advice)
             }
-            _ if fit.own < self.standing.lowest() - UNLIKE => {
+            _ if fit.own < least => {
                 let reason = format!(
                     "the head's picture correlates with the training's by {:.2}; training patients have {:.2} or more",
                     fit.own,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::Device;
-use fndm_data::{Patient, PatientSlices};
+use fndm_data::{Patient, PatientSlices, Turned};
 use fndm_memory::{Contrast, MemoryBank};
 use fndm_models::{Classifier, StateDict, UNet};
 use fndm_solver::NoiseSchedule;
@@ -95,6 +95,14 @@ impl Detector {
     /// # Errors
     /// When the patient's sequences aren't the model's, or a volume can't be used.
     pub fn slices(&self, patient: &Patient) -> Result<PatientSlices> {
+        Ok(self.turn(patient)?.slices()?)
+    }
+
+    /// The patient turned to the axes of the slices, with its head found: for who cuts slices and has the input checked too.
+    ///
+    /// # Errors
+    /// As [`Detector::slices`].
+    pub fn turn<'a>(&'a self, patient: &'a Patient) -> Result<Turned<'a>> {
         let got: Vec<&str> = patient
             .sequences
             .iter()
@@ -107,7 +115,7 @@ impl Detector {
                 got: got.join(", "),
             });
         }
-        Ok(self.config.preprocess.apply(patient)?)
+        Ok(self.config.preprocess.turn(patient)?)
     }
 
     /// Examines a patient by the model's own row and settings: see [`ModelConfig::method`].
