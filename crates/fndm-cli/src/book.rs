@@ -132,6 +132,12 @@ fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
             }
             let place = path.parent().unwrap().join(target);
             assert!(place.exists(), "{page}: {target} leads nowhere");
+            // A book that is built has nothing of what lies around docs.
+            let inside = place.canonicalize().unwrap();
+            assert!(
+                inside.starts_with(docs.canonicalize().unwrap()) && target != "SUMMARY.md",
+                "{page}: {target} isn't in the book: name the file in words"
+            );
         }
     }
 }

@@ -22,7 +22,7 @@ use fndm::metrics::{Aggregate, Ranking, dice};
 use fndm::models::{Backbone, BackboneKind, Classifier, ClassifierConfig, Limits, StateDict};
 use fndm::ndarray::{Array3, Array4, Axis, concatenate, s};
 use fndm_files::Inputs;
-use fndm_study::{Legend, Sheet, Source, Tile, copies, flair_map, upper_end};
+use fndm_study::{LETTERS, Legend, Sheet, Source, Tile, copies, flair_map, upper_end};
 use indicatif::ProgressBar;
 
 use crate::common::{self, place};
@@ -94,6 +94,9 @@ pub(crate) struct Options {
     #[arg(long, default_value = "cpu")]
     device: String,
 }
+
+/// The colour of the true mask.
+const TRUTH: [u8; 3] = [60, 220, 80];
 
 /// One training patient in this many calibrates the threshold and isn't seen otherwise.
 const APART: usize = 8;
@@ -292,9 +295,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     };
     let (kept, apart) = (healthy(false), healthy(true));
     say!(
-        "{} patients: {} healthy slices to build from, {} to calibrate on",
-        set.ids.len(),
-        kept.len(),
+        "{}: {} to build from, {} to calibrate on",
+        fndm_files::counted(set.ids.len(), "patient"),
+        fndm_files::counted(kept.len(), "healthy slice"),
         apart.len()
     );
     // The contrast of healthy and diseased slices learns from all slices of the same patients.
@@ -314,9 +317,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let truth = truth(options, &val)?;
     let test = Slices::new(&images, truth.head.clone(), &device)?;
     say!(
-        "{} patients of the validation split: {} slices, {} with a lesion\n",
-        val.len(),
-        truth.lesions.dim().0,
+        "{} of the validation split: {}, {} with a lesion\n",
+        fndm_files::counted(val.len(), "patient"),
+        fndm_files::counted(truth.lesions.dim().0, "slice"),
         truth.diseased.len()
     );
 
@@ -385,7 +388,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         add("contrast", format!("{h} x {w} pairs of Gaussians"), found)?;
     }
     bar.finish_and_clear();
-    save_sheet(options, &images, &truth, &all)?;
+    save_sheet(options, &val, &images, &truth, &all)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -418,6 +421,7 @@ fn truth(options: &Options, val: &[PatientSlices]) -> Result<Truth> {
 /// Slices spread evenly over those with a lesion, in the order of patients.
 fn save_sheet(
     options: &Options,
+    val: &[PatientSlices],
     images: &Array4<f32>,
     truth: &Truth,
     maps: &[CoarseMap],
@@ -431,9 +435,20 @@ fn save_sheet(
     titles.extend((1..=maps.len()).map(|i| format!("map {i}")));
     let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
     let mut sheet = Sheet::new(&titles, (options.image_size, options.image_size))?;
+    // All are cut the same way.
+    if let Some(first) = val.first() {
+        let [left, right] = first.geometry.sides();
+        sheet = sheet.with_sides(left, right);
+    }
+    let places: Vec<(&str, usize)> = val
+        .iter()
+        .flat_map(|p| p.z.iter().map(|&z| (p.id.as_str(), z)))
+        .collect();
     let count = options.sheet_rows.min(truth.diseased.len());
     for at in 0..count {
         let i = truth.diseased[at * truth.diseased.len() / count];
+        let (patient, z) = places[i];
+        sheet.caption(&format!("{patient}, slice {}", z + 1))?;
         let input = images.slice(s![i, channel, .., ..]);
         let mut tiles = vec![
             Tile::Grey {
@@ -444,7 +459,7 @@ fn save_sheet(
             Tile::Overlay {
                 image: input,
                 mask: truth.lesions.index_axis(Axis(0), i),
-                color: [60, 220, 80],
+                color: TRUTH,
             },
         ];
         for map in maps {
@@ -461,12 +476,16 @@ fn save_sheet(
         sheet.push(&tiles)?;
     }
     let mut legend = vec![
-        Legend::Grey("input: black -1, white 1".into()),
-        Legend::Mask([60, 220, 80], "truth".into()),
+        Legend::Grey(
+            "input: black -1, white 1, the ends of the sequence's usual intensities".into(),
+        ),
+        Legend::Mask(TRUTH, "the true mask".into()),
         Legend::Heat("maps: from the head's smallest value to the slice's largest".into()),
     ];
-    let words = "maps are numbered as the rows of the table; slices are of the validation's patients, in their order";
-    legend.push(Legend::Words(words.into()));
+    legend.push(Legend::Words(
+        "maps are numbered as the rows of the table".into(),
+    ));
+    legend.push(Legend::Words(LETTERS.into()));
     sheet.legend(&legend)?;
     place::make_parent(&options.output)?;
     sheet.save(&options.output)?;

@@ -52,8 +52,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let learned = learned?;
     let alarms = &learned.false_alarms;
     say!(
-        "{} patients measured, {} left out; statistics are in {}",
-        learned.patients,
+        "{} measured, {} left out; statistics are in {}",
+        fndm_files::counted(learned.patients, "patient"),
         left_out.len(),
         options.model.join(fndm::model_folder::DATA).display()
     );

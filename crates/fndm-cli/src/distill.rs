@@ -127,12 +127,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     match record {
         None => say!("stopped; run the same command again to go on"),
         Some(record) => say!(
-            "{}: {} in {} steps each way, learned on {} slices of {} patients",
+            "{}: {} in {} steps each way, learned on {} of {}",
             options.output.display(),
             method.title(),
             plan.steps.last().copied().unwrap_or_default(),
-            record.slices,
-            record.patients.len(),
+            fndm_files::counted(record.slices, "slice"),
+            fndm_files::counted(record.patients.len(), "patient"),
         ),
     }
     Ok(ExitCode::SUCCESS)

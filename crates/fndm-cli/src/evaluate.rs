@@ -193,8 +193,10 @@ fn by_bits(
         },
     )?;
     let words = format!(
-        "{} patients, {} slices with a label, {} diseased",
-        cohort.patients, cohort.slices, cohort.diseased
+        "{}, {} with a label, {} diseased",
+        fndm_files::counted(cohort.patients, "patient"),
+        fndm_files::counted(cohort.slices, "slice"),
+        cohort.diseased
     );
     say!("{words}");
     let report = BitReport {

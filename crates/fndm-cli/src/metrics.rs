@@ -365,8 +365,11 @@ fn summary(cases: &[Case], bins: &SizeBins, seed: u64) -> Result<String> {
         .collect();
     let summary = LesionSummary::of(&reports, bins);
     text += &format!(
-        "\n{} lesions in {} volumes; found: {:.3}; false lesions per volume: {:.3}.\n",
-        summary.lesions, summary.volumes, summary.sensitivity, summary.false_lesions_per_volume
+        "\n{} in {}; found: {:.3}; false lesions per volume: {:.3}.\n",
+        fndm_files::counted(summary.lesions, "lesion"),
+        fndm_files::counted(summary.volumes, "volume"),
+        summary.sensitivity,
+        summary.false_lesions_per_volume
     );
     let columns = vec![
         Column::number("lesions", "Lesions", 0),

@@ -111,8 +111,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         },
     )?;
     let words = format!(
-        "{} phantom patients (seeds {tested:?}), {} slices, {} with a lesion",
-        options.patients, cohort.slices, cohort.diseased
+        "{} (seeds {tested:?}), {}, {} with a lesion",
+        fndm_files::counted(
+            usize::try_from(options.patients).unwrap_or(usize::MAX),
+            "phantom patient"
+        ),
+        fndm_files::counted(cohort.slices, "slice"),
+        cohort.diseased
     );
     say!("{words}");
 

@@ -442,9 +442,9 @@ fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
     match record {
         None => say!("stopped; run the same command again to go on"),
         Some(record) => say!(
-            "{}: a student of {} patients, by {}, in {:.0} s",
+            "{}: a student of {}, by {}, in {:.0} s",
             options.output.display(),
-            record.patients.len(),
+            fndm_files::counted(record.patients.len(), "patient"),
             record.labels.source,
             record.seconds,
         ),
@@ -623,10 +623,10 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
             options.output.display(),
         ),
         Some(record) => say!(
-            "{}: {} patients, {} healthy and {} diseased slices by {}; classifier {} iterations{}; \
+            "{}: {}, {} healthy and {} diseased slices by {}; classifier {} iterations{}; \
              diffusion model {} iterations{}; memory bank {} rows",
             options.output.display(),
-            record.patients.len(),
+            fndm_files::counted(record.patients.len(), "patient"),
             record.healthy_slices,
             record.diseased_slices,
             record.labels.source,

@@ -8,6 +8,7 @@ use fndm_data::phantom::PhantomConfig;
 use fndm_data::{
     Limits, Patient, Side, Splits, list_patients, read_patient_below, read_sequences_below,
 };
+use fndm_files::counted;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -152,15 +153,19 @@ impl Source {
                     first_seed + (count - 1)
                 ),
             },
-            Self::Folder { path, .. } => format!("{count} patients of {}", last(path)),
+            Self::Folder { path, .. } => format!("{} of {}", counted(count, "patient"), last(path)),
             Self::Sides {
                 healthy, diseased, ..
             } => format!(
-                "{count} patients of {} and {}",
+                "{} of {} and {}",
+                counted(count, "patient"),
                 last(healthy),
                 last(diseased)
             ),
-            Self::Given { .. } => format!("slices of {count} patients, given by a program"),
+            Self::Given { .. } => format!(
+                "slices of {}, given by a program",
+                counted(count, "patient")
+            ),
         }
     }
 

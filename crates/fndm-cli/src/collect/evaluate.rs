@@ -36,7 +36,11 @@ pub(super) fn write(joined: &Joined, folder: &mut OutputFolder) -> Result<String
     let mut words = joined.words();
     match scores {
         Scores::Masks(arms) => {
-            let cohort = format!("{patients} patients, {slices} slices, {diseased} with a lesion");
+            let cohort = format!(
+                "{}, {}, {diseased} with a lesion",
+                fndm_files::counted(patients, "patient"),
+                fndm_files::counted(slices, "slice")
+            );
             let finished = arms.into_iter().map(MaskScores::finish);
             let evaluations = finished.collect::<Result<Vec<_>, _>>()?.concat();
             let report = Report::new(
@@ -58,8 +62,11 @@ pub(super) fn write(joined: &Joined, folder: &mut OutputFolder) -> Result<String
             );
         }
         Scores::Bits(arms) => {
-            let cohort =
-                format!("{patients} patients, {slices} slices with a label, {diseased} diseased");
+            let cohort = format!(
+                "{}, {} with a label, {diseased} diseased",
+                fndm_files::counted(patients, "patient"),
+                fndm_files::counted(slices, "slice")
+            );
             let finished = arms.into_iter().map(BitScores::finish);
             let source = joined.study["labels"].as_str().unwrap_or_default();
             let report = BitReport {

@@ -156,8 +156,9 @@ impl Joined {
     pub(super) fn words(&self) -> String {
         let counts = self.counts();
         let mut words = format!(
-            "{} patients expected, {} done",
-            counts.expected, counts.done
+            "{} expected, {} done",
+            fndm_files::counted(counts.expected, "patient"),
+            counts.done
         );
         for (count, what) in [
             (counts.left_out, "left out"),

@@ -44,7 +44,10 @@ pub(crate) fn each(
     cohort.left_out.splice(..0, passed_over);
     if cohort.patients == 0 {
         tell_left_out(&cohort);
-        bail!("none of {total} patients can be evaluated");
+        bail!(
+            "none of {} can be evaluated",
+            fndm_files::counted(total, "patient")
+        );
     }
     Ok(cohort)
 }
@@ -92,5 +95,9 @@ pub(crate) fn words(cohort: &Cohort) -> String {
         diseased,
         ..
     } = cohort;
-    format!("{patients} patients, {slices} slices, {diseased} with a lesion")
+    format!(
+        "{}, {}, {diseased} with a lesion",
+        fndm_files::counted(*patients, "patient"),
+        fndm_files::counted(*slices, "slice")
+    )
 }

@@ -38,8 +38,8 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
         say!("{line}");
     }
     say!(
-        "{} networks of {} in opset {OPSET}, written to {}",
-        networks.len(),
+        "{} of {} in opset {OPSET}, written to {}",
+        fndm_files::counted(networks.len(), "network"),
         options.input.display(),
         options.output.display()
     );

@@ -116,8 +116,8 @@ pub(super) fn run(
         tell!("left out: {reason}");
     }
     say!(
-        "part {shard}: {} patients evaluated ({before} before), {left_out} left out, {} failed; scores in {}; fndm collect joins them",
-        done + before,
+        "part {shard}: {} evaluated ({before} before), {left_out} left out, {} failed; scores in {}; fndm collect joins them",
+        fndm_files::counted(done + before, "patient"),
         failed.len(),
         options.output.display()
     );

@@ -163,12 +163,19 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             Level::Volume => "Per volume",
         };
         let table: Vec<_> = found.iter().map(|(title, e)| (*title, e)).collect();
-        say!("\n{name}, {counted} patients of {} folds:\n", wanted.len());
+        say!(
+            "\n{name}, {} of {}:\n",
+            fndm_files::counted(counted, "patient"),
+            fndm_files::counted(wanted.len(), "fold")
+        );
         say!("{}", super::table2::figures(&table));
         say!("{}", differences(&table, "student")?);
         evaluations.extend(found.into_iter().map(|(_, e)| e));
     }
-    let words = format!("{counted} patients of folds {wanted:?}");
+    let words = format!(
+        "{} of folds {wanted:?}",
+        fndm_files::counted(counted, "patient")
+    );
     let report = Report::new(
         &common::command(),
         &words,

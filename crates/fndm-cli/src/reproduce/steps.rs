@@ -110,8 +110,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let patients = chosen(patients, options.slices)?;
     let count: usize = patients.iter().map(|chosen| chosen.slices.len()).sum();
     say!(
-        "{count} slices with a lesion, of {} patients",
-        patients.len()
+        "{} with a lesion, of {}",
+        fndm_files::counted(count, "slice"),
+        fndm_files::counted(patients.len(), "patient")
     );
     let mut points = Vec::new();
     for method in METHODS {

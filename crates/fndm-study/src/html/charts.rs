@@ -60,8 +60,8 @@ impl Charts<'_> {
                     arm.title.clone(),
                     words.into(),
                     format!("{:+.3}", paired.difference.mean),
-                    format!("{} patients", paired.first_higher),
-                    format!("{} patients", paired.second_higher),
+                    fndm_files::counted(paired.first_higher, "patient"),
+                    fndm_files::counted(paired.second_higher, "patient"),
                     p.map_or_else(|| "-".into(), |p| format!("{p:.2e}")),
                 ]);
                 estimates.push(Estimate {

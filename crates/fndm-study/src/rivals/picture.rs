@@ -6,12 +6,14 @@ use fndm::{ThresholdScope, threshold};
 use fndm_data::PatientSlices;
 use ndarray::{Array2, Axis, s};
 
-use crate::gallery::spread_by_dice;
-use crate::{Error, Evaluation, MethodMap, Result, Sheet, Tile};
+use crate::gallery::{LETTERS, spread_by_dice};
+use crate::html::{MASK, TRUTH};
+use crate::{Error, Evaluation, Legend, MethodMap, Result, Sheet, Tile};
 
 struct Shown {
     patient: String,
     z: usize,
+    sides: [char; 2],
     input: Array2<f32>,
     truth: Array2<bool>,
     masks: Vec<Array2<bool>>,
@@ -69,6 +71,7 @@ impl MethodSheet {
                 self.all.push(Shown {
                     patient: slices.id.clone(),
                     z: slices.z[i],
+                    sides: slices.geometry.sides(),
                     input: slices.images.slice(s![i, channel, .., ..]).to_owned(),
                     truth: truth.to_owned(),
                     masks: of.collect(),
@@ -96,8 +99,13 @@ impl MethodSheet {
         for shown in chosen.iter().filter_map(|&at| self.all.get(at)) {
             let sheet = match &mut sheet {
                 Some(sheet) => sheet,
-                None => sheet.insert(Sheet::new(&titles, shown.input.dim())?),
+                None => {
+                    let [left, right] = shown.sides;
+                    let new = Sheet::new(&titles, shown.input.dim())?;
+                    sheet.insert(new.with_sides(left, right))
+                }
             };
+            sheet.caption(&format!("{}, slice {}", shown.patient, shown.z + 1))?;
             // The picture again in every column would be most of the file.
             let dark = Array2::from_elem(shown.input.dim(), -1f32);
             let over = |mask, color| Tile::Overlay {
@@ -111,13 +119,24 @@ impl MethodSheet {
                     low: -1.,
                     high: 1.,
                 },
-                over(shown.truth.view(), [60, 220, 80]),
+                over(shown.truth.view(), TRUTH),
             ];
             let masks = shown.masks.iter();
-            tiles.extend(masks.map(|mask| over(mask.view(), [255, 60, 40])));
+            tiles.extend(masks.map(|mask| over(mask.view(), MASK)));
             sheet.push(&tiles)?;
         }
-        if let Some(sheet) = sheet {
+        if let Some(mut sheet) = sheet {
+            sheet.legend(&[
+                Legend::Grey(
+                    "input: black -1, white 1, the ends of the sequence's usual intensities".into(),
+                ),
+                Legend::Mask(TRUTH, "the true mask".into()),
+                Legend::Mask(
+                    MASK,
+                    "the mask of the method by Otsu's threshold of the slice".into(),
+                ),
+                Legend::Words(LETTERS.into()),
+            ])?;
             sheet.save(path)?;
         }
         Ok(())

@@ -37,8 +37,9 @@ pub(super) fn fit_all(
 ) -> Result<Option<Vec<FittedRival>>> {
     let healthy = set.with_label(0).len();
     tell!(
-        "{healthy} healthy slices of {} patients to learn from",
-        set.ids.len()
+        "{} of {} to learn from",
+        fndm_files::counted(healthy, "healthy slice"),
+        fndm_files::counted(set.ids.len(), "patient")
     );
     let mut all = Vec::new();
     for row in rows {
