@@ -39,6 +39,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     fs::write(folder.join("labels.csv"), table)?;
-    println!("{patients} patients and labels.csv in {}", folder.display());
+    println!(
+        "{} and labels.csv in {}",
+        fndm::files::counted(usize::try_from(patients)?, "patient"),
+        folder.display()
+    );
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use fndm::InputCheck;
-use fndm::data::profile::{Finding, Light, Verdict, missing_sequence};
+use fndm::data::profile::{DataStatistics, Finding, Light, Verdict, missing_sequence};
 use fndm::data::{Limits, Patient, Turned, list_patients, nifti, read_sequences};
 use fndm_files::{Inputs, chain, write_json};
 use fndm_study::fndm_report;
@@ -56,6 +56,17 @@ pub(crate) fn without_statistics(model: &Path) -> String {
     )
 }
 
+/// Warns of statistics that an earlier version made: what they have nothing of isn't compared.
+pub(crate) fn warn_of_older(model: &Path, check: &InputCheck) {
+    if check.statistics().format < DataStatistics::FORMAT {
+        tell!(
+            "warning: data.json of {} is of an older version: whether the skull is there and how the head stands aren't compared; make it anew by: fndm describe --model {}",
+            model.display(),
+            model.display()
+        );
+    }
+}
+
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let Some(check) = InputCheck::load(&options.model)? else {
         bail!("{}", without_statistics(&options.model));
@@ -67,6 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let inputs = folders.fold(inputs, Inputs::folder);
         options.overwrite.check(path, &inputs)?;
     }
+    warn_of_older(&options.model, &check);
     let verdicts = verdicts(options, &check)?;
     let count = |light| verdicts.iter().filter(|v| v.light == light).count();
     let (green, yellow, red) = (count(Light::Green), count(Light::Yellow), count(Light::Red));

@@ -188,6 +188,33 @@ fn other_statistics_are_another_result() {
     );
 }
 
+/// What an earlier version wrote: it can be read, and says that it can be made anew.
+#[test]
+fn older_statistics_are_told() {
+    let (data, model) = (data(), model());
+    let path = model.path().join("data.json");
+    let mut statistics: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    statistics["format"] = 1.into();
+    statistics.as_object_mut().unwrap().remove("scalp");
+    let standing = statistics["standing"].as_object_mut().unwrap();
+    standing.remove("margins");
+    fs::write(&path, serde_json::to_vec(&statistics).unwrap()).unwrap();
+    let a = data.path().join("a");
+    let ran = fndm(&[
+        "check",
+        "--model",
+        text(model.path()),
+        "--patient",
+        text(&a),
+    ]);
+    assert_eq!(ran.status.code(), Some(0), "{}", told(&ran));
+    assert!(
+        told(&ran).contains("older version") && told(&ran).contains("fndm describe"),
+        "{}",
+        told(&ran)
+    );
+}
+
 #[test]
 fn a_model_without_statistics_gets_them() {
     let (data, model) = (data(), model());

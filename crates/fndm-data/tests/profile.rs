@@ -322,7 +322,11 @@ fn a_record_comes_back_as_it_was_written() {
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     assert!(DataStatistics::read(&path).is_err());
     let text = String::from_utf8(bytes).unwrap();
-    std::fs::write(&path, text.replacen("\"format\":2", "\"format\":9", 1)).unwrap();
+    std::fs::write(
+        &path,
+        text.replacen("\"format\":2", "\"format\":9,\"more\":1", 1),
+    )
+    .unwrap();
     let error = DataStatistics::read(&path).unwrap_err().to_string();
     assert!(error.contains("format 9"), "{error}");
 }

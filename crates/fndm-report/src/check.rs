@@ -17,17 +17,9 @@ pub enum Light {
 }
 
 impl Light {
-    /// The word beside the colour, which alone tells nothing to some.
+    /// The word beside the colour, which alone tells nothing to some; the same as on the screen and in files.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Green => "ok",
-            Self::Yellow => "caution",
-            Self::Red => "not usable",
-        }
-    }
-
-    fn class(self) -> &'static str {
         match self {
             Self::Green => "green",
             Self::Yellow => "yellow",
@@ -47,7 +39,7 @@ impl Light {
     pub(crate) fn html(self) -> String {
         format!(
             "<span class=\"light {}\"><span aria-hidden=\"true\">{}</span> {}</span>",
-            self.class(),
+            self.word(),
             self.sign(),
             self.word()
         )
@@ -82,8 +74,13 @@ impl Check {
     pub(crate) fn html(&self) -> String {
         let mut out = format!(
             "<section aria-labelledby=\"check\"><h2 id=\"check\">Is this input like the training data?</h2>\
-             <p>As a whole: {}</p>",
-            self.light.html()
+             <p>As a whole: {} {}</p>",
+            self.light.html(),
+            match self.light {
+                Light::Green => "It is as in training.",
+                Light::Yellow => "It is farther out than training patients are: look at it.",
+                Light::Red => "The model wasn't trained on such input: results mean little.",
+            }
         );
         if !self.findings.is_empty() {
             out.push_str("<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Findings of the check\"><table><thead><tr>");

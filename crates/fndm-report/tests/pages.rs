@@ -343,7 +343,8 @@ fn the_warning_volumes_and_lesions_are_words() {
         "4 to 5",
         "1.0, -2.0, 3.0",
         "left out: p",
-        "caution",
+        "! yellow",
+        "farther out than training patients",
     ] {
         assert!(text.contains(told), "{told} in {text}");
     }

@@ -21,7 +21,7 @@ use fndm::{InputCheck, Method};
 use fndm_files::{Inputs, OutputFolder, chain};
 use serde_json::json;
 
-use crate::check::without_statistics;
+use crate::check::{warn_of_older, without_statistics};
 use crate::common::{self, place};
 use crate::shards::progress::Division;
 use crate::shards::{self, How, Progress, Shard, ShardOptions};
@@ -177,11 +177,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(root) = &options.bids.bids {
         bids::begin(&options.output, root)?;
     }
-    if check.is_none() {
-        tell!(
+    match &check {
+        Some(check) => warn_of_older(&options.model, check),
+        None => tell!(
             "warning: inputs aren't checked: {}",
             without_statistics(&options.model)
-        );
+        ),
     }
     let work = Work {
         options,
@@ -258,11 +259,14 @@ impl End<'_> {
             0 => String::new(),
             n => format!(" ({n} before)"),
         };
+        let place = match done {
+            0 => String::new(),
+            _ => format!(", written to {}", options.output.display()),
+        };
         say!(
-            "{done} of {} done{before} by {}, written to {}",
+            "{done} of {} done{before} by {}{place}",
             fndm_files::counted(listed.inputs.len() + listed.left_out.len(), "patient"),
             method.title(),
-            options.output.display()
         );
         if self.failed.is_empty() && listed.left_out.is_empty() {
             return ExitCode::SUCCESS;

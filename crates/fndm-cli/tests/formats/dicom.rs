@@ -297,3 +297,47 @@ fn other_grids_are_told_and_resampled_where_asked() {
     assert!(out.status.success(), "{}", told(&out));
     assert!(told(&out).contains("t2 is brought onto the grid of flair"));
 }
+
+/// Scanners export series of functional and diffusion MR as one image of all slices, whose place is that of none of them.
+#[test]
+fn a_study_of_mosaics_says_so() {
+    let place = tempfile::tempdir().unwrap();
+    let study = place.path().join("study");
+    fs::create_dir(&study).unwrap();
+    let mut object = InMemDicomObject::new_empty();
+    for (tag, vr, value) in [
+        (
+            tags::IMAGE_TYPE,
+            VR::CS,
+            "ORIGINAL\\PRIMARY\\DIFFUSION\\MOSAIC",
+        ),
+        (tags::SOP_CLASS_UID, VR::UI, uids::MR_IMAGE_STORAGE),
+        (tags::SOP_INSTANCE_UID, VR::UI, "1.2.826.0.9.8.1"),
+        (tags::MODALITY, VR::CS, "MR"),
+        (tags::SERIES_INSTANCE_UID, VR::UI, "1.2.826.0.9.8"),
+    ] {
+        object.put_str(tag, vr, value);
+    }
+    let meta = FileMetaTableBuilder::new().transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN);
+    let file = object.with_meta(meta).unwrap();
+    file.write_to_file(study.join("1")).unwrap();
+    let output = place.path().join("out");
+    let ran = fndm(&[
+        "detect",
+        "--model",
+        text(&model()),
+        "--dicom",
+        text(&study),
+        "--id",
+        "P7",
+        "--output",
+        text(&output),
+    ]);
+    assert_eq!(ran.status.code(), Some(1), "{}", told(&ran));
+    let words = told(&ran);
+    assert!(
+        words.contains("1 file of another kind") && words.contains("a mosaic of slices"),
+        "{words}"
+    );
+    assert!(!output.exists());
+}

@@ -159,7 +159,23 @@ impl DataStatistics {
     /// # Errors
     /// When the file can't be read, isn't such a record, or is of a newer version.
     pub fn read(path: &Path) -> Result<Self> {
-        let read: Self = text::read_json(path, &Limits::default())?;
+        // The version first: what a later one has more is no fault of the file.
+        let whole: serde_json::Value = text::read_json(path, &Limits::default())?;
+        let format = whole.get("format").and_then(serde_json::Value::as_u64);
+        if format.is_some_and(|format| format > u64::from(Self::FORMAT)) {
+            return Err(Error::Text {
+                path: path.to_path_buf(),
+                reason: format!(
+                    "format {}: this version reads up to {}",
+                    format.unwrap_or_default(),
+                    Self::FORMAT
+                ),
+            });
+        }
+        let read: Self = serde_json::from_value(whole).map_err(|e| Error::Json {
+            path: path.to_path_buf(),
+            source: Box::new(e),
+        })?;
         read.check(path)?;
         Ok(read)
     }
@@ -171,13 +187,6 @@ impl DataStatistics {
                 reason,
             })
         };
-        if self.format > Self::FORMAT {
-            return wrong(format!(
-                "format {}: this version reads up to {}",
-                self.format,
-                Self::FORMAT
-            ));
-        }
         let bad = self
             .features
             .iter()
