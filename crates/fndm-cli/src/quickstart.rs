@@ -99,6 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let cohort = cohort::each(
         &Patients::of(&detector, &source, Truth::Mask),
         Vec::new(),
+        false,
         |read, progress| {
             let found = comparison.add(&detector, &read.slices, progress)?;
             pages.add(&read, &found, &mut folder)?;

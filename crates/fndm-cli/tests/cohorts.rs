@@ -300,6 +300,226 @@ fn a_list_says_who_is_expected() {
     }
 }
 
+/// Nobody asked for parts: the record is there all the same, and does no harm.
+#[test]
+fn an_undivided_run_is_part_one_of_one() {
+    let cohort = Cohort::new(3);
+    cohort.detect("plain", &[]).ends_with(0);
+    cohort.detect("one", &["--shard", "1/1"]).ends_with(0);
+    let record = "_cohort/shard-1-of-1/shard.json";
+    let read = |output: &str| fs::read(cohort.place.path(output).join(record)).unwrap();
+    assert_eq!(read("plain"), read("one"));
+    for output in ["plain", "one"] {
+        let joined = format!("{output}-joined");
+        cohort
+            .run(&["collect", output, "--output", &joined])
+            .ends_with(0)
+            .says(&["3 patients expected, 3 done"]);
+    }
+    assert_eq!(cohort.rows("plain-joined"), cohort.rows("one-joined"));
+    // Records of shards stay, and so do their results.
+    cohort.detect("parts", &["--shard", "2/2"]).ends_with(0);
+    let before = cohort.all_but_times("parts/_cohort");
+    cohort
+        .detect("parts", &[])
+        .ends_with(0)
+        .says(&["(1 before)"])
+        .tells(&["records of shards"]);
+    assert_eq!(
+        differ(&before, &cohort.all_but_times("parts/_cohort")),
+        Vec::<PathBuf>::new()
+    );
+    // A record that somebody changed isn't written over, and is no reason to fail.
+    cohort.place.put(&format!("plain/{record}"), "{");
+    cohort
+        .detect("plain", &[])
+        .ends_with(0)
+        .says(&["(3 before)"])
+        .tells(&["warning: no record", "changed"]);
+    assert_eq!(read("plain"), b"{");
+    // One patient alone is no cohort.
+    let mut one = cohort.command(&["detect", "--method", "student", "--patient", "data/p02"]);
+    one.args(["--output", "single", "--model"]).arg(model());
+    Ran::of(&one.output().unwrap()).ends_with(0);
+    assert_eq!(cohort.place.names("single"), ["p02"]);
+}
+
+/// The cohort as a BIDS data set: every subject has one session, but for the last, which has none. The masks lie beside the images.
+fn as_bids(cohort: &Cohort, patients: u64) {
+    let suffixes = [
+        ("flair", "FLAIR"),
+        ("t1", "T1w"),
+        ("t1ce", "ce-gadolinium_T1w"),
+        ("t2", "T2w"),
+        ("seg", "label-lesion_mask"),
+    ];
+    for n in 0..patients {
+        let last = n + 1 == patients;
+        let id = if last {
+            format!("sub-{n:02}")
+        } else {
+            format!("sub-{n:02}/ses-a")
+        };
+        let prefix = id.replace('/', "_");
+        for (own, suffix) in suffixes {
+            let bytes = fs::read(
+                cohort
+                    .place
+                    .path(format!("data/p{n:02}/p{n:02}_{own}.nii.gz")),
+            );
+            let name = format!("raw/{id}/anat/{prefix}_{suffix}.nii.gz");
+            cohort.place.put(&name, bytes.unwrap());
+        }
+    }
+    let description = r#"{"Name": "phantoms", "BIDSVersion": "1.10.0", "DatasetType": "raw"}"#;
+    cohort
+        .place
+        .put("raw/dataset_description.json", description);
+}
+
+/// As the tasks of `--array=1-N`.
+fn in_array(mut command: Command, id: u64, count: u64) -> Ran {
+    let variables = [
+        ("ID", id),
+        ("MIN", 1),
+        ("MAX", count),
+        ("STEP", 1),
+        ("COUNT", count),
+    ];
+    for (name, value) in variables {
+        command.env(format!("SLURM_ARRAY_TASK_{name}"), value.to_string());
+    }
+    Ran::of(&command.output().unwrap())
+}
+
+#[test]
+fn a_bids_data_set_in_the_tasks_of_an_array() {
+    let cohort = Cohort::new(5);
+    as_bids(&cohort, 5);
+    let command = |output: &str, more: &[&str]| {
+        let mut command = cohort.command(&["detect", "--method", "student", "--bids", "raw"]);
+        command.args(["--output", output]).args(more);
+        command.arg("--model").arg(model());
+        command
+    };
+    let run = |output: &str, more: &[&str]| Ran::of(&command(output, more).output().unwrap());
+    run("whole", &[])
+        .ends_with(0)
+        .says(&["5 of 5 patients done"]);
+    in_array(command("parts", &[]), 1, 2)
+        .ends_with(0)
+        .says(&["3 of 3 patients done"])
+        .tells(&["part 1/2"]);
+    run("parts", &["--shard", "2/2", "--out-of-core"])
+        .ends_with(0)
+        .says(&["2 of 2 patients done"]);
+    assert_eq!(
+        differ(&cohort.results("whole"), &cohort.results("parts")),
+        Vec::<PathBuf>::new()
+    );
+    assert!(
+        cohort
+            .place
+            .path("parts/sub-01/ses-a/anat/sub-01_ses-a_label-lesion_mask.nii.gz")
+            .is_file()
+    );
+    assert!(
+        cohort
+            .place
+            .path("parts/dataset_description.json")
+            .is_file()
+    );
+    for output in ["whole", "parts"] {
+        let joined = format!("{output}-joined");
+        cohort
+            .run(&["collect", output, "--output", &joined])
+            .ends_with(0);
+    }
+    assert_eq!(cohort.rows("parts-joined"), cohort.rows("whole-joined"));
+    assert!(cohort.rows("whole-joined")[4].starts_with("sub-04,done,"));
+    // Those that a list names.
+    cohort
+        .place
+        .put("list.txt", "sub-03/ses-a\nsub-04\nsub-77\n");
+    in_array(command("listed", &["--list", "list.txt"]), 2, 2)
+        .ends_with(0)
+        .says(&["1 of 1 patient done"]);
+    assert!(cohort.place.path("listed/sub-04/record.json").is_file());
+}
+
+/// Figures of all rows, without times.
+fn rows_of(cohort: &Cohort, output: &str) -> Value {
+    let report = figures(&cohort.place.json(&format!("{output}/report.json")));
+    serde_json::json!([report["rows"], report["volumes"]])
+}
+
+#[test]
+fn a_bids_data_set_is_evaluated() {
+    let cohort = Cohort::new(4);
+    as_bids(&cohort, 4);
+    let command = |output: &str, more: &[&str]| {
+        let mut command = cohort.command(&["evaluate", "--methods", "student,flair"]);
+        command.args(["--output", output]).args(more);
+        command.arg("--model").arg(model());
+        command
+    };
+    let run = |output: &str, more: &[&str]| Ran::of(&command(output, more).output().unwrap());
+    run("plain", &["--data", "data", "--split", "all"]).ends_with(0);
+    let bids = ["--bids", "raw"];
+    run("whole", &bids).ends_with(0).says(&["4 patients"]);
+    // The same patients in the same order: the same figures.
+    assert_eq!(rows_of(&cohort, "whole"), rows_of(&cohort, "plain"));
+    for task in [2, 1] {
+        in_array(command("parts", &bids), task, 2).ends_with(0);
+    }
+    cohort
+        .run(&["collect", "parts", "--output", "joined"])
+        .ends_with(0);
+    assert_eq!(rows_of(&cohort, "joined"), rows_of(&cohort, "whole"));
+    // A list, and one on it who isn't there.
+    cohort
+        .place
+        .put("list.txt", "sub-03\nsub-01/ses-a\nsub-55\n");
+    run("listed", &["--bids", "raw", "--list", "list.txt"])
+        .ends_with(2)
+        .says(&["2 patients"])
+        .tells(&["sub-55"]);
+    cohort.place.put("ids.txt", "p03\np01\np55\n");
+    run("ids", &["--data", "data", "--list", "ids.txt"])
+        .ends_with(2)
+        .tells(&["p55"]);
+    assert_eq!(rows_of(&cohort, "ids"), rows_of(&cohort, "listed"));
+    // The masks in a derivative, by bare names.
+    for id in ["sub-00/ses-a", "sub-01/ses-a", "sub-02/ses-a", "sub-03"] {
+        let prefix = id.replace('/', "_");
+        let own = cohort
+            .place
+            .path(format!("raw/{id}/anat/{prefix}_label-lesion_mask.nii.gz"));
+        let name = format!("raw/derivatives/manual/{id}/anat/{prefix}_dseg.nii.gz");
+        cohort.place.put(&name, fs::read(&own).unwrap());
+        fs::remove_file(own).unwrap();
+    }
+    run("none", &bids).ends_with(1).tells(&["no lesion mask"]);
+    let masks = ["--bids-masks", "raw/derivatives/manual"];
+    run("masks", &[&bids[..], &masks].concat()).ends_with(0);
+    assert_eq!(rows_of(&cohort, "masks"), rows_of(&cohort, "whole"));
+    // Two that may be meant: neither is taken, until one is chosen.
+    let two = "raw/derivatives/manual/sub-03/anat/sub-03_space-orig_dseg.nii.gz";
+    let one = cohort
+        .place
+        .path("raw/derivatives/manual/sub-03/anat/sub-03_dseg.nii.gz");
+    cohort.place.put(two, fs::read(one).unwrap());
+    run("two", &[&bids[..], &masks].concat())
+        .ends_with(2)
+        .tells(&["sub-03", "mask could be", "mask:space="]);
+    run(
+        "chosen",
+        &[&bids[..], &masks, &["--bids-filter", "mask:space="]].concat(),
+    )
+    .ends_with(0);
+    assert_eq!(rows_of(&cohort, "chosen"), rows_of(&cohort, "whole"));
+}
+
 /// The task of an array is a part, where many patients are asked for.
 #[test]
 fn a_task_of_an_array_is_a_part() {
@@ -362,6 +582,65 @@ fn figures(report: &Value) -> Value {
     report
 }
 
+/// The figures of each case, without times.
+fn cases(cohort: &Cohort, output: &str) -> Value {
+    let mut all = cohort.place.json(&format!("{output}/cases.json"));
+    for evaluation in all.as_array_mut().unwrap() {
+        evaluation["row"]["ms_per_slice"] = Value::Null;
+    }
+    all
+}
+
+/// The pictures of a page, in their order.
+fn pictures(page: &str) -> Vec<&str> {
+    let all = page.split("data:image/png;base64,").skip(1);
+    all.map(|rest| rest.split(['"', '\'', ')']).next().unwrap())
+        .collect()
+}
+
+/// The page of an evaluation of parts has the pictures and words of the page of one run, and leads to the patients' pages.
+fn same_pages(cohort: &Cohort, whole: &str, joined: &str, parts: &str) {
+    let read = |output: &str| {
+        let path = cohort.place.path(output).join("report.html");
+        fs::read_to_string(path).unwrap()
+    };
+    let (of_one, of_parts) = (read(whole), read(joined));
+    assert!(pictures(&of_one).len() > 3);
+    assert!(pictures(&of_one) == pictures(&of_parts));
+    // But for the places of the patients' pages, and for what made the page.
+    let lines = |page: &str| -> Vec<String> {
+        let mut text = page.to_owned();
+        for (n, name) in cohort
+            .place
+            .names(&format!("{whole}/patients"))
+            .iter()
+            .enumerate()
+        {
+            let id = &name[5..name.len() - 5];
+            assert_eq!(name[..4].parse(), Ok(n + 1));
+            text = text.replace(
+                &format!("../{parts}/{id}/report.html"),
+                &format!("patients/{name}"),
+            );
+        }
+        let made = [
+            "Command",
+            "Model",
+            "sha256 of",
+            "fndm evaluate",
+            "fndm collect",
+        ];
+        let kept = text
+            .lines()
+            .filter(|line| !made.iter().any(|m| line.contains(m)));
+        kept.map(String::from).collect()
+    };
+    let (of_one, of_parts) = (lines(&of_one), lines(&of_parts));
+    let differ = of_one.iter().zip(&of_parts).find(|(a, b)| a != b);
+    assert_eq!(differ, None);
+    assert_eq!(of_one.len(), of_parts.len());
+}
+
 #[test]
 fn joined_evaluations_are_those_of_one_run_to_the_digit() {
     let cohort = Cohort::new(5);
@@ -382,14 +661,38 @@ fn joined_evaluations_are_those_of_one_run_to_the_digit() {
     );
     assert_eq!(figures(&joined), figures(&whole));
     assert!(whole["rows"][0]["auroc"].is_f64());
-    let cases = |output: &str| {
-        let mut all = cohort.place.json(&format!("{output}/cases.json"));
-        for evaluation in all.as_array_mut().unwrap() {
-            evaluation["row"]["ms_per_slice"] = Value::Null;
-        }
-        all
+    assert_eq!(cases(&cohort, "joined"), cases(&cohort, "whole"));
+    same_pages(&cohort, "whole", "joined", "parts");
+    // With the pixels on the disk, and the next patient read meanwhile.
+    cohort.evaluate("ahead", &["--out-of-core"]).ends_with(2);
+    assert_eq!(
+        figures(&cohort.place.json("ahead/report.json")),
+        figures(&whole)
+    );
+    assert_eq!(cases(&cohort, "ahead"), cases(&cohort, "whole"));
+    let sheet = |output: &str| fs::read(cohort.place.path(output).join("sheet.png")).unwrap();
+    assert!(sheet("ahead") == sheet("whole"));
+    cohort
+        .evaluate("parts-ahead", &["--shard", "1/3", "--out-of-core"])
+        .ends_with(2);
+    let first = |output: &str| {
+        let all = cohort.results(output).into_iter();
+        let own = all.filter(|(path, _)| path.starts_with("p00"));
+        own.collect::<BTreeMap<_, _>>()
     };
-    assert_eq!(cases("joined"), cases("whole"));
+    assert_eq!(
+        differ(&first("parts"), &first("parts-ahead")),
+        Vec::<PathBuf>::new()
+    );
+    // Without pages there is none to join.
+    cohort
+        .evaluate("bare", &["--shard", "1/1", "--report", "none"])
+        .ends_with(2);
+    cohort
+        .run(&["collect", "bare", "--output", "bare-joined"])
+        .ends_with(2);
+    assert!(!cohort.place.path("bare-joined/report.html").exists());
+    assert!(!cohort.place.path("bare/p00/report.html").exists());
     // Again: nothing is computed, the same bytes.
     let before = cohort.all_but_times("parts");
     cohort
@@ -421,6 +724,14 @@ fn joined_evaluations_by_bits_are_those_of_one_run() {
         cohort.place.json("joined/report.json"),
     );
     assert_eq!(figures(&joined), figures(&whole));
+    same_pages(&cohort, "whole", "joined", "parts");
+    cohort
+        .evaluate("ahead", &[&labels[..], &["--out-of-core"]].concat())
+        .ends_with(0);
+    assert_eq!(
+        figures(&cohort.place.json("ahead/report.json")),
+        figures(&whole)
+    );
     // A changed table makes all doubtful.
     cohort
         .place
@@ -443,11 +754,17 @@ fn what_cannot_be_joined_is_told() {
         .run(&["collect", "empty"])
         .ends_with(1)
         .tells(&["empty", "--shard 1/1"]);
-    cohort.detect("plain", &[]).ends_with(0);
+    // A folder of something else.
+    cohort.place.put("other/_cohort/notes.txt", "mine");
     cohort
-        .run(&["collect", "plain"])
+        .run(&["collect", "other"])
         .ends_with(1)
-        .tells(&["plain", "--shard 1/1"]);
+        .tells(&["other", "--shard 1/1"]);
+    cohort
+        .run(&["collect", "nowhere"])
+        .ends_with(1)
+        .tells(&["nowhere"]);
+    assert!(!cohort.place.path("out").exists());
     cohort.detect("plain", &["--shard", "1/2"]).ends_with(0);
     cohort
         .place

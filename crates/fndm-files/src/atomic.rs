@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 
+use crate::filling::is_in_one_being_filled;
 use crate::{Error, Result, resolve};
 
 /// A file that is written under a temporary name (`.NAME.*.tmp`) in the same folder, and takes its own when it is complete. Dropped
@@ -43,18 +44,23 @@ impl AtomicFile {
         Ok(Self { path, file })
     }
 
-    /// Gives the file its name, once it is on the disk.
+    /// Gives the file its name, once it is on the disk. In an [`OutputFolder`](crate::OutputFolder) that is being filled it needn't be:
+    /// the folder is brought there as a whole.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn commit(self) -> Result<()> {
         let Self { path, file } = self;
-        file.as_file()
-            .sync_all()
-            .map_err(Error::io("write", &path))?;
+        let at_once = !is_in_one_being_filled(&path);
+        if at_once {
+            let synced = file.as_file().sync_all();
+            synced.map_err(Error::io("write", &path))?;
+        }
         match file.persist(&path) {
             Ok(_) => {
-                sync_parent(&path);
+                if at_once {
+                    sync_parent(&path);
+                }
                 Ok(())
             }
             Err(failed) => Err(Error::io("write", &path)(failed.error)),
@@ -164,14 +170,19 @@ pub fn write_by<T, E: From<Error>>(
     let made = beside.path().join(name);
     let usual = usual_permissions(&made).map_err(Error::io("write", &path))?;
     let value = fill(&made)?;
+    let at_once = !is_in_one_being_filled(&path);
     let renamed = || {
         fs::set_permissions(&made, usual)?;
-        // Synced through a handle for writing, which some systems need.
-        File::options().write(true).open(&made)?.sync_all()?;
+        if at_once {
+            // Through a handle for writing, which some systems need.
+            File::options().write(true).open(&made)?.sync_all()?;
+        }
         fs::rename(&made, &path)
     };
     renamed().map_err(Error::io("write", &path))?;
-    sync_parent(&path);
+    if at_once {
+        sync_parent(&path);
+    }
     Ok(value)
 }
 

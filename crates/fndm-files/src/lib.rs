@@ -13,6 +13,7 @@ mod atomic;
 mod chain;
 mod counted;
 mod error;
+mod filling;
 mod inputs;
 mod lock;
 mod marker;

@@ -5,17 +5,21 @@ use std::fs::{self, File};
 use std::hash::Hasher;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, write_json};
+use crate::{Error, Result, sync_folder, write_json};
 
 /// Name of the marker. Who reads data passes over folders that hold one.
 pub const MARKER: &str = ".fndm.json";
 
 /// Version of the marker's format.
 const FORMAT: u32 = 1;
+/// Files that are brought to the disk at a time.
+const SYNCING: usize = 8;
 /// No marker of ours is longer.
 const LONGEST: u64 = 16 << 20;
 
@@ -125,7 +129,7 @@ impl Marker {
         write_json(folder.join(MARKER), self)
     }
 
-    /// Lists the files of a folder that is ours alone, each brought to the disk.
+    /// Lists the files of a folder that is ours alone.
     pub(crate) fn stamp(&mut self, folder: &Path) -> Result<()> {
         self.files.clear();
         for file in contents(folder)?.files {
@@ -133,10 +137,48 @@ impl Marker {
             let Some(name) = name_of(&file) else {
                 return Err(foreign(folder, &file));
             };
-            let open = File::open(&path).map_err(Error::io("read", &path))?;
-            open.sync_all().map_err(Error::io("write", &path))?;
             self.files.insert(name, vec![Stamp::of_file(&path)?]);
         }
+        Ok(())
+    }
+
+    /// Brings a folder to the disk: the files of the list and the marker, then the folders that name them. The files side by side, for a
+    /// file system takes several of them in one go.
+    pub(crate) fn sync(&self, folder: &Path) -> Result<()> {
+        let names = self.files.keys().map(String::as_str);
+        let files: Vec<PathBuf> = names
+            .chain([MARKER])
+            .map(|name| folder.join(name))
+            .collect();
+        let next = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            let sync = || -> Result<()> {
+                while let Some(path) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    // Through a handle for writing, which some systems need.
+                    let open = File::options()
+                        .write(true)
+                        .open(path)
+                        .or_else(|_| File::open(path));
+                    let synced = open.and_then(|file| file.sync_all());
+                    synced.map_err(Error::io("write", path))?;
+                }
+                Ok(())
+            };
+            let side_by_side: Vec<_> = (1..files.len().min(SYNCING))
+                .filter_map(|_| thread::Builder::new().spawn_scoped(scope, sync).ok())
+                .collect();
+            let mut all = vec![sync()];
+            all.extend(side_by_side.into_iter().map(|thread| match thread.join() {
+                Ok(synced) => synced,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }));
+            all.into_iter().collect::<Result<()>>()
+        })?;
+        // The deepest first: none is named before it is whole.
+        for inner in contents(folder)?.folders.iter().rev() {
+            sync_folder(folder.join(inner));
+        }
+        sync_folder(folder);
         Ok(())
     }
 

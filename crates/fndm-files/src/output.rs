@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::filling::Filling;
 use crate::lock::{Lock, beside};
 use crate::marker::{Marker, is_empty};
 use crate::{Error, Inputs, MARKER, Maker, Result, resolve, sync_folder, write_atomic, write_json};
@@ -14,6 +15,10 @@ use crate::{Error, Inputs, MARKER, Maker, Result, resolve, sync_folder, write_at
 /// A folder of results in the making. It is filled as `.NAME.PID.tmp` beside its place. [`OutputFolder::finish`] renames the old
 /// folder to `.NAME.PID.old`, the new one to its name, and removes the old. Killed at any moment, the old result or the new one is there
 /// whole; where that was between the two renames, the next run of the same output gives the old one its name back.
+///
+/// Nothing counts before the rename. So no file is brought to the disk by itself while the folder is filled: `finish` does it for all of
+/// them at once, just before. A power cut in between may leave a folder under a temporary name whose files aren't known for ours any
+/// more; it stays, and is in nobody's way.
 ///
 /// Dropped unfinished, it removes what it wrote.
 #[derive(Debug)]
@@ -25,6 +30,7 @@ pub struct OutputFolder {
     partial: PathBuf,
     marker: Marker,
     finished: bool,
+    _filling: Filling,
     // Dropped in this order: the lock's file lies in the last of the parents.
     lock: Option<Lock>,
     parents: Parents,
@@ -65,6 +71,7 @@ impl OutputFolder {
         // From here on it is removed when something fails.
         let folder = Self {
             given: output.into(),
+            _filling: Filling::begin(&partial),
             place,
             partial,
             marker,
@@ -142,7 +149,7 @@ impl OutputFolder {
         self.marker.stamp(&self.partial)?;
         self.marker.complete = true;
         self.marker.write(&self.partial)?;
-        sync_folder(&self.partial);
+        self.marker.sync(&self.partial)?;
         replaceable(&self.place, &self.given, &self.marker.maker)?;
         let old = self.partial.with_extension("old");
         let aside = match fs::rename(&self.place, &old) {

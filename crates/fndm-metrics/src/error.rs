@@ -61,6 +61,12 @@ pub enum Error {
         /// The value that came.
         found: f64,
     },
+    /// What was to be gone through several times wasn't the same each time.
+    #[error("pass {pass} over the pixels: expected those of the first pass, found others")]
+    PassesDiffer {
+        /// The pass, from 1.
+        pass: usize,
+    },
     /// The values lie so close together that the bins of a histogram have no width.
     #[error("otsu: the range {low} to {high} is too narrow for {bins} bins; use otsu_exact")]
     RangeTooNarrow {

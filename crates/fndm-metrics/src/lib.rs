@@ -62,7 +62,8 @@
 //!   answer many questions; [`hausdorff`], [`percentile_hausdorff`] and their like answer one.
 //!   [`distance_transform`] is the exact linear-time transform below them.
 //! - Thresholds: [`otsu`], [`otsu_masked`], [`otsu_exact`], [`otsu_integer`].
-//! - Ranking: [`Ranking`] (exact, one sort), [`RankingHistogram`] (streaming, with bounds).
+//! - Ranking: [`Ranking`] (exact, one sort), [`rank_in_passes`] (exact, of more pixels than fit in memory), [`RankingHistogram`]
+//!   (one pass, with bounds).
 //! - Probabilities: [`Reliability`].
 //! - Lesions: [`connected_components`], [`lesion_detection`], [`LesionSummary`], [`SizeBins`],
 //!   [`scores_by_size`].
@@ -79,6 +80,7 @@ mod error;
 mod lesion;
 mod otsu;
 mod paired;
+mod passes;
 mod radix;
 mod ranking;
 mod real;
@@ -107,6 +109,7 @@ pub use otsu::{
     otsu_masked, otsu_with_bins,
 };
 pub use paired::{Paired, paired_comparison, wilcoxon_signed_rank};
+pub use passes::{PooledRanking, rank_in_passes};
 pub use ranking::{
     BestDice, Ranking, auroc, average_precision, best_dice, best_dice_pooled, best_mean_dice,
 };

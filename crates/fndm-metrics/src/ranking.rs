@@ -140,20 +140,7 @@ impl<T: Real> Ranking<T> {
     /// counting one half (scikit-learn `roc_auc_score`). Undefined if a class is missing.
     #[must_use]
     pub fn auroc(&self) -> Score {
-        if self.positives.is_empty() {
-            return Score::Undefined(Undefined::NoPositive);
-        }
-        if self.negatives.is_empty() {
-            return Score::Undefined(Undefined::NoNegative);
-        }
-        let negatives = self.negatives.len() as u64;
-        // Twice the number of pairs in order, in integers: exact.
-        let mut twice = 0u128;
-        self.walk_down(|_, tied, equal, above| {
-            twice += u128::from(tied) * u128::from(2 * (negatives - above) - equal);
-        });
-        let pairs = self.positives.len() as u128 * u128::from(negatives);
-        Score::Value(twice as f64 / (2.0 * pairs as f64))
+        self.areas().auroc(self.positives.len() as u64)
     }
 
     /// Average precision: the sum of recall steps times precision, equal scores as one threshold,
@@ -161,17 +148,13 @@ impl<T: Real> Ranking<T> {
     /// positive, where scikit-learn warns and says 0.
     #[must_use]
     pub fn average_precision(&self) -> Score {
-        if self.positives.is_empty() {
-            return Score::Undefined(Undefined::NoPositive);
-        }
-        let mut sum = 0.0;
-        let mut found = 0;
-        self.walk_down(|_, tied, equal, above| {
-            found += tied;
-            let precision = found as f64 / (found + equal + above) as f64;
-            sum += tied as f64 * precision;
-        });
-        Score::Value(sum / self.positives.len() as f64)
+        self.areas().average_precision(self.positives.len() as u64)
+    }
+
+    fn areas(&self) -> Areas {
+        let mut areas = Areas::new(self.negatives.len() as u64);
+        self.walk_down(|_, tied, equal, above| areas.add(tied, equal, above));
+        areas
     }
 
     /// The ceiling of Dice: the best over all thresholds on the pooled pixels. It looks at the
@@ -198,6 +181,53 @@ impl<T: Real> Ranking<T> {
                 threshold: None,
             },
         }
+    }
+}
+
+/// The areas below two curves, summed from the highest score of a positive down.
+pub(crate) struct Areas {
+    negatives: u64,
+    /// Twice the number of pairs in order, in integers: exact.
+    twice: u128,
+    found: u64,
+    precision: f64,
+}
+
+impl Areas {
+    /// None so far, of so many negatives.
+    pub(crate) fn new(negatives: u64) -> Self {
+        Self {
+            negatives,
+            twice: 0,
+            found: 0,
+            precision: 0.0,
+        }
+    }
+
+    /// So many positives of the next score, negatives equal to it, and negatives above it.
+    pub(crate) fn add(&mut self, tied: u64, equal: u64, above: u64) {
+        self.twice += u128::from(tied) * u128::from(2 * (self.negatives - above) - equal);
+        self.found += tied;
+        let precision = self.found as f64 / (self.found + equal + above) as f64;
+        self.precision += tied as f64 * precision;
+    }
+
+    pub(crate) fn auroc(&self, positives: u64) -> Score {
+        if positives == 0 {
+            return Score::Undefined(Undefined::NoPositive);
+        }
+        if self.negatives == 0 {
+            return Score::Undefined(Undefined::NoNegative);
+        }
+        let pairs = u128::from(positives) * u128::from(self.negatives);
+        Score::Value(self.twice as f64 / (2.0 * pairs as f64))
+    }
+
+    pub(crate) fn average_precision(&self, positives: u64) -> Score {
+        if positives == 0 {
+            return Score::Undefined(Undefined::NoPositive);
+        }
+        Score::Value(self.precision / positives as f64)
     }
 }
 

@@ -1,6 +1,9 @@
-//! One loop over the patients of a study: read, checked, handed on, counted. One patient is in memory at a time.
+//! One loop over the patients of a study: read, checked, handed on, counted. One patient is in memory at a time, or two where the next is
+//! read meanwhile.
 
 use std::ops::ControlFlow;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use fndm::Detector;
 use fndm_data::{Patient, PatientSlices, Preprocess, find_identical_sequences};
@@ -81,6 +84,12 @@ pub struct Cohort {
     pub unreadable: usize,
 }
 
+/// What [`Patients::read`] came to, and the bits that were read.
+type Tried = (
+    Result<std::result::Result<PatientRead, String>>,
+    Vec<PatientBits>,
+);
+
 impl<'a> Patients<'a> {
     /// As a detector takes them.
     #[must_use]
@@ -102,6 +111,27 @@ impl<'a> Patients<'a> {
     pub fn each<E: From<Error>>(
         &self,
         on_event: &mut dyn FnMut(CohortEvent<'_>) -> ControlFlow<()>,
+        visit: impl FnMut(PatientRead) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Cohort, E> {
+        self.go_through(false, on_event, visit)
+    }
+
+    /// As [`Patients::each`], with the next patient read in a thread of its own while `visit` has the last one: two are in memory.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn each_reading_ahead<E: From<Error>>(
+        &self,
+        on_event: &mut dyn FnMut(CohortEvent<'_>) -> ControlFlow<()>,
+        visit: impl FnMut(PatientRead) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Cohort, E> {
+        self.go_through(true, on_event, visit)
+    }
+
+    fn go_through<E: From<Error>>(
+        &self,
+        ahead: bool,
+        on_event: &mut dyn FnMut(CohortEvent<'_>) -> ControlFlow<()>,
         mut visit: impl FnMut(PatientRead) -> std::result::Result<(), E>,
     ) -> std::result::Result<Cohort, E> {
         let ids = self.source.ids();
@@ -110,8 +140,10 @@ impl<'a> Patients<'a> {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Cancelled),
         };
-        for (index, id) in ids.iter().enumerate() {
-            let reason = match self.read(index, &mut cohort.bits) {
+        let mut next = |index: usize, (read, bits): Tried| {
+            let id = &ids[index];
+            cohort.bits.extend(bits);
+            let reason = match read {
                 Ok(Ok(read)) => {
                     for note in &read.slices.notes {
                         tracing::info!(patient = id, %note, "note");
@@ -139,6 +171,30 @@ impl<'a> Patients<'a> {
                 cohort.left_out.push(left_out);
             }
             tell(CohortEvent::Done(index + 1, ids.len()))?;
+            Ok::<(), E>(())
+        };
+        let read = |index| -> Tried {
+            let mut bits = Vec::new();
+            (self.read(index, &mut bits), bits)
+        };
+        if ahead {
+            thread::scope(|scope| {
+                let (to_here, all) = sync_channel(0);
+                // An error of `send` says that the loop below has ended.
+                let count = ids.len();
+                scope.spawn(move || {
+                    for n in 0..count {
+                        if to_here.send(read(n)).is_err() {
+                            return;
+                        }
+                    }
+                });
+                all.iter()
+                    .enumerate()
+                    .try_for_each(|(index, read)| next(index, read))
+            })?;
+        } else {
+            (0..ids.len()).try_for_each(|index| next(index, read(index)))?;
         }
         Ok(cohort)
     }

@@ -121,6 +121,14 @@ impl Comparison<MaskScores> {
     }
 }
 
+impl Comparison<MaskScores> {
+    /// Takes the pixels of all patients so far away, of each arm: see [`MaskScores::take_pixels`].
+    pub fn take_pixels(&mut self) -> Vec<(Vec<f32>, Vec<bool>)> {
+        let scores = self.arms.iter_mut().map(|(_, scores)| scores);
+        scores.map(MaskScores::take_pixels).collect()
+    }
+}
+
 impl Comparison<BitScores> {
     /// Against one bit a slice.
     #[must_use]

@@ -234,6 +234,24 @@ pub struct MaskScores {
     pub(crate) evaluations: (usize, usize),
 }
 
+/// Is given values and truth of pixels, a case at a time.
+pub type NextPixels<'a> = dyn FnMut(&[f32], &[bool]) -> Result<()> + 'a;
+
+/// Hands on the pixels of all cases.
+pub type PixelPass<'a, E> = dyn FnMut(&mut NextPixels<'_>) -> std::result::Result<(), E> + 'a;
+
+/// An error of who hands on pixels, or of who ranks them.
+enum PassError<E> {
+    Theirs(E),
+    Ours(fndm_metrics::Error),
+}
+
+impl<E> From<fndm_metrics::Error> for PassError<E> {
+    fn from(error: fndm_metrics::Error) -> Self {
+        Self::Ours(error)
+    }
+}
+
 /// What is scored case by case at one level.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct LevelScores {
@@ -275,6 +293,11 @@ impl MaskScores {
     #[must_use]
     pub fn pixels(&self) -> (&[f32], &[bool]) {
         (&self.pixels.0, &self.pixels.1)
+    }
+
+    /// Takes values and truth of the pixels away, for those who keep them elsewhere than in memory: see [`MaskScores::finish_by`].
+    pub fn take_pixels(&mut self) -> (Vec<f32>, Vec<bool>) {
+        std::mem::take(&mut self.pixels)
     }
 
     /// The scores as they were written, with their pixels.
@@ -391,6 +414,33 @@ impl MaskScores {
     /// When a map isn't finite.
     pub fn finish(self) -> Result<Vec<Evaluation>> {
         let ranking = Ranking::of(&self.pixels.0, &self.pixels.1)?;
+        self.figures([ranking.auroc(), ranking.average_precision()])
+    }
+
+    /// As [`MaskScores::finish`] to the last bit, with pixels that are elsewhere: `go_through` hands on those of all cases, each time it
+    /// is called. It is called several times, and `bytes` of memory are used for what is counted.
+    ///
+    /// # Errors
+    /// As there, and those of `go_through`.
+    pub fn finish_by<E: From<Error>>(
+        self,
+        bytes: u64,
+        go_through: &mut PixelPass<'_, E>,
+    ) -> std::result::Result<Vec<Evaluation>, E> {
+        let ranking = fndm_metrics::rank_in_passes(bytes, |next| {
+            let went = go_through(&mut |values, truth| Ok(next(values, truth)?));
+            went.map_err(PassError::Theirs)
+        });
+        let ranking = match ranking {
+            Ok(ranking) => ranking,
+            Err(PassError::Theirs(error)) => return Err(error),
+            Err(PassError::Ours(error)) => return Err(Error::from(error).into()),
+        };
+        Ok(self.figures([ranking.auroc, ranking.average_precision])?)
+    }
+
+    /// `ranked` is AUROC and average precision over the pixels.
+    fn figures(self, ranked: [Score; 2]) -> Result<Vec<Evaluation>> {
         let empty = self.empty.iter().filter(|&&empty| empty).count();
         let empty_when_healthy =
             (!self.empty.is_empty()).then(|| empty as f64 / self.empty.len() as f64);
@@ -422,8 +472,8 @@ impl MaskScores {
                 dice_ceiling: aggregate(|s| s.dice_ceiling).mean,
                 hd95: hd95.mean,
                 volumetric_similarity: aggregate(|s| s.volumetric_similarity).mean,
-                auroc: ranking.auroc().value(),
-                average_precision: ranking.average_precision().value(),
+                auroc: ranked[0].value(),
+                average_precision: ranked[1].value(),
                 dice_mask: Aggregate::of(own_dice).mean,
                 empty_when_healthy,
                 slice_auroc,
@@ -662,7 +712,15 @@ mod tests {
         for evaluation in &mut whole {
             assert!(evaluation.row.ms_per_slice.take().is_some());
         }
-        assert_eq!(joined.finish().unwrap(), whole);
+        assert_eq!(joined.clone().finish().unwrap(), whole);
+        // With the pixels elsewhere.
+        let (values, truth) = joined.take_pixels();
+        assert!(joined.pixels().0.is_empty());
+        let found = joined.finish_by::<Error>(0, &mut |next| {
+            let halves = values.chunks(500).zip(truth.chunks(500));
+            halves.into_iter().try_for_each(|(v, t)| next(v, t))
+        });
+        assert_eq!(found.unwrap(), whole);
     }
 
     #[test]

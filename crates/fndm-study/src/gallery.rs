@@ -31,6 +31,11 @@ struct Shown {
 #[derive(Debug, Clone, Default)]
 pub struct Gallery {
     all: Vec<Shown>,
+    /// Most slices that are kept; none where all are.
+    most: Option<usize>,
+    /// Of the slices that came, each so-manieth is kept: two to this power.
+    halvings: u32,
+    came: usize,
 }
 
 /// At most so many places, evenly spread from the best Dice at Otsu's threshold to the worst. `place` says where a case is, by its
@@ -52,6 +57,34 @@ pub(crate) fn spread_by_dice(
 }
 
 impl Gallery {
+    /// Keeps at most so many slices, at least two, of however many come: every slice, then every second, every fourth and so on.
+    #[must_use]
+    pub fn of_at_most(slices: usize) -> Self {
+        Self {
+            most: Some(slices.max(2)),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the next slice is kept; makes room for it.
+    fn takes_next(&mut self) -> bool {
+        let number = self.came;
+        self.came += 1;
+        if !number.is_multiple_of(1 << self.halvings) {
+            return false;
+        }
+        if self.most.is_some_and(|most| self.all.len() >= most) {
+            let mut number = 0;
+            self.all.retain(|_| {
+                number += 1;
+                number % 2 == 1
+            });
+            self.halvings += 1;
+            return (self.came - 1).is_multiple_of(1 << self.halvings);
+        }
+        true
+    }
+
     /// Adds the slices of a patient: input and reconstruction of FLAIR, which shows most lesions best; without it, of the first sequence.
     ///
     /// # Errors
@@ -73,7 +106,7 @@ impl Gallery {
         let mut names = slices.sequences.iter();
         let channel = names.position(|s| s == "flair").unwrap_or(0);
         for i in 0..slices.len() {
-            if slices.labels.as_ref().is_some_and(|bits| bits[i] != 1) {
+            if slices.labels.as_ref().is_some_and(|bits| bits[i] != 1) || !self.takes_next() {
                 continue;
             }
             let input = slices.images.slice(s![i, channel, .., ..]).to_owned();
@@ -206,4 +239,45 @@ fn legend(diffusion: bool) -> Vec<Legend> {
         Legend::Words(LETTERS.into()),
     ]);
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of however many slices, so many at most, evenly spread.
+    #[test]
+    fn a_part_of_many_slices_is_kept() {
+        let kept = |most: Option<usize>, came: usize| -> Vec<usize> {
+            let mut gallery = most.map_or_else(Gallery::default, Gallery::of_at_most);
+            for z in 0..came {
+                if gallery.takes_next() {
+                    gallery.all.push(Shown {
+                        patient: "a".into(),
+                        z,
+                        sides: ['L', 'R'],
+                        input: Array2::zeros((1, 1)),
+                        diffusion: None,
+                        anomaly: Array2::zeros((1, 1)),
+                        mask: Array2::from_elem((1, 1), false),
+                        truth: Array2::from_elem((1, 1), false),
+                    });
+                }
+            }
+            gallery.all.iter().map(|shown| shown.z).collect()
+        };
+        assert_eq!(kept(None, 7), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(kept(Some(4), 4), [0, 1, 2, 3]);
+        assert_eq!(kept(Some(4), 5), [0, 2, 4]);
+        assert_eq!(kept(Some(4), 9), [0, 4, 8]);
+        assert_eq!(kept(Some(4), 16), [0, 4, 8, 12]);
+        assert_eq!(kept(Some(3), 100), [0, 64]);
+        for came in 1..200 {
+            let all = kept(Some(8), came);
+            assert!(
+                all.len() <= 8 && (came < 8 || all.len() > 3),
+                "{came}: {all:?}"
+            );
+        }
+    }
 }

@@ -83,7 +83,7 @@ impl LabelSource {
         let fits = match source {
             Source::Sides { .. } => *self == Self::Sides,
             Source::Given { .. } => false,
-            Source::Folder { .. } | Source::Phantom { .. } => {
+            Source::Folder { .. } | Source::Files { .. } | Source::Phantom { .. } => {
                 matches!(self, Self::Masks | Self::Table { .. })
             }
         };

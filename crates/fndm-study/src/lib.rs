@@ -39,12 +39,14 @@ pub use cohort::{Cohort, CohortEvent, LeftOut, PatientRead, Patients, Truth, cop
 pub use comparison::{Arm, Comparison, Scoring};
 pub use donors::donors;
 pub use error::{Error, Result};
-pub use evaluation::{Case, CaseScore, Evaluation, Level, MaskScores, Row, evaluate};
+pub use evaluation::{
+    Case, CaseScore, Evaluation, Level, MaskScores, NextPixels, PixelPass, Row, evaluate,
+};
 pub use examine::{MethodMap, examine_case, method_map};
 pub use fndm::{Method, flair_map, flair_quantile};
 pub use fndm_pictures::{Legend, Sheet, Tile, upper_end};
 pub use gallery::{Gallery, LETTERS};
-pub use html::{EvaluationPages, settings_section, thumbnail, versions_section};
+pub use html::{EvaluationPages, PagePart, settings_section, thumbnail, versions_section};
 pub use labelling::{LabelRecord, LabelSource, Labelling, PatientBits};
 pub use measure::measure;
 pub use overlay::overlay;

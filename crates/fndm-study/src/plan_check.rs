@@ -224,9 +224,8 @@ impl Source {
                 }
                 Ok(())
             }
-            Self::Folder { patients, .. }
-            | Self::Sides { patients, .. }
-            | Self::Given { patients } => {
+            Self::Folder { .. } | Self::Files { .. } | Self::Sides { .. } | Self::Given { .. } => {
+                let patients = self.ids();
                 if patients.is_empty() {
                     return Err(Error::option("patients", "one or more", "none"));
                 }

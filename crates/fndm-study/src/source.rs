@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fndm_data::labels::Label;
+use fndm_data::layout::Files;
 use fndm_data::phantom::PhantomConfig;
 use fndm_data::{
     Limits, Patient, Side, Splits, list_patients, read_patient_below, read_sequences_below,
@@ -41,6 +42,13 @@ pub enum Source {
         diseased: PathBuf,
         /// The patients: `healthy/` or `diseased/` and the path of the patient's folder below that folder.
         patients: Vec<String>,
+    },
+    /// Patients whose files are named one by one, as those of a BIDS data set are. All have the same sequences.
+    Files {
+        /// The data set.
+        path: PathBuf,
+        /// The patients.
+        patients: Vec<Files>,
     },
     /// Slices that the calling program gave: see [`train_slices`](crate::train_slices). There is nothing to read.
     Given {
@@ -118,6 +126,17 @@ impl Source {
         let with = |patients: Vec<String>| match self {
             Self::Phantom { .. } => None,
             Self::Given { .. } => Some(Self::Given { patients }),
+            Self::Files {
+                path,
+                patients: all,
+            } => Some(Self::Files {
+                path: path.clone(),
+                patients: all
+                    .iter()
+                    .filter(|files| patients.contains(&files.id))
+                    .cloned()
+                    .collect(),
+            }),
             Self::Folder { path, .. } => Some(Self::Folder {
                 path: path.clone(),
                 patients,
@@ -153,7 +172,9 @@ impl Source {
                     first_seed + (count - 1)
                 ),
             },
-            Self::Folder { path, .. } => format!("{} of {}", counted(count, "patient"), last(path)),
+            Self::Folder { path, .. } | Self::Files { path, .. } => {
+                format!("{} of {}", counted(count, "patient"), last(path))
+            }
             Self::Sides {
                 healthy, diseased, ..
             } => format!(
@@ -201,6 +222,7 @@ impl Source {
             Self::Folder { patients, .. }
             | Self::Sides { patients, .. }
             | Self::Given { patients } => patients.clone(),
+            Self::Files { patients, .. } => patients.iter().map(|files| files.id.clone()).collect(),
         }
     }
 
@@ -259,6 +281,23 @@ impl Source {
                 Ok(patient)
             }
             Self::Folder { path, .. } => Ok(below(path, id)?),
+            Self::Files { patients, .. } => {
+                let mut files = patients[index].clone();
+                if !mask {
+                    files.mask = None;
+                }
+                let found = files.sequences.iter().map(|(name, _)| name);
+                if !found.eq(sequences) {
+                    let names: Vec<&str> =
+                        files.sequences.iter().map(|(n, _)| n.as_str()).collect();
+                    return Err(Error::option(
+                        "sequences",
+                        names.join(", "),
+                        sequences.join(", "),
+                    ));
+                }
+                Ok(files.read(&Limits::default())?)
+            }
             Self::Given { .. } => Err(Error::option(
                 "patients",
                 "a source that can be read",

@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     // A form of the report more is one function more of what was joined.
     let words = match joined.how.program.as_str() {
         "detect" => detect::write(&joined, &options.output, &mut folder)?,
-        "evaluate" => evaluate::write(&joined, &mut folder)?,
+        "evaluate" => evaluate::write(&joined, &options.output, &mut folder)?,
         other => bail!("expected records of detect or evaluate, got {other}"),
     };
     folder.finish()?;

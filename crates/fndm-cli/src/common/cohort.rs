@@ -12,13 +12,15 @@ use fndm_study::{Arm, Cohort, CohortEvent, LeftOut, PatientRead, Patients, Sourc
 /// What a comparison tells while it examines a patient.
 pub(crate) type Progress<'a> = &'a mut dyn FnMut(&Arm, f64) -> ControlFlow<()>;
 
-/// Hands on the patients one by one; those that were passed over before stand first among those left out.
+/// Hands on the patients one by one, with the next one read meanwhile where that is wanted (`ahead`); those that were passed over before
+/// stand first among those left out.
 ///
 /// # Errors
 /// When none of them can be used.
 pub(crate) fn each(
     patients: &Patients<'_>,
     passed_over: Vec<LeftOut>,
+    ahead: bool,
     mut visit: impl FnMut(PatientRead, Progress<'_>) -> Result<()>,
 ) -> Result<Cohort> {
     let total = patients.source.ids().len();
@@ -31,13 +33,17 @@ pub(crate) fn each(
         }
         ControlFlow::Continue(())
     };
-    let mut cohort = patients.each(&mut on_event, |read| {
+    let visit = |read: PatientRead| {
         let id = read.patient.id.clone();
         visit(read, &mut |arm, share| {
             bar.set_message(format!("{id}: {} {:.0} %", arm.title, share * 100.));
             ControlFlow::Continue(())
         })
-    })?;
+    };
+    let mut cohort = match ahead {
+        true => patients.each_reading_ahead(&mut on_event, visit)?,
+        false => patients.each(&mut on_event, visit)?,
+    };
     bar.set_message("");
     bar.finish();
     cohort.unreadable += passed_over.len();
@@ -67,7 +73,7 @@ pub(crate) fn slices_with_masks(
         preprocess: &config.preprocess,
         truth: Truth::Mask,
     };
-    let cohort = each(&all, Vec::new(), |read, _| {
+    let cohort = each(&all, Vec::new(), false, |read, _| {
         patients.insert(read.slices.id.clone(), read.slices);
         Ok(())
     })?;

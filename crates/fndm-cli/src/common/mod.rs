@@ -454,7 +454,7 @@ pub(crate) fn passed_over(source: &Source, split: &str) -> Result<Vec<LeftOut>> 
         Source::Sides {
             healthy, diseased, ..
         } => vec![healthy, diseased],
-        Source::Phantom { .. } | Source::Given { .. } => Vec::new(),
+        Source::Phantom { .. } | Source::Files { .. } | Source::Given { .. } => Vec::new(),
     };
     let mut all = Vec::new();
     for path in folders {
@@ -523,6 +523,13 @@ pub(crate) fn add_source(inputs: Inputs, source: &Source, split_file: Option<&Pa
         } => {
             for side in [healthy, diseased] {
                 inputs = inputs.whole(side);
+            }
+        }
+        Source::Files { path, patients } => {
+            inputs = inputs.folder(path);
+            for files in patients {
+                let all = files.sequences.iter().map(|(_, path)| path);
+                inputs = all.chain(&files.mask).fold(inputs, Inputs::file);
             }
         }
         Source::Phantom { .. } | Source::Given { .. } => {}

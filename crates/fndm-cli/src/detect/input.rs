@@ -1,9 +1,9 @@
 //! Which patients are looked at, and how each is read.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use fndm::data::layout::Files;
@@ -15,6 +15,7 @@ use super::Options;
 use super::bids::{self, Derivative};
 use super::dicom::{self, Chosen};
 use crate::shards;
+use crate::shards::list::check_id;
 
 /// A patient still to be read. Lesion masks are not looked for: they aren't needed.
 pub(super) struct Input {
@@ -268,18 +269,6 @@ fn folder_name(folder: &Path) -> Result<String> {
     }
 }
 
-/// An id leads to a folder inside the output.
-fn check_id(id: &str) -> Result<()> {
-    let mut parts = Path::new(id).components();
-    let inside = parts.all(|part| matches!(part, Component::Normal(_)));
-    let plain = !id.is_empty() && !id.ends_with('/') && !id.contains("//");
-    ensure!(
-        inside && plain,
-        "expected a name, or names with / between them, got {id:?}"
-    );
-    Ok(())
-}
-
 /// The files of `--file`, in the order of the sequences; each sequence once.
 fn named(files: &[OsString], sequences: &[String]) -> Result<Vec<(String, PathBuf)>> {
     let mut given: Vec<(String, PathBuf)> = Vec::new();
@@ -334,23 +323,4 @@ fn split(text: &OsStr) -> Option<(String, OsString)> {
         let (name, path) = text.to_str()?.split_once('=')?;
         Some((name.into(), path.into()))
     }
-}
-
-/// No two patients share a place, and none lies inside another's.
-pub(super) fn check_apart(inputs: &[Input]) -> Result<()> {
-    let mut ids = BTreeSet::new();
-    for input in inputs {
-        ensure!(
-            ids.insert(input.id.as_str()),
-            "two patients of the id {}",
-            input.id
-        );
-    }
-    for id in &ids {
-        let above = Path::new(id).ancestors().skip(1).filter_map(Path::to_str);
-        if let Some(outer) = above.into_iter().find(|outer| ids.contains(outer)) {
-            bail!("the results of patient {id} would lie inside those of patient {outer}");
-        }
-    }
-    Ok(())
 }

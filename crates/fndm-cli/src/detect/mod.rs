@@ -7,7 +7,6 @@ mod dicom;
 pub(crate) mod index;
 mod input;
 mod output;
-mod patients;
 pub(crate) mod work;
 
 use std::collections::BTreeSet;
@@ -24,7 +23,7 @@ use serde_json::json;
 use crate::check::{warn_of_older, without_statistics};
 use crate::common::{self, place};
 use crate::shards::progress::Division;
-use crate::shards::{self, How, Progress, Shard, ShardOptions};
+use crate::shards::{self, How, Progress, Shard, ShardOptions, pipeline};
 use input::{Input, Listed};
 use work::{Done, Work};
 
@@ -139,7 +138,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     options.method.apply(&mut config);
     detector.config().check_row(method, &config)?;
     let mut listed = input::list(options, &detector.config().sequences, method)?;
-    input::check_apart(&listed.inputs)?;
+    shards::list::check_apart(listed.inputs.iter().map(|input| input.id.as_str()))?;
     let mut settings = json!({
         "device": options.device.kind(),
         "method": method,
@@ -162,13 +161,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let model = shards::fingerprint::of_model(&options.model, detector.config())?;
     let how = How::new("detect", model, &settings)?;
-    let division = match (shard, &options.list) {
-        (None, None) => None,
-        (shard, _) => Some(divide(&mut listed, &how, shard.unwrap_or(Shard::WHOLE))),
+    let division = match many {
+        true => Some(divide(&mut listed, &how, shard.unwrap_or(Shard::WHOLE))),
+        false => None,
     };
     let inputs = check_outputs(options, &listed, writes_index(options, shard))?;
     let mut progress = match division {
-        Some(division) => Some(Progress::begin(&options.output, division, &inputs)?),
+        Some(division) if shard.is_some() => {
+            Some(Progress::begin(&options.output, division, &inputs)?)
+        }
+        Some(division) => Progress::begin_undivided(&options.output, division, &inputs),
         None => None,
     };
     for reason in &listed.left_out {
@@ -193,25 +195,30 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         inputs,
     };
     let mut end = End::default();
-    patients::each(&work, &listed.inputs, &mut |input, outcome| {
-        match outcome {
-            Ok(Done::Before) => end.before += 1,
-            Ok(Done::Now { milliseconds }) => {
-                if let Some(progress) = &mut progress {
-                    progress.took(&input.id, milliseconds);
+    pipeline::each(
+        options.out_of_core,
+        &work,
+        &listed.inputs,
+        &mut |input, outcome| {
+            match outcome {
+                Ok(Done::Before) => end.before += 1,
+                Ok(Done::Now { milliseconds }) => {
+                    if let Some(progress) = &mut progress {
+                        progress.took(&input.id, milliseconds);
+                    }
+                }
+                Err(error) => {
+                    let error = chain(error.as_ref());
+                    tell!("{}: {error}", input.id);
+                    if let Some(progress) = &mut progress {
+                        progress.failed(&input.id, &error)?;
+                    }
+                    end.failed.push((&input.id, error));
                 }
             }
-            Err(error) => {
-                let error = chain(error.as_ref());
-                tell!("{}: {error}", input.id);
-                if let Some(progress) = &mut progress {
-                    progress.failed(&input.id, &error)?;
-                }
-                end.failed.push((&input.id, error));
-            }
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     if let Some(progress) = progress {
         progress.finish()?;
     }

@@ -15,6 +15,7 @@ use super::{Options, output, target};
 use crate::check::before_detection;
 use crate::common;
 use crate::shards::fingerprint::{self, Contents};
+use crate::shards::pipeline::{Next, Steps};
 use crate::shards::{How, Record, record};
 
 /// What is the same for all patients.
@@ -26,13 +27,6 @@ pub(super) struct Work<'a> {
     pub(super) row: (Method, DetectConfig),
     pub(super) how: How,
     pub(super) inputs: Inputs,
-}
-
-/// A patient after the first step.
-pub(super) enum Read<'a> {
-    /// Its results are there, made the same way from the same files.
-    DoneBefore,
-    Ready(Box<Ready<'a>>),
 }
 
 /// A patient that was read. The volumes themselves aren't kept; what a page shows of them is.
@@ -57,6 +51,7 @@ pub(super) struct Found<'a> {
 
 /// A patient that is done.
 pub(super) enum Done {
+    /// Its results were there, made the same way from the same files.
     Before,
     Now {
         /// Of the networks.
@@ -101,9 +96,14 @@ impl Figures {
     }
 }
 
-impl Work<'_> {
+impl<'b> Steps<'b> for Work<'_> {
+    type Input = Input;
+    type Read = Box<Ready<'b>>;
+    type Found = Box<Found<'b>>;
+    type Done = Done;
+
     /// Reads a patient, and makes its folder.
-    pub(super) fn read<'a>(&self, input: &'a Input) -> Result<Read<'a>> {
+    fn read(&self, input: &'b Input) -> Result<Next<Self::Read, Done>> {
         let sequences = &self.detector.config().sequences;
         let (output, maker) = target(self.options, input);
         let files = fingerprint::of_files(&input.files(sequences)?)?;
@@ -111,7 +111,7 @@ impl Work<'_> {
             && record::is_of(&output, &input.id, &self.how, &files)
             && OutputFolder::is_finished(&output, &maker, &self.inputs)?
         {
-            return Ok(Read::DoneBefore);
+            return Ok(Next::Done(Done::Before));
         }
         // Before the work: another process may be at it, and a disk may have filled up.
         let folder = OutputFolder::create(output, &maker, &self.inputs)?;
@@ -123,7 +123,7 @@ impl Work<'_> {
         let verdict = before_detection(self.check, &input.id, &turned, self.options.strict)?;
         let slices = turned.slices()?;
         let base = self.options.report.base(&patient, &slices)?;
-        Ok(Read::Ready(Box::new(Ready {
+        Ok(Next::Step(Box::new(Ready {
             input,
             files,
             folder,
@@ -134,7 +134,7 @@ impl Work<'_> {
     }
 
     /// Runs the networks on a patient.
-    pub(super) fn examine<'a>(&self, ready: Ready<'a>) -> Result<Found<'a>> {
+    fn examine(&self, ready: Self::Read) -> Result<Self::Found> {
         let Ready {
             input,
             files,
@@ -142,7 +142,7 @@ impl Work<'_> {
             slices,
             base,
             verdict,
-        } = ready;
+        } = *ready;
         let (method, config) = &self.row;
         let bar = common::share_bar(&input.id);
         let progress = &mut |share| bar.set_position((share * 1000.) as u64);
@@ -153,18 +153,18 @@ impl Work<'_> {
         for note in &detection.slices.notes {
             tell!("{}: warning: {note}", input.id);
         }
-        Ok(Found {
+        Ok(Box::new(Found {
             input,
             files,
             folder,
             detection,
             base,
             verdict,
-        })
+        }))
     }
 
     /// Writes what was found, and puts the folder in its place.
-    pub(super) fn write(&self, found: Found<'_>) -> Result<Done> {
+    fn write(&self, found: Self::Found) -> Result<Done> {
         let Found {
             input,
             files,
@@ -172,7 +172,7 @@ impl Work<'_> {
             detection,
             base,
             verdict,
-        } = found;
+        } = *found;
         output::fill(
             &mut folder,
             self.options,

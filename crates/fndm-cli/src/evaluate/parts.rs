@@ -7,17 +7,30 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use fndm::Detector;
+use fndm::data::PatientSlices;
 use fndm::data::layout::Files;
 use fndm_files::{Inputs, Maker, OutputFolder, chain};
-use fndm_study::{Arm, Comparison, Labelling, Level, Method, PatientRead, Patients, Source, Truth};
+use fndm_study::fndm_report::PatientPage;
+use fndm_study::{
+    Arm, Comparison, EvaluationPages, Labelling, LeftOut, Level, Method, MethodMap, PageBase,
+    PagePart, PatientBits, PatientRead, Patients, Source, Truth,
+};
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::Options;
-use crate::common::{self, place};
+use crate::common::{self, place, report};
 use crate::shards::fingerprint::{self, Contents};
+use crate::shards::pipeline::{self, Next, Steps};
 use crate::shards::progress::Division;
 use crate::shards::scores::{Counts, Scores};
 use crate::shards::{self, How, Progress, Record, Shard, record};
+
+/// What the index of `fndm collect` has of a patient, and the folder of its pictures, in the patient's folder.
+pub(crate) const PART: &str = "page.json";
+pub(crate) const PICTURES: &str = "pictures";
+/// The page of a patient.
+pub(crate) const PAGE: &str = "report.html";
 
 /// What is the same for all patients.
 struct Work<'a> {
@@ -28,6 +41,30 @@ struct Work<'a> {
     labels: Option<&'a Labelling>,
     how: How,
     inputs: Inputs,
+    bar: &'a ProgressBar,
+}
+
+/// A patient: its number in the source, and its id.
+type Numbered = (usize, String);
+
+/// A patient that was read. The volumes themselves aren't kept; what a page shows of them is.
+struct Ready {
+    id: String,
+    input: BTreeMap<String, Contents>,
+    folder: OutputFolder,
+    slices: PatientSlices,
+    bits: Option<PatientBits>,
+    base: Option<PageBase>,
+}
+
+/// A patient that was examined.
+struct Found {
+    id: String,
+    input: BTreeMap<String, Contents>,
+    folder: OutputFolder,
+    scores: Scores,
+    counts: Counts,
+    page: Option<(PatientPage, PagePart)>,
 }
 
 /// What came of a patient.
@@ -42,6 +79,7 @@ pub(super) fn run(
     detector: &Detector,
     arms: Vec<Arm>,
     source: &Source,
+    passed_over: Vec<LeftOut>,
     shard: Shard,
     inputs: Inputs,
 ) -> Result<ExitCode> {
@@ -59,21 +97,25 @@ pub(super) fn run(
         "device": options.device.kind(),
         "arms": arms_as_json,
         "labels": table,
+        "report": options.report,
     });
     let model = fingerprint::of_model(&options.model, detector.config())?;
     let how = How::new("evaluate", model, &settings)?;
     let ids = source.ids();
     let mut division = Division::new(&how, shard, ids.clone());
     if shard.is_first() {
-        let passed_over = common::passed_over(source, &options.split)?;
         let reasons = passed_over
             .into_iter()
             .map(|l| format!("{}: {}", l.patient, l.reason));
         division.passed_over = reasons.collect();
     }
-    division.study = json!({"labels": labels.as_ref().map(fndm_study::LabelSource::words)});
+    division.study = json!({
+        "labels": labels.as_ref().map(fndm_study::LabelSource::words),
+        "reference": detector.config().method,
+    });
     let own: BTreeSet<String> = division.own().into_iter().map(String::from).collect();
     let passed_over = division.passed_over.clone();
+    let bar = common::bar(own.len() as u64, "patients");
     let work = Work {
         options,
         detector,
@@ -82,33 +124,44 @@ pub(super) fn run(
         labels: labelling.as_ref(),
         how,
         inputs,
+        bar: &bar,
     };
     work.check_outputs(&own)?;
     let mut progress = Progress::begin(&options.output, division, &work.inputs)?;
-    let bar = common::bar(own.len() as u64, "patients");
+    let numbered: Vec<Numbered> = ids
+        .into_iter()
+        .enumerate()
+        .filter(|(_, id)| own.contains(id))
+        .collect();
     let (mut done, mut before, mut left_out, mut failed) = (0, 0, 0, Vec::new());
-    for (index, id) in ids.iter().enumerate().filter(|(_, id)| own.contains(*id)) {
-        match work.patient(index, id, &bar) {
-            Ok(Tried::Before) => before += 1,
-            Ok(Tried::Done { milliseconds }) => {
-                done += 1;
-                progress.took(id, milliseconds);
+    pipeline::each(
+        options.out_of_core,
+        &work,
+        &numbered,
+        &mut |(_, id), tried| {
+            match tried {
+                Ok(Tried::Before) => before += 1,
+                Ok(Tried::Done { milliseconds }) => {
+                    done += 1;
+                    progress.took(id, milliseconds);
+                }
+                Ok(Tried::LeftOut(reason)) => {
+                    left_out += 1;
+                    bar.suspend(|| tell!("left out {id}: {reason}"));
+                    progress.left_out(id, &reason)?;
+                }
+                Err(error) if is_of_the_table(&error) => return Err(error),
+                Err(error) => {
+                    let error = chain(error.as_ref());
+                    bar.suspend(|| tell!("{id}: {error}"));
+                    progress.failed(id, &error)?;
+                    failed.push((id, error));
+                }
             }
-            Ok(Tried::LeftOut(reason)) => {
-                left_out += 1;
-                bar.suspend(|| tell!("left out {id}: {reason}"));
-                progress.left_out(id, &reason)?;
-            }
-            Err(error) if is_of_the_table(&error) => return Err(error),
-            Err(error) => {
-                let error = chain(error.as_ref());
-                bar.suspend(|| tell!("{id}: {error}"));
-                progress.failed(id, &error)?;
-                failed.push((id, error));
-            }
-        }
-        bar.inc(1);
-    }
+            bar.inc(1);
+            Ok(())
+        },
+    )?;
     bar.set_message("");
     bar.finish();
     progress.finish()?;
@@ -133,14 +186,19 @@ fn arm_as_json(arm: &Arm) -> serde_json::Value {
     json!({"key": arm.key, "method": arm.method, "config": arm.config, "flair_quantile": arm.flair_quantile})
 }
 
-/// The settings of the arms, as [`arm_as_json`] wrote them.
-pub(crate) fn settings_of(how: &How) -> Result<Vec<(Method, fndm::DetectConfig)>> {
+/// The arms, as [`arm_as_json`] wrote them.
+pub(crate) fn arms_of(how: &How) -> Result<Vec<Arm>> {
     let Some(arms) = how.settings["arms"].as_array() else {
         bail!("the record of an evaluation names no arms");
     };
-    let arm = |arm: &serde_json::Value| -> Result<_> {
-        let method = serde_json::from_value(arm["method"].clone())?;
-        Ok((method, serde_json::from_value(arm["config"].clone())?))
+    let arm = |arm: &serde_json::Value| -> Result<Arm> {
+        let method: Method = serde_json::from_value(arm["method"].clone())?;
+        let config = serde_json::from_value(arm["config"].clone())?;
+        Ok(Arm {
+            key: serde_json::from_value(arm["key"].clone())?,
+            flair_quantile: serde_json::from_value(arm["flair_quantile"].clone())?,
+            ..Arm::new(method, config)
+        })
     };
     arms.iter().map(arm).collect()
 }
@@ -189,70 +247,146 @@ impl Work<'_> {
                 let all: Vec<_> = files.sequences.into_iter().chain(mask).collect();
                 fingerprint::of_files(&all)
             }
+            Source::Files { patients, .. } => {
+                let files = &patients[index];
+                let mask = files.mask.iter().filter(|_| self.labels.is_none());
+                let mask = mask.map(|mask| ("mask".to_owned(), mask.clone()));
+                let all: Vec<_> = files.sequences.iter().cloned().chain(mask).collect();
+                fingerprint::of_files(&all)
+            }
             Source::Sides { .. } | Source::Given { .. } => {
                 bail!("expected patients of one folder, or of the phantom")
             }
         }
     }
 
-    fn patient(&self, index: usize, id: &str, bar: &indicatif::ProgressBar) -> Result<Tried> {
-        let input = self.input(index, id)?;
+    fn scores(&self, slices: &PatientSlices, id: &str) -> Result<(Scores, Vec<MethodMap>)> {
+        let mut show = |arm: &Arm, share: f64| {
+            let message = format!("{id}: {} {:.0} %", arm.title, share * 100.);
+            self.bar.set_message(message);
+            ControlFlow::Continue(())
+        };
+        let arms = self.arms.clone();
+        Ok(match self.labels {
+            None => {
+                let mut comparison = Comparison::by_masks(arms, &Level::ALL);
+                let found = comparison.add(self.detector, slices, &mut show)?;
+                (Scores::Masks(comparison.into_scores()), found)
+            }
+            Some(_) => {
+                let mut comparison = Comparison::by_bits(arms);
+                let found = comparison.add(self.detector, slices, &mut show)?;
+                (Scores::Bits(comparison.into_scores()), found)
+            }
+        })
+    }
+
+    /// The page of a patient, and what the index has of it.
+    fn page(
+        &self,
+        base: PageBase,
+        slices: &PatientSlices,
+        found: &[MethodMap],
+    ) -> Result<Option<(PatientPage, PagePart)>> {
+        let about = report::versions(&self.options.model, false);
+        let reference = self.detector.config().method;
+        let mut pages = EvaluationPages::new(&self.arms, reference, about);
+        let (_, mut page) = pages.add(base, slices, found)?;
+        // Where the page of all patients will be isn't known.
+        page.back = None;
+        Ok(pages.into_part().map(|part| (page, part)))
+    }
+}
+
+impl<'b> Steps<'b> for Work<'_> {
+    type Input = Numbered;
+    type Read = Box<Ready>;
+    type Found = Box<Found>;
+    type Done = Tried;
+
+    fn read(&self, (index, id): &'b Numbered) -> Result<Next<Self::Read, Tried>> {
+        let input = self.input(*index, id)?;
         let (output, maker) = self.target(id);
         if !self.options.cohort.again()
             && record::is_of(&output, id, &self.how, &input)
             && OutputFolder::is_finished(&output, &maker, &self.inputs)?
         {
-            return Ok(Tried::Before);
+            return Ok(Next::Done(Tried::Before));
         }
-        let mut folder = OutputFolder::create(output, &maker, &self.inputs)?;
+        let folder = OutputFolder::create(output, &maker, &self.inputs)?;
         let truth = self.labels.map_or(Truth::Mask, Truth::Bits);
         let patients = Patients::of(self.detector, self.source, truth);
         let mut bits = Vec::new();
-        let read = match patients.read(index, &mut bits)? {
+        let PatientRead { patient, slices } = match patients.read(*index, &mut bits)? {
             Ok(read) => read,
-            Err(reason) => return Ok(Tried::LeftOut(reason)),
+            Err(reason) => return Ok(Next::Done(Tried::LeftOut(reason))),
         };
-        for note in &read.slices.notes {
-            bar.suspend(|| tell!("{id}: warning: {note}"));
+        for note in &slices.notes {
+            self.bar.suspend(|| tell!("{id}: warning: {note}"));
         }
-        let mut show = |arm: &Arm, share: f64| {
-            bar.set_message(format!("{id}: {} {:.0} %", arm.title, share * 100.));
-            ControlFlow::Continue(())
-        };
-        let scores = self.scores(&read, &mut show)?;
-        let labels = read.slices.labels.iter().flatten();
-        let counts = Counts {
-            slices: read.slices.len(),
-            diseased: labels.filter(|&&label| label == 1).count(),
+        Ok(Next::Step(Box::new(Ready {
+            id: id.clone(),
+            input,
+            folder,
+            base: self.options.report.base(&patient, &slices)?,
+            slices,
             bits: bits.pop(),
+        })))
+    }
+
+    fn examine(&self, ready: Self::Read) -> Result<Self::Found> {
+        let Ready {
+            id,
+            input,
+            folder,
+            slices,
+            bits,
+            base,
+        } = *ready;
+        let (scores, found) = self.scores(&slices, &id)?;
+        let page = match base {
+            Some(base) => self.page(base, &slices, &found)?,
+            None => None,
         };
+        let labels = slices.labels.iter().flatten();
+        let counts = Counts {
+            slices: slices.len(),
+            diseased: labels.filter(|&&label| label == 1).count(),
+            bits,
+        };
+        Ok(Box::new(Found {
+            id,
+            input,
+            folder,
+            scores,
+            counts,
+            page,
+        }))
+    }
+
+    fn write(&self, found: Self::Found) -> Result<Tried> {
+        let Found {
+            id,
+            input,
+            mut folder,
+            scores,
+            counts,
+            page,
+        } = *found;
         scores.write(&mut folder)?;
-        let record = Record::new(id, &self.how, input, counts);
+        if let Some((page, part)) = page {
+            folder.write(PAGE, page.html()?)?;
+            folder.write_json(PART, &part)?;
+            for (name, png) in part.pictures() {
+                folder.write(&format!("{PICTURES}/{name}"), png)?;
+            }
+        }
+        let record = Record::new(&id, &self.how, input, counts);
         folder.write_json(record::FILE, &record)?;
         folder.finish()?;
         let times = scores.milliseconds();
         Ok(Tried::Done {
             milliseconds: times.iter().map(|(_, ms)| ms).sum(),
-        })
-    }
-
-    fn scores(
-        &self,
-        read: &PatientRead,
-        show: &mut dyn FnMut(&Arm, f64) -> ControlFlow<()>,
-    ) -> Result<Scores> {
-        let arms = self.arms.clone();
-        Ok(match self.labels {
-            None => {
-                let mut comparison = Comparison::by_masks(arms, &Level::ALL);
-                comparison.add(self.detector, &read.slices, show)?;
-                Scores::Masks(comparison.into_scores())
-            }
-            Some(_) => {
-                let mut comparison = Comparison::by_bits(arms);
-                comparison.add(self.detector, &read.slices, show)?;
-                Scores::Bits(comparison.into_scores())
-            }
         })
     }
 }

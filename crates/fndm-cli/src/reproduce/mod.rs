@@ -91,6 +91,7 @@ impl Where {
         let cohort = cohort::each(
             &Patients::of(detector, &source, Truth::Mask),
             passed_over,
+            false,
             visit,
         )?;
         say!("{}: {}", self.split, cohort::words(&cohort));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -53,6 +53,33 @@ pub(crate) fn read(path: &Path) -> Result<Vec<String>> {
         "--list {shown}: expected a patient a line, found none"
     );
     Ok(all)
+}
+
+/// An id leads to a folder inside the output.
+pub(crate) fn check_id(id: &str) -> Result<()> {
+    let mut parts = Path::new(id).components();
+    let inside = parts.all(|part| matches!(part, Component::Normal(_)));
+    let plain = !id.is_empty() && !id.ends_with('/') && !id.contains("//");
+    ensure!(
+        inside && plain,
+        "expected a name, or names with / between them, got {id:?}"
+    );
+    Ok(())
+}
+
+/// No two patients share a place, and none lies inside another's.
+pub(crate) fn check_apart<'a>(all: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let mut ids = BTreeSet::new();
+    for id in all {
+        ensure!(ids.insert(id), "two patients of the id {id}");
+    }
+    for id in &ids {
+        let above = Path::new(id).ancestors().skip(1).filter_map(Path::to_str);
+        if let Some(outer) = above.into_iter().find(|outer| ids.contains(outer)) {
+            bail!("the results of patient {id} would lie inside those of patient {outer}");
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub(crate) mod fingerprint;
 pub(crate) mod list;
+pub(crate) mod pipeline;
 pub(crate) mod progress;
 pub(crate) mod record;
 pub(crate) mod scores;

@@ -172,6 +172,33 @@ impl Progress {
         Ok(progress)
     }
 
+    /// As [`Progress::begin`], for a run that nobody asked to be a part: its record is there for `fndm collect`, and no reason to fail. Records of
+    /// shards are left as they are.
+    pub(crate) fn begin_undivided(
+        output: &Path,
+        division: Division,
+        inputs: &Inputs,
+    ) -> Option<Self> {
+        let own = division.shard.name();
+        let others = folders(output, "shard-").unwrap_or_default();
+        let is_other = |folder: &PathBuf| !folder.ends_with(format!("shard-{own}"));
+        if others.iter().any(is_other) {
+            tell!(
+                "{} has records of shards, which stay: this run leaves none for fndm collect; --shard 1/1 replaces them",
+                output.join(FOLDER).display()
+            );
+            return None;
+        }
+        match Self::begin(output, division, inputs) {
+            Ok(progress) => Some(progress),
+            Err(error) => {
+                let error = fndm_files::chain(error.as_ref());
+                tell!("warning: no record for fndm collect is left: {error}");
+                None
+            }
+        }
+    }
+
     fn write(&mut self) -> Result<()> {
         Ok(self.folder.write_json(FILE, &self.division)?)
     }

@@ -1,12 +1,16 @@
 //! What an evaluation keeps of one patient, so that the figures over all can be made later.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use fndm_files::{OutputFolder, read_json};
-use fndm_study::{BitScores, MaskScores, PatientBits};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use fndm_study::{BitScores, MaskScores, NextPixels, PatientBits};
+use safetensors::tensor::{Dtype, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Names in a patient's folder.
 const FILE: &str = "scores.json";
@@ -40,9 +44,9 @@ impl Scores {
         for arm in arms {
             let (values, truth) = arm.pixels();
             let values = values.iter().flat_map(|value| value.to_le_bytes());
-            bytes.push((name(arm, "values"), Dtype::F32, values.collect()));
+            bytes.push((name(arm.method(), "values"), Dtype::F32, values.collect()));
             let truth = truth.iter().map(|&lesion| u8::from(lesion));
-            bytes.push((name(arm, "truth"), Dtype::U8, truth.collect()));
+            bytes.push((name(arm.method(), "truth"), Dtype::U8, truth.collect()));
         }
         let mut tensors = Vec::new();
         for (name, dtype, bytes) in &bytes {
@@ -56,37 +60,9 @@ impl Scores {
         Ok(())
     }
 
-    /// Those in a patient's folder.
+    /// Those in a patient's folder, without the pixels: see [`go_through`].
     pub(crate) fn read(folder: &Path) -> Result<Self> {
-        let scores: Self = read_json(folder.join(FILE), "scores of a patient")?;
-        let Self::Masks(arms) = scores else {
-            return Ok(scores);
-        };
-        let path = folder.join(PIXELS);
-        let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        let tensors =
-            SafeTensors::deserialize(&bytes).with_context(|| path.display().to_string())?;
-        let with_pixels = |arm: MaskScores| -> Result<MaskScores> {
-            let data = |what: &str| {
-                let tensor = tensors.tensor(&name(&arm, what));
-                let tensor = tensor.with_context(|| path.display().to_string())?;
-                Ok::<_, anyhow::Error>(tensor.data().to_vec())
-            };
-            let values = data("values")?;
-            let values = values
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&four| f32::from_le_bytes(four));
-            let (values, truth): (Vec<f32>, _) = (values.collect(), data("truth")?);
-            if values.len() != truth.len() {
-                bail!("{}: expected a truth for each value", path.display());
-            }
-            let truth = truth.into_iter().map(|lesion| lesion != 0).collect();
-            Ok(arm.with_pixels(values, truth))
-        };
-        let arms = arms.into_iter().map(with_pixels);
-        Ok(Self::Masks(arms.collect::<Result<_>>()?))
+        Ok(read_json(folder.join(FILE), "scores of a patient")?)
     }
 
     /// Adds another patient's.
@@ -123,6 +99,61 @@ impl Scores {
     }
 }
 
-fn name(arm: &MaskScores, what: &str) -> String {
-    format!("{}.{what}", arm.method())
+fn name(arm: &str, what: &str) -> String {
+    format!("{arm}.{what}")
+}
+
+/// No header of ours is longer.
+const LONGEST_HEADER: u64 = 1 << 20;
+
+/// Hands on values and truth of the pixels of one arm in a patient's folder. Those of the other arms aren't read.
+pub(crate) fn go_through(folder: &Path, arm: &str, next: &mut NextPixels<'_>) -> Result<()> {
+    let path = folder.join(PIXELS);
+    let (values, truth) = read_arm(&path, arm).with_context(|| path.display().to_string())?;
+    let values = values.as_chunks().0.iter();
+    let values: Vec<f32> = values.map(|&four| f32::from_le_bytes(four)).collect();
+    let truth: Vec<bool> = truth.into_iter().map(|lesion| lesion != 0).collect();
+    ensure!(
+        values.len() == truth.len(),
+        "{}: expected a truth for each value",
+        path.display()
+    );
+    Ok(next(&values, &truth)?)
+}
+
+fn read_arm(path: &Path, arm: &str) -> Result<(Vec<u8>, Vec<u8>)> {
+    let mut file = File::open(path)?;
+    let whole = file.metadata()?.len();
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let header = u64::from_le_bytes(length);
+    ensure!(
+        header <= LONGEST_HEADER.min(whole),
+        "expected a header of at most {LONGEST_HEADER} bytes, got {header}"
+    );
+    let mut text = vec![0; usize::try_from(header)?];
+    file.read_exact(&mut text)?;
+    let tensors: BTreeMap<String, Value> = serde_json::from_slice(&text)?;
+    let mut read = |what: &str, dtype: Dtype| -> Result<Vec<u8>> {
+        let name = name(arm, what);
+        let tensor = tensors.get(&name);
+        let tensor = tensor.with_context(|| format!("expected a tensor {name}"))?;
+        let tensor: TensorInfo = serde_json::from_value(tensor.clone())?;
+        ensure!(
+            tensor.dtype == dtype,
+            "{name}: expected {dtype:?}, got {:?}",
+            tensor.dtype
+        );
+        let (from, to) = tensor.data_offsets;
+        let begin = 8 + header + from as u64;
+        ensure!(
+            from <= to && 8 + header + to as u64 <= whole,
+            "{name}: expected bytes of the file, got {from} to {to}"
+        );
+        file.seek(SeekFrom::Start(begin))?;
+        let mut bytes = vec![0; to - from];
+        file.read_exact(&mut bytes)?;
+        Ok(bytes)
+    };
+    Ok((read("values", Dtype::F32)?, read("truth", Dtype::U8)?))
 }

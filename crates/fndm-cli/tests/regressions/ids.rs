@@ -26,6 +26,7 @@ fn n04_dots_and_groups_are_kept() {
         [
             "1.3.6.101",
             "1.3.6.202",
+            "_cohort",
             "report.html",
             "sub-03.v1",
             "sub-03.v2"
@@ -48,7 +49,10 @@ fn n04_dots_and_groups_are_kept() {
         .detect(&["--data", "grades", "--output", "graded"])
         .ends_with(0)
         .says(&["4 of 4 patients done"]);
-    assert_eq!(place.names("graded"), ["HGG", "LGG", "report.html"]);
+    assert_eq!(
+        place.names("graded"),
+        ["HGG", "LGG", "_cohort", "report.html"]
+    );
     for grade in ["HGG", "LGG"] {
         assert_eq!(
             place.names(&format!("graded/{grade}")),
@@ -72,7 +76,10 @@ fn n04_links_are_named_by_themselves() {
         .detect(&["--data", "links", "--output", "out"])
         .ends_with(0)
         .says(&["2 of 2 patients done"]);
-    assert_eq!(place.names("out"), ["pat1", "pat2", "report.html"]);
+    assert_eq!(
+        place.names("out"),
+        ["_cohort", "pat1", "pat2", "report.html"]
+    );
     place
         .detect(&["--patient", "links/pat2", "--output", "one"])
         .ends_with(0);

@@ -93,7 +93,7 @@ fn n01_a_result_is_replaced_unless_a_user_changed_it() {
     let detect = || place.detect(&["--data", "data", "--output", "out"]);
     detect().ends_with(0);
     detect().ends_with(0);
-    assert_eq!(place.names("out"), ["p1", "report.html"]);
+    assert_eq!(place.names("out"), ["_cohort", "p1", "report.html"]);
     // A mask that was corrected by hand.
     place.change("out/p1/p1_mask.nii.gz", |volume| volume.data.fill(1.));
     let before = place.snapshot(&[]);
@@ -187,7 +187,7 @@ fn n01_killed_while_detecting() {
         .stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     let begun = Instant::now();
-    while place.names("out").len() < 4 {
+    while place.names("out").len() < 5 {
         assert!(begun.elapsed() < Duration::from_secs(120));
         if let Some(ended) = child.try_wait().unwrap() {
             panic!("ended too early: {ended}");
@@ -200,5 +200,5 @@ fn n01_killed_while_detecting() {
     place
         .detect(&["--data", "data", "--output", "out"])
         .ends_with(0);
-    assert_eq!(place.names("out"), ["p1", "report.html"]);
+    assert_eq!(place.names("out"), ["_cohort", "p1", "report.html"]);
 }

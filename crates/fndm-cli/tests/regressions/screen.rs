@@ -157,7 +157,7 @@ fn n16_a_name_that_is_not_utf_8() {
         .ends_with(2)
         .tells(&["ller", "UTF-8"])
         .says(&["1 of 2 patients done"]);
-    assert_eq!(place.names("out"), ["p1", "report.html"]);
+    assert_eq!(place.names("out"), ["_cohort", "p1", "report.html"]);
     place.run(&["inspect", "u"]).ends_with(2).says(&["UTF-8"]);
     // Such a name in an output or an option is no reason to panic.
     let mut command = place.detect_command(&["--patient", "u/p1", "--output"]);

@@ -17,6 +17,7 @@
 //! ```
 
 mod filter;
+mod mask;
 mod name;
 mod sequence;
 mod tree;

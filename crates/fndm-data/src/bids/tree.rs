@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::filter::Filter;
+use super::mask::{is_bare_mask, is_lesion_mask};
 use super::name::Name;
 use super::sequence::{example, is_sequence};
 use crate::layout::{LeftOut, is_own_output};
@@ -209,6 +210,41 @@ impl Session {
             .collect()
     }
 
+    /// The mask of lesions, where there is one: `_label-lesion_mask`, `_label-L_mask`, `_desc-tumor_dseg` and their like, by `label`, `desc` or
+    /// `seg`. Where the tree holds nothing but masks of lesions (`masks_alone`), as a derivative of manual masks does, `_mask` and `_dseg` will do.
+    /// Filters choose as they do among images; `mask:desc=manual` is one for the mask alone.
+    ///
+    /// # Errors
+    /// [`Error::AmbiguousImage`] where several fit after the filters.
+    pub fn lesion_mask(&self, filters: &[Filter], masks_alone: bool) -> Result<Option<&Image>> {
+        let images = self.images.iter();
+        let mut fitting: Vec<&Image> = images.filter(|i| is_lesion_mask(&i.name)).collect();
+        if fitting.is_empty() && masks_alone {
+            let images = self.images.iter();
+            fitting = images.filter(|i| is_bare_mask(&i.name)).collect();
+        }
+        for filter in filters {
+            filter.narrow(Self::MASK, &mut fitting, |image| &image.name);
+        }
+        match fitting.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(one)),
+            [first, second, ..] => Err(self.ambiguous(Self::MASK, &fitting, first, second)),
+        }
+    }
+
+    /// What a filter calls the mask of lesions.
+    pub const MASK: &'static str = "mask";
+
+    fn ambiguous(&self, what: &str, fitting: &[&Image], first: &Image, second: &Image) -> Error {
+        Error::AmbiguousImage {
+            patient: self.id(),
+            sequence: what.into(),
+            images: fitting.iter().map(|image| image.name.to_string()).collect(),
+            filter: telling(what, &first.name, &second.name),
+        }
+    }
+
     fn image(&self, sequence: &str, filters: &[Filter]) -> Result<&Image> {
         let fitting = self.images.iter();
         let mut fitting: Vec<&Image> = fitting.filter(|i| is_sequence(&i.name, sequence)).collect();
@@ -223,12 +259,7 @@ impl Session {
                 folder: self.folder.clone(),
                 expected: vec![example(&self.prefix(), sequence)],
             }),
-            [first, second, ..] => Err(Error::AmbiguousImage {
-                patient: self.id(),
-                sequence: sequence.into(),
-                images: fitting.iter().map(|image| image.name.to_string()).collect(),
-                filter: telling(sequence, &first.name, &second.name),
-            }),
+            [first, second, ..] => Err(self.ambiguous(sequence, &fitting, first, second)),
         }
     }
 }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Limits, Result, text};
 
 /// The files of one patient.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Files {
     /// Name of the patient.
     pub id: String,

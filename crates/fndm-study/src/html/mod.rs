@@ -2,6 +2,7 @@
 
 mod charts;
 mod extremes;
+mod part;
 mod settings;
 mod tables;
 
@@ -15,6 +16,7 @@ use ndarray::{Array2, Array3, Axis, s};
 use crate::{Arm, BitReport, Evaluation, MethodMap, PageBase, PageMethod, Report, Result};
 use extremes::Extremes;
 
+pub use part::PagePart;
 pub use settings::{settings_section, versions_section};
 
 /// Colours of a mask's outline, and of the truth's.

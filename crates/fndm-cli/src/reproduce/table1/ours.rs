@@ -170,6 +170,7 @@ fn slices(detector: &Detector, source: &Source) -> Result<SliceSet> {
     let read = cohort::each(
         &Patients::of(detector, source, Truth::Mask),
         Vec::new(),
+        false,
         |read, _| {
             all.push(read.slices);
             Ok(())
