@@ -75,20 +75,46 @@ class Side:
             self.process.wait()
 
 
-def python():
-    """The interpreter of the peers: FNDM_COMPARE_PYTHON, or an environment of our own from requirements.txt."""
+def wanted(topics):
+    """What the topics' peers need, by requirements.txt: each line a package, and after # the topics."""
+    needed = []
+    for line in (HERE / "requirements.txt").read_text().splitlines():
+        package, _, users = line.partition("  # ")
+        if set(users.split()) & set(topics):
+            needed.append(package)
+    return needed
+
+
+def python(topics):
+    """The interpreter of the peers: FNDM_COMPARE_PYTHON, or an environment of our own with what these topics need.
+
+    A package that can't be had is said and left out; the cases that need it then fail by themselves.
+    """
     if chosen := os.environ.get("FNDM_COMPARE_PYTHON"):
         return chosen
     target = ROOT / "target" / "compare"
-    venv, wanted = target / "venv", (HERE / "requirements.txt").read_text()
-    made, stamp = venv / "bin" / "python", target / "requirements.installed"
-    if not made.exists() or not stamp.exists() or stamp.read_text() != wanted:
-        print(f"making {venv}", file=sys.stderr)
+    made, stamp = target / "venv" / "bin" / "python", target / "installed.txt"
+    if not made.exists():
+        print(f"making {target / 'venv'}", file=sys.stderr)
         target.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        pip = [str(made), "-m", "pip", "install", "-q", "-r", str(HERE / "requirements.txt")]
-        subprocess.run(pip, check=True)
-        stamp.write_text(wanted)
+        subprocess.run([sys.executable, "-m", "venv", str(target / "venv")], check=True)
+        stamp.unlink(missing_ok=True)
+    installed = stamp.read_text().splitlines() if stamp.exists() else []
+    missing = [package for package in wanted(topics) if package not in installed]
+
+    def install(packages):
+        pip = [str(made), "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages]
+        done = subprocess.run(pip, stdout=sys.stderr).returncode == 0
+        if done:
+            installed.extend(packages)
+        return done
+
+    # All at once, so that their own needs are settled together; else one by one, to be left with what there is.
+    if missing and not install(missing):
+        for package in missing:
+            if not install([package]):
+                print(f"left out: {package} can't be installed", file=sys.stderr)
+    stamp.write_text("".join(package + "\n" for package in installed))
     return str(made)
 
 
@@ -172,7 +198,8 @@ def arguments():
 def main():
     args = arguments()
     binary = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target")) + "/release/fndm-compare"
-    peer = [python(), str(HERE / "peer_server.py")]
+    names = args.topics or topics()
+    peer = [python(names), str(HERE / "peer_server.py")]
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
         env[name] = str(args.threads)
@@ -188,7 +215,6 @@ def main():
             new.write_text(json.dumps(results, indent=1) + "\n")
             new.replace(args.json)
 
-    names = args.topics or topics()
     print(f"{args.threads} threads{', AVX2 on both sides' if args.isa else ''}; ratio = peer / ours\n")
     print("| topic | case | peer | allocator | ours, ms | peer, ms | ratio | spread | memory, MB |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)

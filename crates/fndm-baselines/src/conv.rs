@@ -1,6 +1,7 @@
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
 use fndm_kernels::Conv2d;
+use fndm_models::Border;
 
 use crate::Result;
 
@@ -9,9 +10,8 @@ use crate::Result;
 pub(crate) enum Convolution {
     Kernel(Conv2d),
     General {
-        weight: Tensor,
+        conv: fndm_models::Convolution,
         bias: Tensor,
-        stride: usize,
     },
 }
 
@@ -33,9 +33,8 @@ impl Convolution {
         Ok(match kernel {
             1 | 3 => Self::Kernel(Conv2d::new(weight, Some(bias), stride)?),
             _ => Self::General {
-                weight,
+                conv: fndm_models::Convolution::of_weight(weight, stride, Border::Zeros)?,
                 bias,
-                stride,
             },
         })
     }
@@ -43,14 +42,9 @@ impl Convolution {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match self {
             Self::Kernel(conv) => conv.forward(x)?,
-            Self::General {
-                weight,
-                bias,
-                stride,
-            } => {
-                let padding = weight.dim(2)? / 2;
-                x.conv2d(weight, padding, *stride, 1, 1)?
-                    .broadcast_add(&bias.reshape((1, (), 1, 1))?)?
+            Self::General { conv, bias } => {
+                let bias = bias.reshape((1, (), 1, 1))?;
+                conv.forward(x)?.broadcast_add(&bias)?
             }
         })
     }

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 use fndm_kernels::{Precision, set_precision};
 use fndm_models::{
-    BatchNorm, BatchNorms, Border, Convolution, Mode, Parameters, ResNet, ResNetConfig,
+    BatchNorm, BatchNorms, Border, ConvNorm, Convolution, Mode, Parameters, ResNet, ResNetConfig,
     UpConvolution,
 };
 
@@ -271,4 +271,24 @@ fn folding_changes_nothing_but_rounding() {
         ..config
     };
     assert!(ResNet::new(&bad, parameters.builder(), &norms).is_err());
+}
+
+#[test]
+fn folding_a_transposed_convolution_changes_nothing_but_rounding() {
+    let (parameters, norms) = (
+        Parameters::new(3, DType::F32, &Device::Cpu),
+        BatchNorms::fresh(),
+    );
+    let builder = parameters.builder();
+    let up = ConvNorm::up(("conv", "norm"), (3, 5), 1e-5, &builder, &norms).unwrap();
+    let x = some(&[2, 3, 4, 6], 7);
+    // Running statistics that aren't those of the start.
+    up.forward(&x, Mode::Train).unwrap();
+    let plain = values(&up.forward(&x, Mode::Evaluate).unwrap());
+    let folded = up.folded().unwrap();
+    assert!(folded.before_norm(&x).unwrap().is_none());
+    let got = folded.forward(&x, Mode::Evaluate).unwrap();
+    assert_eq!(got.dims(), [2, 5, 8, 12]);
+    let scale = plain.iter().fold(1f64, |m, v| m.max(v.abs()));
+    assert!(worst(&plain, &values(&got)) < 1e-5 * scale);
 }

@@ -1,5 +1,6 @@
 //! What is compared: one module a topic, with its peer in `peers/<topic>.py`.
 
+mod baselines;
 mod classifier_grad;
 mod conv;
 mod data;
@@ -27,6 +28,7 @@ type Prepare = fn(&Value) -> Result<Box<dyn Case>>;
 
 /// Every topic, by name.
 const TOPICS: &[(&str, Prepare)] = &[
+    ("baselines", baselines::prepare),
     ("classifier_grad", classifier_grad::prepare),
     ("conv", conv::prepare),
     ("data", data::prepare),

@@ -105,7 +105,7 @@ impl Layer {
 
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
-            Self::Linear { weight, bias } => x.matmul(&weight.t()?)?.broadcast_add(bias),
+            Self::Linear { weight, bias } => fndm_kernels::linear(x, weight, bias),
             Self::Convolution(conv) => conv.forward(x),
         }
     }

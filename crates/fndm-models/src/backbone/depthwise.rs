@@ -1,6 +1,7 @@
 //! Depthwise convolution on the CPU: candle does it channel by channel as matrix products of width one.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
 
 /// `(B, C, H, W)` with weights `(C, 1, k, k)` and bias `(C)`; `pads` are the zeros before and after rows and columns.
 /// f32 on the CPU; no gradient.
@@ -47,27 +48,39 @@ impl CustomOp3 for Depthwise {
             candle_core::bail!("depthwise: a kernel of {k} on images of {h}x{w}");
         };
         let mut out = vec![0f32; b * c * oh * ow];
-        let maps = out.chunks_exact_mut(oh * ow).zip(x.chunks_exact(h * w));
-        for (at, (out, x)) in maps.enumerate() {
-            let channel = at % c;
-            out.fill(bias[channel]);
-            let weight = &weight[channel * k * k..][..k * k];
-            for (tap, &weight) in weight.iter().enumerate() {
-                let (dy, dx) = (tap / k, tap % k);
-                // The outputs whose tap falls on the image, so that the inner loop has no test.
-                let rows = inside(oh, h, self.stride, dy, self.pads[0].0);
-                let columns = inside(ow, w, self.stride, dx, self.pads[1].0);
-                for oy in rows {
-                    let row = &x[(oy * self.stride + dy - self.pads[0].0) * w..][..w];
-                    let out = &mut out[oy * ow..][columns.clone()];
-                    let first = columns.start * self.stride + dx - self.pads[1].0;
-                    let row = row.get(first..).unwrap_or_default();
-                    for (o, v) in out.iter_mut().zip(row.iter().step_by(self.stride)) {
-                        *o += weight * v;
+        let maps = out
+            .par_chunks_exact_mut(oh * ow)
+            .zip(x.par_chunks_exact(h * w));
+        // A map of less than some thousand products isn't worth a task of its own.
+        let each = (1 << 14) / (oh * ow * k * k).max(1) + 1;
+        maps.enumerate()
+            .with_min_len(each)
+            .for_each(|(at, (out, x))| {
+                let channel = at % c;
+                out.fill(bias[channel]);
+                let weight = &weight[channel * k * k..][..k * k];
+                for (tap, &weight) in weight.iter().enumerate() {
+                    let (dy, dx) = (tap / k, tap % k);
+                    // The outputs whose tap falls on the image, so that the inner loop has no test.
+                    let rows = inside(oh, h, self.stride, dy, self.pads[0].0);
+                    let columns = inside(ow, w, self.stride, dx, self.pads[1].0);
+                    for oy in rows {
+                        let row = &x[(oy * self.stride + dy - self.pads[0].0) * w..][..w];
+                        let out = &mut out[oy * ow..][columns.clone()];
+                        let first = columns.start * self.stride + dx - self.pads[1].0;
+                        let row = row.get(first..).unwrap_or_default();
+                        if self.stride == 1 {
+                            for (o, v) in out.iter_mut().zip(row) {
+                                *o += weight * v;
+                            }
+                        } else {
+                            for (o, v) in out.iter_mut().zip(row.iter().step_by(self.stride)) {
+                                *o += weight * v;
+                            }
+                        }
                     }
                 }
-            }
-        }
+            });
         Ok((CpuStorage::F32(out), Shape::from((b, c, oh, ow))))
     }
 }

@@ -5,6 +5,7 @@ use candle_nn::VarBuilder;
 use fndm_kernels::Conv2d;
 
 use super::convolution::convolve;
+use super::interleave::interleave;
 use super::{BatchNorm, BatchNorms, Border, Convolution, Mode, UpConvolution};
 use crate::Result;
 
@@ -18,6 +19,8 @@ enum Parts {
     Up(UpConvolution, BatchNorm),
     /// The norm of evaluation is in the weights.
     Folded(Folded),
+    /// The same of a transposed one: the product, before its rearrangement.
+    FoldedUp(Conv2d),
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +84,7 @@ impl ConvNorm {
             Parts::Conv(conv, norm) => norm.forward(&conv.forward(x)?, mode),
             Parts::Up(conv, norm) => norm.forward(&conv.forward(x)?, mode),
             Parts::Folded(folded) => folded.forward(x),
+            Parts::FoldedUp(product) => Ok(interleave(&product.forward(x)?)?),
         }
     }
 
@@ -92,7 +96,7 @@ impl ConvNorm {
         Ok(match &self.0 {
             Parts::Conv(conv, _) => Some(conv.forward(x)?),
             Parts::Up(conv, _) => Some(conv.forward(x)?),
-            Parts::Folded(_) => None,
+            Parts::Folded(_) | Parts::FoldedUp(_) => None,
         })
     }
 
@@ -101,18 +105,21 @@ impl ConvNorm {
     /// # Errors
     /// Those of candle.
     pub fn folded(&self) -> Result<Self> {
-        let Parts::Conv(conv, norm) = &self.0 else {
-            return Ok(self.clone());
+        let (conv, norm) = match &self.0 {
+            Parts::Conv(conv, norm) => (conv, norm),
+            Parts::Up(conv, norm) => {
+                // Every output channel is four of the product.
+                let (scale, bias) = norm.affine()?;
+                let four = |t: &Tensor| t.unsqueeze(1)?.repeat((1, 4))?.flatten_all();
+                let (weight, bias) = fold(&conv.product()?, &four(&scale)?, &four(&bias)?)?;
+                let product = Conv2d::new(weight, Some(bias), 1)?;
+                return Ok(Self(Parts::FoldedUp(product)));
+            }
+            Parts::Folded(_) | Parts::FoldedUp(_) => return Ok(self.clone()),
         };
         let (weight, stride, border) = conv.parts();
         let (scale, bias) = norm.affine()?;
-        // In f64, so that the fold itself costs no precision.
-        let folded = weight
-            .detach()
-            .to_dtype(DType::F64)?
-            .broadcast_mul(&scale.detach().reshape(((), 1, 1, 1))?)?
-            .to_dtype(weight.dtype())?;
-        let bias = bias.detach().to_dtype(weight.dtype())?;
+        let (folded, bias) = fold(weight, &scale, &bias)?;
         let k = weight.dim(2)?;
         let fits = k == 1 || (k == 3 && border == Border::Zeros);
         let ready = fits.then(|| Conv2d::new(folded.clone(), Some(bias.clone()), stride));
@@ -124,6 +131,18 @@ impl ConvNorm {
             border,
         })))
     }
+}
+
+/// Weights `(O, …)` times the norm's scales `(O)`, and its shifts, in the weights' type. In f64, so that the fold itself costs no precision.
+fn fold(weight: &Tensor, scale: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {
+    let mut per_output = vec![1; weight.rank()];
+    per_output[0] = scale.elem_count();
+    let folded = weight
+        .detach()
+        .to_dtype(DType::F64)?
+        .broadcast_mul(&scale.detach().reshape(per_output)?)?
+        .to_dtype(weight.dtype())?;
+    Ok((folded, bias.detach().to_dtype(weight.dtype())?))
 }
 
 impl Folded {

@@ -26,6 +26,8 @@ pub struct Convolution {
     weight: Tensor,
     stride: usize,
     border: Border,
+    /// The weights as a product's, ordered once where no training changes them.
+    product: Option<Conv2d>,
 }
 
 impl Convolution {
@@ -66,10 +68,13 @@ impl Convolution {
                 format!("{:?}, stride {stride}", weight.dims()),
             ));
         }
+        let ordered = k > 3 && !weight.track_op();
+        let product = ordered.then(|| product(&weight, None)).transpose()?;
         Ok(Self {
             weight,
             stride,
             border,
+            product,
         })
     }
 
@@ -82,7 +87,11 @@ impl Convolution {
     /// # Errors
     /// When the channels differ, or the image is too small to be mirrored.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        convolve(x, &self.weight, None, self.stride, self.border)
+        let k = self.weight.dim(2)?;
+        match &self.product {
+            Some(product) => Ok(product.forward(&columns(x, k, self.stride, self.border)?)?),
+            None => convolve(x, &self.weight, None, self.stride, self.border),
+        }
     }
 }
 
@@ -101,16 +110,25 @@ pub(crate) fn convolve(
     if k == 3 {
         return reflected_3x3(x, weight, bias, stride);
     }
+    Ok(product(weight, bias)?.forward(&columns(x, k, stride, border)?)?)
+}
+
+/// The convolution as a product with [`columns`].
+fn product(weight: &Tensor, bias: Option<&Tensor>) -> Result<Conv2d> {
+    let (o, i, k, _) = weight.dims4()?;
+    let rows = weight.permute((0, 2, 3, 1))?.reshape((o, k * k * i, 1))?;
+    Ok(Conv2d::new(rows, bias.cloned(), 1)?)
+}
+
+/// What [`product`] is multiplied with: the padded image, unfolded.
+fn columns(x: &Tensor, k: usize, stride: usize, border: Border) -> Result<Tensor> {
     let padded = match border {
         Border::Zeros => x
             .pad_with_zeros(2, k / 2, k / 2)?
             .pad_with_zeros(3, k / 2, k / 2)?,
         Border::Reflect => reflect(x, k / 2)?,
     };
-    let (o, i, ..) = weight.dims4()?;
-    let columns = unfold(&padded, k, stride)?;
-    let rows = weight.permute((0, 2, 3, 1))?.reshape((o, k * k * i, 1))?;
-    Ok(Conv2d::new(rows, bias.cloned(), 1)?.forward(&columns)?)
+    unfold(&padded, k, stride)
 }
 
 /// The kernels pad by zeros, so the mirrored image is convolved and its edge cut off. At stride 2 a line of zeros moves the

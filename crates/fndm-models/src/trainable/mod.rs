@@ -3,6 +3,7 @@
 mod batch_norm;
 mod conv_norm;
 mod convolution;
+mod interleave;
 mod residual;
 mod resnet;
 mod up_convolution;

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
 use fndm_kernels::Conv2d;
 
+use super::interleave::interleave;
 use crate::Result;
 
 /// A transposed 2x2 convolution at stride 2: `(B, I, H, W)` to `(B, O, 2H, 2W)`. Windows don't overlap, so it is a product and a
@@ -35,20 +36,19 @@ impl UpConvolution {
         })
     }
 
+    /// The weights of the product, `(4 O, I)`.
+    pub(crate) fn product(&self) -> Result<Tensor> {
+        let (i, o, ..) = self.weight.dims4()?;
+        Ok(self.weight.reshape((i, 4 * o))?.t()?.contiguous()?)
+    }
+
     /// See the type.
     ///
     /// # Errors
     /// When the channels differ.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, _, h, w) = x.dims4()?;
-        let (i, o, ..) = self.weight.dims4()?;
-        let rows = self.weight.reshape((i, 4 * o))?.t()?.contiguous()?;
-        let y = Conv2d::new(rows, None, 1)?.forward(x)?;
-        let y = y
-            .reshape(&[b, o, 2, 2, h, w][..])?
-            .permute([0, 1, 4, 2, 5, 3])?
-            .contiguous()?
-            .reshape((b, o, 2 * h, 2 * w))?;
+        let (_, o, ..) = self.weight.dims4()?;
+        let y = interleave(&Conv2d::new(self.product()?, None, 1)?.forward(x)?)?;
         Ok(match &self.bias {
             Some(bias) => y.broadcast_add(&bias.reshape((1, o, 1, 1))?)?,
             None => y,
