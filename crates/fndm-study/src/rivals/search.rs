@@ -28,8 +28,8 @@ impl Default for PostGrid {
         Self {
             smoothing: vec![0., 1., 2.],
             z_smoothing: vec![0.7, 1.5],
-            head_erosion: vec![3, 5],
-            map_power: vec![0.5, 1., 2.],
+            head_erosion: vec![3, 5, 7],
+            map_power: vec![0.5, 1., 2., 4.],
         }
     }
 }
