@@ -83,13 +83,14 @@ impl Data {
             .unwrap()
     }
 
-    /// What lies in the output folder, temporary files included.
+    /// What lies in the output folder, temporary files included; not the record of who is done and who failed.
     fn written(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.output()) else {
             return Vec::new();
         };
         let mut names: Vec<String> = entries
             .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .filter(|name| name != "_cohort")
             .collect();
         names.sort();
         names
@@ -170,6 +171,8 @@ fn one_bad_patient_does_not_stop_the_others() {
     assert_fails(&output, &["b_t2.nii.gz", "failed:"]);
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(data.written(), ["a", "c", "report.html"]);
+    let record = data.output().join("_cohort/shard-1-of-1/shard.json");
+    assert!(fs::read_to_string(record).unwrap().contains("b_t2.nii.gz"));
     for id in ["a", "c"] {
         assert!(
             data.output()
