@@ -224,7 +224,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     // Those that are written side by side may end in any order.
     end.failed.sort();
-    if writes_index(options, shard) {
+    let some_are_done = end.failed.len() < listed.inputs.len();
+    if some_are_done && writes_index(options, shard) {
         // A folder that can't be read has no id; the reason names it.
         let folders = listed.left_out.iter();
         let folders = folders.map(|reason| ("a folder".to_string(), reason.clone()));
