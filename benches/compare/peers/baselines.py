@@ -52,10 +52,13 @@ CASES = [
 
 
 def make_backbones():
-    """Networks with weights by chance: times don't depend on them."""
+    """Networks with weights by chance, made once: times don't depend on them."""
     HERE.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
     for name in ("resnet18", "efficientnet_b5"):
+        file = HERE / f"{name}.safetensors"
+        if file.exists():
+            continue
+        torch.manual_seed(0)
         state = getattr(torchvision.models, name)(weights=None).state_dict()
         for key, value in state.items():
             # As after a training: norms that do something.
@@ -65,7 +68,7 @@ def make_backbones():
                 value.uniform_(0.8, 1.2)
         new = HERE / f"{name}.new"
         save_file(state, new)
-        new.replace(HERE / f"{name}.safetensors")
+        new.replace(file)
 
 
 make_backbones()
