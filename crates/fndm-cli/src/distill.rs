@@ -10,7 +10,7 @@ use fndm_files::{Inputs, WorkFolder};
 use fndm_study::{DistillPlan, LeftOut, Source, TrainEvent, TrainingPlace, distill};
 
 use crate::common::{self, place};
-use crate::train::{line, show};
+use crate::train::{line, step};
 
 /// Teach networks to take a model's steps several at a time, one network for each direction, the classifier's gradient within. Takes
 /// no masks and no labels. Stopped by Ctrl-C, it goes on when it is started again.
@@ -115,7 +115,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             TrainEvent::Distill(direction, steps, report, share) => {
                 let what = format!("{} in {steps}", direction.name());
                 bar.set_prefix(what.clone());
-                show(&bar, report, share);
+                step(&bar, report, share);
                 line(&bar, &mut last_line, &what, report);
             }
             _ => {}

@@ -50,14 +50,8 @@ impl Arm {
         };
         let (anomaly, inner_head, milliseconds) = flair_quantile(slices, erosion, quantile)?;
         progress(1.);
-        Ok(MethodMap {
-            mask: anomaly.mapv(|v| v > 0.),
-            anomaly,
-            inner_head,
-            diseased: None,
-            milliseconds,
-            maps: None,
-        })
+        let mask = anomaly.mapv(|v| v > 0.);
+        Ok(MethodMap::plain(anomaly, inner_head, mask, milliseconds))
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use fndm_data::PatientSlices;
 use fndm_metrics::{
-    Aggregate, BootstrapConfig, Confusion, Definition, Ranking, Score, bootstrap_mean,
-    percentile_hausdorff,
+    Aggregate, BootstrapConfig, Confusion, Definition, LesionConfig, Ranking, Score,
+    bootstrap_mean, lesion_detection, percentile_hausdorff,
 };
 use ndarray::{Array3, ArrayView, Axis, Dimension};
 use serde::{Deserialize, Serialize};
@@ -145,6 +145,13 @@ pub struct Row {
     /// AUROC of whether a slice has a lesion, by how likely the method calls it diseased.
     #[serde(default)]
     pub slice_auroc: Option<f64>,
+    /// Per volume: mean share of a volume's lesions (connected by faces, edges or corners) of which the mask at Otsu's threshold has a
+    /// voxel.
+    #[serde(default)]
+    pub lesion_sensitivity: Option<f64>,
+    /// Per volume: mean number of connected parts of that mask that touch no lesion.
+    #[serde(default)]
+    pub false_lesions: Option<f64>,
     /// 95 % interval of the Dice at Otsu's threshold, by bootstrap over patients (2000 resamples); none of fewer than two.
     #[serde(default)]
     pub dice_interval: Option<[f64; 2]>,
@@ -179,6 +186,21 @@ pub struct CaseScore {
     pub hd95: Score,
     /// Volumetric similarity.
     pub volumetric_similarity: Score,
+    /// The lesions of a volume; none for a slice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lesions: Option<LesionCount>,
+}
+
+/// The lesions of a volume: parts of the truth that are connected by faces, edges or corners, and those of the mask at Otsu's threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LesionCount {
+    /// Lesions of the truth.
+    pub lesions: usize,
+    /// Those of which the mask has a voxel.
+    pub found: usize,
+    /// Parts of the mask that touch no lesion.
+    pub false_lesions: usize,
 }
 
 /// A row, and the cases that it is made of.
@@ -203,8 +225,8 @@ pub fn evaluate(
     evaluations: usize,
     gradient_evaluations: usize,
 ) -> Result<Evaluation> {
-    let mut scores = MaskScores::new(method, &[level]);
-    scores.evaluations = (evaluations, gradient_evaluations);
+    let mut scores =
+        MaskScores::new(method, &[level]).with_evaluations(evaluations, gradient_evaluations);
     for case in cases {
         scores.add_case(case)?;
     }
@@ -281,6 +303,13 @@ impl MaskScores {
             milliseconds: None,
             evaluations: (0, 0),
         }
+    }
+
+    /// With so many evaluations of the network and gradients of the classifier per slice.
+    #[must_use]
+    pub fn with_evaluations(mut self, evaluations: usize, gradients: usize) -> Self {
+        self.evaluations = (evaluations, gradients);
+        self
     }
 
     /// Key of the method.
@@ -465,6 +494,11 @@ impl MaskScores {
                 Err(fndm_metrics::Error::TooFew { .. }) => None,
                 Err(error) => return Err(error.into()),
             };
+            let lesions = |of: fn(&LesionCount) -> Option<f64>| {
+                let counts = cases.iter().filter_map(|case| case.lesions.as_ref());
+                let figures: Vec<f64> = counts.filter_map(of).collect();
+                (!figures.is_empty()).then(|| figures.iter().sum::<f64>() / figures.len() as f64)
+            };
             let row = Row {
                 method: self.method.clone(),
                 level,
@@ -477,6 +511,10 @@ impl MaskScores {
                 dice_mask: Aggregate::of(own_dice).mean,
                 empty_when_healthy,
                 slice_auroc,
+                lesion_sensitivity: lesions(|count| {
+                    (count.lesions > 0).then(|| count.found as f64 / count.lesions as f64)
+                }),
+                false_lesions: lesions(|count| Some(count.false_lesions as f64)),
                 dice_interval: interval.map(|interval| [interval.low, interval.high]),
                 evaluations: self.evaluations.0,
                 gradient_evaluations: self.evaluations.1,
@@ -538,14 +576,16 @@ fn score_volume(case: &Case, scores: &mut Vec<CaseScore>) -> Result<()> {
         let map = case.anomaly.view();
         let found = threshold(map, case.inner_head.view(), ThresholdScope::Volume)?;
         let mask = found.mask.view();
-        scores.push(score(
-            &case.patient,
-            None,
-            &map,
-            &mask,
-            &truth,
-            &case.spacing,
-        )?);
+        let (patient, spacing) = (&case.patient, &case.spacing);
+        let lesions = lesion_detection(&mask, &truth, spacing, &LesionConfig::default())?;
+        scores.push(CaseScore {
+            lesions: Some(LesionCount {
+                lesions: lesions.lesions.len(),
+                found: lesions.found(),
+                false_lesions: lesions.false_lesions,
+            }),
+            ..score(patient, None, &map, &mask, &truth, spacing)?
+        });
     }
     Ok(())
 }
@@ -569,6 +609,7 @@ fn score<D: Dimension>(
         dice_ceiling: fndm_metrics::best_dice(&values, &labels)?.dice,
         hd95: percentile_hausdorff(mask, truth, spacing, 95., Definition::Medpy)?,
         volumetric_similarity: confusion.volumetric_similarity(),
+        lesions: None,
     })
 }
 
@@ -630,6 +671,25 @@ mod tests {
         assert!((volume.row.dice_otsu.unwrap() - slice.row.dice_otsu.unwrap()).abs() < 1e-12);
         // In a volume every voxel of one slice is border, so one distance of 2 mm stands among many zeros.
         assert!(volume.row.hd95.unwrap() <= 2.);
+    }
+
+    /// Two lesions, one of them missed, and two spots where there is none.
+    #[test]
+    fn lesions_of_a_volume_are_those_counted_by_hand() {
+        let mut case = case();
+        case.truth.slice_mut(s![1, 15..17, 15..17]).fill(true);
+        case.anomaly[[1, 2, 2]] = 1.;
+        case.anomaly[[0, 17, 2]] = 1.;
+        let row = evaluate("fndm", Level::Volume, &[case.clone()], 1, 1)
+            .unwrap()
+            .row;
+        assert_eq!(row.lesion_sensitivity, Some(0.5));
+        assert_eq!(row.false_lesions, Some(2.));
+        let slice = evaluate("fndm", Level::Slice, &[case], 1, 1).unwrap().row;
+        assert_eq!(
+            (slice.lesion_sensitivity, slice.false_lesions),
+            (None, None)
+        );
     }
 
     #[test]

@@ -24,6 +24,26 @@ pub struct MethodMap {
     pub maps: Option<SliceMaps>,
 }
 
+impl MethodMap {
+    /// What a method without networks says: a map, where it counts, and its mask, each `(N, H, W)`.
+    #[must_use]
+    pub fn plain(
+        anomaly: Array3<f32>,
+        inner_head: Array3<bool>,
+        mask: Array3<bool>,
+        milliseconds: f64,
+    ) -> Self {
+        Self {
+            anomaly,
+            inner_head,
+            mask,
+            diseased: None,
+            milliseconds,
+            maps: None,
+        }
+    }
+}
+
 /// The map of one method. No mask is looked at.
 ///
 /// # Errors

@@ -40,7 +40,8 @@ pub use comparison::{Arm, Comparison, Scoring};
 pub use donors::donors;
 pub use error::{Error, Result};
 pub use evaluation::{
-    Case, CaseScore, Evaluation, Level, MaskScores, NextPixels, PixelPass, Row, evaluate,
+    Case, CaseScore, Evaluation, LesionCount, Level, MaskScores, NextPixels, PixelPass, Row,
+    evaluate,
 };
 pub use examine::{MethodMap, examine_case, method_map};
 pub use fndm::{Method, flair_map, flair_quantile};

@@ -65,7 +65,7 @@ impl Report {
     }
 }
 
-const DEFINITIONS: [&str; 9] = [
+const DEFINITIONS: [&str; 10] = [
     "Dice (Otsu): mean over slices (volumes) with a lesion, threshold by Otsu's method inside the eroded head, no label used",
     "ceiling Dice: the same at each case's best threshold, which needs the truth",
     "HD95: 95th percentile of border distances, both directions joined (medpy's definition), pixels per slice, millimetres per volume; cases with an empty mask are skipped and counted",
@@ -74,6 +74,7 @@ const DEFINITIONS: [&str; 9] = [
     "evaluations: of the UNet or the student, per slice; the classifier's gradients come on top",
     "Dice (mask): of the mask by the method's own rule, as detect writes it",
     "empty: share of the slices without a lesion whose mask, by that rule, is empty",
+    "lesions found, false lesions: parts of a volume's truth, and of the mask at Otsu's threshold, that are connected by faces, edges or corners; a lesion is found where the mask has a voxel of it, and a part of the mask is false where it touches no lesion; means over volumes",
     "slice AUROC: of whether a slice has a lesion, by how likely the student calls it diseased",
 ];
 
@@ -153,7 +154,7 @@ pub fn table(rows: &[Row]) -> String {
 /// When the file can't be written.
 pub fn write_csv(rows: &[Row], path: &Path) -> Result<()> {
     let mut text = String::from(
-        "level,method,dice_otsu,dice_ceiling,hd95,volumetric_similarity,auroc,dice_mask,empty_when_healthy,slice_auroc,evaluations,gradient_evaluations,ms_per_slice,cases\n",
+        "level,method,dice_otsu,dice_ceiling,hd95,volumetric_similarity,auroc,dice_mask,empty_when_healthy,slice_auroc,lesion_sensitivity,false_lesions,evaluations,gradient_evaluations,ms_per_slice,cases\n",
     );
     let full = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
     for row in rows {
@@ -163,7 +164,7 @@ pub fn write_csv(rows: &[Row], path: &Path) -> Result<()> {
         };
         let _ = writeln!(
             text,
-            "{level},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+            "{level},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
             row.method,
             full(row.dice_otsu),
             full(row.dice_ceiling),
@@ -173,6 +174,8 @@ pub fn write_csv(rows: &[Row], path: &Path) -> Result<()> {
             full(row.dice_mask),
             full(row.empty_when_healthy),
             full(row.slice_auroc),
+            full(row.lesion_sensitivity),
+            full(row.false_lesions),
             row.evaluations,
             row.gradient_evaluations,
             full(row.ms_per_slice),

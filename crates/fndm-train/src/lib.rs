@@ -82,7 +82,8 @@ pub use resume::check_resume;
 pub use run::{Ended, RunConfig, Validation, ValidationLine, run, run_validated, try_run};
 pub use segmenter::{
     ImageLoss, PixelAugmentation, PixelBatch, PixelTargets, RemoverBatches, RemoverConfig,
-    SegmenterTask, SegmenterTrainConfig, SegmenterTrainer, StudentBatches, StudentConfig,
+    SegmenterTask, SegmenterTrainConfig, SegmenterTrainer, ShownLesions, StudentBatches,
+    StudentConfig,
 };
 pub use stop::StopFlag;
 pub use task::{Batch, Draw, Loss, Pass, Setup, Task, part_of};

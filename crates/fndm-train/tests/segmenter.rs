@@ -11,7 +11,7 @@ use fndm_data::{SliceSet, with_neighbours};
 use fndm_models::SegmenterConfig;
 use fndm_train::{
     EmaConfig, Error, ImageLoss, OptimizerConfig, PixelAugmentation, PixelTargets, RemoverBatches,
-    RemoverConfig, SegmenterTrainer, StudentBatches, StudentConfig,
+    RemoverConfig, SegmenterTrainer, ShownLesions, StudentBatches, StudentConfig,
 };
 use ndarray::{Array3, Array4, Axis};
 
@@ -274,7 +274,7 @@ fn batches_are_what_they_say() {
     };
     let targets = targets(&set);
     let mut batches = StudentBatches::new(&config, 1, set.clone(), targets.clone(), 5).unwrap();
-    let batch = batches.draw(3);
+    let batch = batches.draw(3).unwrap();
     assert_eq!(batch.shape, [8, 3 * CHANNELS, SIDE, SIDE]);
     let diseased = batch.slices.iter().filter(|&&i| set.labels[i] == 1).count();
     assert_eq!(diseased, 5);
@@ -290,6 +290,87 @@ fn batches_are_what_they_say() {
         let weight = targets.weight().index_axis(Axis(0), i).into_dyn();
         assert_eq!(values(&batch.weight, pixels), flat(weight));
     }
+}
+
+/// Healthy slices get a lesion whose place is the target, diseased ones stay as they are, and nothing but the lesion changes.
+#[test]
+fn lesions_that_a_student_is_shown_lie_where_its_target_says() {
+    let set = slices(6);
+    let lesion = PseudoLesion {
+        severity: (1.0, 1.0),
+        shift: vec![Shift {
+            mean: 0.5,
+            deviation: 0.0,
+        }],
+        ..PseudoLesion::default()
+    };
+    let config = StudentConfig {
+        batch: 8,
+        augmentation: PixelAugmentation::NONE,
+        shown: Some(ShownLesions {
+            lesion,
+            share: 1.0,
+            neighbours: 1.0,
+        }),
+        ..StudentConfig::default()
+    };
+    let targets = targets(&set);
+    let mut batches = StudentBatches::new(&config, 1, set.clone(), targets.clone(), 5).unwrap();
+    let images = with_neighbours(set.images.view(), &set.patient, &set.z, 1).unwrap();
+    let pixels = SIDE * SIDE;
+    let (mut marked, mut beside) = (0, 0);
+    for index in 0..4 {
+        let batch = batches.draw(index).unwrap();
+        for (k, &i) in batch.slices.iter().enumerate() {
+            let seen = &batch.input[k * 3 * CHANNELS * pixels..][..3 * CHANNELS * pixels];
+            let target = &batch.target[k * pixels..][..pixels];
+            let before: Vec<f32> = images.index_axis(Axis(0), i).iter().copied().collect();
+            if set.labels[i] == 1 {
+                assert_eq!(seen, before);
+                let taught = targets.target().index_axis(Axis(0), i);
+                assert!(target.iter().eq(taught.iter()));
+                continue;
+            }
+            for (at, &target) in target.iter().enumerate() {
+                let changed = |slice: usize| {
+                    let at = slice * CHANNELS * pixels + at;
+                    (seen[at] - before[at]).abs() > 1e-3
+                };
+                assert!(
+                    target == 0. || set.head.index_axis(Axis(0), i).iter().nth(at) == Some(&true)
+                );
+                if target == 1. {
+                    marked += 1;
+                    // Clamped at 1, or out of luck with the texture, a pixel may stay.
+                    beside += usize::from(changed(1));
+                }
+            }
+        }
+    }
+    assert!(marked > 0);
+    assert!(
+        beside * 10 >= marked * 8,
+        "{beside} of {marked} marked pixels changed"
+    );
+    // None are shown: the same batch as without.
+    let none = StudentConfig {
+        shown: config
+            .shown
+            .clone()
+            .map(|shown| ShownLesions { share: 0., ..shown }),
+        ..config.clone()
+    };
+    let without = StudentConfig {
+        shown: None,
+        ..config
+    };
+    let draw = |config: &StudentConfig| {
+        let set = set.clone();
+        let mut batches = StudentBatches::new(config, 1, set, targets.clone(), 5).unwrap();
+        batches.draw(0).unwrap()
+    };
+    let (none, without) = (draw(&none), draw(&without));
+    assert_eq!((none.input, none.target), (without.input, without.target));
 }
 
 #[test]

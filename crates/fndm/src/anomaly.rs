@@ -8,6 +8,7 @@
 use fndm_memory::{Edge, gaussian_blur};
 use ndarray::{Array3, ArrayView3, ArrayView4, Axis, Zip};
 
+use crate::residual::{at_least_0, at_most};
 use crate::{DetectConfig, Error, ResidualSide, Result, ThresholdScope};
 
 /// `|input - healthy|` summed over sequences, and smoothed: `(N, C, H, W)` twice to `(N, H, W)`.
@@ -37,14 +38,10 @@ pub fn anomaly_map(
             });
         }
     }
-    config.check_sides(input.dim().1)?;
+    let sides = &config.residual_sides;
+    ResidualSide::check(sides, input.dim().1)?;
     let limit = config.residual_limit as f32;
-    let mut difference = &input - &healthy;
-    for (c, mut plane) in difference.axis_iter_mut(Axis(1)).enumerate() {
-        let side = config.residual_sides.get(c).copied().unwrap_or_default();
-        plane.mapv_inplace(|v| at_most(of_side(v, side), limit));
-    }
-    let mut map = difference.sum_axis(Axis(1));
+    let mut map = ResidualSide::sum(sides, &input - &healthy, limit);
     smooth(&mut map, config.smoothing)?;
     Ok(map)
 }
@@ -55,26 +52,6 @@ pub(crate) fn smooth(map: &mut Array3<f32>, sigma: f64) -> Result<()> {
         gaussian_blur(map, sigma, Edge::Symmetric)?;
     }
     Ok(())
-}
-
-/// What counts of a difference.
-fn of_side(difference: f32, side: ResidualSide) -> f32 {
-    match side {
-        ResidualSide::Both => difference.abs(),
-        ResidualSide::Brighter => at_least_0(difference),
-        ResidualSide::Darker => at_least_0(-difference),
-        ResidualSide::Neither => 0.,
-    }
-}
-
-/// As `f32::min`, which takes the limit for NaN: here NaN stays NaN.
-fn at_most(value: f32, limit: f32) -> f32 {
-    if value > limit { limit } else { value }
-}
-
-/// As `f32::max`, which takes 0 for NaN: here NaN stays NaN.
-fn at_least_0(value: f32) -> f32 {
-    if value < 0. { 0. } else { value }
 }
 
 /// Raises the map to a power. Rounding may leave what was smoothed just below 0.

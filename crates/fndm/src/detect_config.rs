@@ -1,7 +1,7 @@
 use fndm_memory::MAX_RADIUS;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, SolverChoice};
+use crate::{Error, ResidualSide, Result, SolverChoice};
 
 /// Which parts of the method take part: Table 2 of the paper names them CG, NM and MB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,21 +102,6 @@ impl Start {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
-}
-
-/// Which differences of a sequence count in the anomaly map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ResidualSide {
-    /// All, by their absolute value.
-    #[default]
-    Both,
-    /// Where the slice is brighter than its healthy reconstruction.
-    Brighter,
-    /// Where it is darker.
-    Darker,
-    /// None: the sequence helps to reconstruct, and no more.
-    Neither,
 }
 
 /// How a slice is examined: the constants of §2 and §3 of the paper, and the ones that it leaves open.
@@ -248,16 +233,6 @@ impl DetectConfig {
         }
     }
 
-    /// Whether the sides are of so many sequences.
-    pub(crate) fn check_sides(&self, sequences: usize) -> Result<()> {
-        let sides = self.residual_sides.len();
-        if sides != 0 && sides != sequences {
-            let expected = format!("none, or one for each of {sequences} sequences");
-            return Err(Error::option("residual sides", expected, sides));
-        }
-        Ok(())
-    }
-
     /// For a network that was trained to remove lesions (healthy targets, a lesion in state and condition every time): one
     /// evaluation on the image with fresh noise, no encoding, no gradient. An encoding would carry the lesion into the state. The
     /// map is the residual and a little of the contrast's soft map (0.85 to 0.15 in their geometric mean), smoothed over z.
@@ -369,10 +344,7 @@ impl DetectConfig {
             ));
         }
         let sides = &self.residual_sides;
-        if !sides.is_empty() && sides.iter().all(|&side| side == ResidualSide::Neither) {
-            let expected = "at least one sequence that counts";
-            return Err(Error::option("residual sides", expected, "none"));
-        }
+        ResidualSide::check(sides, sides.len())?;
         for (option, pixels) in [
             ("head erosion", self.head_erosion),
             ("x_seg dilation", self.coarse_dilation),

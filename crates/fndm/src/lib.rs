@@ -23,6 +23,7 @@ mod method;
 mod model_config;
 pub mod model_folder;
 mod replace;
+mod residual;
 mod round_trip;
 mod solver_choice;
 pub mod student;
@@ -30,9 +31,7 @@ pub mod student;
 pub use anomaly::{Thresholded, anomaly_map, keep_inside, threshold};
 pub use card::{ChannelFormat, DataFormat, ModelCard, TensorFormat};
 pub use coarse::{CoarseModel, Featured, Features};
-pub use detect_config::{
-    CoarseRule, CoarseSource, DetectConfig, Parts, ResidualSide, Start, ThresholdScope,
-};
+pub use detect_config::{CoarseRule, CoarseSource, DetectConfig, Parts, Start, ThresholdScope};
 pub use detector::{
     CoarseMaps, Detection, Detector, DetectorBuilder, LongSteps, MapMask, SliceMaps, mask_of,
 };
@@ -41,6 +40,7 @@ pub use flair::{flair_map, flair_quantile};
 pub use input_check::InputCheck;
 pub use method::Method;
 pub use model_config::{Distilled, FeatureConfig, ModelConfig, SeparateModel, separate_channels};
+pub use residual::ResidualSide;
 pub use round_trip::batch_tensor;
 pub use solver_choice::SolverChoice;
 pub use student::{SliceCalibration, Student, StudentConfig, smooth_z};

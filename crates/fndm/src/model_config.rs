@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model_folder as file_names;
 use crate::round_trip::{self, Given};
-use crate::{CoarseSource, DetectConfig, Error, Method, Result, Start, StudentConfig};
+use crate::{
+    CoarseSource, DetectConfig, Error, Method, ResidualSide, Result, Start, StudentConfig,
+};
 
 /// The config file of a model folder, `model.json`: all that is needed to use the networks.
 ///
@@ -374,7 +376,7 @@ impl ModelConfig {
         let own = self.row_of(config).and_then(|row| self.separate.get(&row));
         let unet = own.map_or(unet, |own| &own.unet);
         let schedule = self.schedule.build()?;
-        config.check_sides(self.sequences.len())?;
+        ResidualSide::check(&config.residual_sides, self.sequences.len())?;
         let given = self.given_by(config);
         round_trip::check_settings(unet, classifier, &schedule, given, config)?;
         if let Some(distilled) = &self.distilled {

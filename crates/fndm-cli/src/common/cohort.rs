@@ -5,8 +5,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use fndm::ModelConfig;
-use fndm::data::PatientSlices;
+use fndm::data::{PatientSlices, Preprocess};
 use fndm_study::{Arm, Cohort, CohortEvent, LeftOut, PatientRead, Patients, Source, Truth};
 
 /// What a comparison tells while it examines a patient.
@@ -64,13 +63,14 @@ pub(crate) fn each(
 /// When none of them can be used.
 pub(crate) fn slices_with_masks(
     source: &Source,
-    config: &ModelConfig,
+    sequences: &[String],
+    preprocess: &Preprocess,
 ) -> Result<(BTreeMap<String, PatientSlices>, Cohort)> {
     let mut patients = BTreeMap::new();
     let all = Patients {
         source,
-        sequences: &config.sequences,
-        preprocess: &config.preprocess,
+        sequences,
+        preprocess,
         truth: Truth::Mask,
     };
     let cohort = each(&all, Vec::new(), false, |read, _| {

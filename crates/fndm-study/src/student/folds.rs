@@ -243,6 +243,10 @@ fn train_bound(
     place: TrainingPlace<'_>,
     on_step: OnStep<'_>,
 ) -> Result<Option<Student>> {
+    // What it learns from is exact as it is.
+    let mut plan = plan.clone();
+    plan.student_training.shown = None;
+    let plan = &plan;
     let (apart, learned) = plan.parts(set);
     let masks = masks.select(Axis(0), &learned);
     let apart = set.select(&apart)?;

@@ -179,10 +179,11 @@ impl Lesson {
             iterations: self.iterations,
             ..plan.student_training.clone()
         };
-        let (network, seed) = (&plan.student, plan.seed);
-        let targets = Arc::new(self.targets);
-        let mut trainer =
-            SegmenterTrainer::student(&training, network, self.set, targets, seed, place.device)?;
+        let lesion = training.shown.as_ref().map(|shown| &shown.lesion);
+        let donors = donors_for(lesion, &plan.teacher, &self.set, place.device)?;
+        let (network, targets) = (&plan.student, Arc::new(self.targets));
+        let task = SegmenterTask::student_with(&training, network, self.set, targets, donors)?;
+        let mut trainer = SegmenterTrainer::with_task(task, plan.seed, place.device)?;
         let ended = run_in(&mut trainer, place, self.name, on_step)?;
         Ok((ended == Ended::Finished).then_some(trainer))
     }

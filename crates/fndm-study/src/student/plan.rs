@@ -2,7 +2,7 @@
 
 use candle_core::Device;
 use fndm::student::probability;
-use fndm::{SliceCalibration, keep_inside, smooth_z};
+use fndm::{ResidualSide, SliceCalibration, keep_inside, smooth_z};
 use fndm_data::SliceSet;
 use fndm_data::corrupt::PseudoLesion;
 use fndm_memory::ContrastConfig;
@@ -31,6 +31,9 @@ pub struct TeacherConfig {
     pub contrast_power: f64,
     /// Power of the remover's residual in the product.
     pub remover_power: f64,
+    /// Which residuals of each sequence count. Default: none named, which is both sides of each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub residual_sides: Vec<ResidualSide>,
     /// Smoothing of the residual in the plane, in pixels.
     pub smoothing: f64,
     /// Smoothing of every map over z, in slices.
@@ -78,6 +81,7 @@ impl Default for TeacherConfig {
             parts: 4,
             contrast_power: 0.33,
             remover_power: 0.67,
+            residual_sides: Vec::new(),
             smoothing: 1.0,
             z_smoothing: 0.7,
             head_erosion: 3,
@@ -259,6 +263,7 @@ impl StudentPlan {
                 ));
             }
         }
+        ResidualSide::check(&self.teacher.residual_sides, sequences)?;
         self.check()
     }
 

@@ -108,7 +108,7 @@ pub(super) fn remover_map(
     device: &Device,
 ) -> Result<Array3<f32>> {
     let residual = residual(remover, images.view(), device)?;
-    let residual = residual_map(residual.view(), config.smoothing)?;
+    let residual = residual_map(residual, &config.residual_sides, config.smoothing)?;
     Ok(smooth_z(&residual, patient, z, config.z_smoothing)?)
 }
 

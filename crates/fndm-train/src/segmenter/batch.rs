@@ -161,6 +161,7 @@ fn moved_head(set: &SliceSet, slice: usize, plan: &Plan) -> Array2<bool> {
 #[derive(Debug)]
 pub struct StudentBatches {
     config: StudentConfig,
+    donors: Option<Arc<Donors>>,
     set: Arc<SliceSet>,
     targets: Arc<PixelTargets>,
     /// (N, 2 context + 1).
@@ -181,10 +182,28 @@ impl StudentBatches {
         targets: Arc<PixelTargets>,
         seed: u64,
     ) -> Result<Self> {
+        Self::with_donors(config, context, set, targets, None, seed)
+    }
+
+    /// `donors` are the lesions to paste into healthy slices, where the config wants any.
+    ///
+    /// # Errors
+    /// When the config, the slices, the targets or the donors are not as they should be.
+    pub fn with_donors(
+        config: &StudentConfig,
+        context: usize,
+        set: Arc<SliceSet>,
+        targets: Arc<PixelTargets>,
+        donors: Option<Arc<Donors>>,
+        seed: u64,
+    ) -> Result<Self> {
         config.check()?;
         check_slices(&set, config.diseased_share)?;
         targets.check(&set)?;
-        Self::unchecked(config, context, set, targets, seed)
+        if let Some(shown) = &config.shown {
+            shown.lesion.check_donors(donors.as_deref(), shape(&set))?;
+        }
+        Self::unchecked(config, context, set, targets, donors, seed)
     }
 
     /// Without looking at every pixel: for slices that were checked before.
@@ -193,9 +212,11 @@ impl StudentBatches {
         context: usize,
         set: Arc<SliceSet>,
         targets: Arc<PixelTargets>,
+        donors: Option<Arc<Donors>>,
         seed: u64,
     ) -> Result<Self> {
         Ok(Self {
+            donors,
             neighbours: neighbours(&set.patient, &set.z, context)?,
             order: Order::new(&set.labels, config.diseased_share, seed)?,
             config: config.clone(),
@@ -206,8 +227,10 @@ impl StudentBatches {
     }
 
     /// Batch number `index`, from 0.
-    #[must_use]
-    pub fn draw(&mut self, index: u64) -> PixelBatch {
+    ///
+    /// # Errors
+    /// When a pseudo-lesion can't be drawn.
+    pub fn draw(&mut self, index: u64) -> Result<PixelBatch> {
         let n = self.config.batch;
         let (_, c, h, w) = self.set.images.dim();
         let seen = self.neighbours.dim().1;
@@ -225,15 +248,27 @@ impl StudentBatches {
                     plan.apply(from, input.index_axis_mut(Axis(0), k * c + c_in), -1.0);
                 }
             }
-            augmentation.change_intensities(&mut rng, &mut input, c);
-            batch.input.extend(input.iter());
             let (target, weight) = (self.targets.target(), self.targets.weight());
             plan.apply(target.index_axis(Axis(0), slice), plane.view_mut(), 0.0);
+            if let (Some(shown), 0) = (&self.config.shown, self.set.labels[slice]) {
+                let head = moved_head(&self.set, slice, &plan);
+                let (head, donors) = (&head.view(), self.donors.as_deref());
+                shown.show(
+                    &mut rng,
+                    input.view_mut(),
+                    c,
+                    head,
+                    donors,
+                    plane.view_mut(),
+                )?;
+            }
+            augmentation.change_intensities(&mut rng, &mut input, c);
+            batch.input.extend(input.iter());
             batch.target.extend(plane.iter());
             plan.apply(weight.index_axis(Axis(0), slice), plane.view_mut(), 1.0);
             batch.weight.extend(plane.iter());
             batch.slices.push(slice);
         }
-        batch
+        Ok(batch)
     }
 }

@@ -4,6 +4,7 @@ mod augment;
 mod batch;
 mod loss;
 mod remover;
+mod shown;
 mod student;
 mod targets;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use augment::PixelAugmentation;
 pub use batch::{PixelBatch, RemoverBatches, StudentBatches};
 pub use remover::{ImageLoss, RemoverConfig};
+pub use shown::ShownLesions;
 pub use student::StudentConfig;
 pub use targets::PixelTargets;
 
@@ -64,7 +66,7 @@ pub struct SegmenterTask {
 #[derive(Debug, Clone)]
 enum Goal {
     Remover(RemoverConfig, Option<Arc<Donors>>),
-    Student(StudentConfig, Arc<PixelTargets>),
+    Student(StudentConfig, Arc<PixelTargets>, Option<Arc<Donors>>),
 }
 
 /// The config of a segmenter's training, as checkpoints record it.
@@ -125,9 +127,31 @@ impl SegmenterTask {
         set: Arc<SliceSet>,
         targets: Arc<PixelTargets>,
     ) -> Result<Self> {
+        Self::student_with(config, model, set, targets, None)
+    }
+
+    /// As [`student`](Self::student), with lesions to paste into healthy slices, where the config wants any ([`ShownLesions`]).
+    ///
+    /// # Errors
+    /// As [`student`](Self::student), or when config and donors don't fit together.
+    pub fn student_with(
+        config: &StudentConfig,
+        model: &SegmenterConfig,
+        set: Arc<SliceSet>,
+        targets: Arc<PixelTargets>,
+        donors: Option<Arc<Donors>>,
+    ) -> Result<Self> {
         config.check()?;
         targets.check(&set)?;
-        Self::new(Goal::Student(config.clone(), targets), model, 1, set)
+        if let Some(shown) = &config.shown {
+            shown.lesion.check_donors(donors.as_deref(), shape(&set))?;
+        }
+        Self::new(
+            Goal::Student(config.clone(), targets, donors),
+            model,
+            1,
+            set,
+        )
     }
 
     fn new(
@@ -145,7 +169,7 @@ impl SegmenterTask {
         }
         let diseased_share = match &goal {
             Goal::Remover(..) => Some(0.0),
-            Goal::Student(config, _) => config.diseased_share,
+            Goal::Student(config, ..) => config.diseased_share,
         };
         check_slices(&set, diseased_share)?;
         Ok(Self {
@@ -163,17 +187,18 @@ impl Task for SegmenterTask {
     type Batch = PixelBatch;
 
     fn setup(&self) -> Setup<SegmenterTrainConfig, SegmenterConfig> {
-        let mut data = Fingerprint::of_slices(&self.set);
-        let (kind, config, common) = match &self.goal {
+        let with =
+            |donors: &Option<Arc<Donors>>| Fingerprint::with_donors(&self.set, donors.as_deref());
+        let (data, kind, config, common) = match &self.goal {
             Goal::Remover(config, donors) => {
-                data = Fingerprint::with_donors(&self.set, donors.as_deref());
                 let record = SegmenterTrainConfig::Remover(config.clone());
-                ("remover", record, config.loop_config())
+                (with(donors), "remover", record, config.loop_config())
             }
-            Goal::Student(config, targets) => {
+            Goal::Student(config, targets, donors) => {
+                let mut data = with(donors);
                 data.hash = format!("{}-{:016x}", data.hash, targets.hash());
                 let record = SegmenterTrainConfig::Student(config.clone());
-                ("student", record, config.loop_config())
+                (data, "student", record, config.loop_config())
             }
         };
         Setup {
@@ -193,10 +218,12 @@ impl Task for SegmenterTask {
                 let mut batches = RemoverBatches::unchecked(config, set, donors.clone(), seed)?;
                 Box::new(move |index| batches.draw(index))
             }
-            Goal::Student(config, targets) => {
-                let (context, targets) = (self.model.context, targets.clone());
-                let mut batches = StudentBatches::unchecked(config, context, set, targets, seed)?;
-                Box::new(move |index| Ok(batches.draw(index)))
+            Goal::Student(config, targets, donors) => {
+                let (context, targets, donors) =
+                    (self.model.context, targets.clone(), donors.clone());
+                let mut batches =
+                    StudentBatches::unchecked(config, context, set, targets, donors, seed)?;
+                Box::new(move |index| batches.draw(index))
             }
         })
     }
@@ -219,7 +246,7 @@ impl Task for SegmenterTask {
         };
         match &self.goal {
             Goal::Remover(config, _) => loss::image(&output, &target, &weight, config.loss),
-            Goal::Student(config, _) => {
+            Goal::Student(config, ..) => {
                 loss::segmentation(&output, &target, &weight, config.dice_weight)
             }
         }

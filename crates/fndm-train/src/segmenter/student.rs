@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::PixelAugmentation;
 use super::remover::optimizer;
+use super::{PixelAugmentation, ShownLesions};
 use crate::config::check_diseased_share;
 use crate::error::check;
 use crate::{OptimizerConfig, Result};
@@ -24,6 +24,9 @@ pub struct StudentConfig {
     pub dice_weight: f64,
     /// Augmentation of slices, neighbours and targets.
     pub augmentation: PixelAugmentation,
+    /// Pseudo-lesions in healthy slices; none to leave these as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shown: Option<ShownLesions>,
     /// Share of diseased slices in what is drawn; none means that every slice comes equally often.
     pub diseased_share: Option<f64>,
     /// Batches prepared ahead.
@@ -40,6 +43,7 @@ impl Default for StudentConfig {
             optimizer: optimizer(1e-3, 0.995),
             dice_weight: 0.5,
             augmentation: PixelAugmentation::default(),
+            shown: None,
             diseased_share: Some(0.625),
             prefetch: 4,
         }
@@ -61,6 +65,7 @@ impl StudentConfig {
             "0 to 10000",
             weight,
         )?;
+        self.shown.as_ref().map_or(Ok(()), ShownLesions::check)?;
         self.augmentation.check()
     }
 }

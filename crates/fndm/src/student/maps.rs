@@ -14,7 +14,7 @@ use fndm_memory::{Edge, gaussian_blur};
 use fndm_models::Segmenter;
 use ndarray::{Array3, Array4, ArrayView4, Axis, Zip};
 
-use crate::{Error, Result};
+use crate::{Error, ResidualSide, Result};
 
 /// Slices per pass through a network.
 const BATCH: usize = 32;
@@ -57,12 +57,18 @@ pub fn residual(
     Ok(&images - &healthy)
 }
 
-/// The sum of absolute residuals over sequences, smoothed in the plane by a Gaussian of so many pixels.
+/// The sum over sequences of what counts of the residuals, smoothed in the plane by a Gaussian of so many pixels. Without `sides` both
+/// sides of each sequence count.
 ///
 /// # Errors
-/// When the smoothing is out of its range.
-pub fn residual_map(residual: ArrayView4<'_, f32>, smoothing: f64) -> Result<Array3<f32>> {
-    let mut map = residual.mapv(f32::abs).sum_axis(Axis(1));
+/// When the sides are of other sequences, or the smoothing is out of its range.
+pub fn residual_map(
+    residual: Array4<f32>,
+    sides: &[ResidualSide],
+    smoothing: f64,
+) -> Result<Array3<f32>> {
+    ResidualSide::check(sides, residual.dim().1)?;
+    let mut map = ResidualSide::sum(sides, residual, f32::INFINITY);
     gaussian_blur(&mut map, smoothing, Edge::Symmetric)?;
     Ok(map)
 }

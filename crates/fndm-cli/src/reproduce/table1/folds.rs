@@ -45,7 +45,8 @@ pub(super) fn run(options: &Options, file: &Path, stop: &StopFlag) -> Result<Exi
     options.check_rows(&plan.rows, &[])?;
     let inputs = common::add_source(options.inputs()?.file(file), &source, None);
     let mut folder = options.folder(&inputs)?;
-    let (patients, cohort) = cohort::slices_with_masks(&source, &config)?;
+    let (patients, cohort) =
+        cohort::slices_with_masks(&source, &config.sequences, &config.preprocess)?;
 
     let wanted = match &options.only {
         Some(only) => only.clone(),

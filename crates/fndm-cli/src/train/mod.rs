@@ -3,12 +3,14 @@
 //! The phantom: fndm train --phantom 80 --output out/phantom
 //! A folder:    fndm train --data DIR --labels labels.csv --sequences flair,t1,t1ce --output out/model
 
+mod bars;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, FromArgMatches};
 use fndm::data::corrupt::PastedLesion;
 use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, Side};
@@ -17,14 +19,13 @@ use fndm::models::UNetConfig;
 use fndm::{DetectConfig, Method, Parts};
 use fndm_files::{Inputs, WorkFolder};
 use fndm_study::student::StudentPlan;
-use fndm_study::train::{
-    Alone, ConditionDropout, DiffusionConfig, Group, RateSchedule, StepReport,
-};
+use fndm_study::train::{Alone, ConditionDropout, DiffusionConfig, Group, RateSchedule};
 use fndm_study::{
-    LabelSource, LeftOut, PHANTOM_SEQUENCES, SeparatePlan, Source, StudentBase, TrainEvent,
-    TrainPlan, TrainingPlace, ValidationPlan, ValidationScore, add_student, train_model_in,
+    LabelSource, LeftOut, PHANTOM_SEQUENCES, SeparatePlan, Source, StudentBase, TrainPlan,
+    TrainingPlace, ValidationPlan, ValidationScore, add_student, train_model_in,
 };
-use indicatif::{ProgressBar, ProgressDrawTarget};
+
+pub(crate) use bars::{Bars, line, step};
 
 use crate::common::labels::TableOptions;
 use crate::common::{self, place};
@@ -243,6 +244,33 @@ fn sequences(options: &Options, source: &Source) -> Result<Vec<String>> {
     }
 }
 
+/// The plan of these options of `fndm train`, for slices of this folder whose bits come from masks. It has no student: a program that
+/// trains by itself has its own.
+///
+/// # Errors
+/// What the program would say of such a command line.
+pub(crate) fn asked(arguments: &[String], data: &Path) -> Result<TrainPlan> {
+    let command = clap::Command::new("fndm train").no_binary_name(true);
+    let data = data.to_string_lossy();
+    let own = ["--data", &data, "--output", "."].map(String::from);
+    let matches =
+        Options::augment_args(command).try_get_matches_from(own.iter().chain(arguments))?;
+    let options = Options::from_arg_matches(&matches)?;
+    anyhow::ensure!(
+        options.validate_every.is_none()
+            && options.student_for.is_none()
+            && !options.student_alone
+            && options.labels.source().is_none(),
+        "options of train: expected neither --validate-every nor --student-for nor --student-alone, and bits from masks"
+    );
+    let mut plan = plan(&options)?;
+    if let Some(text) = &options.plan {
+        plan = common::overlay(&plan, text).context("--plan")?;
+    }
+    plan.student = None;
+    Ok(plan)
+}
+
 fn plan(options: &Options) -> Result<TrainPlan> {
     let (source, validation) = sources(options)?;
     let labels = labels(options, &source);
@@ -410,8 +438,7 @@ fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
     place::check_work(&options.output, &maker, &inputs)?;
     let _folder = WorkFolder::open(&options.output, &maker, &inputs)?;
     let stop = common::stop_by_ctrl_c()?;
-    let (loading, bar) = (common::bar(0, "patients"), common::share_bar("student"));
-    let mut last_line = std::time::Instant::now();
+    let mut bars = Bars::new(ValidationScore::of(&labels).name(), false);
     let record = add_student(
         &plan,
         &source,
@@ -419,23 +446,9 @@ fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
         &base,
         TrainingPlace::new(&options.output, &device, &stop),
         &common::command(),
-        &mut |event| match event {
-            TrainEvent::Note(note) => loading.suspend(|| tell!("{note}")),
-            TrainEvent::Loaded(done, total) => {
-                loading.set_length(total as u64);
-                loading.set_position(done as u64);
-            }
-            TrainEvent::Student(stage, report, share) => {
-                bar.set_prefix(stage.name());
-                show(&bar, report, share);
-                line(&bar, &mut last_line, stage.name(), report);
-            }
-            _ => {}
-        },
+        &mut |event| bars.show(&event),
     )?;
-    for bar in [loading, bar] {
-        bar.abandon();
-    }
+    bars.abandon();
     if let (Some(card), Some(_)) = (&options.card, &record) {
         model_card::add(&options.output, card)?;
     }
@@ -450,20 +463,6 @@ fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
         ),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A bar in thousandths of a budget, with the loss and the rate.
-pub(crate) fn show(bar: &ProgressBar, report: &StepReport, share: f64) {
-    bar.set_position((share * 1000.) as u64);
-    let accuracy = report
-        .accuracy
-        .map_or(String::new(), |a| format!(" accuracy {a:.2}"));
-    bar.set_message(format!(
-        "iteration {} loss {:.4}{accuracy} {:.2} it/s",
-        report.iteration,
-        report.loss,
-        1. / report.step_s
-    ));
 }
 
 #[cfg(not(feature = "mpi"))]
@@ -537,78 +536,16 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
     let stop = common::stop_by_ctrl_c()?;
     let command = common::command();
 
-    let loading = common::bar(0, "patients");
-    let classifier = common::share_bar("classifier");
-    let memory = common::bar(0, "memory bank");
-    let diffusion = common::share_bar("diffusion model");
-    let student = common::share_bar("student");
-    let mut last_line = std::time::Instant::now();
-    if !first {
-        for bar in [&loading, &classifier, &memory, &diffusion, &student] {
-            bar.set_draw_target(ProgressDrawTarget::hidden());
-        }
-    }
+    // Every process reads the patients and examines them alike: one tells of it.
+    let mut bars = Bars::new(ValidationScore::of(&plan.labels).name(), !first);
     let record = train_model_in(
         group,
         &plan,
         TrainingPlace::new(&options.output, &device, &stop),
         &command,
-        &mut |event| match event {
-            // Every process reads the patients and examines them alike: one tells of it.
-            TrainEvent::Note(_) | TrainEvent::Validation(..) if !first => {}
-            TrainEvent::Note(note) => loading.suspend(|| tell!("{note}")),
-            TrainEvent::Loaded(done, total) => {
-                loading.set_length(total as u64);
-                loading.set_position(done as u64);
-            }
-            TrainEvent::Classifier(report, share) => {
-                show(&classifier, report, share);
-                if first {
-                    line(&classifier, &mut last_line, "classifier", report);
-                }
-            }
-            TrainEvent::Memory(progress) => {
-                memory.set_length(progress.total as u64);
-                memory.set_position(progress.done as u64);
-                memory.set_message(progress.stage.to_string());
-            }
-            TrainEvent::Diffusion(report, share) => {
-                show(&diffusion, report, share);
-                if first {
-                    line(&diffusion, &mut last_line, "diffusion model", report);
-                }
-            }
-            TrainEvent::Separate(method, report, share) => {
-                show(&diffusion, report, share);
-                if first {
-                    line(&diffusion, &mut last_line, method.title(), report);
-                }
-            }
-            TrainEvent::Student(stage, report, share) => {
-                student.set_prefix(stage.name());
-                show(&student, report, share);
-                if first {
-                    line(&student, &mut last_line, stage.name(), report);
-                }
-            }
-            TrainEvent::Validation(iteration, found) => {
-                let dice = found
-                    .score
-                    .map_or("none".into(), |dice| format!("{dice:.3}"));
-                let score = ValidationScore::of(&plan.labels).name();
-                let text = format!("validation after {iteration} iterations: {score} {dice}");
-                if diffusion.is_hidden() {
-                    tell!("{text}");
-                } else {
-                    diffusion.suspend(|| tell!("{text}"));
-                }
-            }
-            _ => {}
-        },
+        &mut |event| bars.show(&event),
     )?;
-    for bar in [loading, classifier, memory, diffusion, student] {
-        bar.abandon();
-    }
+    bars.abandon();
     if let (Some(card), Some(_), true) = (&options.card, &record, first) {
         model_card::add(&options.output, card)?;
     }
@@ -638,25 +575,6 @@ fn train(options: &Options, group: Arc<dyn Group>) -> Result<ExitCode> {
         ),
     }
     Ok(ExitCode::from(if unreadable == 0 { 0 } else { 2 }))
-}
-
-/// Where the screen is a file, bars are silent: a line every half minute instead.
-pub(crate) fn line(
-    bar: &ProgressBar,
-    last: &mut std::time::Instant,
-    what: &str,
-    report: &StepReport,
-) {
-    if bar.is_hidden() && last.elapsed().as_secs() >= 30 {
-        *last = std::time::Instant::now();
-        tell!(
-            "{what}: iteration {} loss {:.4} {:.2} it/s {:.0} s",
-            report.iteration,
-            report.loss,
-            1. / report.step_s,
-            report.elapsed_s
-        );
-    }
 }
 
 fn loss(loss: Option<f64>) -> String {
