@@ -204,6 +204,62 @@ fn healthy_slices_have_no_mask_and_wrong_settings_are_named() {
     );
 }
 
+/// With brightness alone for a teacher and a quantile for a threshold, the brightest of each patient's pixels are marked, as many as asked for:
+/// sorted here by brightness, without the teacher's code.
+#[test]
+fn a_quantile_marks_as_many_of_the_brightest_pixels_as_it_says() {
+    let set = bits(&patients(1, 3));
+    let config = SegmenterConfig {
+        image_size: SIDE,
+        ..SegmenterConfig::remover_64(4)
+    };
+    let parameters = fndm_models::Parameters::new(1, fndm::candle_core::DType::F32, &Device::Cpu);
+    let remover = fndm_models::Segmenter::new(&config, parameters.builder()).unwrap();
+    let teacher = TeacherConfig {
+        parts: 3,
+        contrast_power: 0.0,
+        remover_power: 0.0,
+        intensity_power: 1.0,
+        intensity_sequence: 2,
+        smoothing: 0.0,
+        z_smoothing: 0.0,
+        head_erosion: 0,
+        quantile: Some(0.9),
+        ..TeacherConfig::default()
+    };
+    let targets = teach(&teacher, &remover, &set, &Device::Cpu).unwrap();
+    for patient in 0..3 {
+        let (mut marked, mut left): (Vec<f32>, Vec<f32>) = (Vec::new(), Vec::new());
+        for n in (0..set.len()).filter(|&n| set.patient[n] == patient && set.labels[n] == 1) {
+            let image = set.images.index_axis(Axis(0), n);
+            let image = image.index_axis(Axis(0), 2);
+            let (head, target) = (
+                set.head.index_axis(Axis(0), n),
+                targets.target().index_axis(Axis(0), n),
+            );
+            for ((&v, &inside), &target) in image.iter().zip(head).zip(target) {
+                assert!(inside || target == 0.);
+                if inside {
+                    if target > 0. { &mut marked } else { &mut left }.push(v);
+                }
+            }
+        }
+        let least = marked.iter().copied().fold(f32::INFINITY, f32::min);
+        assert!(left.iter().all(|&v| v <= least));
+        // One in ten, less the pixels that are as bright as the threshold.
+        let all = marked.len() + left.len();
+        let equal = left
+            .iter()
+            .filter(|&&v| v == left.iter().copied().fold(f32::MIN, f32::max))
+            .count();
+        assert!(
+            marked.len() <= all / 10 + 1 && marked.len() + equal >= all / 10,
+            "{} of {all}",
+            marked.len()
+        );
+    }
+}
+
 /// A setting's name, and how to spoil it.
 type Spoil = (&'static str, fn(&mut StudentPlan));
 
@@ -211,12 +267,17 @@ type Spoil = (&'static str, fn(&mut StudentPlan));
 fn every_wrong_setting_of_a_plan_is_named() {
     let good = plan(3);
     good.check_slices(4, SIDE).unwrap();
-    let wrong: [Spoil; 11] = [
+    let wrong: [Spoil; 14] = [
         ("parts", |p| p.teacher.parts = 1),
         ("by_slice", |p| p.teacher.by_slice = 1.5),
         ("band", |p| p.teacher.band = 1.0),
         ("contrast_power", |p| p.teacher.contrast_power = -1.0),
         ("remover_power", |p| p.teacher.remover_power = f64::NAN),
+        ("intensity_power", |p| p.teacher.intensity_power = 101.0),
+        ("powers", |p| {
+            (p.teacher.contrast_power, p.teacher.remover_power) = (0.0, 0.0);
+        }),
+        ("quantile", |p| p.teacher.quantile = Some(1.0)),
         ("smoothing", |p| p.teacher.smoothing = 1e3),
         ("z_smoothing", |p| p.teacher.z_smoothing = -0.1),
         ("cross.power", |p| p.cross.as_mut().unwrap().power = 2.0),
@@ -238,6 +299,9 @@ fn every_wrong_setting_of_a_plan_is_named() {
         let told = train_student(&plan, &set, at(folder.path(), &never), |_, _, _| {});
         assert_eq!(told.unwrap_err().to_string(), error.to_string());
     }
+    let mut fifth = good.clone();
+    fifth.teacher.intensity_sequence = 4;
+    assert!(fifth.check().is_ok() && fifth.check_slices(4, SIDE).is_err());
     assert!(good.check_slices(3, SIDE).is_err());
     assert!(good.check_slices(4, 2 * SIDE).is_err());
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fndm::student::weighted_product;
 use fndm::{DetectConfig, MapMask, Student, batch_tensor, mask_of};
 use fndm_data::{PatientSlices, SliceSet};
 use fndm_memory::{Contrast, HealthyModel, intensities, silent};
@@ -12,7 +11,7 @@ use fndm_models::Segmenter;
 use fndm_train::{PixelTargets, StepReport};
 use ndarray::{Array3, Axis, concatenate};
 
-use super::teacher::{contrast_map, remover_map};
+use super::teacher::{contrast_map, intensity_map, product, remover_map};
 use super::{Lesson, OnStep, StudentPlan, StudentStage, calibrated, train_student};
 use crate::{Case, Error, MethodMap, Result, TrainingPlace};
 
@@ -23,7 +22,7 @@ pub enum FoldRow {
     Contrast,
     /// What the remover of lesions changes.
     Remover,
-    /// The product of both, whose masks teach.
+    /// The product of the teachers' maps, whose masks teach.
     Teacher,
     /// The student.
     Student,
@@ -59,7 +58,7 @@ impl FoldRow {
         match self {
             Self::Contrast => "contrast",
             Self::Remover => "remover",
-            Self::Teacher => "teacher (product of both)",
+            Self::Teacher => "teacher (their product)",
             Self::Student => "student",
             Self::Bound => "its network, on real masks",
         }
@@ -167,15 +166,17 @@ fn teachers_say(
         empty_when_healthy: false,
         ..DetectConfig::student()
     };
-    let both = [teacher.contrast_power, teacher.remover_power];
+    let start = Instant::now();
+    let intensity = intensity_map(teacher, &slices.images.view(), at)?;
+    let all = product(teacher, &by_contrast, &by_remover, &intensity)?;
+    let all_ms = contrast_ms + remover_ms + milliseconds_since(start);
     [
-        (FoldRow::Contrast, [1., 0.], contrast_ms),
-        (FoldRow::Remover, [0., 1.], remover_ms),
-        (FoldRow::Teacher, both, contrast_ms + remover_ms),
+        (FoldRow::Contrast, by_contrast, contrast_ms),
+        (FoldRow::Remover, by_remover, remover_ms),
+        (FoldRow::Teacher, all, all_ms),
     ]
     .into_iter()
-    .map(|(row, [contrast, remover], milliseconds)| {
-        let mut map = weighted_product(&[(&by_contrast, contrast), (&by_remover, remover)])?;
+    .map(|(row, mut map, milliseconds)| {
         let found = mask_of(&mut map, slices, &config, None)?;
         Ok((row, method_map(map, found, None, milliseconds)))
     })

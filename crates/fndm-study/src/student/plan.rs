@@ -31,6 +31,10 @@ pub struct TeacherConfig {
     pub contrast_power: f64,
     /// Power of the remover's residual in the product.
     pub remover_power: f64,
+    /// Power of a sequence's own brightness in the product; 0 leaves it out.
+    pub intensity_power: f64,
+    /// The sequence of that, counted from 0.
+    pub intensity_sequence: usize,
     /// Which residuals of each sequence count. Default: none named, which is both sides of each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub residual_sides: Vec<ResidualSide>,
@@ -43,6 +47,10 @@ pub struct TeacherConfig {
     /// Between Otsu's threshold of the volume (0) and that of the slice (1), in logarithms. Every slice here is diseased, and the
     /// volume's threshold overlooks small lesions beside large ones.
     pub by_slice: f64,
+    /// The share of a volume's pixels, in its diseased slices and inside the head without its rim, that are below the threshold; none for
+    /// Otsu's. Where lesions are a hundredth of the pixels, Otsu's threshold divides tissues and not lesions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantile: Option<f64>,
     /// Pixels whose score is within this share of the threshold don't count.
     pub band: f64,
 }
@@ -81,11 +89,14 @@ impl Default for TeacherConfig {
             parts: 4,
             contrast_power: 0.33,
             remover_power: 0.67,
+            intensity_power: 0.0,
+            intensity_sequence: 0,
             residual_sides: Vec::new(),
             smoothing: 1.0,
             z_smoothing: 0.7,
             head_erosion: 3,
             by_slice: 0.5,
+            quantile: None,
             band: 0.0,
         }
     }
@@ -104,6 +115,7 @@ impl TeacherConfig {
         for (name, power) in [
             ("contrast_power", self.contrast_power),
             ("remover_power", self.remover_power),
+            ("intensity_power", self.intensity_power),
         ] {
             if !(0.0..=MOST_POWER).contains(&power) {
                 let expected = format!("0 to {MOST_POWER}");
@@ -122,6 +134,12 @@ impl TeacherConfig {
         if !(0.0..=1.0).contains(&self.by_slice) {
             let got = self.by_slice;
             return Err(Error::option("by_slice", "0 to 1", got));
+        }
+        if self.contrast_power + self.remover_power + self.intensity_power == 0. {
+            return Err(Error::option("powers", "one above 0", 0));
+        }
+        if let Some(quantile) = self.quantile.filter(|q| !(0.0..1.0).contains(q)) {
+            return Err(Error::option("quantile", "0 to below 1", quantile));
         }
         if !(0.0..1.0).contains(&self.band) {
             return Err(Error::option("band", "0 to below 1", self.band));
@@ -264,6 +282,13 @@ impl StudentPlan {
             }
         }
         ResidualSide::check(&self.teacher.residual_sides, sequences)?;
+        let (sequence, expected) = (
+            self.teacher.intensity_sequence,
+            format!("below {sequences}"),
+        );
+        if sequence >= sequences {
+            return Err(Error::option("intensity_sequence", expected, sequence));
+        }
         self.check()
     }
 

@@ -1,13 +1,13 @@
 //! From the teachers' maps to masks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::Device;
 use fndm::student::{residual, residual_map, volume_thresholds, weighted_product};
 use fndm::{ThresholdScope, batch_tensor, smooth_z, threshold};
 use fndm_data::SliceSet;
 use fndm_data::preprocess::erode;
-use fndm_memory::{Contrast, HealthyModel, intensities, silent};
+use fndm_memory::{Contrast, Edge, HealthyModel, gaussian_blur, intensities, silent};
 use fndm_models::Segmenter;
 use fndm_train::PixelTargets;
 use ndarray::{Array3, ArrayView4, Axis};
@@ -44,10 +44,38 @@ pub(super) fn teachers(
     let scores = unseen_contrast(config, set, device)?;
     let contrast = contrast_map(config, &scores, place)?;
     let remover = remover_map(config, remover, &set.images.view(), place, device)?;
-    Ok(weighted_product(&[
-        (&contrast, config.contrast_power),
-        (&remover, config.remover_power),
-    ])?)
+    let intensity = intensity_map(config, &set.images.view(), place)?;
+    product(config, &contrast, &remover, &intensity)
+}
+
+/// The weighted product of the teachers' maps, `(N, H, W)` each.
+pub(super) fn product(
+    config: &TeacherConfig,
+    contrast: &Array3<f32>,
+    remover: &Array3<f32>,
+    intensity: &Array3<f32>,
+) -> Result<Array3<f32>> {
+    let all = [
+        (contrast, config.contrast_power),
+        (remover, config.remover_power),
+        (intensity, config.intensity_power),
+    ];
+    let counted: Vec<_> = all.into_iter().filter(|&(_, power)| power > 0.).collect();
+    Ok(weighted_product(&counted)?)
+}
+
+/// The brightness of the teacher's sequence in slices `(N, C, H, W)`, from 0 (background) to 2, smoothed as the other maps are.
+pub(super) fn intensity_map(
+    config: &TeacherConfig,
+    images: &ArrayView4<'_, f32>,
+    (patient, z): (&[usize], &[usize]),
+) -> Result<Array3<f32>> {
+    let channel = images.index_axis(Axis(1), config.intensity_sequence);
+    let mut map = channel.mapv(|v| v + 1.);
+    if config.smoothing > 0. {
+        gaussian_blur(&mut map, config.smoothing, Edge::Symmetric)?;
+    }
+    Ok(smooth_z(&map, patient, z, config.z_smoothing)?)
 }
 
 /// The masks of a map.
@@ -57,6 +85,17 @@ pub(super) fn targets(
     map: &Array3<f32>,
 ) -> Result<PixelTargets> {
     let inside = inner_head(config, set);
+    if let Some(quantile) = config.quantile {
+        let thresholds = quantiles(quantile, set, map, &inside);
+        let band = config.band;
+        return Ok(PixelTargets::from_teacher(
+            set,
+            map,
+            &inside,
+            &thresholds,
+            band,
+        )?);
+    }
     let volume = volume_thresholds(map, &inside, &set.patient)?;
     let slice = threshold(map.view(), inside.view(), ThresholdScope::Slice)?.thresholds;
     let between = |(v, s): (f32, f32)| match v > 0. && s > 0. && s.is_finite() {
@@ -71,6 +110,33 @@ pub(super) fn targets(
         &thresholds,
         config.band,
     )?)
+}
+
+/// For each slice the value that so many pixels inside of its patient's diseased slices are below.
+fn quantiles(quantile: f64, set: &SliceSet, map: &Array3<f32>, inside: &Array3<bool>) -> Vec<f32> {
+    let mut values: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
+    for (n, &patient) in set.patient.iter().enumerate() {
+        let values = values.entry(patient).or_default();
+        if set.labels[n] == 1 {
+            let (map, inside) = (map.index_axis(Axis(0), n), inside.index_axis(Axis(0), n));
+            values.extend(map.iter().zip(inside).filter_map(|(&v, &i)| i.then_some(v)));
+        }
+    }
+    let of = |mut values: Vec<f32>| {
+        values.sort_unstable_by(f32::total_cmp);
+        let at = (quantile * values.len() as f64) as usize;
+        // Without a diseased slice nothing is marked.
+        values
+            .get(at.min(values.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or(f32::MAX)
+    };
+    let thresholds: BTreeMap<usize, f32> = values.into_iter().map(|(p, v)| (p, of(v))).collect();
+    let mut found = Vec::with_capacity(set.len());
+    for patient in &set.patient {
+        found.push(thresholds.get(patient).copied().unwrap_or(f32::MAX));
+    }
+    found
 }
 
 /// The head without its rim, where masks may be, `(N, H, W)`.
