@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, FromArgMatches};
 use fndm::data::corrupt::PastedLesion;
 use fndm::data::phantom::PhantomConfig;
@@ -244,6 +244,16 @@ fn sequences(options: &Options, source: &Source) -> Result<Vec<String>> {
     }
 }
 
+/// What is wrong with options of `fndm train` that stand in another command line; help that was asked for is printed.
+fn told(error: &clap::Error) -> anyhow::Error {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    anyhow!("options of train: {}", first.trim_start_matches("error: "))
+}
+
 /// The plan of these options of `fndm train`, for slices of this folder whose bits come from masks. It has no student: a program that
 /// trains by itself has its own.
 ///
@@ -253,8 +263,9 @@ pub(crate) fn asked(arguments: &[String], data: &Path) -> Result<TrainPlan> {
     let command = clap::Command::new("fndm train").no_binary_name(true);
     let data = data.to_string_lossy();
     let own = ["--data", &data, "--output", "."].map(String::from);
-    let matches =
-        Options::augment_args(command).try_get_matches_from(own.iter().chain(arguments))?;
+    let matches = Options::augment_args(command)
+        .try_get_matches_from(own.iter().chain(arguments))
+        .map_err(|error| told(&error))?;
     let options = Options::from_arg_matches(&matches)?;
     anyhow::ensure!(
         options.validate_every.is_none()

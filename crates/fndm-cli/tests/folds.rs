@@ -1,0 +1,121 @@
+//! Cross-validation by the program: the student, its bound and the whole method, trained on some patients and examined on the others.
+
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "regressions/support.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+use support::{Place, Ran, fndm};
+
+const SMALL: [&str; 13] = [
+    "--sequences",
+    "flair,t1,t1ce,t2",
+    "--image-size",
+    "32",
+    "--iterations",
+    "1",
+    "--classifier-iterations",
+    "1",
+    "--memory-bytes",
+    "20000",
+    "--batch",
+    "2",
+    "--cosine",
+];
+
+fn place(patients: u64) -> Place {
+    let place = Place::new();
+    for seed in 0..patients {
+        place.patient(format!("data/p{seed}"), seed, 12);
+    }
+    place
+}
+
+fn run(place: &Place, options: &[&str], train: &[&str]) -> Ran {
+    let mut command = fndm(
+        &place.root(),
+        &["reproduce", "folds", "--data", "data", "--output", "out"],
+    );
+    command.args(["--iterations", "1", "--plan", r#"{"apart": 0}"#]);
+    command.args(options);
+    if !train.is_empty() {
+        command.arg("--").args(train);
+    }
+    Ran::of(&command.output().unwrap())
+}
+
+#[test]
+fn every_method_is_examined_on_patients_that_it_was_not_trained_on() {
+    let place = place(4);
+    let options = [
+        "--folds", "2", "--fold", "1", "--bound", "--whole", "--flair", "0.9:1",
+    ];
+    run(&place, &options, &SMALL).ends_with(0);
+    let read = |name: &str| -> Value {
+        let text = fs::read_to_string(place.path("out").join(name)).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let ids = |value: &Value| -> BTreeSet<String> {
+        let ids = value.as_array().unwrap().iter();
+        ids.map(|id| id.as_str().unwrap().to_owned()).collect()
+    };
+    let folds = read("folds.json");
+    let (other, held_out) = (ids(&folds["folds"][0]), ids(&folds["folds"][1]));
+    assert_eq!((other.len(), held_out.len()), (2, 2));
+    assert!(other.is_disjoint(&held_out));
+    // Trained on the one, judged on the other.
+    let model = read("fold1/model/training.json");
+    assert_eq!(ids(&model["plan"]["source"]["folder"]["patients"]), other);
+    let cases = read("folds_cases.json");
+    let mut rows = BTreeSet::new();
+    for evaluation in cases.as_array().unwrap() {
+        let row = &evaluation["row"];
+        rows.insert(row["method"].as_str().unwrap().to_owned());
+        for case in evaluation["cases"].as_array().unwrap() {
+            assert!(held_out.contains(case["patient"].as_str().unwrap()));
+            assert_eq!(
+                row["level"] == "volume",
+                case["lesions"].is_object(),
+                "{case}"
+            );
+        }
+        if row["level"] == "volume" {
+            let found = row["lesion_sensitivity"].as_f64().unwrap();
+            assert!((0. ..=1.).contains(&found));
+        }
+    }
+    for row in [
+        "student",
+        "bound",
+        "remover",
+        "fndm",
+        "cg_nm",
+        "memory",
+        "flair_0.9_1",
+    ] {
+        assert!(rows.contains(row), "{row} of {rows:?}");
+    }
+}
+
+#[test]
+fn options_that_make_no_sense_are_told_before_anything_is_trained() {
+    let place = place(2);
+    for (options, train, words) in [
+        (&["--folds", "3"][..], &SMALL[..], "number of folds"),
+        (&["--folds", "2", "--only", "2"], &SMALL, "--only"),
+        (&["--folds", "2", "--flair", "2:1"], &SMALL, "--flair"),
+        (&["--folds", "2", "--whole"], &[], "OPTIONS OF TRAIN"),
+        (
+            &["--folds", "2"],
+            &["--sequences", "flair", "--data", "x"],
+            "error: options of train: the argument '--data <DIR>'",
+        ),
+        (&["--folds", "missing.json"], &SMALL, "missing.json"),
+    ] {
+        run(&place, options, train).ends_with(1).tells(&[words]);
+        assert!(!place.path("out/fold0").exists());
+    }
+}
