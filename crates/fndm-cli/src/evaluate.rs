@@ -208,12 +208,14 @@ fn by_masks(
         passed_over,
         options.out_of_core,
         |read, progress| {
-            let found = comparison.add(detector, &read.slices, progress)?;
+            let (base, slices) = (pages.base(&read)?, read.slices);
+            drop(read.patient);
+            let found = comparison.add(detector, &slices, progress)?;
             if let Some(spool) = &mut spool {
                 spool.add(comparison.take_pixels())?;
             }
-            pages.add(&read, &found, &mut folder)?;
-            add_first(&mut gallery, &read.slices, &found)
+            pages.add(base, &slices, &found, &mut folder)?;
+            add_first(&mut gallery, &slices, &found)
         },
     )?;
     let words = cohort::words(&cohort);
@@ -278,9 +280,11 @@ fn by_bits(
         passed_over,
         options.out_of_core,
         |read, progress| {
-            let found = comparison.add(detector, &read.slices, progress)?;
-            pages.add(&read, &found, &mut folder)?;
-            add_first(&mut gallery, &read.slices, &found)
+            let (base, slices) = (pages.base(&read)?, read.slices);
+            drop(read.patient);
+            let found = comparison.add(detector, &slices, progress)?;
+            pages.add(base, &slices, &found, &mut folder)?;
+            add_first(&mut gallery, &slices, &found)
         },
     )?;
     let words = format!(

@@ -102,7 +102,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         false,
         |read, progress| {
             let found = comparison.add(&detector, &read.slices, progress)?;
-            pages.add(&read, &found, &mut folder)?;
+            let base = pages.base(&read)?;
+            pages.add(base, &read.slices, &found, &mut folder)?;
             let PatientRead { patient, slices } = read;
             if let Some(maps) = found.iter().find_map(|found| found.maps.as_ref()) {
                 gallery.add(&slices, maps)?;

@@ -54,11 +54,12 @@ pub use layout::{
 };
 pub use lesion::{Note, is_lesion};
 pub use limits::Limits;
-pub use neighbours::{neighbours, with_neighbours};
+pub use neighbours::{neighbours, neighbours_of, with_neighbours};
 pub use order::Order;
 pub use patient::{Patient, find_identical_sequences};
 pub use preprocess::{
-    Geometry, HistogramReference, Normalization, PatientSlices, Plane, Preprocess, Turned,
+    Geometry, HistogramReference, ImagesOnDisk, Normalization, PatientSlices, Plane, Preprocess,
+    SliceImages, Turned,
 };
 pub use resample::resample;
 pub use slice_set::SliceSet;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::{Array2, Array4, ArrayView4, s};
+use ndarray::{Array2, Array4, ArrayView2, ArrayView4, Axis, s};
 
-use crate::{Error, Result};
+use crate::{Error, Result, SliceImages};
 
 /// A wider context is taken for a mistake.
 const MAX_CONTEXT: usize = 1024;
@@ -69,16 +69,32 @@ pub fn with_neighbours(
     z: &[usize],
     context: usize,
 ) -> Result<Array4<f32>> {
-    let (n, c, h, w) = images.dim();
+    let n = images.len_of(Axis(0));
     if n != z.len() {
         let expected = format!("{n} positions, one for each slice");
         return Err(Error::shape("z", expected, &[z.len()]));
     }
-    let table = neighbours(patient, z, context)?;
-    let mut out = Array4::zeros((n, c * (2 * context + 1), h, w));
+    neighbours_of(&images, neighbours(patient, z, context)?.view())
+}
+
+/// As [`with_neighbours`], of some of the slices alone: those whose rows of the table of [`neighbours`] are given. So the images of a
+/// whole patient needn't be in memory with their neighbours beside them.
+///
+/// # Errors
+/// [`Error::Shape`] for a number in the table that no slice has; [`Error::Io`], where the images are on the disk.
+pub fn neighbours_of<I: SliceImages>(
+    images: &I,
+    table: ArrayView2<'_, usize>,
+) -> Result<Array4<f32>> {
+    let (n, c, h, w) = images.dim();
+    if let Some(&beyond) = table.iter().find(|&&from| from >= n) {
+        return Err(Error::shape("neighbours", format!("below {n}"), &[beyond]));
+    }
+    let mut out = Array4::zeros((table.nrows(), c * table.ncols(), h, w));
     for ((i, k), &from) in table.indexed_iter() {
+        let one = images.part(from..from + 1)?;
         out.slice_mut(s![i, k * c..(k + 1) * c, .., ..])
-            .assign(&images.slice(s![from, .., .., ..]));
+            .assign(&one.index_axis(Axis(0), 0));
     }
     Ok(out)
 }

@@ -1,5 +1,7 @@
 //! A patient as a set of volumes on one grid, and the checks on it.
 
+use crate::affine::Affine;
+use crate::nifti::Header;
 use crate::{Error, Result, Volume};
 
 /// Two grids are the same when no entry of their affines differs by more than this, in millimetres.
@@ -35,11 +37,7 @@ impl Patient {
     pub fn reference(&self) -> Result<&Volume> {
         match self.sequences.first() {
             Some((_, volume)) => Ok(volume),
-            None => Err(Error::config(
-                format!("sequences of patient {}", self.id),
-                "at least one",
-                "none",
-            )),
+            None => Err(Self::no_sequence(&self.id)),
         }
     }
 
@@ -56,72 +54,103 @@ impl Patient {
         };
         let mask = self.mask.iter().map(|mask| ("mask", mask));
         let all = self.sequences.iter().map(|(n, v)| (n.as_str(), v));
+        let grid = Grid::of(first);
         for (name, volume) in all.chain(mask) {
-            self.check_grid((first_name, first), (name, volume))?;
-            self.check_finite(name, volume)?;
+            grid.check_same(&self.id, first_name, name, &Grid::of(volume))?;
+            check_finite(&self.id, name, volume)?;
         }
         for (name, volume) in &self.sequences {
-            self.check_constant(name, volume)?;
+            check_constant(&self.id, name, volume)?;
         }
         Ok(())
     }
 
-    fn check_grid(&self, first: (&str, &Volume), second: (&str, &Volume)) -> Result<()> {
+    pub(crate) fn no_sequence(id: &str) -> Error {
+        let what = format!("sequences of patient {id}");
+        Error::config(what, "at least one", "none")
+    }
+}
+
+/// What volumes of one patient have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Grid {
+    pub(crate) shape: [usize; 3],
+    pub(crate) affine: Affine,
+    /// The header of the file, where the volume comes from one.
+    pub(crate) header: Option<Header>,
+}
+
+impl Grid {
+    pub(crate) fn of(volume: &Volume) -> Self {
+        Self {
+            shape: volume.shape(),
+            affine: volume.affine,
+            header: volume.header.clone(),
+        }
+    }
+
+    /// Whether another volume of a patient lies on the same grid; both with their names.
+    pub(crate) fn check_same(
+        &self,
+        patient: &str,
+        name: &str,
+        other_name: &str,
+        other: &Self,
+    ) -> Result<()> {
         let mismatch = |what, values| Error::GridMismatch {
-            patient: self.id.clone(),
-            first: first.0.to_string(),
-            second: second.0.to_string(),
+            patient: patient.to_string(),
+            first: name.to_string(),
+            second: other_name.to_string(),
             what,
             values,
         };
-        let (a, b) = (first.1, second.1);
-        if a.shape() != b.shape() {
-            let values = format!("{:?} and {:?}", a.shape(), b.shape());
+        if self.shape != other.shape {
+            let values = format!("{:?} and {:?}", self.shape, other.shape);
             return Err(mismatch("shape", values));
         }
-        let far = (a.affine.iter().flatten())
-            .zip(b.affine.iter().flatten())
+        let far = (self.affine.iter().flatten())
+            .zip(other.affine.iter().flatten())
             .any(|(x, y)| (x - y).is_nan() || (x - y).abs() > AFFINE_TOLERANCE);
         if far {
-            let values = format!("{:?} and {:?}", a.affine, b.affine);
+            let values = format!("{:?} and {:?}", self.affine, other.affine);
             return Err(mismatch("affine", values));
         }
         Ok(())
     }
+}
 
-    fn check_finite(&self, name: &str, volume: &Volume) -> Result<()> {
-        // `fold` goes in the order of memory, `iter` does not.
-        let count = volume
-            .data
-            .fold(0, |count, v| count + usize::from(!v.is_finite()));
-        if count == 0 {
-            return Ok(());
-        }
-        Err(Error::NotFinite {
-            patient: self.id.clone(),
-            sequence: name.to_string(),
-            count,
-            total: volume.data.len(),
-        })
+pub(crate) fn check_finite(patient: &str, name: &str, volume: &Volume) -> Result<()> {
+    // `fold` goes in the order of memory, `iter` does not.
+    let count = volume
+        .data
+        .fold(0, |count, v| count + usize::from(!v.is_finite()));
+    if count == 0 {
+        return Ok(());
     }
+    Err(Error::NotFinite {
+        patient: patient.to_string(),
+        sequence: name.to_string(),
+        count,
+        total: volume.data.len(),
+    })
+}
 
-    fn check_constant(&self, name: &str, volume: &Volume) -> Result<()> {
-        let Some(&first) = volume.data.first() else {
-            return Err(Error::shape(
-                format!("patient {}, {name}", self.id),
-                "no empty axis",
-                volume.data.shape(),
-            ));
-        };
-        if volume.data.fold(false, |other, v| other | (*v != first)) {
-            return Ok(());
-        }
-        Err(Error::ConstantVolume {
-            patient: self.id.clone(),
-            sequence: name.to_string(),
-            value: first,
-        })
+pub(crate) fn check_constant(patient: &str, name: &str, volume: &Volume) -> Result<()> {
+    let Some(&first) = volume.data.first() else {
+        return Err(Error::shape(
+            format!("patient {patient}, {name}"),
+            "no empty axis",
+            volume.data.shape(),
+        ));
+    };
+    if volume.data.fold(false, |other, v| other | (*v != first)) {
+        return Ok(());
     }
+    Err(Error::ConstantVolume {
+        patient: patient.to_string(),
+        sequence: name.to_string(),
+        value: first,
+    })
 }
 
 /// Pairs of sequences that are the same image under two names, bit for bit. Data sets

@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use fndm_data::nifti::{self, DataType};
-use fndm_data::{Limits, Volume, affine};
+use fndm_data::profile::PatientProfile;
+use fndm_data::{Limits, Preprocess, Volume, affine};
 use ndarray::{Array3, ShapeBuilder};
 use peak_alloc::PeakAlloc;
 
@@ -60,6 +61,52 @@ fn a_volume_costs_at_most_twice_its_size() {
         rayon::join(read, || ()).0
     });
     assert!(cost <= 2.0 * size, "{cost:.1}");
+}
+
+/// A patient from its files to its slices, and what a check of the input measures: with the volumes one after the other, the cost is that
+/// of a few arrays of a volume's size, and doesn't grow with the number of sequences.
+#[test]
+fn a_patient_from_files_costs_a_few_volumes() {
+    let _alone = ALONE.lock();
+    let root = tempfile::tempdir().unwrap();
+    let (slices, size) = (200, 64);
+    let shape = (size, size, slices);
+    let volume = 4.0 * (slices * size * size) as f64 / MB;
+    let mut files = Vec::new();
+    for n in 0..6 {
+        // A ball, brighter towards one side.
+        let value = |(i, j, k): (usize, usize, usize)| {
+            let far = (i as f32 - 32.)
+                .hypot(j as f32 - 32.)
+                .hypot(0.3 * (k as f32 - 100.));
+            if far < 29. {
+                (100 + n * i + j * k % 7) as f32
+            } else {
+                0.
+            }
+        };
+        let data = Array3::from_shape_fn(shape.f(), value);
+        let path = root.path().join(format!("p_{n}.nii.gz"));
+        let volume = Volume::new(data, affine::diagonal([1.0; 3]));
+        nifti::write(&path, &volume, DataType::F32).unwrap();
+        files.push((n.to_string(), path));
+    }
+    rayon::join(|| (), || ());
+    let preprocess = Preprocess::default();
+    let cut = |count: usize| {
+        let files = &files[..count];
+        let file = || tempfile::tempfile().unwrap();
+        let turned = preprocess.turn_files("p", files, &Limits::default(), file());
+        let turned = turned.unwrap();
+        PatientProfile::of_turned(&turned).unwrap();
+        turned.slices_on_disk(file()).unwrap()
+    };
+    let (two, _) = peak(|| cut(2));
+    let (six, slices) = peak(|| cut(6));
+    println!("{two:.1} MiB of 2 sequences, {six:.1} of 6; a volume has {volume:.1}");
+    assert_eq!(slices.len(), 200);
+    assert!(two < 4.5 * volume, "{two:.1} for {volume:.1}");
+    assert!(six < two + 0.1 * volume, "{six:.1} and {two:.1}");
 }
 
 fn golden() -> Vec<PathBuf> {

@@ -73,7 +73,7 @@ pub use conv::{Algorithm, Conv2d};
 pub use device::device;
 pub use elementwise::{add, avg_pool_2x, cat_channels, linear_combination, upsample_nearest_2x};
 pub use finite::first_non_finite;
-pub use fndm_runtime::CachingAlloc;
+pub use fndm_runtime::{CachingAlloc, keeping_nothing};
 pub use linear::linear;
 pub use mapped::MappedFile;
 pub use norm::{group_norm, group_norm_silu, silu};

@@ -95,8 +95,10 @@ pub fn gaussian_blur(planes: &mut Array3<f32>, sigma: f64, edge: Edge) -> Result
         *v /= sum;
     }
     let kernel: Vec<f32> = kernel.iter().map(|&v| v as f32).collect();
-    let mut contiguous = planes.as_standard_layout().into_owned();
-    if let Some(values) = contiguous.as_slice_mut() {
+    if !planes.is_standard_layout() {
+        *planes = planes.as_standard_layout().into_owned();
+    }
+    if let Some(values) = planes.as_slice_mut() {
         values.par_chunks_mut(h * w).for_each(|plane| {
             let rows: Vec<f32> = plane.to_vec();
             for (y, out) in plane.chunks_exact_mut(w).enumerate() {
@@ -122,6 +124,5 @@ pub fn gaussian_blur(planes: &mut Array3<f32>, sigma: f64, edge: Edge) -> Result
             }
         });
     }
-    *planes = contiguous;
     Ok(())
 }

@@ -21,7 +21,7 @@ impl Atlas {
     pub(crate) fn grey(slices: ArrayView3<'_, u8>) -> Result<Self> {
         let (columns, all) = joined(slices);
         let (height, width) = all.dim();
-        let png = grey_png(&in_rows(&all), width, height)?;
+        let png = grey_png(&all.into_raw_vec_and_offset().0, width, height)?;
         Ok(Self { columns, png })
     }
 
@@ -29,11 +29,12 @@ impl Atlas {
     pub(crate) fn bits(slices: ArrayView3<'_, bool>) -> Result<Self> {
         let (columns, all) = joined(slices);
         let (height, width) = all.dim();
-        let png = bit_png(&in_rows(&all), width, height)?;
+        let png = bit_png(&all.into_raw_vec_and_offset().0, width, height)?;
         Ok(Self { columns, png })
     }
 }
 
+/// In rows one after the other.
 fn joined<T: Copy + Default>(slices: ArrayView3<'_, T>) -> (usize, Array2<T>) {
     let (n, height, width) = slices.dim();
     let columns = (1..=n).find(|c| c * c >= n).unwrap_or(1);
@@ -45,10 +46,6 @@ fn joined<T: Copy + Default>(slices: ArrayView3<'_, T>) -> (usize, Array2<T>) {
             .assign(&slice);
     }
     (columns, all)
-}
-
-fn in_rows<T: Copy>(all: &Array2<T>) -> Vec<T> {
-    all.iter().copied().collect()
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ pub enum Error {
     /// The page's data couldn't be written as JSON.
     #[error("data of a page")]
     Json(#[from] serde_json::Error),
+    /// A page couldn't be written.
+    #[error("cannot write a page")]
+    Write(#[source] std::io::Error),
 }
 
 impl Error {

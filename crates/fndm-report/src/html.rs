@@ -1,5 +1,7 @@
 //! Text as HTML, and the frame that every page has.
 
+use std::io::{self, Write};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
@@ -47,14 +49,21 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
+/// Writes bytes as base64, a piece at a time: a layer's picture needn't be in memory twice.
+pub(crate) fn write_base64(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
+    // Three bytes are four letters: whole pieces end without padding.
+    let mut pieces = bytes.chunks(3 << 12);
+    pieces.try_for_each(|piece| out.write_all(STANDARD.encode(piece).as_bytes()))
+}
+
 /// What a page is made of. `body` is HTML already.
 pub(crate) struct Page<'a> {
     pub(crate) title: &'a str,
     pub(crate) body: String,
     /// The program in the page.
     pub(crate) script: &'a str,
-    /// Elements with data behind the body.
-    pub(crate) data: String,
+    /// Writes elements with data behind the body.
+    pub(crate) data: &'a dyn Fn(&mut dyn Write) -> io::Result<()>,
 }
 
 const STYLE: &str = include_str!("assets/page.css");
@@ -63,12 +72,26 @@ const WARNING: &str =
     "Not a medical device. For research use only; not for diagnosis or treatment.";
 
 impl Page<'_> {
-    /// The whole file. Its policy lets a browser load nothing, and run no script but this page's own.
+    /// The whole file.
     pub(crate) fn finish(&self) -> String {
+        let mut bytes = Vec::new();
+        // A vector takes everything.
+        let _ = self.write(&mut bytes);
+        String::from_utf8(bytes)
+            .unwrap_or_else(|odd| String::from_utf8_lossy(odd.as_bytes()).into_owned())
+    }
+
+    /// Writes the whole file. Its policy lets a browser load nothing, and run no script but this page's own.
+    pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut out = Sealing {
+            out,
+            hash: Sha256::new(),
+        };
         let hash = STANDARD.encode(Sha256::digest(self.script.as_bytes()));
         let title = escape(self.title);
-        let (body, data, script) = (&self.body, &self.data, self.script);
-        let page = format!(
+        let (body, script) = (&self.body, self.script);
+        write!(
+            out,
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; \
              style-src 'unsafe-inline'; script-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'\">\n\
@@ -77,16 +100,36 @@ impl Page<'_> {
              <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
              <a class=\"skip\" href=\"#main\">Skip to the content</a>\n\
              <aside class=\"warning\" aria-label=\"Warning\">{WARNING}</aside>\n\
-             {body}\n{data}<script>{script}</script>\n</body>\n</html>\n"
-        );
-        let seal = seal(&page);
-        page + &seal
+             {body}\n"
+        )?;
+        (self.data)(&mut out)?;
+        write!(out, "<script>{script}</script>\n</body>\n</html>\n")?;
+        let seal = seal(out.hash);
+        out.out.write_all(seal.as_bytes())
+    }
+}
+
+/// A writer that knows the checksum of what it wrote.
+struct Sealing<'a> {
+    out: &'a mut dyn Write,
+    hash: Sha256,
+}
+
+impl Write for Sealing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
 /// The last line of a page: a checksum of all lines above it.
-fn seal(page: &str) -> String {
-    let hash = STANDARD.encode(Sha256::digest(page.as_bytes()));
+fn seal(page: Sha256) -> String {
+    let hash = STANDARD.encode(page.finalize());
     format!("<!-- written by fndm, sha256 of the lines above: {hash} -->\n")
 }
 
@@ -98,7 +141,7 @@ pub fn is_unchanged_page(text: &str) -> bool {
         .rfind('\n')
         .map_or(0, |at| at + 1);
     let (page, last) = text.split_at(end);
-    !page.is_empty() && last == seal(page)
+    !page.is_empty() && last == seal(Sha256::new_with_prefix(page))
 }
 
 #[cfg(test)]
@@ -123,7 +166,7 @@ mod tests {
             title: "t",
             body: "<h1>t</h1>".into(),
             script: "",
-            data: String::new(),
+            data: &|_| Ok(()),
         };
         let text = page.finish();
         assert!(is_unchanged_page(&text));

@@ -74,7 +74,7 @@ impl IndexPage {
             title: &self.title,
             body,
             script: include_str!("assets/index.js"),
-            data: String::new(),
+            data: &|_| Ok(()),
         };
         page.finish()
     }

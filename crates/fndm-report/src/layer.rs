@@ -5,7 +5,7 @@
     reason = "array views are passed by value, as is usual with ndarray"
 )]
 
-use ndarray::{Array3, ArrayView3};
+use ndarray::{Array3, ArrayView3, CowArray, Ix3};
 use serde::Serialize;
 
 use crate::atlas::Atlas;
@@ -138,7 +138,9 @@ impl Layer {
 /// nothing is finite.
 #[must_use]
 pub fn usual_range(image: ArrayView3<'_, f32>) -> [f32; 2] {
-    let mut values: Vec<f32> = image.iter().copied().filter(|v| v.is_finite()).collect();
+    // Of its full length at once: a vector that grows holds its values twice while it does.
+    let mut values = Vec::with_capacity(image.len());
+    values.extend(image.iter().copied().filter(|v| v.is_finite()));
     if values.is_empty() {
         return [0., 1.];
     }
@@ -167,14 +169,14 @@ pub fn map_range(map: ArrayView3<'_, f32>) -> [f32; 2] {
 
 /// An image with no side above `most` pixels: the means of squares of pixels. At the lower and right edge a square may be cut off.
 #[must_use]
-pub fn shrunk(image: ArrayView3<'_, f32>, most: usize) -> Array3<f32> {
+pub fn shrunk(image: ArrayView3<'_, f32>, most: usize) -> CowArray<'_, f32, Ix3> {
     let (n, height, width) = image.dim();
     let factor = height.max(width).div_ceil(most.max(1)).max(1);
     if factor == 1 {
-        return image.to_owned();
+        return image.into();
     }
     let shape = (n, height.div_ceil(factor), width.div_ceil(factor));
-    Array3::from_shape_fn(shape, |(z, y, x)| {
+    let means = Array3::from_shape_fn(shape, |(z, y, x)| {
         let (mut sum, mut count) = (0f64, 0u32);
         for row in y * factor..((y + 1) * factor).min(height) {
             for column in x * factor..((x + 1) * factor).min(width) {
@@ -183,7 +185,8 @@ pub fn shrunk(image: ArrayView3<'_, f32>, most: usize) -> Array3<f32> {
             }
         }
         (sum / f64::from(count)) as f32
-    })
+    });
+    means.into()
 }
 
 #[cfg(test)]
@@ -218,7 +221,7 @@ mod tests {
         assert_eq!(small.dim(), (1, 2, 3));
         assert_eq!(small[(0, 0, 0)], (0. + 1. + 5. + 6.) / 4.);
         assert_eq!(small[(0, 1, 2)], (14. + 19.) / 2.);
-        assert_eq!(shrunk(image.view(), 5), image);
+        assert_eq!(shrunk(image.view(), 5).into_owned(), image);
     }
 
     #[test]

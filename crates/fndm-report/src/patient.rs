@@ -1,9 +1,11 @@
 //! The page of one patient.
 
+use std::io::{self, Write};
+
 use serde::Serialize;
 
 use crate::check::Check;
-use crate::html::{self, Page, base64, escape, href};
+use crate::html::{self, Page, escape, href};
 use crate::layer::{Kind, Layer, Place};
 use crate::measure::{MOST_LISTED, Measure, millimetres};
 use crate::{Error, Frame, Result, Section};
@@ -121,6 +123,16 @@ impl PatientPage {
     /// # Errors
     /// As [`PatientPage::check`].
     pub fn html(&self) -> Result<String> {
+        let mut bytes = Vec::new();
+        self.write_html(&mut bytes)?;
+        String::from_utf8(bytes).map_err(|_| Error::input("a page", "UTF-8", "other bytes"))
+    }
+
+    /// Writes the page as [`html`](Self::html) has it, a piece at a time: beside its pictures no second copy of them is in memory.
+    ///
+    /// # Errors
+    /// As [`PatientPage::check`]; [`Error::Write`].
+    pub fn write_html(&self, out: &mut dyn Write) -> Result<()> {
         self.check()?;
         let layers = self.layers.iter().map(|layer| {
             let (_, height, width) = layer.shape;
@@ -153,23 +165,28 @@ impl PatientPage {
             layers: layers.collect(),
             measures: measures.collect(),
         };
-        let mut blocks = format!(
-            "<script type=\"application/json\" id=\"data\">{}</script>\n",
-            html::json(&data)?
-        );
-        for (n, layer) in self.layers.iter().enumerate() {
-            blocks.push_str(&format!(
-                "<script type=\"text/plain\" id=\"layer-{n}\">{}</script>\n",
-                base64(&layer.atlas.png)
-            ));
-        }
+        let json = html::json(&data)?;
         let page = Page {
             title: &format!("{} - lesions found in brain MR", self.id),
             body: self.body(),
             script: VIEWER,
-            data: blocks,
+            data: &|out| self.write_data(&json, out),
         };
-        Ok(page.finish())
+        page.write(out).map_err(Error::Write)
+    }
+
+    /// What the page's program reads, and the layers' pictures.
+    fn write_data(&self, json: &str, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "<script type=\"application/json\" id=\"data\">{json}</script>"
+        )?;
+        for (n, layer) in self.layers.iter().enumerate() {
+            write!(out, "<script type=\"text/plain\" id=\"layer-{n}\">")?;
+            html::write_base64(out, &layer.atlas.png)?;
+            out.write_all(b"</script>\n")?;
+        }
+        Ok(())
     }
 
     fn body(&self) -> String {

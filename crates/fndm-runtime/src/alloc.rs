@@ -6,6 +6,7 @@
 
 use crate::huge::{HUGE, HUGE_FROM, advise};
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -38,6 +39,46 @@ pub struct CachingAlloc {
     free: [Mutex<Block>; CLASSES],
     kept: AtomicUsize,
     keep: usize,
+}
+
+thread_local! {
+    /// Whether this thread lets the system have its blocks back.
+    static KEEPS_NOTHING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`, of which [`CachingAlloc`] keeps nothing: what this thread frees meanwhile goes back to the system. For work whose blocks
+/// are as large as its input, and so of another size each time: kept, the largest block of every size would add up. A block that was kept
+/// before may be handed out, so that nothing piles up where others free what this thread asked for. Threads that `work` hands parts to
+/// keep theirs as ever.
+pub fn keeping_nothing<T>(work: impl FnOnce() -> T) -> T {
+    /// Sets back what was before, also where `work` panics.
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            KEEPS_NOTHING.set(self.0);
+        }
+    }
+    let _before = Before(KEEPS_NOTHING.replace(true));
+    let_large_blocks_go();
+    work()
+}
+
+/// The system's own allocator keeps blocks of up to 32 MB once such a one was freed. From here on those of 1 MB and more go back at once.
+fn let_large_blocks_go() {
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    {
+        const LARGE: libc::c_int = 1 << 20;
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        // SAFETY: the call changes a number that later requests are compared with, and takes the allocator's own locks.
+        ONCE.call_once(|| unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        });
+    }
+}
+
+/// Where a thread ends its own storage may be gone already.
+fn keeps_nothing() -> bool {
+    KEEPS_NOTHING.try_with(Cell::get).unwrap_or(false)
 }
 
 /// A freed block; its first bytes hold the next one.
@@ -164,6 +205,10 @@ unsafe impl GlobalAlloc for CachingAlloc {
             None => unsafe { System.dealloc(ptr, layout) },
             Some((class, rounded)) => {
                 let size = rounded.size();
+                if keeps_nothing() {
+                    // SAFETY: it came from the system with the class's layout.
+                    return unsafe { System.dealloc(ptr, rounded) };
+                }
                 if self.kept.fetch_add(size, Ordering::Relaxed) + size <= self.keep
                     && let Ok(mut head) = self.free[class].lock()
                 {
@@ -225,6 +270,39 @@ mod tests {
             last = (class, block.size());
             size += size / 7 + 1;
         }
+    }
+
+    #[test]
+    fn where_nothing_is_kept_blocks_come_and_go() {
+        let a = CachingAlloc::keeping(1 << 20);
+        let kept = || a.kept.load(Ordering::Relaxed);
+        let layout = Layout::from_size_align(300_000, 8).unwrap_or(Layout::new::<u8>());
+        // SAFETY: every block is used within its layout and freed once.
+        unsafe {
+            let first = a.alloc(layout);
+            a.dealloc(first, layout);
+            let before = kept();
+            assert!(before >= 300_000);
+            keeping_nothing(|| {
+                // The one that was kept, and a fresh one.
+                let (p, q) = (a.alloc(layout), a.alloc_zeroed(layout));
+                assert!(p == first && q != first);
+                a.dealloc(p, layout);
+                a.dealloc(q, layout);
+                assert_eq!(kept(), 0);
+            });
+            // One that was asked for inside is kept when it is freed outside, and handed out inside again.
+            let p = keeping_nothing(|| a.alloc(layout));
+            a.dealloc(p, layout);
+            assert_eq!(kept(), before);
+            assert_eq!(keeping_nothing(|| a.alloc(layout)), p);
+            a.dealloc(p, layout);
+            assert_eq!(kept(), before);
+            keeping_nothing(|| a.dealloc(a.alloc(layout), layout));
+            assert_eq!(kept(), 0);
+        }
+        let caught = std::panic::catch_unwind(|| keeping_nothing(|| panic!("on the way out")));
+        assert!(caught.is_err() && !keeps_nothing());
     }
 
     #[test]

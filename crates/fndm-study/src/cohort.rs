@@ -6,6 +6,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use fndm::Detector;
+use fndm::kernels::keeping_nothing;
 use fndm_data::{Patient, PatientSlices, Preprocess, find_identical_sequences};
 use fndm_files::chain;
 use serde::{Deserialize, Serialize};
@@ -182,12 +183,15 @@ impl<'a> Patients<'a> {
                 let (to_here, all) = sync_channel(0);
                 // An error of `send` says that the loop below has ended.
                 let count = ids.len();
+                // Blocks as large as a patient: none of them is kept.
                 scope.spawn(move || {
-                    for n in 0..count {
-                        if to_here.send(read(n)).is_err() {
-                            return;
+                    keeping_nothing(|| {
+                        for n in 0..count {
+                            if to_here.send(read(n)).is_err() {
+                                return;
+                            }
                         }
-                    }
+                    });
                 });
                 all.iter()
                     .enumerate()
@@ -238,7 +242,12 @@ impl<'a> Patients<'a> {
 /// Data sets fill in sequences that were never acquired; a network must not learn that.
 #[must_use]
 pub fn copies(patient: &Patient) -> Option<String> {
-    let pairs = find_identical_sequences(patient);
+    copies_among(&find_identical_sequences(patient))
+}
+
+/// As [`copies`], by the pairs of sequences that are one image.
+#[must_use]
+pub fn copies_among(pairs: &[(String, String)]) -> Option<String> {
     if pairs.is_empty() {
         return None;
     }

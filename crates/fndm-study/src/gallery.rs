@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fndm::SliceMaps;
-use fndm_data::PatientSlices;
+use fndm_data::{PatientSlices, SliceImages};
 use ndarray::{Array2, Array4, Axis, s};
 
 use crate::html::{MASK, TRUTH};
@@ -56,6 +56,59 @@ pub(crate) fn spread_by_dice(
     chosen.collect()
 }
 
+/// At most `count` of so many places, evenly spread.
+fn spread(all: usize, count: usize) -> impl Iterator<Item = usize> {
+    let count = count.min(all);
+    (0..count).map(move |row| row * all / count)
+}
+
+/// The slices that may be shown: those with a lesion, or all where no truth is known.
+fn shown_of<I>(slices: &PatientSlices<I>) -> impl Iterator<Item = usize> {
+    let labels = slices.labels.as_ref();
+    (0..slices.len()).filter(move |&i| labels.is_none_or(|bits| bits[i] == 1))
+}
+
+fn check<I: SliceImages>(slices: &PatientSlices<I>, maps: &SliceMaps) -> Result<()> {
+    slices.check()?;
+    let healthy = maps.healthy.as_ref().map(Array4::dim);
+    let maps_of = [maps.anomaly.dim(), maps.coarse.dim(), maps.mask.dim()];
+    if maps_of.iter().any(|dim| *dim != slices.head.dim())
+        || healthy.is_some_and(|dim| dim != slices.images.dim())
+    {
+        return Err(Error::Input {
+            what: format!("maps of patient {}", slices.id),
+            expected: format!("{:?}, as the slices", slices.head.dim()),
+            got: format!("{maps_of:?}, {healthy:?}"),
+        });
+    }
+    Ok(())
+}
+
+impl Shown {
+    fn of<I: SliceImages>(slices: &PatientSlices<I>, maps: &SliceMaps, i: usize) -> Result<Self> {
+        let mut names = slices.sequences.iter();
+        let channel = names.position(|s| s == "flair").unwrap_or(0);
+        let image = slices.images.part(i..i + 1)?;
+        let input = image.slice(s![0, channel, .., ..]).to_owned();
+        Ok(Self {
+            patient: slices.id.clone(),
+            z: slices.z[i],
+            sides: slices.geometry.sides(),
+            diffusion: maps.healthy.as_ref().map(|healthy| {
+                let coarse = maps.coarse.index_axis(Axis(0), i).to_owned();
+                [coarse, healthy.slice(s![i, channel, .., ..]).to_owned()]
+            }),
+            anomaly: maps.anomaly.index_axis(Axis(0), i).to_owned(),
+            mask: maps.mask.index_axis(Axis(0), i).to_owned(),
+            truth: match &slices.mask {
+                Some(mask) => mask.index_axis(Axis(0), i).to_owned(),
+                None => Array2::from_elem(input.dim(), false),
+            },
+            input,
+        })
+    }
+}
+
 impl Gallery {
     /// Keeps at most so many slices, at least two, of however many come: every slice, then every second, every fourth and so on.
     #[must_use]
@@ -88,44 +141,38 @@ impl Gallery {
     /// Adds the slices of a patient: input and reconstruction of FLAIR, which shows most lesions best; without it, of the first sequence.
     ///
     /// # Errors
-    /// When the maps aren't of these slices, as far as their shapes tell.
-    pub fn add(&mut self, slices: &PatientSlices, maps: &SliceMaps) -> Result<()> {
-        slices.check()?;
-        let healthy = maps.healthy.as_ref().map(Array4::dim);
-        let maps_of = [maps.anomaly.dim(), maps.coarse.dim(), maps.mask.dim()];
-        if maps_of.iter().any(|dim| *dim != slices.head.dim())
-            || healthy.is_some_and(|dim| dim != slices.images.dim())
-        {
-            return Err(Error::Input {
-                what: format!("maps of patient {}", slices.id),
-                expected: format!("{:?}, as the slices", slices.head.dim()),
-                got: format!("{maps_of:?}, {healthy:?}"),
-            });
-        }
-        let sides = slices.geometry.sides();
-        let mut names = slices.sequences.iter();
-        let channel = names.position(|s| s == "flair").unwrap_or(0);
-        for i in 0..slices.len() {
-            if slices.labels.as_ref().is_some_and(|bits| bits[i] != 1) || !self.takes_next() {
-                continue;
+    /// When the maps aren't of these slices, as far as their shapes tell, or images can't be read.
+    pub fn add<I: SliceImages>(
+        &mut self,
+        slices: &PatientSlices<I>,
+        maps: &SliceMaps,
+    ) -> Result<()> {
+        check(slices, maps)?;
+        for i in shown_of(slices) {
+            if self.takes_next() {
+                self.all.push(Shown::of(slices, maps, i)?);
             }
-            let input = slices.images.slice(s![i, channel, .., ..]).to_owned();
-            self.all.push(Shown {
-                patient: slices.id.clone(),
-                z: slices.z[i],
-                sides,
-                diffusion: maps.healthy.as_ref().map(|healthy| {
-                    let coarse = maps.coarse.index_axis(Axis(0), i).to_owned();
-                    [coarse, healthy.slice(s![i, channel, .., ..]).to_owned()]
-                }),
-                anomaly: maps.anomaly.index_axis(Axis(0), i).to_owned(),
-                mask: maps.mask.index_axis(Axis(0), i).to_owned(),
-                truth: match &slices.mask {
-                    Some(mask) => mask.index_axis(Axis(0), i).to_owned(),
-                    None => Array2::from_elem(input.dim(), false),
-                },
-                input,
-            });
+        }
+        Ok(())
+    }
+
+    /// Adds at most so many slices of a patient, evenly spread: those that [`Gallery::spread`] would choose if this patient were the only
+    /// one, without holding the others.
+    ///
+    /// # Errors
+    /// As [`Gallery::add`].
+    pub fn add_spread<I: SliceImages>(
+        &mut self,
+        slices: &PatientSlices<I>,
+        maps: &SliceMaps,
+        count: usize,
+    ) -> Result<()> {
+        check(slices, maps)?;
+        let all: Vec<usize> = shown_of(slices).collect();
+        for at in spread(all.len(), count) {
+            if self.takes_next() {
+                self.all.push(Shown::of(slices, maps, all[at])?);
+            }
         }
         Ok(())
     }
@@ -139,9 +186,7 @@ impl Gallery {
     /// At most so many slices, spread evenly over all.
     #[must_use]
     pub fn spread(&self, count: usize) -> Vec<usize> {
-        let count = count.min(self.all.len());
-        let place = |row: usize| row * self.all.len() / count;
-        (0..count).map(place).collect()
+        spread(self.all.len(), count).collect()
     }
 
     /// At most so many slices, good and bad by rule: sorted by their Dice at Otsu's threshold, evenly spread from the best to the worst.

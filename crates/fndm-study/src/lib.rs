@@ -35,7 +35,9 @@ pub mod student;
 mod training;
 
 pub use bits::{BIT_DEFINITIONS, BitCase, BitReport, BitRow, BitScores, bit_table, evaluate_bits};
-pub use cohort::{Cohort, CohortEvent, LeftOut, PatientRead, Patients, Truth, copies};
+pub use cohort::{
+    Cohort, CohortEvent, LeftOut, PatientRead, Patients, Truth, copies, copies_among,
+};
 pub use comparison::{Arm, Comparison, Scoring};
 pub use donors::donors;
 pub use error::{Error, Result};

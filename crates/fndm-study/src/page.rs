@@ -1,11 +1,11 @@
 //! The page of a patient from what a detector says of the patient's slices.
 
 use fndm::{Method, SliceMaps};
-use fndm_data::{Patient, PatientSlices, Volume, is_lesion};
+use fndm_data::{Patient, PatientSlices, SliceImages, Turned, Volume, is_lesion};
 use fndm_report::{
     Frame, Layer, Measure, PatientPage, Place, SliceAt, map_range, shrunk, usual_range,
 };
-use ndarray::{Array3, Array4, Axis, s};
+use ndarray::{Array3, Array4, ArrayView3, Axis, CowArray, Ix3, s};
 
 use crate::measure::measure;
 use crate::{Error, MethodMap, Result};
@@ -83,30 +83,58 @@ impl PageBase {
         slices.check()?;
         check_volumes(slices, patient)?;
         let geometry = &slices.geometry;
+        let mut base = Self::on_volumes(slices);
+        for (name, volume) in &patient.sequences {
+            let stack = geometry.reorder().view(volume.data.view());
+            base.images.push(volume_image(name, &stack, &slices.z)?);
+        }
+        if let Some(mask) = &patient.mask {
+            let lesion = Volume {
+                data: mask.data.mapv(|v| f32::from(u8::from(is_lesion(v)))),
+                affine: mask.affine,
+                header: None,
+            };
+            let measured = measure("truth", &lesion, geometry, &slices.z)?;
+            let layer = Layer::truth("truth", bits(slices, &lesion).view())?;
+            base.truth = Some((layer, measured));
+        }
+        Ok(base)
+    }
+
+    /// As [`PageBase::of_volumes`], of a patient that was turned to the axes of the slices, without a truth. One sequence is looked at at a
+    /// time.
+    ///
+    /// # Errors
+    /// When the slices weren't cut from this patient, as far as their shapes tell, or a sequence can't be read.
+    pub fn of_turned<I: SliceImages>(
+        slices: &PatientSlices<I>,
+        turned: &Turned<'_>,
+    ) -> Result<Self> {
+        slices.check()?;
+        let mut base = Self::on_volumes(slices);
+        let [depth, height, width] = slices.geometry.stack();
+        for (number, name) in turned.names().iter().enumerate() {
+            let stack = turned.sequence(number)?;
+            if stack.dim() != (depth, height, width) {
+                let expected = format!("{:?}", slices.geometry.stack());
+                return wrong(slices, name, expected, format!("{:?}", stack.dim()));
+            }
+            base.images
+                .push(volume_image(name, &stack.view(), &slices.z)?);
+        }
+        Ok(base)
+    }
+
+    /// Nothing yet, on the grid of the volumes.
+    fn on_volumes<I>(slices: &PatientSlices<I>) -> Self {
+        let geometry = &slices.geometry;
         let [_, rows, columns] = geometry.stack();
         let affine = geometry
             .reorder()
             .affine(geometry.affine(), geometry.shape());
         let [_, row, column] = fndm_data::affine::spacing(&affine);
         let (top, left, side) = geometry.square();
-        let mut images = Vec::new();
-        for (name, volume) in &patient.sequences {
-            images.push(volume_image(name, &cut(slices, volume))?);
-        }
-        let truth = match &patient.mask {
-            Some(mask) => {
-                let lesion = Volume {
-                    data: mask.data.mapv(|v| f32::from(u8::from(is_lesion(v)))),
-                    affine: mask.affine,
-                    header: None,
-                };
-                let bits = cut(slices, &lesion).mapv(|v| v > 0.);
-                let measured = measure("truth", &lesion, geometry, &slices.z)?;
-                Some((Layer::truth("truth", bits.view())?, measured))
-            }
-            None => None,
-        };
-        Ok(Self {
+        Self {
             frame: Frame {
                 rows,
                 columns,
@@ -119,23 +147,27 @@ impl PageBase {
                 height: side as f64,
                 width: side as f64,
             }),
-            images,
-            truth,
-        })
+            images: Vec::new(),
+            truth: None,
+        }
     }
 
     /// On the model's grid: smaller, and where there are no volumes.
     ///
     /// # Errors
     /// When the arrays of the slices don't fit each other.
-    pub fn of_slices(slices: &PatientSlices) -> Result<Self> {
+    pub fn of_slices<I: SliceImages>(slices: &PatientSlices<I>) -> Result<Self> {
         slices.check()?;
         let (_, rows, columns) = slices.head.dim();
         let images = slices.sequences.iter().enumerate().map(|(channel, name)| {
-            let image = slices.images.index_axis(Axis(1), channel);
-            Layer::image(name, image, [-1., 1.])
+            let mut image = Array3::zeros(slices.head.dim());
+            for (at, mut image) in image.outer_iter_mut().enumerate() {
+                let one = slices.images.part(at..at + 1)?;
+                image.assign(&one.slice(s![0, channel, .., ..]));
+            }
+            Ok(Layer::image(name, image.view(), [-1., 1.])?)
         });
-        let images = images.collect::<fndm_report::Result<_>>()?;
+        let images = images.collect::<Result<_>>()?;
         let truth = match &slices.mask {
             Some(mask) => {
                 let volume = slices.to_mask(mask)?;
@@ -162,8 +194,12 @@ impl PageBase {
     ///
     /// # Errors
     /// When the maps aren't of these slices, as far as their shapes tell.
-    pub fn page(self, slices: &PatientSlices, methods: &[PageMethod<'_>]) -> Result<PatientPage> {
-        let mut layers = self.images.clone();
+    pub fn page<I: SliceImages>(
+        mut self,
+        slices: &PatientSlices<I>,
+        methods: &[PageMethod<'_>],
+    ) -> Result<PatientPage> {
+        let mut layers = std::mem::take(&mut self.images);
         let mut measures = Vec::new();
         for method in methods {
             check_maps(slices, method)?;
@@ -203,9 +239,9 @@ impl PageBase {
         }
     }
 
-    fn method(
+    fn method<I>(
         &self,
-        slices: &PatientSlices,
+        slices: &PatientSlices<I>,
         method: &PageMethod<'_>,
     ) -> Result<(Vec<Layer>, Measure)> {
         let title = method.title;
@@ -228,7 +264,7 @@ impl PageBase {
         layers.push(self.small(Layer::map("anomaly map", anomaly, range)?));
         let volume = slices.to_mask(method.mask)?;
         layers.push(match self.square {
-            Some(_) => Layer::mask("mask", cut(slices, &volume).mapv(|v| v > 0.).view())?,
+            Some(_) => Layer::mask("mask", bits(slices, &volume).view())?,
             None => Layer::mask("mask", method.mask.view())?,
         });
         let title = format!("mask by {title}");
@@ -240,17 +276,29 @@ impl PageBase {
     }
 }
 
-/// The slices of a volume that are shown, `(N, rows, columns)`.
-fn cut(slices: &PatientSlices, volume: &Volume) -> Array3<f32> {
-    let stack = slices.geometry.reorder().view(volume.data.view());
-    stack.select(Axis(0), &slices.z)
+/// Where the slices of a mask that are shown are set, `(N, rows, columns)`.
+fn bits<I>(slices: &PatientSlices<I>, mask: &Volume) -> Array3<bool> {
+    let stack = slices.geometry.reorder().view(mask.data.view());
+    let (_, rows, columns) = stack.dim();
+    let mut bits = Array3::from_elem((slices.z.len(), rows, columns), false);
+    for (mut bits, &z) in bits.outer_iter_mut().zip(&slices.z) {
+        bits.zip_mut_with(&stack.index_axis(Axis(0), z), |bit, &v| *bit = v > 0.);
+    }
+    bits
 }
 
-fn volume_image(name: &str, whole: &Array3<f32>) -> Result<Layer> {
-    let (_, rows, columns) = whole.dim();
+/// The slices `z` of a stack.
+fn volume_image(name: &str, stack: &ArrayView3<'_, f32>, z: &[usize]) -> Result<Layer> {
+    let (slices, rows, columns) = stack.dim();
+    // Nothing is copied where all slices are shown, as is usual.
+    let whole: CowArray<'_, f32, Ix3> = match z.iter().copied().eq(0..slices) {
+        true => stack.view().into(),
+        false => stack.select(Axis(0), z).into(),
+    };
+    let range = usual_range(whole.view());
     let small = shrunk(whole.view(), MOST_SIDE);
     let factor = rows.max(columns).div_ceil(MOST_SIDE).max(1);
-    let layer = Layer::image(name, small.view(), usual_range(whole.view()))?;
+    let layer = Layer::image(name, small.view(), range)?;
     // Squares at the lower and right edge may stand out over the frame.
     Ok(layer.at(Place {
         top: 0.,
@@ -260,7 +308,7 @@ fn volume_image(name: &str, whole: &Array3<f32>) -> Result<Layer> {
     }))
 }
 
-fn wrong<T>(slices: &PatientSlices, what: &str, expected: String, got: String) -> Result<T> {
+fn wrong<T, I>(slices: &PatientSlices<I>, what: &str, expected: String, got: String) -> Result<T> {
     Err(Error::Input {
         what: format!("page of {}: {what}", slices.id),
         expected,
@@ -268,7 +316,7 @@ fn wrong<T>(slices: &PatientSlices, what: &str, expected: String, got: String) -
     })
 }
 
-fn check_maps(slices: &PatientSlices, method: &PageMethod<'_>) -> Result<()> {
+fn check_maps<I: SliceImages>(slices: &PatientSlices<I>, method: &PageMethod<'_>) -> Result<()> {
     let expected = slices.head.dim();
     let coarse = method.coarse.map_or(expected, Array3::dim);
     let maps = [method.anomaly.dim(), method.mask.dim(), coarse];
@@ -296,7 +344,7 @@ fn check_volumes(slices: &PatientSlices, patient: &Patient) -> Result<()> {
 }
 
 /// What was left out of the volume, and what is odd about its mask.
-fn notes(slices: &PatientSlices) -> Vec<String> {
+fn notes<I>(slices: &PatientSlices<I>) -> Vec<String> {
     let mut notes = Vec::new();
     let total = slices.geometry.total_slices();
     let missing: Vec<usize> = (0..total).filter(|z| !slices.z.contains(z)).collect();

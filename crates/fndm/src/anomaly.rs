@@ -110,10 +110,12 @@ pub fn threshold(
         });
     }
     let values_of = |map: ArrayView3<'_, f32>, inside: ArrayView3<'_, bool>| -> Vec<f32> {
-        map.iter()
-            .zip(inside)
-            .filter_map(|(&value, &inside)| inside.then_some(value))
-            .collect()
+        // Of its full length at once: a vector that grows holds its values twice while it does.
+        let count = inside.iter().filter(|inside| **inside).count();
+        let mut values = Vec::with_capacity(count);
+        let all = map.iter().zip(inside);
+        values.extend(all.filter_map(|(&value, &inside)| inside.then_some(value)));
+        values
     };
     let otsu = |values: &[f32]| -> Result<f32> {
         if values.is_empty() {

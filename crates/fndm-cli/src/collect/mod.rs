@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use fndm::kernels::keeping_nothing;
 use fndm_files::{Inputs, OutputFolder};
 
 use crate::common::place;
@@ -30,6 +31,11 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    // What is read of a patient has another size than what was read of the last one, and the tables grow: kept blocks would add up.
+    keeping_nothing(|| join(options))
+}
+
+fn join(options: &Options) -> Result<ExitCode> {
     let inputs = options.folders.iter();
     let inputs = inputs.fold(Inputs::new(), Inputs::folder);
     let maker = place::maker("collect", "cohort");

@@ -1,13 +1,14 @@
 //! The pages that a command writes: what its options say of them, and what all of them end with.
 
+use std::io::{BufWriter, IntoInnerError};
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use fndm::data::{Patient, PatientSlices};
+use fndm::data::{Patient, PatientSlices, SliceImages, Turned};
 use fndm::{DetectConfig, Detector, Method};
-use fndm_files::OutputFolder;
-use fndm_study::fndm_report::{IndexPage, Section};
+use fndm_files::{AtomicFile, OutputFolder};
+use fndm_study::fndm_report::{IndexPage, PatientPage, Section};
 use fndm_study::{
     Arm, EvaluationPages, MethodMap, PageBase, PatientRead, settings_section, versions_section,
 };
@@ -38,6 +39,19 @@ impl ReportOptions {
         self.images != Images::None
     }
 
+    /// As [`ReportOptions::base`], of a patient that is turned to the axes of the slices, without a truth.
+    pub(crate) fn base_of<I: SliceImages>(
+        &self,
+        turned: &Turned<'_>,
+        slices: &PatientSlices<I>,
+    ) -> Result<Option<PageBase>> {
+        Ok(match self.images {
+            Images::Volumes => Some(PageBase::of_turned(slices, turned)?),
+            Images::Model => Some(PageBase::of_slices(slices)?),
+            Images::None => None,
+        })
+    }
+
     /// What a page shows of a patient before anything is found; none where no page is wanted.
     pub(crate) fn base(
         &self,
@@ -50,6 +64,17 @@ impl ReportOptions {
             Images::None => None,
         })
     }
+}
+
+/// Writes the page of a patient, a piece at a time.
+pub(crate) fn write_page(folder: &mut OutputFolder, name: &str, page: &PatientPage) -> Result<()> {
+    let path = folder.file(name)?;
+    let mut out = BufWriter::new(AtomicFile::create(&path)?);
+    page.write_html(&mut out)
+        .with_context(|| path.display().to_string())?;
+    let written = out.into_inner().map_err(IntoInnerError::into_error);
+    let file = written.with_context(|| path.display().to_string())?;
+    Ok(file.commit()?)
 }
 
 /// Program and model, and the command, which is another one in each part of a cohort.
@@ -94,17 +119,22 @@ impl Pages {
         }
     }
 
+    /// What the page shows of a patient before the networks run, so that the volumes needn't be kept until they have.
+    pub(crate) fn base(&self, read: &PatientRead) -> Result<Option<PageBase>> {
+        self.options.base(&read.patient, &read.slices)
+    }
+
     /// Writes the page of a patient.
     pub(crate) fn add(
         &mut self,
-        read: &PatientRead,
+        base: Option<PageBase>,
+        slices: &PatientSlices,
         found: &[MethodMap],
         folder: &mut OutputFolder,
     ) -> Result<()> {
-        let base = self.options.base(&read.patient, &read.slices)?;
         if let (Some(pages), Some(base)) = (&mut self.all, base) {
-            let (name, page) = pages.add(base, &read.slices, found)?;
-            folder.write(&name, page.html()?)?;
+            let (name, page) = pages.add(base, slices, found)?;
+            write_page(folder, &name, &page)?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A BIDS data set in, a BIDS derivative out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -62,6 +63,7 @@ pub(super) fn list(
     let mut listed = Listed {
         inputs: Vec::new(),
         left_out: tree.left_out.iter().map(|l| chain(&l.reason)).collect(),
+        unreadable: BTreeMap::new(),
     };
     for session in &tree.sessions {
         match input(&tree.root, session, options, sequences, method) {

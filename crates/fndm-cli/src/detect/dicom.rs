@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 use fndm::data::dicom::{self, Algorithm, Series, Study};
 use fndm::data::{Limits, Patient, Volume, resample};
-use fndm::{DetectConfig, Detection, Method};
+use fndm::{DetectConfig, Method};
 use fndm_files::{OutputFolder, chain};
 use serde_json::json;
 
@@ -257,7 +257,7 @@ impl Chosen {
         folder: &mut OutputFolder,
         name: &str,
         (method, config): &(Method, DetectConfig),
-        detection: &Detection,
+        mask: &Volume,
     ) -> Result<()> {
         let sources: Vec<&Series> = self.series.iter().map(|(_, series)| series).collect();
         let algorithm = Algorithm {
@@ -267,11 +267,6 @@ impl Chosen {
                 .to_string(),
         };
         let path = folder.file(name)?;
-        Ok(dicom::write_segmentation(
-            path,
-            &detection.mask,
-            &sources,
-            &algorithm,
-        )?)
+        Ok(dicom::write_segmentation(path, mask, &sources, &algorithm)?)
     }
 }

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use fndm::data::layout::Files;
-use fndm::data::{Limits, Patient, list_patients, nifti, read_sequences, read_sequences_below};
-use fndm::{DetectConfig, Detection, Method};
+use fndm::data::{
+    Limits, Patient, Volume, list_patients, nifti, read_sequences, read_sequences_below,
+};
+use fndm::{DetectConfig, Method};
 use fndm_files::{Inputs, OutputFolder, chain};
 
 use super::Options;
@@ -40,12 +42,15 @@ pub(super) enum Place {
     Files(Vec<(String, PathBuf)>),
     /// Series of the study in a folder.
     Dicom(PathBuf, Chosen),
-    /// A list names the patient, and nobody of that name is there.
-    Absent,
+    /// A list names the patient, and nobody of that name is there, or can be read for this reason.
+    Absent(Option<String>),
 }
 
-fn absent(id: &str) -> anyhow::Error {
-    anyhow::anyhow!("patient {id} is listed, but isn't in the data")
+fn absent(id: &str, reason: Option<&String>) -> anyhow::Error {
+    match reason {
+        Some(reason) => anyhow::anyhow!("{reason}"),
+        None => anyhow::anyhow!("patient {id} is listed, but isn't in the data"),
+    }
 }
 
 impl Input {
@@ -63,7 +68,7 @@ impl Input {
                     .collect::<Result<_>>()?,
                 mask: None,
             },
-            Place::Absent => return Err(absent(&self.id)),
+            Place::Absent(reason) => return Err(absent(&self.id, reason.as_ref())),
         };
         patient.id.clone_from(&self.id);
         Ok(patient)
@@ -77,8 +82,13 @@ impl Input {
             Place::Below(root) => Files::find_sequences_below(root, &self.id, sequences)?.sequences,
             Place::Files(files) => files.clone(),
             Place::Dicom(_, chosen) => chosen.files(),
-            Place::Absent => return Err(absent(&self.id)),
+            Place::Absent(reason) => return Err(absent(&self.id, reason.as_ref())),
         })
+    }
+
+    /// Whether [`Input::files`] are NIfTI files, which can be read one after the other.
+    pub(super) fn is_nifti(&self) -> bool {
+        !matches!(self.place, Place::Dicom(..))
     }
 
     /// What is read, so that it isn't written over.
@@ -87,7 +97,7 @@ impl Input {
             Place::Folder(path) | Place::Dicom(path, _) => inputs.folder(path),
             Place::Below(root) => inputs.folder(root.join(&self.id)),
             Place::Files(files) => files.iter().fold(inputs, |all, (_, path)| all.file(path)),
-            Place::Absent => inputs,
+            Place::Absent(_) => inputs,
         }
     }
 
@@ -104,18 +114,18 @@ impl Input {
         self.id.rsplit('/').next().unwrap_or(&self.id)
     }
 
-    /// Writes what the input's own format has beside NIfTI files.
+    /// Writes what the input's own format has beside NIfTI files, of the mask on the grid of the volumes.
     pub(super) fn add_own(
         &self,
         folder: &mut OutputFolder,
         row: &(Method, DetectConfig),
-        detection: &Detection,
+        mask: &Volume,
     ) -> Result<()> {
         if let Names::Bids(derivative) = &self.names {
             derivative.describe(folder, row.0)?;
         }
         if let Place::Dicom(_, chosen) = &self.place {
-            chosen.segment(folder, &self.file("seg.dcm"), row, detection)?;
+            chosen.segment(folder, &self.file("seg.dcm"), row, mask)?;
         }
         Ok(())
     }
@@ -125,27 +135,29 @@ impl Input {
 pub(super) struct Listed {
     pub(super) inputs: Vec<Input>,
     pub(super) left_out: Vec<String>,
+    /// Why folders that are left out can't be read, by what would be their patients' ids.
+    pub(super) unreadable: BTreeMap<String, String>,
 }
 
 impl Listed {
     /// Those that a list names, in its order: by their ids, whatever they came from.
-    fn only(self, names: Vec<String>) -> Self {
-        let mut all: BTreeMap<String, Input> = self
-            .inputs
+    fn only(mut self, names: Vec<String>) -> Self {
+        let mut all: BTreeMap<String, Input> = std::mem::take(&mut self.inputs)
             .into_iter()
             .map(|input| (input.id.clone(), input))
             .collect();
         let found = names.into_iter().map(|id| match all.remove(&id) {
             Some(input) => input,
             None => Input {
-                id,
-                place: Place::Absent,
+                place: Place::Absent(self.unreadable.remove(&id)),
                 names: Names::Plain,
+                id,
             },
         });
         Self {
             inputs: found.collect(),
             left_out: Vec::new(),
+            unreadable: BTreeMap::new(),
         }
     }
 
@@ -163,6 +175,7 @@ impl Listed {
         Self {
             inputs: paths.iter().map(input).collect(),
             left_out: Vec::new(),
+            unreadable: BTreeMap::new(),
         }
     }
 
@@ -174,6 +187,7 @@ impl Listed {
                 names: Names::Plain,
             }],
             left_out: Vec::new(),
+            unreadable: BTreeMap::new(),
         }
     }
 }
@@ -231,9 +245,14 @@ fn list_all(options: &Options, sequences: &[String], method: Method) -> Result<L
                 names: Names::Plain,
             });
             let left_out = listed.left_out.iter();
+            let unreadable = left_out.clone().filter_map(|l| {
+                let id = l.path.strip_prefix(root).ok()?.to_str()?;
+                Some((id.to_owned(), chain(&l.reason)))
+            });
             Ok(Listed {
                 inputs: inputs.collect(),
                 left_out: left_out.map(|l| chain(&l.reason)).collect(),
+                unreadable: unreadable.collect(),
             })
         }
         (None, None, files @ [_, ..]) => {

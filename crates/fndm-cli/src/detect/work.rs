@@ -1,13 +1,16 @@
 //! One patient from its files to its folder of results, in three steps that may run in threads of their own.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use fndm::data::PatientSlices;
+use anyhow::{Context, Result};
 use fndm::data::profile::Verdict;
-use fndm::{DetectConfig, Detection, Detector, InputCheck, Method};
+use fndm::data::{ImagesOnDisk, Limits, PatientSlices, SliceImages, Turned};
+use fndm::{DetectConfig, Detector, InputCheck, Method, SliceMaps};
 use fndm_files::{Inputs, OutputFolder};
-use fndm_study::{PageBase, copies};
+use fndm_study::fndm_report::Measure;
+use fndm_study::{PageBase, copies_among};
 use serde::{Deserialize, Serialize};
 
 use super::input::Input;
@@ -31,22 +34,31 @@ pub(super) struct Work<'a> {
 
 /// A patient that was read. The volumes themselves aren't kept; what a page shows of them is.
 pub(super) struct Ready<'a> {
-    input: &'a Input,
-    files: BTreeMap<String, Contents>,
-    folder: OutputFolder,
-    slices: PatientSlices,
-    base: Option<PageBase>,
-    verdict: Option<Verdict>,
+    read: Read<'a>,
+    slices: Slices,
 }
 
 /// A patient that was examined.
 pub(super) struct Found<'a> {
-    input: &'a Input,
+    read: Read<'a>,
+    slices: Slices,
+    maps: SliceMaps,
+}
+
+/// What is known of a patient that was read, beside its slices.
+pub(super) struct Read<'a> {
+    pub(super) input: &'a Input,
     files: BTreeMap<String, Contents>,
     folder: OutputFolder,
-    detection: Detection,
-    base: Option<PageBase>,
-    verdict: Option<Verdict>,
+    pub(super) base: Option<PageBase>,
+    pub(super) verdict: Option<Verdict>,
+}
+
+/// A patient's slices.
+enum Slices {
+    Memory(PatientSlices),
+    /// With `--out-of-core`: however many there are, a few of their images are in memory.
+    Disk(PatientSlices<ImagesOnDisk>),
 }
 
 /// A patient that is done.
@@ -77,16 +89,14 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    fn of(detection: &Detection) -> Self {
-        let (mask, maps) = (&detection.mask, &detection.maps);
-        let voxels = mask.data.iter().filter(|&&v| v > 0.).count();
-        let [i, j, k] = mask.spacing();
+    /// By the maps of the slices, and the mask on the grid of the volumes.
+    fn of(maps: &SliceMaps, mask: &Measure) -> Self {
         let marked = maps.mask.outer_iter();
         Self {
-            slices: detection.slices.len(),
+            slices: maps.mask.dim().0,
             marked_slices: marked.filter(|slice| slice.iter().any(|&v| v)).count(),
-            mask_voxels: voxels,
-            mask_mm3: voxels as f64 * i * j * k,
+            mask_voxels: mask.voxels,
+            mask_mm3: mask.mm3,
             highest: maps.anomaly.iter().copied().fold(0., f32::max),
             likely: maps
                 .diseased
@@ -106,7 +116,9 @@ impl<'b> Steps<'b> for Work<'_> {
     fn read(&self, input: &'b Input) -> Result<Next<Self::Read, Done>> {
         let sequences = &self.detector.config().sequences;
         let (output, maker) = target(self.options, input);
-        let files = fingerprint::of_files(&input.files(sequences)?)?;
+        let found = input.files(sequences)?;
+        let files = fingerprint::of_files(&found)?;
+        let paths = input.is_nifti().then_some(found);
         if !self.options.cohort.again()
             && record::is_of(&output, &input.id, &self.how, &files)
             && OutputFolder::is_finished(&output, &maker, &self.inputs)?
@@ -115,79 +127,119 @@ impl<'b> Steps<'b> for Work<'_> {
         }
         // Before the work: another process may be at it, and a disk may have filled up.
         let folder = OutputFolder::create(output, &maker, &self.inputs)?;
-        let patient = input.read(sequences)?;
-        if let Some(reason) = copies(&patient) {
-            tell!("{}: warning: {reason}", input.id);
-        }
-        let turned = self.detector.turn(&patient)?;
-        let verdict = before_detection(self.check, &input.id, &turned, self.options.strict)?;
-        let slices = turned.slices()?;
-        let base = self.options.report.base(&patient, &slices)?;
-        Ok(Next::Step(Box::new(Ready {
+        let mut read = Read {
             input,
             files,
             folder,
-            slices,
-            base,
-            verdict,
-        })))
+            base: None,
+            verdict: None,
+        };
+        let slices = match paths.filter(|_| self.options.out_of_core) {
+            Some(paths) => Slices::Disk(self.cut_on_disk(&mut read, &paths)?),
+            None => Slices::Memory(self.cut(&mut read)?),
+        };
+        Ok(Next::Step(Box::new(Ready { read, slices })))
     }
 
     /// Runs the networks on a patient.
     fn examine(&self, ready: Self::Read) -> Result<Self::Found> {
-        let Ready {
-            input,
-            files,
-            folder,
-            slices,
-            base,
-            verdict,
-        } = *ready;
-        let (method, config) = &self.row;
-        let bar = common::share_bar(&input.id);
-        let progress = &mut |share| bar.set_position((share * 1000.) as u64);
-        let detection = self
-            .detector
-            .detect_slices(*method, slices, config, progress)?;
-        bar.finish();
-        for note in &detection.slices.notes {
-            tell!("{}: warning: {note}", input.id);
-        }
-        Ok(Box::new(Found {
-            input,
-            files,
-            folder,
-            detection,
-            base,
-            verdict,
-        }))
+        let Ready { read, slices } = *ready;
+        let maps = match &slices {
+            Slices::Memory(slices) => self.maps(read.input, slices),
+            Slices::Disk(slices) => self.maps(read.input, slices),
+        }?;
+        Ok(Box::new(Found { read, slices, maps }))
     }
 
     /// Writes what was found, and puts the folder in its place.
     fn write(&self, found: Self::Found) -> Result<Done> {
-        let Found {
-            input,
-            files,
-            mut folder,
-            detection,
-            base,
-            verdict,
-        } = *found;
-        output::fill(
-            &mut folder,
-            self.options,
-            input,
-            &self.row,
-            &detection,
-            base,
-            verdict.as_ref(),
-        )?;
-        input.add_own(&mut folder, &self.row, &detection)?;
-        let record = Record::new(&input.id, &self.how, files, Figures::of(&detection));
-        folder.write_json(record::FILE, &record)?;
-        folder.finish()?;
+        let Found { read, slices, maps } = *found;
+        match slices {
+            Slices::Memory(slices) => self.fill(read, &slices, &maps)?,
+            Slices::Disk(slices) => self.fill(read, &slices, &maps)?,
+        }
         Ok(Done::Now {
-            milliseconds: detection.maps.milliseconds,
+            milliseconds: maps.milliseconds,
         })
     }
+}
+
+impl Work<'_> {
+    /// The slices of a patient whose volumes are all read at once.
+    fn cut(&self, read: &mut Read<'_>) -> Result<PatientSlices> {
+        let patient = read.input.read(&self.detector.config().sequences)?;
+        let turned = self.detector.turn(&patient)?;
+        self.check(read, &turned)?;
+        let slices = turned.slices()?;
+        read.base = self.options.report.base_of(&turned, &slices)?;
+        Ok(slices)
+    }
+
+    /// The slices of a patient whose volumes are read one after the other. What is in memory of them later is a batch.
+    fn cut_on_disk(
+        &self,
+        read: &mut Read<'_>,
+        paths: &[(String, PathBuf)],
+    ) -> Result<PatientSlices<ImagesOnDisk>> {
+        let place = read.folder.path().to_owned();
+        let (id, limits) = (&read.input.id, Limits::default());
+        let turned = self
+            .detector
+            .turn_files(id, paths, &limits, working_file(&place)?)?;
+        self.check(read, &turned)?;
+        let slices = turned.slices_on_disk(working_file(&place)?)?;
+        read.base = self.options.report.base_of(&turned, &slices)?;
+        Ok(slices)
+    }
+
+    /// Whether the patient is like those of the training; by `--strict` an error where it isn't.
+    fn check(&self, read: &mut Read<'_>, turned: &Turned<'_>) -> Result<()> {
+        let id = &read.input.id;
+        if let Some(reason) = copies_among(&turned.identical_sequences()?) {
+            tell!("{id}: warning: {reason}");
+        }
+        read.verdict = before_detection(self.check, id, turned, self.options.strict)?;
+        Ok(())
+    }
+
+    fn maps<I: SliceImages>(&self, input: &Input, slices: &PatientSlices<I>) -> Result<SliceMaps> {
+        let (method, config) = &self.row;
+        let bar = common::share_bar(&input.id);
+        let progress = &mut |share| bar.set_position((share * 1000.) as u64);
+        let maps = self
+            .detector
+            .examine_by(*method, slices, config, progress)?;
+        bar.finish();
+        for note in &slices.notes {
+            tell!("{}: warning: {note}", input.id);
+        }
+        Ok(maps)
+    }
+
+    fn fill<I: SliceImages>(
+        &self,
+        mut read: Read<'_>,
+        slices: &PatientSlices<I>,
+        maps: &SliceMaps,
+    ) -> Result<()> {
+        let mut folder = read.folder;
+        let base = read.base.take();
+        let about = output::About {
+            options: self.options,
+            input: read.input,
+            row: &self.row,
+            verdict: read.verdict.as_ref(),
+        };
+        let measured = output::fill(&mut folder, &about, slices, maps, base)?;
+        let figures = Figures::of(maps, &measured);
+        let record = Record::new(&read.input.id, &self.how, read.files, figures);
+        folder.write_json(record::FILE, &record)?;
+        Ok(folder.finish()?)
+    }
+}
+
+/// A file without a name in the folder that is being made: nothing is left of it, however the program ends.
+fn working_file(folder: &Path) -> Result<File> {
+    let file = tempfile::tempfile_in(folder);
+    file.with_context(|| format!("a working file in {}", folder.display()))
 }

@@ -375,7 +375,7 @@ impl<'b> Steps<'b> for Work<'_> {
         } = *found;
         scores.write(&mut folder)?;
         if let Some((page, part)) = page {
-            folder.write(PAGE, page.html()?)?;
+            report::write_page(&mut folder, PAGE, &page)?;
             folder.write_json(PART, &part)?;
             for (name, png) in part.pictures() {
                 folder.write(&format!("{PICTURES}/{name}"), png)?;

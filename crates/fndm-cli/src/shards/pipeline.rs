@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Result;
+use fndm::kernels::keeping_nothing;
 
 /// What a step came to.
 pub(crate) enum Next<T, D> {
@@ -86,17 +87,20 @@ fn in_threads<'b, S: Steps<'b>>(
         let (to_networks, read) = sync_channel(0);
         let (to_writer, examined) = sync_channel(0);
         let (to_end, done) = sync_channel(0);
+        // Beside the networks' blocks, which come again with every batch, those of reading and writing are as large as the patient.
         scope.spawn(move || {
-            // An error of `send` says that the loop has ended.
-            inputs
-                .iter()
-                .try_for_each(|input| to_networks.send((input, steps.read(input))))
+            keeping_nothing(|| {
+                // An error of `send` says that the loop has ended.
+                inputs
+                    .iter()
+                    .try_for_each(|input| to_networks.send((input, steps.read(input))))
+            })
         });
         scope.spawn(move || examine_all(steps, &read, &to_writer));
         let examined = Arc::new(Mutex::new(examined));
         for _ in 0..WRITERS {
             let (examined, to_end) = (examined.clone(), to_end.clone());
-            scope.spawn(move || write_all(steps, &examined, &to_end));
+            scope.spawn(move || keeping_nothing(|| write_all(steps, &examined, &to_end)));
         }
         // The loop below ends when the threads have let go of theirs.
         drop((examined, to_end));

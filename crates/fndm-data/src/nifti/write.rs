@@ -24,8 +24,8 @@ pub fn write_mask(path: impl AsRef<Path>, mask: &Volume) -> Result<()> {
             odd,
         ));
     }
-    let bits = mask.data.mapv(|v| f32::from(u8::from(is_lesion(v))));
-    write_like(path, bits.view(), mask, DataType::U8)
+    let bit = |v: f32| f32::from(u8::from(is_lesion(v)));
+    write_mapped(path.as_ref(), mask.data.view(), mask, DataType::U8, &bit)
 }
 
 /// Writes a map as 32-bit floats.
@@ -59,23 +59,33 @@ pub fn write_like(
     like: &Volume,
     datatype: DataType,
 ) -> Result<()> {
-    let path = path.as_ref();
     if data.shape() != like.data.shape() {
         let expected = format!("{:?}", like.data.shape());
         return Err(Error::shape("array to write", expected, data.shape()));
     }
-    let packed = suffix(path)?;
     check_values(&data, datatype)?;
+    write_mapped(path.as_ref(), data, like, datatype, &|v| v)
+}
+
+/// Writes what `map` makes of an array of the other volume's shape: values that the type holds.
+fn write_mapped(
+    path: &Path,
+    data: ArrayView3<'_, f32>,
+    like: &Volume,
+    datatype: DataType,
+    map: &dyn Fn(f32) -> f32,
+) -> Result<()> {
+    let packed = suffix(path)?;
     let header = header_for(like, datatype)?;
     let io = |error| Error::io(path)(error);
     let file = AtomicFile::create(path)?;
     let file = if packed {
         let mut encoder = GzEncoder::new(BufWriter::new(file), Compression::new(4));
-        encode(&mut encoder, &header, &data).map_err(io)?;
+        encode(&mut encoder, &header, &data, map).map_err(io)?;
         encoder.finish().map_err(io)?
     } else {
         let mut buffer = BufWriter::new(file);
-        encode(&mut buffer, &header, &data).map_err(io)?;
+        encode(&mut buffer, &header, &data, map).map_err(io)?;
         buffer
     };
     let file = file.into_inner().map_err(|e| io(e.into_error()))?;
@@ -163,6 +173,7 @@ fn encode(
     out: &mut impl Write,
     header: &Header,
     data: &ArrayView3<'_, f32>,
+    map: &dyn Fn(f32) -> f32,
 ) -> std::io::Result<()> {
     out.write_all(&header.to_bytes())?;
     let mut row = Vec::with_capacity(data.dim().0 * header.datatype.size());
@@ -170,7 +181,7 @@ fn encode(
         for line in plane.axis_iter(ndarray::Axis(1)) {
             row.clear();
             for &value in line {
-                push(&mut row, value, header.datatype);
+                push(&mut row, map(value), header.datatype);
             }
             out.write_all(&row)?;
         }

@@ -48,11 +48,10 @@ impl Contrast {
             range: 1.0,
         };
         let low = stack.fold(f32::INFINITY, |low, &v| low.min(scale.distance(v)));
-        let mut above: Vec<f32> = stack
-            .iter()
-            .map(|&v| scale.distance(v))
-            .filter(|v| *v > low)
-            .collect();
+        // Of its full length at once: a vector that grows holds its values twice while it does.
+        let mut above: Vec<f32> = Vec::with_capacity(stack.len());
+        let distances = stack.iter().map(|&v| scale.distance(v));
+        above.extend(distances.filter(|v| *v > low));
         let high = percentile(&mut above, 99.0)?;
         (scale.low, scale.range) = (low, high - low);
         (scale.range > 0.0).then_some(scale)

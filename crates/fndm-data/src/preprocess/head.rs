@@ -52,15 +52,15 @@ impl HeadThreshold {
         }
     }
 
-    /// The head in a stack of slices (N, H, W). All stacks have the same shape and at
-    /// least one is given.
-    pub(super) fn find(self, stacks: &[ArrayView3<'_, f32>]) -> Array3<bool> {
-        let mean = mean_of(stacks);
+    /// The head by the mean of its sequences.
+    pub(super) fn find(self, mean: HeadMean) -> Array3<bool> {
+        let mean = mean.sum;
         let threshold = match self {
             Self::Otsu { scale } => otsu(&mean) * scale as f32,
             Self::Fraction { value } => value as f32,
         };
         let mut head = mean.mapv(|v| v > threshold);
+        drop(mean);
         keep_largest(&mut head);
         for slice in head.axis_iter_mut(Axis(0)) {
             fill_holes(slice);
@@ -69,20 +69,33 @@ impl HeadThreshold {
     }
 }
 
-/// The mean of the stacks, each scaled from 0 (background) to 1 (what stands out most).
-fn mean_of(stacks: &[ArrayView3<'_, f32>]) -> Array3<f32> {
-    let shape = stacks.first().map_or((0, 0, 0), ArrayView3::dim);
-    let mut mean = Array3::<f32>::zeros(shape);
-    let share = 1.0 / stacks.len() as f32;
-    for stack in stacks {
+/// The mean of stacks (N, H, W), each scaled from 0 (background) to 1 (what stands out most). The stacks come one after the other, so
+/// that one is in memory at a time.
+pub(super) struct HeadMean {
+    sum: Array3<f32>,
+    /// What each of them counts.
+    share: f32,
+}
+
+impl HeadMean {
+    /// Of so many stacks of this shape that are still to come.
+    pub(super) fn of(shape: (usize, usize, usize), stacks: usize) -> Self {
+        Self {
+            sum: Array3::zeros(shape),
+            share: 1.0 / stacks as f32,
+        }
+    }
+
+    /// Adds a stack. One that is constant counts nothing.
+    pub(super) fn add(&mut self, stack: &ArrayView3<'_, f32>) {
         let Some(contrast) = Contrast::of(stack) else {
-            continue;
+            return;
         };
-        Zip::from(&mut mean).and(stack).for_each(|m, &v| {
+        let share = self.share;
+        Zip::from(&mut self.sum).and(stack).for_each(|m, &v| {
             *m += contrast.map(v) * share;
         });
     }
-    mean
 }
 
 /// Otsu's threshold of values in [0, 1], from 256 bins.
@@ -119,7 +132,9 @@ fn otsu(values: &Array3<f32>) -> f32 {
 fn keep_largest(bits: &mut Array3<bool>) {
     let (depth, height, width) = bits.dim();
     let mut part = Array3::<u32>::zeros((depth, height, width));
-    let mut queue: Vec<(usize, usize, usize)> = Vec::new();
+    // A place is one number here: the queue may hold a large part of the volume.
+    let number = |z: usize, y: usize, x: usize| (z * height + y) * width + x;
+    let mut queue: Vec<usize> = Vec::new();
     let (mut next, mut best, mut best_size) = (0u32, 0u32, 0usize);
     for start in ndarray::indices((depth, height, width)) {
         if !bits[start] || part[start] != 0 {
@@ -127,14 +142,15 @@ fn keep_largest(bits: &mut Array3<bool>) {
         }
         next += 1;
         part[start] = next;
-        queue.push(start);
+        queue.push(number(start.0, start.1, start.2));
         let mut size = 0;
-        while let Some((z, y, x)) = queue.pop() {
+        while let Some(at) = queue.pop() {
             size += 1;
+            let (z, y, x) = (at / (height * width), at / width % height, at % width);
             let mut visit = |z: usize, y: usize, x: usize| {
                 if bits[(z, y, x)] && part[(z, y, x)] == 0 {
                     part[(z, y, x)] = next;
-                    queue.push((z, y, x));
+                    queue.push(number(z, y, x));
                 }
             };
             if z > 0 {

@@ -1,8 +1,10 @@
 //! Matching histograms to a reference, after Nyúl, Udupa and Zhang (IEEE Transactions
 //! on Medical Imaging 19(2), 2000).
 
+use ndarray::ArrayView3;
 use serde::{Deserialize, Serialize};
 
+use super::head::HeadMean;
 use super::intensity::{inside, percentile};
 use super::{Plane, Preprocess};
 use crate::affine::Reorder;
@@ -131,7 +133,12 @@ fn landmarks_of(patient: &Patient, preprocess: &Preprocess) -> Result<Vec<(Strin
         .iter()
         .map(|(_, volume)| reorder.view(volume.data.view()))
         .collect();
-    let head = preprocess.head.find(&stacks);
+    let shape = stacks.first().map_or((0, 0, 0), ArrayView3::dim);
+    let mut mean = HeadMean::of(shape, stacks.len());
+    for stack in &stacks {
+        mean.add(stack);
+    }
+    let head = preprocess.head.find(mean);
     let mut out = Vec::with_capacity(stacks.len());
     for ((name, _), stack) in patient.sequences.iter().zip(&stacks) {
         let mut values = inside(stack, &head);

@@ -90,8 +90,9 @@ fn spread(low: f32, high: f32, stack: &ArrayView3<'_, f32>) -> (f32, f32) {
 }
 
 /// The values within the head.
-pub(super) fn inside(stack: &ArrayView3<'_, f32>, head: &Array3<bool>) -> Vec<f32> {
-    let mut values = Vec::new();
+pub(crate) fn inside(stack: &ArrayView3<'_, f32>, head: &Array3<bool>) -> Vec<f32> {
+    let count = head.iter().filter(|bit| **bit).count();
+    let mut values = Vec::with_capacity(count);
     Zip::from(stack).and(head).for_each(|&value, &inside| {
         if inside {
             values.push(value);

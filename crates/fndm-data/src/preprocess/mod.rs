@@ -3,10 +3,15 @@
 mod background;
 mod head;
 mod histogram;
+mod images;
 mod intensity;
+mod on_disk;
 mod resize;
 mod slices;
+mod stacks;
 mod turned;
+
+use std::fs::File;
 
 use ndarray::{Array2, Array3, Array4, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
@@ -15,16 +20,21 @@ use crate::{Error, Note, Patient, Result, is_lesion};
 
 pub use head::{HeadThreshold, erode};
 pub use histogram::HistogramReference;
+pub use images::{ImagesOnDisk, SliceImages};
 pub use intensity::Normalization;
-pub(crate) use intensity::percentile;
+pub(crate) use intensity::{inside, percentile};
 pub use resize::Resampler;
 pub use slices::{Geometry, PatientSlices};
+pub(crate) use stacks::Stacks;
 pub use turned::Turned;
 
 use resize::majority;
 
 /// Largest side of a slice, in input pixels, after cropping and padding: a file may claim any shape.
 const MOST_SIDE: usize = 1 << 13;
+/// Is given the number of a slice, that of a channel, and the image `(H, W)`.
+type PutImage<'a> = dyn FnMut(usize, usize, &Array2<f32>) -> Result<()> + 'a;
+
 /// Most values of the slices of one patient: 4 GiB of them.
 const MOST_VALUES: usize = 1 << 30;
 
@@ -219,46 +229,71 @@ impl Turned<'_> {
     /// Cuts the slices: see [`Preprocess::apply`].
     ///
     /// # Errors
-    /// [`Error::Shape`] for more than 2^30 values in all; an affine without a reference.
+    /// [`Error::Shape`] for more than 2^30 values in all; [`Error::Io`], where the sequences are on the disk.
     pub fn slices(&self) -> Result<PatientSlices> {
-        let Self {
-            patient,
-            preprocess,
-            reorder,
-            pad,
-            stacks,
-            head,
-            used: z,
-            ..
-        } = self;
-        let (pad, head, z) = (*pad, head, z.as_slice());
-        let reference = patient.reference()?;
-        let size = preprocess.image_size;
-        let (_, height, width) = head.dim();
-        let total = head.dim().0;
-        if z.len() * stacks.len() > MOST_VALUES / (size * size) {
-            let what = format!("slices of patient {}, cut", patient.id);
+        let dim = self.images_dim()?;
+        let mut images = Array4::zeros(dim);
+        self.cut(&mut |n, channel, small| {
+            images.slice_mut(s![n, channel, .., ..]).assign(small);
+            Ok(())
+        })?;
+        Ok(self.around(images))
+    }
+
+    /// As [`slices`](Self::slices), with the images in `file`, which is empty and open for reading and writing: a temporary one. They
+    /// are read from there a few at a time.
+    ///
+    /// # Errors
+    /// As [`slices`](Self::slices); [`Error::Io`] when the file can't be written.
+    pub fn slices_on_disk(&self, file: File) -> Result<PatientSlices<ImagesOnDisk>> {
+        let images = ImagesOnDisk::new(file, self.images_dim()?);
+        let mut rows = Vec::new();
+        self.cut(&mut |n, channel, small| {
+            rows.clear();
+            rows.extend(small.iter().copied());
+            images.write(n, channel, &rows)
+        })?;
+        Ok(self.around(images))
+    }
+
+    /// (N, C, H, W) of the images.
+    fn images_dim(&self) -> Result<(usize, usize, usize, usize)> {
+        let size = self.preprocess.image_size;
+        let (slices, channels) = (self.used.len(), self.names.len());
+        if slices * channels > MOST_VALUES / (size * size) {
+            let what = format!("slices of patient {}, cut", self.id);
             let expected = format!("(N, C, H, W) of at most {MOST_VALUES} values");
             return Err(Error::shape(
                 what,
                 expected,
-                &[z.len(), stacks.len(), size, size],
+                &[slices, channels, size, size],
             ));
         }
-        let resampler = Resampler::image(pad.size, size);
+        Ok((slices, channels, size, size))
+    }
 
-        let mut images = Array4::from_elem((z.len(), stacks.len(), size, size), -1.0f32);
-        for (channel, stack) in stacks.iter().enumerate() {
-            let name = &patient.sequences[channel].0;
-            let scale = preprocess
-                .normalization
-                .fit(name, stack, head, preprocess.percentiles)?;
-            for (n, &k) in z.iter().enumerate() {
+    /// Cuts one image after the other, sequence by sequence: `put` gets the number of the slice, that of the channel, and the image.
+    fn cut(&self, put: &mut PutImage<'_>) -> Result<()> {
+        let Self {
+            preprocess,
+            pad,
+            head,
+            ..
+        } = self;
+        let size = preprocess.image_size;
+        let resampler = Resampler::image(pad.size, size);
+        let mut small = Array2::zeros((size, size));
+        let mut square = Array2::zeros((pad.size, pad.size));
+        for (channel, name) in self.names.iter().enumerate() {
+            let stack = self.stacks.whole(channel)?;
+            let normalization = &preprocess.normalization;
+            let scale = normalization.fit(name, &stack.view(), head, preprocess.percentiles)?;
+            for (n, &k) in self.used.iter().enumerate() {
                 let slice = stack.index_axis(Axis(0), k);
                 let slice = slice.slice(pad.in_slice());
                 let inside = head.index_axis(Axis(0), k);
                 let inside = inside.slice(pad.in_slice());
-                let mut square = Array2::from_elem((pad.size, pad.size), -1.0f32);
+                square.fill(-1.0f32);
                 let mut target = square.slice_mut(pad.in_square());
                 ndarray::Zip::from(&mut target)
                     .and(&slice)
@@ -268,39 +303,43 @@ impl Turned<'_> {
                             *out = scale.map(value);
                         }
                     });
-                resampler.apply(square.view(), images.slice_mut(s![n, channel, .., ..]));
+                resampler.apply(square.view(), small.view_mut());
+                put(n, channel, &small)?;
             }
         }
+        Ok(())
+    }
+
+    /// The slices with these images.
+    fn around<I>(&self, images: I) -> PatientSlices<I> {
+        let (pad, size) = (&self.pad, self.preprocess.image_size);
+        let (z, mask) = (self.used.as_slice(), self.mask);
         let shrink =
-            |k: usize, bits: &dyn Fn(usize) -> Array2<bool>| majority(bits(k).view(), &pad, size);
-        let head_slice = |k: usize| head.index_axis(Axis(0), k).to_owned();
+            |k: usize, bits: &dyn Fn(usize) -> Array2<bool>| majority(bits(k).view(), pad, size);
+        let head_slice = |k: usize| self.head.index_axis(Axis(0), k).to_owned();
         let small_head = stack_up(z, size, |k| shrink(k, &head_slice));
-        let mask_stack = patient
-            .mask
-            .as_ref()
-            .map(|mask| reorder.view(mask.data.view()));
-        let labels = mask_stack.map(|mask| {
+        let labels = mask.map(|mask| {
             z.iter()
                 .map(|&k| u8::from(mask.index_axis(Axis(0), k).iter().any(|&v| is_lesion(v))))
                 .collect()
         });
-        let mut notes = patient.notes();
-        notes.extend(mask_stack.and_then(|mask| Note::on_head(mask, head.view())));
-        let mask = mask_stack.map(|mask| {
+        let mut notes = self.notes.clone();
+        notes.extend(mask.and_then(|mask| Note::on_head(mask, self.head.view())));
+        let mask = mask.map(|mask| {
             let lesion = |k: usize| mask.index_axis(Axis(0), k).mapv(is_lesion);
             stack_up(z, size, |k| shrink(k, &lesion))
         });
-        Ok(PatientSlices {
-            id: patient.id.clone(),
-            sequences: patient.sequences.iter().map(|(n, _)| n.clone()).collect(),
+        PatientSlices {
+            id: self.id.clone(),
+            sequences: self.names.clone(),
             images,
             z: z.to_vec(),
             head: small_head,
             mask,
             labels,
             notes,
-            geometry: Geometry::new(reference, *reorder, [total, height, width], pad, size),
-        })
+            geometry: self.geometry.clone(),
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use ndarray::{Array2, Array3, Array4, ArrayView2, Axis, ShapeBuilder};
 
-use super::count;
 use super::head::erode;
 use super::resize::{Pad, Resampler};
+use super::{SliceImages, count};
 use crate::affine::{Affine, Orientation, Reorder};
 use crate::nifti::Header;
+use crate::patient::Grid;
 use crate::{Error, Note, Result, Volume};
 
 /// What is needed to put slices back on the grid that they were cut from.
@@ -23,16 +24,16 @@ pub struct Geometry {
 
 impl Geometry {
     pub(super) fn new(
-        reference: &Volume,
+        grid: &Grid,
         reorder: Reorder,
         stack: [usize; 3],
         pad: Pad,
         size: usize,
     ) -> Self {
         Self {
-            shape: reference.shape(),
-            affine: reference.affine,
-            header: reference.header.clone(),
+            shape: grid.shape,
+            affine: grid.affine,
+            header: grid.header.clone(),
             reorder,
             stack,
             pad,
@@ -152,14 +153,17 @@ impl Geometry {
 }
 
 /// Slices of one patient, ready for a network.
+///
+/// Their images are in memory as a rule. [`ImagesOnDisk`](super::ImagesOnDisk) are for patients of many slices: see
+/// [`Turned::slices_on_disk`](super::Turned::slices_on_disk).
 #[derive(Debug, Clone, PartialEq)]
-pub struct PatientSlices {
+pub struct PatientSlices<I = Array4<f32>> {
     /// Id of the patient, as in [`Patient`](crate::Patient).
     pub id: String,
     /// Names of the channels.
     pub sequences: Vec<String>,
     /// Slices (N, C, H, W) in [-1, 1]; the background is -1.
-    pub images: Array4<f32>,
+    pub images: I,
     /// For each slice, its index in the whole volume, from the lower end.
     pub z: Vec<usize>,
     /// Where the head is (N, H, W).
@@ -175,19 +179,7 @@ pub struct PatientSlices {
     pub geometry: Geometry,
 }
 
-impl PatientSlices {
-    /// Number of slices.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.z.len()
-    }
-
-    /// Whether there is no slice. [`Preprocess::apply`](super::Preprocess::apply) never gives this.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.z.is_empty()
-    }
-
+impl<I: SliceImages> PatientSlices<I> {
     /// Whether all arrays are of the same slices, as far as their shapes tell. Those of
     /// [`Preprocess::apply`](super::Preprocess::apply) are.
     ///
@@ -215,7 +207,9 @@ impl PatientSlices {
         }
         Ok(())
     }
+}
 
+impl PatientSlices {
     /// Some of the slices, by their indices in the order given.
     ///
     /// # Errors
@@ -238,6 +232,35 @@ impl PatientSlices {
             notes: self.notes.clone(),
             geometry: self.geometry.clone(),
         })
+    }
+}
+
+impl<I> PatientSlices<I> {
+    /// Number of slices.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.z.len()
+    }
+
+    /// Whether there is no slice. [`Preprocess::apply`](super::Preprocess::apply) never gives this.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.z.is_empty()
+    }
+
+    /// The same slices with their images elsewhere.
+    pub(super) fn with_images<J>(&self, images: J) -> PatientSlices<J> {
+        PatientSlices {
+            id: self.id.clone(),
+            sequences: self.sequences.clone(),
+            images,
+            z: self.z.clone(),
+            head: self.head.clone(),
+            mask: self.mask.clone(),
+            labels: self.labels.clone(),
+            notes: self.notes.clone(),
+            geometry: self.geometry.clone(),
+        }
     }
 
     /// The head of each slice without its outer `pixels`, which are mostly scalp and skull.

@@ -27,16 +27,6 @@ impl Spread {
     }
 }
 
-pub(super) fn in_head(stack: &ArrayView3<'_, f32>, head: &Array3<bool>) -> Vec<f32> {
-    let mut values = Vec::new();
-    Zip::from(stack).and(head).for_each(|&value, &inside| {
-        if inside {
-            values.push(value);
-        }
-    });
-    values
-}
-
 /// Percentiles of the whole head.
 const IN_HEAD: [f64; 5] = [10., 25., 50., 75., 90.];
 /// Percentiles of the inner shells together.
@@ -52,15 +42,9 @@ const TOLERANCE: f64 = 0.05;
 pub(super) fn intensities(
     sequence: &str,
     stack: &ArrayView3<'_, f32>,
-    in_head: &[f32],
+    mut in_head: Vec<f32>,
     shells: &Array3<u8>,
 ) -> Vec<Feature> {
-    let mut by_shell: Vec<Vec<f32>> = vec![Vec::new(); SHELLS.len()];
-    Zip::from(stack).and(shells).for_each(|&value, &shell| {
-        if shell != OUTSIDE {
-            by_shell[usize::from(shell)].push(value);
-        }
-    });
     let mut out = Vec::new();
     let mut add = |aspect, name: String, value: Option<f64>| {
         out.push(Feature {
@@ -68,14 +52,16 @@ pub(super) fn intensities(
             ..plain(aspect, name, value.unwrap_or(0.), TOLERANCE)
         });
     };
-    let mut values = in_head.to_vec();
-    let scale = Spread::of(&mut values);
+    let scale = Spread::of(&mut in_head);
     let at =
         |values: &mut [f32], p: f64, scale: Spread| percentile(values, p).map(|v| scale.map(v));
     for p in IN_HEAD {
         let name = format!("at the head's {p}th percentile");
-        add(Aspect::Intensity, name, at(&mut values, p, scale));
+        add(Aspect::Intensity, name, at(&mut in_head, p, scale));
     }
+    // Not both at a time.
+    drop(in_head);
+    let mut by_shell = by_shell(stack, shells);
     for (n, values) in by_shell.iter().enumerate() {
         let aspect = if n < RIM {
             Aspect::Skull
@@ -104,4 +90,20 @@ pub(super) fn intensities(
         }
     }
     out
+}
+
+/// The values of each shell.
+fn by_shell(stack: &ArrayView3<'_, f32>, shells: &Array3<u8>) -> Vec<Vec<f32>> {
+    let mut counts = [0; SHELLS.len()];
+    for &shell in shells.iter().filter(|shell| **shell != OUTSIDE) {
+        counts[usize::from(shell)] += 1;
+    }
+    // Of their full lengths at once: a vector that grows holds its values twice while it does.
+    let mut all: Vec<Vec<f32>> = counts.into_iter().map(Vec::with_capacity).collect();
+    Zip::from(stack).and(shells).for_each(|&value, &shell| {
+        if shell != OUTSIDE {
+            all[usize::from(shell)].push(value);
+        }
+    });
+    all
 }

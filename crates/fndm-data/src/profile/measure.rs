@@ -4,9 +4,11 @@ use ndarray::{Array3, Axis};
 
 use super::depth::shells;
 use super::feature::{Aspect, Feature, Scale};
-use super::intensity::{Spread, in_head, intensities};
-use super::picture::{HeadBox, correlation, head_box, picture};
+use super::intensity::{Spread, intensities};
+use super::picture::{HeadBox, head_box, picture};
 use super::skull::dip;
+use crate::affine::Orientation;
+use crate::preprocess::inside;
 use crate::{Error, Patient, Plane, Preprocess, Result, Turned};
 
 /// What was measured of one sequence.
@@ -66,36 +68,38 @@ impl PatientProfile {
     /// # Errors
     /// For a volume without a head.
     pub fn of_turned(turned: &Turned<'_>) -> Result<Self> {
-        let patient = turned.patient();
         let within = head_box(&turned.head).ok_or_else(|| Error::NoSlices {
-            patient: patient.id.clone(),
+            patient: turned.id.clone(),
             reason: "no head is found".into(),
         })?;
         let shells = shells(&turned.head);
         let mut features = geometry(turned, within);
         features.extend(heights(&turned.head, within));
-        let mut all: Vec<Vec<f64>> = Vec::new();
+        let mut moments = Vec::new();
+        let mut scales = Vec::new();
         let mut sequences = Vec::new();
-        let mut scaled = Vec::new();
-        for ((name, _), stack) in patient.sequences.iter().zip(&turned.stacks) {
-            let values = in_head(stack, &turned.head);
+        for (n, name) in turned.names.iter().enumerate() {
+            let stack = turned.stacks.whole(n)?;
+            let stack = stack.view();
+            let values = inside(&stack, &turned.head);
+            moments.push(Moments::of(&values));
             let scale = Spread::of(&mut values.clone());
-            scaled.push((*stack, scale));
+            scales.push(scale);
             sequences.push(SequenceProfile {
                 name: name.clone(),
-                features: intensities(name, stack, &values, &shells),
-                picture: picture(stack, &turned.head, within, |v| scale.map(v)),
+                features: intensities(name, &stack, values, &shells),
+                picture: picture(&stack, &turned.head, within, |v| scale.map(v)),
             });
-            all.push(values.into_iter().map(f64::from).collect());
         }
+        let axes = Orientation::of(turned.geometry.affine()).codes();
         Ok(Self {
-            patient: patient.id.clone(),
+            patient: turned.id.clone(),
             plane: turned.plane(),
-            axes: patient.reference()?.axis_codes().iter().collect(),
+            axes: axes.iter().collect(),
             slices: [turned.used.len(), turned.head.dim().0],
             features,
-            scalp: dip(&scaled, &turned.head, turned.spacing),
-            copies: copies(&sequences, &all),
+            scalp: dip(&turned.stacks, &scales, &turned.head, turned.spacing)?,
+            copies: copies(turned, &moments)?,
             sequences,
         })
     }
@@ -194,15 +198,46 @@ fn heights(head: &Array3<bool>, within: HeadBox) -> Vec<Feature> {
         .collect()
 }
 
-fn copies(sequences: &[SequenceProfile], values: &[Vec<f64>]) -> Vec<(String, String, f64)> {
-    let mut found = Vec::new();
-    for (n, first) in values.iter().enumerate() {
-        for (m, second) in values.iter().enumerate().skip(n + 1) {
-            let r = correlation(first.iter(), second.iter());
-            if r > SAME_IMAGE {
-                found.push((sequences[n].name.clone(), sequences[m].name.clone(), r));
+/// What a correlation needs of one sequence.
+struct Moments {
+    mean: f64,
+    /// The sum of the squared distances from the mean.
+    squares: f64,
+}
+
+impl Moments {
+    fn of(values: &[f32]) -> Self {
+        let wide = || values.iter().map(|&v| f64::from(v));
+        let mean = wide().sum::<f64>() / values.len().max(1) as f64;
+        let mut squares = 0.;
+        for value in wide() {
+            squares += (value - mean) * (value - mean);
+        }
+        Self { mean, squares }
+    }
+}
+
+/// Pairs that correlate in the head like one image. All sequences are gone through at once, slice by slice: two of them needn't be in
+/// memory.
+fn copies(turned: &Turned<'_>, moments: &[Moments]) -> Result<Vec<(String, String, f64)>> {
+    let count = moments.len();
+    let pairs = (0..count).flat_map(|n| (n + 1..count).map(move |m| (n, m)));
+    let mut sums: Vec<(usize, usize, f64)> = pairs.map(|(n, m)| (n, m, 0.)).collect();
+    for (z, head) in turned.head.outer_iter().enumerate() {
+        let slices = (0..count).map(|n| turned.stacks.slice(n, z));
+        let slices = slices.collect::<Result<Vec<_>>>()?;
+        for (n, m, sum) in &mut sums {
+            let both = slices[*n].iter().zip(&slices[*m]).zip(&head);
+            for ((&x, &y), _) in both.filter(|(_, inside)| **inside) {
+                *sum += (f64::from(x) - moments[*n].mean) * (f64::from(y) - moments[*m].mean);
             }
         }
     }
-    found
+    let name = |n: usize| turned.names[n].clone();
+    let found = sums.into_iter().filter_map(|(n, m, sum)| {
+        let scale = (moments[n].squares * moments[m].squares).sqrt();
+        let r = if scale > 0. { sum / scale } else { 0. };
+        (r > SAME_IMAGE).then(|| (name(n), name(m), r))
+    });
+    Ok(found.collect())
 }

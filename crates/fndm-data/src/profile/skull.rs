@@ -2,11 +2,13 @@
 
 use std::f64::consts::{PI, TAU};
 
-use ndarray::{Array3, ArrayView2, ArrayView3, Axis};
+use ndarray::{Array3, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
 
 use super::intensity::Spread;
 use super::statistics::{quantile, round};
+use crate::Result;
+use crate::preprocess::Stacks;
 
 /// The training patients' dips.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,31 +51,37 @@ const SLICES: usize = 24;
 /// The median over sectors of how far the brightness falls below both what lies outside and what lies inside of it, on the scale of the head,
 /// the mean of the sequences. A skull between scalp and brain has 0.1 to 0.35, a brain without one less. `None` where the head's border
 /// is the picture's.
+///
+/// # Errors
+/// Those of reading stacks from the disk.
 pub(super) fn dip(
-    stacks: &[(ArrayView3<'_, f32>, Spread)],
+    stacks: &Stacks<'_>,
+    scales: &[Spread],
     head: &Array3<bool>,
     [_, row, column]: [f64; 3],
-) -> Option<f64> {
+) -> Result<Option<f64>> {
     let areas: Vec<usize> = (head.axis_iter(Axis(0)))
         .map(|slice| slice.iter().filter(|bit| **bit).count())
         .collect();
-    let most = areas.iter().copied().max().filter(|&most| most > 0)?;
+    let Some(most) = areas.iter().copied().max().filter(|&most| most > 0) else {
+        return Ok(None);
+    };
     let unit = (most as f64 * row * column / PI).sqrt() / STEPS;
     let large: Vec<usize> = (0..areas.len()).filter(|&k| 2 * areas[k] > most).collect();
     let shown = large.len().min(SLICES);
     let slices = (0..shown).map(|n| large[n * large.len() / shown]);
-    let mut dips: Vec<Vec<f64>> = vec![Vec::new(); stacks.len()];
+    let mut dips: Vec<Vec<f64>> = vec![Vec::new(); scales.len()];
     for k in slices {
         let head = head.index_axis(Axis(0), k);
         let rays = rays(head, [unit / row, unit / column]);
         if rays.len() < RAYS / 2 {
             continue;
         }
-        for ((stack, scale), dips) in stacks.iter().zip(&mut dips) {
-            let slice = stack.index_axis(Axis(0), k);
+        for ((sequence, scale), dips) in scales.iter().enumerate().zip(&mut dips) {
+            let slice = stacks.slice(sequence, k)?;
             for n in 0..SECTORS {
                 let sector = &rays[n * rays.len() / SECTORS..(n + 1) * rays.len() / SECTORS];
-                dips.push(deepest(&mean(sector, slice, head, *scale)));
+                dips.push(deepest(&mean(sector, slice.view(), head, *scale)));
             }
         }
     }
@@ -82,7 +90,7 @@ pub(super) fn dip(
         quantile(dips, 0.5)
     });
     let sum: f64 = medians.sum();
-    (!dips.iter().any(Vec::is_empty)).then(|| sum / dips.len().max(1) as f64)
+    Ok((!dips.iter().any(Vec::is_empty)).then(|| sum / dips.len().max(1) as f64))
 }
 
 /// Where a ray leaves the head, and its step inwards; rows and columns.
@@ -190,6 +198,11 @@ mod tests {
         (image, head)
     }
 
+    fn of(image: &Array3<f32>, head: &Array3<bool>, mm: f64) -> Option<f64> {
+        let stacks = Stacks::Memory(vec![image.view()]);
+        dip(&stacks, &[unit()], head, [5., mm, mm]).unwrap()
+    }
+
     fn unit() -> Spread {
         Spread::of(&mut (0..=1000).map(|n| n as f32 / 1000.).collect::<Vec<_>>())
     }
@@ -197,7 +210,7 @@ mod tests {
     #[test]
     fn a_skull_is_a_dip_whatever_the_voxels_say() {
         let (image, head) = head(128, 0.1, 56.);
-        let of = |mm: f64| dip(&[(image.view(), unit())], &head, [5., mm, mm]).unwrap();
+        let of = |mm: f64| of(&image, &head, mm).unwrap();
         // From 0.6 of the brain to 0.1; interpolation fills a part of it.
         assert!((0.35..0.55).contains(&of(2.)), "{}", of(2.));
         assert!((of(2.) - of(20.)).abs() < 1e-9);
@@ -206,7 +219,7 @@ mod tests {
     #[test]
     fn a_brain_alone_has_none() {
         let (image, head) = head(128, 0.9, 56.);
-        let found = dip(&[(image.view(), unit())], &head, [5., 2., 2.]).unwrap();
+        let found = of(&image, &head, 2.).unwrap();
         assert!(found < 0.02, "{found}");
     }
 
@@ -214,9 +227,9 @@ mod tests {
     fn a_head_up_to_the_pictures_border_says_nothing() {
         let (image, _) = head(64, 0.1, 28.);
         let whole = Array3::from_elem(image.dim(), true);
-        assert_eq!(dip(&[(image.view(), unit())], &whole, [5., 2., 2.]), None);
+        assert_eq!(of(&image, &whole, 2.), None);
         let none = Array3::from_elem(image.dim(), false);
-        assert_eq!(dip(&[(image.view(), unit())], &none, [5., 2., 2.]), None);
+        assert_eq!(of(&image, &none, 2.), None);
     }
 
     #[test]

@@ -7,11 +7,11 @@ mod settings;
 mod tables;
 
 use fndm::Method;
-use fndm_data::PatientSlices;
+use fndm_data::{PatientSlices, SliceImages};
 use fndm_metrics::Confusion;
 use fndm_pictures::{Outline, outlined_png};
 use fndm_report::{Block, Column, Entry, IndexPage, PatientPage, Section, millimetres};
-use ndarray::{Array2, Array3, Axis, s};
+use ndarray::{Array2, Array3, ArrayView2, Axis, s};
 
 use crate::{Arm, BitReport, Evaluation, MethodMap, PageBase, PageMethod, Report, Result};
 use extremes::Extremes;
@@ -214,19 +214,20 @@ fn plain(id: &str) -> String {
 }
 
 /// FLAIR, which shows most lesions best, or else the first sequence.
-fn shown_channel(slices: &PatientSlices) -> usize {
+fn shown_channel<I>(slices: &PatientSlices<I>) -> usize {
     let mut names = slices.sequences.iter();
     names.position(|name| name == "flair").unwrap_or(0)
 }
 
 /// A slice with the outlines of the mask and of the truth, at least so many pixels high, as PNG.
-pub(crate) fn slice_picture(
-    slices: &PatientSlices,
+pub(crate) fn slice_picture<I: SliceImages>(
+    slices: &PatientSlices<I>,
     mask: &Array3<bool>,
     at: usize,
     least: usize,
 ) -> Result<Vec<u8>> {
-    let image = slices.images.slice(s![at, shown_channel(slices), .., ..]);
+    let image = slices.images.part(at..at + 1)?;
+    let image: ArrayView2<'_, f32> = image.slice(s![0, shown_channel(slices), .., ..]);
     let truth = slices.mask.as_ref();
     let truth: Option<Array2<bool>> = truth.map(|truth| truth.index_axis(Axis(0), at).to_owned());
     let mut outlines = vec![Outline {
@@ -248,8 +249,11 @@ pub(crate) fn slice_picture(
 /// A small picture of the slice that the mask is largest in, or of the middle one, as PNG.
 ///
 /// # Errors
-/// When the mask isn't of these slices.
-pub fn thumbnail(slices: &PatientSlices, mask: &Array3<bool>) -> Result<Vec<u8>> {
+/// When the mask isn't of these slices, or the image can't be read.
+pub fn thumbnail<I: SliceImages>(
+    slices: &PatientSlices<I>,
+    mask: &Array3<bool>,
+) -> Result<Vec<u8>> {
     let mut best = (0, slices.len() / 2);
     for (n, slice) in mask.outer_iter().enumerate() {
         let pixels = slice.iter().filter(|&&v| v).count();

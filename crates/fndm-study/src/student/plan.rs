@@ -321,7 +321,7 @@ impl StudentPlan {
     ) -> Result<Array3<f32>> {
         let (patient, z) = (&set.patient, &set.z);
         let images = set.images.view();
-        let map = probability(network, images, patient, z, self.mirror, device)?;
+        let map = probability(network, &images, patient, z, self.mirror, device)?;
         let mut map = smooth_z(&map, patient, z, self.teacher.z_smoothing)?;
         keep_inside(&mut map, &set.head);
         Ok(map)

@@ -23,9 +23,9 @@ pub struct MapMask {
 ///
 /// # Errors
 /// When a value of the map isn't finite, the shapes differ, or there is no student where one is needed.
-pub fn mask_of(
+pub fn mask_of<I>(
     anomaly: &mut Array3<f32>,
-    slices: &PatientSlices,
+    slices: &PatientSlices<I>,
     config: &DetectConfig,
     student: Option<(&Student, &[f64])>,
 ) -> Result<MapMask> {

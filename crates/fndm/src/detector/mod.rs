@@ -9,11 +9,12 @@ mod mask;
 mod result;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::Device;
-use fndm_data::{Patient, PatientSlices, Turned};
+use fndm_data::{Limits, Patient, PatientSlices, SliceImages, Turned};
 use fndm_memory::{Contrast, MemoryBank};
 use fndm_models::{Classifier, StateDict, UNet};
 use fndm_solver::NoiseSchedule;
@@ -103,19 +104,38 @@ impl Detector {
     /// # Errors
     /// As [`Detector::slices`].
     pub fn turn<'a>(&'a self, patient: &'a Patient) -> Result<Turned<'a>> {
-        let got: Vec<&str> = patient
-            .sequences
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect();
-        if got != self.config.sequences {
-            return Err(Error::Input {
-                what: format!("sequences of patient {}", patient.id),
-                expected: self.config.sequences.join(", "),
-                got: got.join(", "),
-            });
-        }
+        let names = patient.sequences.iter().map(|(name, _)| name.as_str());
+        self.check_names(&patient.id, names)?;
         Ok(self.config.preprocess.turn(patient)?)
+    }
+
+    /// As [`Detector::turn`], from the files of the model's sequences, with one volume in memory at a time: see
+    /// [`Preprocess::turn_files`](fndm_data::Preprocess::turn_files).
+    ///
+    /// # Errors
+    /// As [`Detector::slices`], and as there.
+    pub fn turn_files(
+        &self,
+        id: &str,
+        files: &[(String, PathBuf)],
+        limits: &Limits,
+        file: File,
+    ) -> Result<Turned<'_>> {
+        self.check_names(id, files.iter().map(|(name, _)| name.as_str()))?;
+        let preprocess = &self.config.preprocess;
+        Ok(preprocess.turn_files(id, files, limits, file)?)
+    }
+
+    fn check_names<'a>(&self, id: &str, got: impl Iterator<Item = &'a str>) -> Result<()> {
+        let got: Vec<&str> = got.collect();
+        if got == self.config.sequences {
+            return Ok(());
+        }
+        Err(Error::Input {
+            what: format!("sequences of patient {id}"),
+            expected: self.config.sequences.join(", "),
+            got: got.join(", "),
+        })
     }
 
     /// Examines a patient by the model's own row and settings: see [`ModelConfig::method`].
@@ -179,12 +199,14 @@ impl Detector {
 
     /// Examines slices by one row of the tables. `progress` is told the share that is done, 0 to 1.
     ///
+    /// Where the images are on the disk, the student reads them a batch at a time, and other rows hold all of them while they run.
+    ///
     /// # Errors
     /// As [`Detector::examine`], or when the model lacks what the row takes.
-    pub fn examine_by(
+    pub fn examine_by<I: SliceImages>(
         &self,
         method: Method,
-        slices: &PatientSlices,
+        slices: &PatientSlices<I>,
         config: &DetectConfig,
         progress: &mut dyn FnMut(f64),
     ) -> Result<SliceMaps> {
@@ -207,15 +229,15 @@ impl Detector {
     }
 
     /// One row of the tables, by settings that were checked.
-    fn run_row(
+    fn run_row<I: SliceImages>(
         &self,
         method: Method,
-        slices: &PatientSlices,
+        slices: &PatientSlices<I>,
         config: &DetectConfig,
         progress: &mut dyn FnMut(f64),
     ) -> Result<SliceMaps> {
         if method.parts().is_some() {
-            return self.run_diffusion(slices, config, progress);
+            return self.run_diffusion(&*I::in_memory(slices)?, config, progress);
         }
         self.check_input(slices)?;
         let start = Instant::now();
@@ -228,8 +250,12 @@ impl Detector {
                 maps.diseased = Some(student.diseased(&maps.anomaly));
                 anomaly::smooth(&mut maps.anomaly, config.smoothing)?;
             }
-            Method::Memory => maps.anomaly = self.find_coarse(slices, config)?.soft,
-            _ => maps.anomaly = flair_map(slices, 0, config.smoothing)?.0,
+            Method::Memory => {
+                maps.anomaly = self.find_coarse(&*I::in_memory(slices)?, config)?.soft;
+            }
+            _ => {
+                maps.anomaly = flair_map(&*I::in_memory(slices)?, 0, config.smoothing)?.0;
+            }
         }
         self.finish(&mut maps, slices, config)?;
         maps.milliseconds = start.elapsed().as_secs_f64() * 1e3;
@@ -241,7 +267,7 @@ impl Detector {
     ///
     /// # Errors
     /// As [`Detector::examine`].
-    pub fn diseased(&self, slices: &PatientSlices) -> Result<Option<Vec<f64>>> {
+    pub fn diseased<I: SliceImages>(&self, slices: &PatientSlices<I>) -> Result<Option<Vec<f64>>> {
         let Some(student) = &self.student else {
             return Ok(None);
         };
@@ -254,7 +280,7 @@ impl Detector {
     }
 
     /// Whether these are slices of the model's size, and finite.
-    fn check_input(&self, slices: &PatientSlices) -> Result<()> {
+    fn check_input<I: SliceImages>(&self, slices: &PatientSlices<I>) -> Result<()> {
         let (_, c, h, w) = slices.images.dim();
         let size = self.config.preprocess.image_size;
         if (c, h, w) != (self.config.sequences.len(), size, size) {
@@ -265,14 +291,20 @@ impl Detector {
             });
         }
         slices.check()?;
-        check_finite(&slices.images, "the image", slices)
+        for at in 0..slices.len() {
+            let image = slices.images.part(at..at + 1)?;
+            if let Some(&value) = image.iter().find(|value| !value.is_finite()) {
+                return Err(not_finite("the image", slices, at, value));
+            }
+        }
+        Ok(())
     }
 
     /// From the anomaly map to the mask: what every row ends with.
-    fn finish(
+    fn finish<I: SliceImages>(
         &self,
         maps: &mut SliceMaps,
-        slices: &PatientSlices,
+        slices: &PatientSlices<I>,
         config: &DetectConfig,
     ) -> Result<()> {
         if config.z_smoothing > 0. {
@@ -300,26 +332,30 @@ impl Detector {
 }
 
 /// Fails on the first slice of `(N, ...)` with a value that is NaN or infinite.
-fn check_finite<D: RemoveAxis>(
+fn check_finite<D: RemoveAxis, I>(
     array: &Array<f32, D>,
     what: &str,
-    slices: &PatientSlices,
+    slices: &PatientSlices<I>,
 ) -> Result<()> {
     for (i, slice) in array.axis_iter(Axis(0)).enumerate() {
         if let Some(&value) = slice.iter().find(|value| !value.is_finite()) {
-            return Err(Error::NotFinite {
-                what: what.to_owned(),
-                patient: slices.id.clone(),
-                slice: slices.z.get(i).copied().unwrap_or(i),
-                value,
-            });
+            return Err(not_finite(what, slices, i, value));
         }
     }
     Ok(())
 }
 
+fn not_finite<I>(what: &str, slices: &PatientSlices<I>, at: usize, value: f32) -> Error {
+    Error::NotFinite {
+        what: what.to_owned(),
+        patient: slices.id.clone(),
+        slice: slices.z.get(at).copied().unwrap_or(at),
+        value,
+    }
+}
+
 /// All false, of the size of the slices `(N, H, W)`.
-fn none_of(slices: &PatientSlices) -> Array3<bool> {
+fn none_of<I>(slices: &PatientSlices<I>) -> Array3<bool> {
     Array3::from_elem(slices.head.dim(), false)
 }
 

@@ -32,7 +32,7 @@ pub struct SliceMaps {
 }
 
 impl SliceMaps {
-    pub(super) fn empty(slices: &PatientSlices) -> Self {
+    pub(super) fn empty<I>(slices: &PatientSlices<I>) -> Self {
         Self {
             healthy: None,
             coarse: Array3::zeros(slices.head.dim()),

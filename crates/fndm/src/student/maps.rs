@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::batch_tensor;
 use candle_core::Device;
-use fndm_data::with_neighbours;
+use fndm_data::{SliceImages, neighbours, neighbours_of};
 use fndm_memory::{Edge, gaussian_blur};
 use fndm_models::Segmenter;
 use ndarray::{Array3, Array4, ArrayView4, Axis, Zip};
@@ -74,33 +74,45 @@ pub fn residual_map(
 }
 
 /// A student's probability of a lesion for slices and their positions in the volumes of their patients. With `mirror` it is the
-/// mean of the slice's and of its mirror image's, at two evaluations.
+/// mean of the slice's and of its mirror image's, at two evaluations. A batch of the images is looked at at a time.
 ///
 /// # Errors
-/// When the network takes other slices.
-pub fn probability(
+/// When the network takes other slices, `z` isn't of as many, or images can't be read.
+pub fn probability<I: SliceImages>(
     student: &Segmenter,
-    images: ArrayView4<'_, f32>,
+    images: &I,
     patient: &[usize],
     z: &[usize],
     mirror: bool,
     device: &Device,
 ) -> Result<Array3<f32>> {
-    let seen = with_neighbours(images, patient, z, student.config().context)?;
+    let (n, _, h, w) = images.dim();
+    if n != z.len() {
+        let expected = format!("{n}, one for each slice");
+        return Err(input("positions of slices", expected, z.len()));
+    }
+    let table = neighbours(patient, z, student.config().context)?;
     let run = |seen: ArrayView4<'_, f32>| -> Result<Array3<f32>> {
         let logits = outputs(student, seen, device)?;
         let first = logits.index_axis(Axis(1), 0);
         Ok(first.mapv(|v| 1.0 / (1.0 + (-v).exp())))
     };
-    let map = run(seen.view())?;
-    if !mirror {
-        return Ok(map);
+    let mut map = Array3::zeros((n, h, w));
+    for (mut map, table) in map
+        .axis_chunks_iter_mut(Axis(0), BATCH)
+        .zip(table.axis_chunks_iter(Axis(0), BATCH))
+    {
+        let mut seen = neighbours_of(images, table)?;
+        let mut own = run(seen.view())?;
+        if mirror {
+            seen.invert_axis(Axis(3));
+            let mut other = run(seen.view())?;
+            other.invert_axis(Axis(2));
+            own = (own + other) * 0.5;
+        }
+        map.assign(&own);
     }
-    let mut flipped = seen;
-    flipped.invert_axis(Axis(3));
-    let mut other = run(flipped.view())?;
-    other.invert_axis(Axis(2));
-    Ok((map + other) * 0.5)
+    Ok(map)
 }
 
 /// Each slice's map with shares of its neighbours' in the volume, by a Gaussian of `sigma` slices. The shares of slices that

@@ -6,7 +6,7 @@ mod maps;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
-use fndm_data::PatientSlices;
+use fndm_data::{PatientSlices, SliceImages};
 use fndm_memory::CoarseConfig;
 use fndm_models::{Segmenter, SegmenterConfig, StateDict};
 use ndarray::Array3;
@@ -119,12 +119,17 @@ impl Student {
     ///
     /// # Errors
     /// When the slices don't fit the network, or it gives something that isn't finite.
-    pub fn probability(&self, slices: &PatientSlices, device: &Device) -> Result<Array3<f32>> {
+    pub fn probability<I: SliceImages>(
+        &self,
+        slices: &PatientSlices<I>,
+        device: &Device,
+    ) -> Result<Array3<f32>> {
         let patient = vec![0; slices.z.len()];
-        let images = slices.images.view();
-        let mirror = self.config.mirror;
-        let map = probability(&self.network, images, &patient, &slices.z, mirror, device)?;
-        let mut map = smooth_z(&map, &patient, &slices.z, self.config.z_smoothing)?;
+        let (images, mirror) = (&slices.images, self.config.mirror);
+        let mut map = probability(&self.network, images, &patient, &slices.z, mirror, device)?;
+        if self.config.z_smoothing > 0. {
+            map = smooth_z(&map, &patient, &slices.z, self.config.z_smoothing)?;
+        }
         let found = map.indexed_iter().find(|(_, v)| !v.is_finite());
         if let Some(((slice, ..), &value)) = found {
             return Err(Error::NotFinite {
