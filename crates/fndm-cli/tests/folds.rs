@@ -68,7 +68,7 @@ fn every_method_is_examined_on_patients_that_it_was_not_trained_on() {
     assert!(other.is_disjoint(&held_out));
     // Trained on the one, judged on the other.
     let model = read("fold1/model/training.json");
-    assert_eq!(ids(&model["plan"]["source"]["folder"]["patients"]), other);
+    assert_eq!(ids(&model["plan"]["source"]["patients"]), other);
     let cases = read("folds_cases.json");
     let mut rows = BTreeSet::new();
     for evaluation in cases.as_array().unwrap() {
