@@ -16,8 +16,16 @@ use ndarray::{Array3, Array4, ArrayView4, Axis, Zip};
 
 use crate::{Error, ResidualSide, Result};
 
-/// Slices per pass through a network.
-const BATCH: usize = 32;
+/// Pixels per pass through a network on a CPU: 32 slices of 64 px. More would take memory and no less time.
+const PIXELS: usize = 32 * 64 * 64;
+
+/// Slices per pass through a network. An accelerator has the memory for more, and needs them.
+fn batch(device: &Device, (h, w): (usize, usize)) -> usize {
+    match device.is_cpu() {
+        true => (PIXELS / (h * w).max(1)).clamp(1, 32),
+        false => 32,
+    }
+}
 
 fn input(what: &str, expected: impl Into<String>, got: impl std::fmt::Debug) -> Error {
     Error::Input {
@@ -32,7 +40,7 @@ fn outputs(network: &Segmenter, seen: ArrayView4<'_, f32>, device: &Device) -> R
     let (n, _, h, w) = seen.dim();
     let c = network.config().out_channels;
     let mut values = Vec::with_capacity(n * c * h * w);
-    for chunk in seen.axis_chunks_iter(Axis(0), BATCH) {
+    for chunk in seen.axis_chunks_iter(Axis(0), batch(device, (h, w))) {
         let y = network.forward(&batch_tensor(&chunk, device)?)?;
         values.extend(y.flatten_all()?.to_vec1::<f32>()?);
     }
@@ -98,9 +106,10 @@ pub fn probability<I: SliceImages>(
         Ok(first.mapv(|v| 1.0 / (1.0 + (-v).exp())))
     };
     let mut map = Array3::zeros((n, h, w));
+    let batch = batch(device, (h, w));
     for (mut map, table) in map
-        .axis_chunks_iter_mut(Axis(0), BATCH)
-        .zip(table.axis_chunks_iter(Axis(0), BATCH))
+        .axis_chunks_iter_mut(Axis(0), batch)
+        .zip(table.axis_chunks_iter(Axis(0), batch))
     {
         let mut seen = neighbours_of(images, table)?;
         let mut own = run(seen.view())?;
