@@ -782,6 +782,21 @@ fn what_cannot_be_joined_is_told() {
     assert!(!cohort.place.path("new").exists());
 }
 
+/// A shard that was killed before its record was there has begun nothing.
+#[test]
+fn a_shard_without_a_record_was_never_begun() {
+    let cohort = Cohort::new(3);
+    cohort.detect("plain", &["--shard", "1/2"]).ends_with(0);
+    let place = cohort.place.path("plain/_cohort/shard-2-of-2");
+    fs::create_dir(&place).unwrap();
+    let marker = cohort.place.path("plain/_cohort/shard-1-of-2/.fndm.json");
+    fs::copy(marker, place.join(".fndm.json")).unwrap();
+    cohort
+        .run(&["collect", "plain", "--output", "joined"])
+        .ends_with(2)
+        .tells(&["shard 2/2 was never begun"]);
+}
+
 /// A generator of whole numbers.
 fn random(state: &mut u64) -> u64 {
     *state ^= *state << 13;

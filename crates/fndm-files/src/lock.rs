@@ -22,6 +22,12 @@ impl Lock {
         let path = beside(place, "lock");
         // A holder removes the file before it lets go: then ours is no longer the one by that name, and the next try finds out.
         for _ in 0..100 {
+            // Through a link a file would be made elsewhere; a pipe would be waited at for ever.
+            if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+                let error =
+                    std::io::Error::new(ErrorKind::AlreadyExists, "expected a file or nothing");
+                return Err(Error::io("lock", &path)(error));
+            }
             let mut open = File::options();
             let file = open
                 .create(true)
@@ -76,4 +82,33 @@ pub(crate) fn beside(place: &Path, end: &str) -> PathBuf {
     name.push(".");
     name.push(end);
     place.with_file_name(name)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Nothing is made where a link leads, and nothing but a file of ours is removed.
+    #[test]
+    fn what_lies_where_the_lock_would_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join("p");
+        let (lock, elsewhere) = (root.path().join(".p.lock"), root.path().join("elsewhere"));
+        symlink(&elsewhere, &lock).unwrap();
+        let error = Lock::take(&place).unwrap_err();
+        assert!(crate::chain(&error).contains(".p.lock"), "{error}");
+        assert!(lock.is_symlink() && !elsewhere.exists());
+        fs::remove_file(&lock).unwrap();
+        fs::create_dir(&lock).unwrap();
+        assert!(Lock::take(&place).is_err());
+        fs::remove_dir(&lock).unwrap();
+        fs::write(&lock, "mine").unwrap();
+        drop(Lock::take(&place).unwrap());
+        assert_eq!(fs::read(&lock).unwrap(), b"mine");
+        fs::remove_file(&lock).unwrap();
+        drop(Lock::take(&place).unwrap());
+        assert!(!lock.exists());
+    }
 }

@@ -284,7 +284,11 @@ impl Marker {
         let left = contents(folder)?;
         if left.files.is_empty() && left.folders.is_empty() && left.others.is_empty() {
             let path = folder.join(MARKER);
-            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            match fs::remove_file(&path) {
+                // A disk that was full had no place for it.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                removed => removed.map_err(Error::io("remove", &path))?,
+            }
             fs::remove_dir(folder).map_err(Error::io("remove", folder))?;
         }
         Ok(())
@@ -390,6 +394,22 @@ mod tests {
     use super::*;
 
     /// Of the page of FNV's authors: <http://www.isthe.com/chongo/tech/comp/fnv/>.
+    /// A disk that is full has place for a folder, and none for its marker.
+    #[test]
+    fn a_folder_without_its_marker_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("new");
+        fs::create_dir(&folder).unwrap();
+        let marker = Marker::new(&Maker::new("test", "0", "patient p"));
+        marker.remove(&folder).unwrap();
+        assert!(!folder.exists());
+        // With something of another's in it, it stays.
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("notes"), "mine").unwrap();
+        marker.remove(&folder).unwrap();
+        assert_eq!(fs::read(folder.join("notes")).unwrap(), b"mine");
+    }
+
     #[test]
     fn checksums_are_fnv_1a() {
         assert_eq!(Stamp::of(b"").fnv, 0xcbf2_9ce4_8422_2325);

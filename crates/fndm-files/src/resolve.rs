@@ -25,6 +25,8 @@ fn follow(path: &Path, links: usize) -> Result<PathBuf> {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(Error::io("find", path)(error));
         }
+        // The folder that the program was started in was removed.
+        Err(error) if path == Path::new(".") => return Err(Error::io("find", path)(error)),
         Err(_) => {}
     }
     // A link whose end doesn't exist yet: what is written goes to that end.

@@ -1,6 +1,5 @@
 //! One patient from its files to its folder of results, in three steps that may run in threads of their own.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +16,7 @@ use super::input::Input;
 use super::{Options, output, target};
 use crate::check::before_detection;
 use crate::common;
-use crate::shards::fingerprint::{self, Contents};
+use crate::shards::fingerprint::Hashed;
 use crate::shards::pipeline::{Next, Steps};
 use crate::shards::{How, Record, record};
 
@@ -48,7 +47,7 @@ pub(super) struct Found<'a> {
 /// What is known of a patient that was read, beside its slices.
 pub(super) struct Read<'a> {
     pub(super) input: &'a Input,
-    files: BTreeMap<String, Contents>,
+    files: Hashed,
     folder: OutputFolder,
     pub(super) base: Option<PageBase>,
     pub(super) verdict: Option<Verdict>,
@@ -117,10 +116,10 @@ impl<'b> Steps<'b> for Work<'_> {
         let sequences = &self.detector.config().sequences;
         let (output, maker) = target(self.options, input);
         let found = input.files(sequences)?;
-        let files = fingerprint::of_files(&found)?;
+        let files = Hashed::of(&found)?;
         let paths = input.is_nifti().then_some(found);
         if !self.options.cohort.again()
-            && record::is_of(&output, &input.id, &self.how, &files)
+            && record::is_of(&output, &input.id, &self.how, &files.contents)
             && OutputFolder::is_finished(&output, &maker, &self.inputs)?
         {
             return Ok(Next::Done(Done::Before));
@@ -138,6 +137,7 @@ impl<'b> Steps<'b> for Work<'_> {
             Some(paths) => Slices::Disk(self.cut_on_disk(&mut read, &paths)?),
             None => Slices::Memory(self.cut(&mut read)?),
         };
+        read.files.check_unchanged()?;
         Ok(Next::Step(Box::new(Ready { read, slices })))
     }
 
@@ -232,7 +232,7 @@ impl Work<'_> {
         };
         let measured = output::fill(&mut folder, &about, slices, maps, base)?;
         let figures = Figures::of(maps, &measured);
-        let record = Record::new(&read.input.id, &self.how, read.files, figures);
+        let record = Record::new(&read.input.id, &self.how, read.files.contents, figures);
         folder.write_json(record::FILE, &record)?;
         Ok(folder.finish()?)
     }
@@ -241,5 +241,5 @@ impl Work<'_> {
 /// A file without a name in the folder that is being made: nothing is left of it, however the program ends.
 fn working_file(folder: &Path) -> Result<File> {
     let file = tempfile::tempfile_in(folder);
-    file.with_context(|| format!("a working file in {}", folder.display()))
+    file.with_context(|| format!("cannot make a working file in {}", folder.display()))
 }

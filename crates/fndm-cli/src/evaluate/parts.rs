@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::Options;
 use crate::common::{self, place, report};
-use crate::shards::fingerprint::{self, Contents};
+use crate::shards::fingerprint::{self, Contents, Hashed};
 use crate::shards::pipeline::{self, Next, Steps};
 use crate::shards::progress::Division;
 use crate::shards::scores::{Counts, Scores};
@@ -229,14 +229,17 @@ impl Work<'_> {
     }
 
     /// What the patient's scores follow from.
-    fn input(&self, index: usize, id: &str) -> Result<BTreeMap<String, Contents>> {
+    fn input(&self, index: usize, id: &str) -> Result<Hashed> {
         let sequences = &self.detector.config().sequences;
         match self.source {
             Source::Phantom {
                 config, first_seed, ..
             } => {
                 let made_of = Contents::of_json(&(config, first_seed + index as u64))?;
-                Ok(BTreeMap::from([("phantom".to_owned(), made_of)]))
+                Ok(Hashed::made(BTreeMap::from([(
+                    "phantom".to_owned(),
+                    made_of,
+                )])))
             }
             Source::Folder { path, .. } => {
                 let files = match self.labels {
@@ -245,14 +248,14 @@ impl Work<'_> {
                 };
                 let mask = files.mask.map(|mask| ("mask".to_owned(), mask));
                 let all: Vec<_> = files.sequences.into_iter().chain(mask).collect();
-                fingerprint::of_files(&all)
+                Hashed::of(&all)
             }
             Source::Files { patients, .. } => {
                 let files = &patients[index];
                 let mask = files.mask.iter().filter(|_| self.labels.is_none());
                 let mask = mask.map(|mask| ("mask".to_owned(), mask.clone()));
                 let all: Vec<_> = files.sequences.iter().cloned().chain(mask).collect();
-                fingerprint::of_files(&all)
+                Hashed::of(&all)
             }
             Source::Sides { .. } | Source::Given { .. } => {
                 bail!("expected patients of one folder, or of the phantom")
@@ -308,7 +311,7 @@ impl<'b> Steps<'b> for Work<'_> {
         let input = self.input(*index, id)?;
         let (output, maker) = self.target(id);
         if !self.options.cohort.again()
-            && record::is_of(&output, id, &self.how, &input)
+            && record::is_of(&output, id, &self.how, &input.contents)
             && OutputFolder::is_finished(&output, &maker, &self.inputs)?
         {
             return Ok(Next::Done(Tried::Before));
@@ -321,12 +324,13 @@ impl<'b> Steps<'b> for Work<'_> {
             Ok(read) => read,
             Err(reason) => return Ok(Next::Done(Tried::LeftOut(reason))),
         };
+        input.check_unchanged()?;
         for note in &slices.notes {
             self.bar.suspend(|| tell!("{id}: warning: {note}"));
         }
         Ok(Next::Step(Box::new(Ready {
             id: id.clone(),
-            input,
+            input: input.contents,
             folder,
             base: self.options.report.base(&patient, &slices)?,
             slices,

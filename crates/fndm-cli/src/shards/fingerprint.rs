@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use fndm::{ModelConfig, model_folder};
@@ -29,12 +30,62 @@ pub(crate) struct Contents {
 struct Sum {
     bytes: u64,
     hash: Xxh3,
+    /// The files, and what the system said of them before they were read.
+    seen: Vec<(PathBuf, Seen)>,
+}
+
+/// What changes when a file is written or replaced: its length and the time of its last change.
+type Seen = (u64, Option<SystemTime>);
+
+fn seen(found: &fs::Metadata) -> Seen {
+    (found.len(), found.modified().ok())
+}
+
+/// A patient's files, as they were when they were hashed.
+pub(crate) struct Hashed {
+    /// By sequence.
+    pub(crate) contents: BTreeMap<String, Contents>,
+    seen: Vec<(PathBuf, Seen)>,
+}
+
+impl Hashed {
+    /// Of what was made and lies in no file.
+    pub(crate) fn made(contents: BTreeMap<String, Contents>) -> Self {
+        let seen = Vec::new();
+        Self { contents, seen }
+    }
+
+    /// Hashes the files of a patient, by sequence.
+    pub(crate) fn of(files: &[(String, PathBuf)]) -> Result<Self> {
+        let (mut contents, mut seen) = (BTreeMap::new(), Vec::new());
+        for (name, path) in files {
+            let mut sum = Sum::default();
+            sum.add_all(path)?;
+            contents.insert(name.clone(), sum.end());
+            seen.append(&mut sum.seen);
+        }
+        Ok(Self { contents, seen })
+    }
+
+    /// An error where one of them was written to or replaced since: what was read after that isn't what was hashed.
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        for (path, before) in &self.seen {
+            let now = fs::metadata(path).with_context(|| path.display().to_string())?;
+            ensure!(
+                seen(&now) == *before,
+                "{}: was changed while it was read; run the same command again",
+                path.display()
+            );
+        }
+        Ok(())
+    }
 }
 
 impl Sum {
     fn add_file(&mut self, path: &Path) -> Result<()> {
         let found = fs::metadata(path).with_context(|| path.display().to_string())?;
         ensure!(found.is_file(), "{}: expected a file", path.display());
+        self.seen.push((path.to_owned(), seen(&found)));
         let mut file = File::open(path).with_context(|| path.display().to_string())?;
         let mut buffer = vec![0; 1 << 18];
         loop {
@@ -44,6 +95,23 @@ impl Sum {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).with_context(|| path.display().to_string()),
             }
+        }
+    }
+
+    /// A file, with the other half of a pair of header and image; or all files of a folder, by their names.
+    fn add_all(&mut self, path: &Path) -> Result<()> {
+        if path.is_dir() {
+            for file in files_below(path)? {
+                self.hash.update(file.as_os_str().as_encoded_bytes());
+                self.hash.update(&[0]);
+                self.add_file(&path.join(file))?;
+            }
+            return Ok(());
+        }
+        self.add_file(path)?;
+        match other_half(path) {
+            Some(other) => self.add_file(&other),
+            None => Ok(()),
         }
     }
 
@@ -64,18 +132,7 @@ impl Contents {
     /// Of a file, with the other half of a pair of header and image; or of all files of a folder, by their names.
     pub(crate) fn of(path: &Path) -> Result<Self> {
         let mut sum = Sum::default();
-        if path.is_dir() {
-            for file in files_below(path)? {
-                sum.hash.update(file.as_os_str().as_encoded_bytes());
-                sum.hash.update(&[0]);
-                sum.add_file(&path.join(file))?;
-            }
-            return Ok(sum.end());
-        }
-        sum.add_file(path)?;
-        if let Some(other) = other_half(path) {
-            sum.add_file(&other)?;
-        }
+        sum.add_all(path)?;
         Ok(sum.end())
     }
 
@@ -85,13 +142,6 @@ impl Contents {
         sum.add(&serde_json::to_vec(value)?);
         Ok(sum.end())
     }
-}
-
-/// The files of a patient, by sequence.
-pub(crate) fn of_files(files: &[(String, PathBuf)]) -> Result<BTreeMap<String, Contents>> {
-    let each = files.iter();
-    each.map(|(name, path)| Ok((name.clone(), Contents::of(path)?)))
-        .collect()
 }
 
 /// Of a model: of all that inference reads.
@@ -147,6 +197,27 @@ mod tests {
     use super::*;
 
     /// By xxhsum -H2 of the public tool, on a file of three letters.
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.nii");
+        fs::write(&path, "one").unwrap();
+        let files = [("flair".to_owned(), path.clone())];
+        let hashed = Hashed::of(&files).unwrap();
+        hashed.check_unchanged().unwrap();
+        // Another file by the same name, of another time or length.
+        let other = folder.path().join("b.nii");
+        fs::write(&other, "longer").unwrap();
+        fs::rename(&other, &path).unwrap();
+        let error = hashed.check_unchanged().unwrap_err().to_string();
+        assert!(
+            error.contains("a.nii") && error.contains("changed"),
+            "{error}"
+        );
+        fs::remove_file(&path).unwrap();
+        assert!(hashed.check_unchanged().is_err());
+    }
+
     #[test]
     fn contents_are_xxh3_of_128_bits() {
         let folder = tempfile::tempdir().unwrap();

@@ -55,14 +55,16 @@ pub(crate) fn read(path: &Path) -> Result<Vec<String>> {
     Ok(all)
 }
 
-/// An id leads to a folder inside the output.
+/// An id leads to a folder inside the output. Names that begin with a dot are those of results on their way.
 pub(crate) fn check_id(id: &str) -> Result<()> {
     let mut parts = Path::new(id).components();
-    let inside = parts.all(|part| matches!(part, Component::Normal(_)));
+    let inside = parts.all(|part| {
+        matches!(part, Component::Normal(name) if !name.as_encoded_bytes().starts_with(b"."))
+    });
     let plain = !id.is_empty() && !id.ends_with('/') && !id.contains("//");
     ensure!(
         inside && plain,
-        "expected a name, or names with / between them, got {id:?}"
+        "expected a name, or names with / between them, none of which begins with a dot, got {id:?}"
     );
     Ok(())
 }
@@ -106,5 +108,26 @@ mod tests {
         assert!(error(b"p1\np2\np1/\n").contains("line 3: p1"));
         assert!(error(b"p\xff1\n").contains("UTF-8"));
         assert!(read(Path::new("/nowhere/list")).is_err());
+    }
+
+    /// Results on their way have such names, and would be taken for them.
+    #[test]
+    fn ids_are_no_names_of_ours() {
+        for good in ["p1", "HGG/Brats_001", "1.3.6.101", "a b"] {
+            check_id(good).unwrap();
+        }
+        for bad in [
+            "",
+            "/p",
+            "p/",
+            "a//b",
+            "../p",
+            "a/../b",
+            ".p.12.tmp",
+            ".fndm.json",
+            "a/.b",
+        ] {
+            assert!(check_id(bad).is_err(), "{bad:?}");
+        }
     }
 }

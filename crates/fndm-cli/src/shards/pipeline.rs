@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, Builder};
 
 use anyhow::Result;
 use fndm::kernels::keeping_nothing;
@@ -77,34 +77,40 @@ type Done<'b, S> = <S as Steps<'b>>::Done;
 const WRITERS: usize = 2;
 
 /// Reading and computing in a thread each, writing in two. A thread hands a patient on when the next one is free to take it, so at most
-/// four are in memory.
+/// four are in memory. Where threads can't be had, one patient after the other.
 fn in_threads<'b, S: Steps<'b>>(
     steps: &S,
     inputs: &'b [S::Input],
     after: &mut dyn FnMut(&'b S::Input, Result<S::Done>) -> Result<()>,
 ) -> Result<()> {
-    thread::scope(|scope| {
+    let started = thread::scope(|scope| -> std::io::Result<Result<()>> {
         let (to_networks, read) = sync_channel(0);
         let (to_writer, examined) = sync_channel(0);
         let (to_end, done) = sync_channel(0);
-        // Beside the networks' blocks, which come again with every batch, those of reading and writing are as large as the patient.
-        scope.spawn(move || {
+        let examined = Arc::new(Mutex::new(examined));
+        // Who waits for others is first: where one can't be had, nothing was begun, and those before it find nobody and end. Beside the
+        // networks' blocks, which come again with every batch, those of reading and writing are as large as the patient.
+        for _ in 0..WRITERS {
+            let (examined, to_end) = (examined.clone(), to_end.clone());
+            let write = move || keeping_nothing(|| write_all(steps, &examined, &to_end));
+            Builder::new().spawn_scoped(scope, write)?;
+        }
+        // The loop below ends when the threads have let go of theirs.
+        drop((examined, to_end));
+        Builder::new().spawn_scoped(scope, move || examine_all(steps, &read, &to_writer))?;
+        Builder::new().spawn_scoped(scope, move || {
             keeping_nothing(|| {
                 // An error of `send` says that the loop has ended.
                 inputs
                     .iter()
                     .try_for_each(|input| to_networks.send((input, steps.read(input))))
             })
-        });
-        scope.spawn(move || examine_all(steps, &read, &to_writer));
-        let examined = Arc::new(Mutex::new(examined));
-        for _ in 0..WRITERS {
-            let (examined, to_end) = (examined.clone(), to_end.clone());
-            scope.spawn(move || keeping_nothing(|| write_all(steps, &examined, &to_end)));
-        }
-        // The loop below ends when the threads have let go of theirs.
-        drop((examined, to_end));
-        done.iter().try_for_each(|(input, done)| after(input, done))
+        })?;
+        Ok(done.iter().try_for_each(|(input, done)| after(input, done)))
+    });
+    started.unwrap_or_else(|error| {
+        tell!("warning: no threads to read ahead with ({error}): one patient after the other");
+        in_turn(steps, inputs, after)
     })
 }
 

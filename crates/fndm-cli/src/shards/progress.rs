@@ -73,7 +73,12 @@ impl Division {
     pub(crate) fn read_all(output: &Path) -> Result<Vec<Self>> {
         let mut all = Vec::new();
         for folder in folders(output, "shard-")? {
-            let division: Self = read_json(folder.join(FILE), "record of a shard")?;
+            // Killed in its first moment: nothing was begun.
+            let file = folder.join(FILE);
+            if matches!(file.try_exists(), Ok(false)) {
+                continue;
+            }
+            let division: Self = read_json(file, "record of a shard")?;
             anyhow::ensure!(
                 division.format == FORMAT,
                 "{}: expected format {FORMAT}, got {}",
@@ -131,6 +136,8 @@ pub(crate) struct Progress {
     division: Division,
     times: Times,
     begun: Instant,
+    /// Whether somebody asked for it: then what can't be written is an error.
+    asked: bool,
 }
 
 fn maker(program: &str, what: &str) -> Maker {
@@ -167,6 +174,7 @@ impl Progress {
                 ..Times::default()
             },
             begun: Instant::now(),
+            asked: true,
         };
         progress.write()?;
         Ok(progress)
@@ -190,17 +198,31 @@ impl Progress {
             return None;
         }
         match Self::begin(output, division, inputs) {
-            Ok(progress) => Some(progress),
+            Ok(progress) => Some(Self {
+                asked: false,
+                ..progress
+            }),
             Err(error) => {
-                let error = fndm_files::chain(error.as_ref());
-                tell!("warning: no record for fndm collect is left: {error}");
+                no_record(&error);
                 None
             }
         }
     }
 
     fn write(&mut self) -> Result<()> {
-        Ok(self.folder.write_json(FILE, &self.division)?)
+        let written = self.folder.write_json(FILE, &self.division);
+        self.or_told(written)
+    }
+
+    /// What came of writing; only told where nobody asked for the record.
+    fn or_told(&self, written: fndm_files::Result<()>) -> Result<()> {
+        match written.map_err(anyhow::Error::from) {
+            Err(error) if !self.asked => {
+                no_record(&error);
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     /// A patient that failed.
@@ -237,6 +259,35 @@ impl Progress {
         self.division.finished = true;
         self.write()?;
         self.times.seconds = self.begun.elapsed().as_secs_f64();
-        Ok(self.times_folder.write_json(TIMES, &self.times)?)
+        let written = self.times_folder.write_json(TIMES, &self.times);
+        self.or_told(written)
+    }
+}
+
+fn no_record(error: &anyhow::Error) {
+    let error = fndm_files::chain(error.as_ref());
+    tell!("warning: no record for fndm collect is left: {error}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record that nobody asked for is no reason to fail, whenever it can't be written; one that was asked for is.
+    #[test]
+    fn a_record_that_is_lost_on_the_way() {
+        for asked in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let how = How::new("detect", String::new(), &Value::Null).unwrap();
+            let division = Division::new(&how, Shard::WHOLE, vec!["p".into()]);
+            let inputs = Inputs::new();
+            let mut progress = match asked {
+                true => Progress::begin(root.path(), division, &inputs).unwrap(),
+                false => Progress::begin_undivided(root.path(), division, &inputs).unwrap(),
+            };
+            std::fs::remove_dir_all(root.path().join(FOLDER)).unwrap();
+            assert_eq!(progress.failed("p", "broken").is_err(), asked);
+            assert_eq!(progress.finish().is_err(), asked);
+        }
     }
 }

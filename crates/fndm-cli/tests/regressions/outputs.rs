@@ -202,3 +202,21 @@ fn n01_killed_while_detecting() {
         .ends_with(0);
     assert_eq!(place.names("out"), ["_cohort", "p1", "report.html"]);
 }
+
+/// The folder that the program was started in is gone: that is told, for a path can't be made of nothing.
+#[cfg(unix)]
+#[test]
+fn the_current_folder_was_removed() {
+    let place = Place::new();
+    let (gone, program) = (place.path("gone"), env!("CARGO_BIN_EXE_fndm"));
+    std::fs::create_dir(&gone).unwrap();
+    let script = format!(
+        "cd '{0}' && rmdir '{0}' && exec '{program}' phantom --patients 1 --output out",
+        gone.display()
+    );
+    let output = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .output();
+    let ran = crate::support::Ran::of(&output.unwrap());
+    ran.ends_with(1).tells(&["cannot find"]);
+}

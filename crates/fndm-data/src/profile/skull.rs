@@ -47,6 +47,8 @@ const DEPTH: usize = 36;
 const BOTTOM: usize = 25;
 /// Most slices that are looked at.
 const SLICES: usize = 24;
+/// Most steps of a ray. One that hasn't left the picture by then is of voxels a hundred times as long as they are wide.
+const LONGEST: usize = 100 * STEPS as usize;
 
 /// The median over sectors of how far the brightness falls below both what lies outside and what lies inside of it, on the scale of the head,
 /// the mean of the sequences. A skull between scalp and brain has 0.1 to 0.35, a brain without one less. `None` where the head's border
@@ -119,13 +121,14 @@ fn rays(head: ArrayView2<'_, bool>, unit: [f64; 2]) -> Vec<Ray> {
             inside.then_some((y as usize, x as usize))
         };
         let (mut edge, mut r) = (None, 0);
-        while let Some(pixel) = within(at(r)) {
+        while let Some(pixel) = within(at(r)).filter(|_| r < LONGEST) {
             if head[pixel] {
                 edge = Some(r);
             }
             r += 1;
         }
-        if let Some(edge) = edge.filter(|&edge| edge + 1 < r && edge + 1 >= DEPTH) {
+        let left = |edge: usize| edge + 1 < r && r < LONGEST;
+        if let Some(edge) = edge.filter(|&edge| left(edge) && edge + 1 >= DEPTH) {
             all.push(Ray {
                 edge: at(edge),
                 inwards: step.map(|v| -v),
@@ -230,6 +233,19 @@ mod tests {
         assert_eq!(of(&image, &whole, 2.), None);
         let none = Array3::from_elem(image.dim(), false);
         assert_eq!(of(&image, &none, 2.), None);
+    }
+
+    /// A step that is nothing beside the voxels of the other axis never left the picture.
+    #[test]
+    fn voxels_a_million_times_as_long_as_wide_say_nothing() {
+        let (image, head) = head(64, 0.1, 28.);
+        let stacks = Stacks::Memory(vec![image.view()]);
+        for (row, column) in [(1., 1e-17), (1e-12, 1.), (1e15, 1.), (1e-300, 1e300)] {
+            let found = dip(&stacks, &[unit()], &head, [5., row, column]).unwrap();
+            assert_eq!(found, None, "{row} {column}");
+        }
+        let few = dip(&stacks, &[unit()], &head, [5., 2., 3.]).unwrap();
+        assert!(few.is_some());
     }
 
     #[test]
