@@ -100,6 +100,22 @@ fn every_method_is_examined_on_patients_that_it_was_not_trained_on() {
     }
 }
 
+/// Lesions that are small and bright are taught by brightness alone: no remover is trained, and none has a row.
+#[test]
+fn small_bright_lesions_have_a_teacher_of_their_own() {
+    let place = place(4);
+    let options = ["--folds", "2", "--only", "0", "--lesions", "small-bright"];
+    run(&place, &options, &SMALL[..4]).ends_with(0);
+    let text = fs::read_to_string(place.path("out/folds_plan.json")).unwrap();
+    let plan: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(plan["teacher"]["intensity_by_slice"], true);
+    assert_eq!(plan["teacher"]["remover_power"], 0.);
+    assert!(place.path("out/fold0/student").exists());
+    assert!(!place.path("out/fold0/remover").exists());
+    let csv = fs::read_to_string(place.path("out/folds.csv")).unwrap();
+    assert!(csv.contains("teacher") && csv.contains("student") && !csv.contains("remover"));
+}
+
 #[test]
 fn options_that_make_no_sense_are_told_before_anything_is_trained() {
     let place = place(2);
@@ -114,6 +130,16 @@ fn options_that_make_no_sense_are_told_before_anything_is_trained() {
             "error: options of train: the argument '--data <DIR>'",
         ),
         (&["--folds", "missing.json"], &SMALL, "missing.json"),
+        (
+            &["--folds", "2", "--lesions", "small-bright"],
+            &["--sequences", "t1,t2", "--image-size", "32"],
+            "expected flair among the sequences, got t1, t2",
+        ),
+        (
+            &["--folds", "2"],
+            &["--sequences", "flair", "--lesions", "small-bright"],
+            "--lesions, --student-plan: expected with --student",
+        ),
     ] {
         run(&place, options, train).ends_with(1).tells(&[words]);
         assert!(!place.path("out/fold0").exists());

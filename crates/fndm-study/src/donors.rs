@@ -23,7 +23,7 @@ pub fn donors(config: &TeacherConfig, set: &SliceSet, device: &Device) -> Result
     set.check()?;
     let scores = any_contrast(config, set, device)?;
     let map = contrast_map(config, &scores, (&set.patient, &set.z))?;
-    let inside = inner_head(config, set);
+    let inside = inner_head(config, &set.head);
     let thresholds = volume_thresholds(&map, &inside, &set.patient)?;
     let mut masks = Array3::from_elem(map.dim(), false);
     for (i, mut mask) in masks.axis_iter_mut(Axis(0)).enumerate() {

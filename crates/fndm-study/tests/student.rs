@@ -187,7 +187,7 @@ fn healthy_slices_have_no_mask_and_wrong_settings_are_named() {
         parts: 3,
         ..TeacherConfig::default()
     };
-    let targets = teach(&teacher, &remover, &set, &Device::Cpu).unwrap();
+    let targets = teach(&teacher, Some(&remover), &set, &Device::Cpu).unwrap();
     for (label, target) in set.labels.iter().zip(targets.target().axis_iter(Axis(0))) {
         let any = target.iter().any(|&t| t > 0.0);
         assert!(*label == 1 || !any);
@@ -197,7 +197,7 @@ fn healthy_slices_have_no_mask_and_wrong_settings_are_named() {
         parts: 1,
         ..teacher
     };
-    let error = teach(&wrong, &remover, &set, &Device::Cpu).unwrap_err();
+    let error = teach(&wrong, Some(&remover), &set, &Device::Cpu).unwrap_err();
     assert!(
         matches!(error, Error::Option { name: "parts", .. }),
         "{error}"
@@ -227,7 +227,7 @@ fn a_quantile_marks_as_many_of_the_brightest_pixels_as_it_says() {
         quantile: Some(0.9),
         ..TeacherConfig::default()
     };
-    let targets = teach(&teacher, &remover, &set, &Device::Cpu).unwrap();
+    let targets = teach(&teacher, Some(&remover), &set, &Device::Cpu).unwrap();
     for patient in 0..3 {
         let (mut marked, mut left): (Vec<f32>, Vec<f32>) = (Vec::new(), Vec::new());
         for n in (0..set.len()).filter(|&n| set.patient[n] == patient && set.labels[n] == 1) {
@@ -258,6 +258,41 @@ fn a_quantile_marks_as_many_of_the_brightest_pixels_as_it_says() {
             marked.len()
         );
     }
+}
+
+/// Of slices that are brighter as a whole no more is marked, where brightness is measured slice by slice.
+#[test]
+fn brightness_by_slice_knows_nothing_of_the_slice_as_a_whole() {
+    let set = bits(&patients(1, 3));
+    let mut other = set.clone();
+    for (n, mut slice) in other.images.outer_iter_mut().enumerate() {
+        slice.mapv_inplace(|v| v * [1., 0.5, 0.75][n % 3] + [0., 0.25, -0.25][n % 3]);
+    }
+    let differ = |by_slice: bool| {
+        let teacher = TeacherConfig {
+            parts: 3,
+            contrast_power: 0.0,
+            remover_power: 0.0,
+            intensity_power: 0.7,
+            intensity_by_slice: by_slice,
+            z_smoothing: 0.0,
+            quantile: Some(0.9),
+            ..TeacherConfig::default()
+        };
+        let of = |set: &SliceSet| teach(&teacher, None, set, &Device::Cpu).unwrap();
+        let (one, two) = (of(&set), of(&other));
+        let marked = one.target().iter().filter(|&&t| t > 0.).count();
+        let pairs = one.target().iter().zip(two.target());
+        (marked, pairs.filter(|(a, b)| a != b).count())
+    };
+    let (marked, by_slice) = differ(true);
+    // Sums are rounded; the threshold's neighbours may change sides.
+    assert!(
+        marked > 100 && by_slice <= marked / 100,
+        "{by_slice} of {marked}"
+    );
+    let (marked, as_it_is) = differ(false);
+    assert!(as_it_is > marked / 4, "{as_it_is} of {marked}");
 }
 
 /// A setting's name, and how to spoil it.

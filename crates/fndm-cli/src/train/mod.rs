@@ -4,6 +4,7 @@
 //! A folder:    fndm train --data DIR --labels labels.csv --sequences flair,t1,t1ce --output out/model
 
 mod bars;
+pub(crate) mod student;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ pub(crate) use bars::{Bars, line, step};
 use crate::common::labels::TableOptions;
 use crate::common::{self, place};
 use crate::model_card;
+use student::Lesions;
 
 /// Train the classifier, the memory bank and the diffusion model from slices with one bit each (healthy or diseased).
 #[derive(Debug, Args)]
@@ -128,6 +130,12 @@ pub(crate) struct Options {
     /// Iterations of each of the student's two trainings
     #[arg(long, value_name = "N", default_value_t = 1200)]
     student_iterations: u64,
+    /// The lesions that a student is taught
+    #[arg(long, value_enum, value_name = "KIND")]
+    lesions: Option<Lesions>,
+    /// Any values of the student's plan, as JSON that is laid over it
+    #[arg(long, value_name = "JSON")]
+    student_plan: Option<String>,
     /// Train networks of their own for the rows CG + NM and CG of the ablation too, each as long as the first. That of CG + NM then
     /// knows nothing of any coarse map: with --objective removing it sees drawn lesions alone
     #[arg(long)]
@@ -283,6 +291,7 @@ pub(crate) fn asked(arguments: &[String], data: &Path) -> Result<TrainPlan> {
 }
 
 fn plan(options: &Options) -> Result<TrainPlan> {
+    check_student(options)?;
     let (source, validation) = sources(options)?;
     let labels = labels(options, &source);
     let sequences = sequences(options, &source)?;
@@ -389,13 +398,27 @@ fn plan(options: &Options) -> Result<TrainPlan> {
         plan.detect.insert(Method::Diffano, diffano);
     }
     if options.student {
-        plan.student = Some(student_plan(options, &plan.sequences, options.image_size));
+        plan.student = Some(student_plan(options, &plan.sequences, options.image_size)?);
     }
     Ok(plan)
 }
 
-fn student_plan(options: &Options, sequences: &[String], size: usize) -> StudentPlan {
-    StudentPlan::new(sequences, size, options.student_iterations, options.seed)
+fn student_plan(options: &Options, sequences: &[String], size: usize) -> Result<StudentPlan> {
+    let lesions = options.lesions.unwrap_or(Lesions::Any);
+    let numbers = (options.student_iterations, options.seed);
+    let more = options.student_plan.as_deref();
+    let more = more.map(|text| ("--student-plan", text));
+    student::plan(lesions, sequences, size, numbers, more)
+}
+
+/// Options of a student where none is trained would do nothing.
+fn check_student(options: &Options) -> Result<()> {
+    let trained = options.student || options.student_alone || options.student_for.is_some();
+    anyhow::ensure!(
+        trained || (options.lesions.is_none() && options.student_plan.is_none()),
+        "--lesions, --student-plan: expected with --student, --student-alone or --student-for, whose training they are of"
+    );
+    Ok(())
 }
 
 /// A card that can't be laid over any other is told before the training.
@@ -433,7 +456,7 @@ fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
         },
     };
     let config = base.config()?;
-    let plan = student_plan(options, &config.sequences, config.preprocess.image_size);
+    let plan = student_plan(options, &config.sequences, config.preprocess.image_size)?;
     let inputs = match options.labels.file() {
         Some(table) => Inputs::new().file(table),
         None => Inputs::new(),

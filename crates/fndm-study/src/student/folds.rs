@@ -11,7 +11,7 @@ use fndm_models::Segmenter;
 use fndm_train::{PixelTargets, StepReport};
 use ndarray::{Array3, Axis, concatenate};
 
-use super::teacher::{contrast_map, intensity_map, product, remover_map};
+use super::teacher::{contrast_map, product, remover_map};
 use super::{Lesson, OnStep, StudentPlan, StudentStage, calibrated, train_student};
 use crate::{Case, Error, MethodMap, Result, TrainingPlace};
 
@@ -126,10 +126,12 @@ pub fn examine_fold(
     let mut rows: BTreeMap<FoldRow, Vec<Case>> = FoldRow::ALL
         .into_iter()
         .filter(|&row| row != FoldRow::Bound || bound)
+        .filter(|&row| row != FoldRow::Remover || trained.remover.is_some())
         .map(|row| (row, Vec::new()))
         .collect();
     for slices in held_out {
-        let mut found = teachers_say(plan, &contrast, &trained.remover, slices, place)?;
+        let remover = trained.remover.as_ref();
+        let mut found = teachers_say(plan, &contrast, remover, slices, place)?;
         for (row, student) in &students {
             found.push((*row, student_says(student, slices, place)?));
         }
@@ -145,7 +147,7 @@ pub fn examine_fold(
 fn teachers_say(
     plan: &StudentPlan,
     contrast: &Contrast,
-    remover: &Segmenter,
+    remover: Option<&Segmenter>,
     slices: &PatientSlices,
     place: TrainingPlace<'_>,
 ) -> Result<Vec<(FoldRow, MethodMap)>> {
@@ -157,8 +159,12 @@ fn teachers_say(
     let scores = contrast.score_maps(&intensities, &images, None)?;
     let by_contrast = contrast_map(teacher, &scores, at)?;
     let contrast_ms = milliseconds_since(start);
+    let images = slices.images.view();
     let start = Instant::now();
-    let by_remover = remover_map(teacher, remover, &slices.images.view(), at, device)?;
+    let by_remover = match remover {
+        Some(remover) => Some(remover_map(teacher, remover, &images, at, device)?),
+        None => None,
+    };
     let remover_ms = milliseconds_since(start);
 
     let config = DetectConfig {
@@ -167,20 +173,17 @@ fn teachers_say(
         ..DetectConfig::student()
     };
     let start = Instant::now();
-    let intensity = intensity_map(teacher, &slices.images.view(), at)?;
-    let all = product(teacher, &by_contrast, &by_remover, &intensity)?;
+    let (first, second) = (Some(&by_contrast), by_remover.as_ref());
+    let all = product(teacher, first, second, &images, at, &slices.head)?;
     let all_ms = contrast_ms + remover_ms + milliseconds_since(start);
-    [
-        (FoldRow::Contrast, by_contrast, contrast_ms),
-        (FoldRow::Remover, by_remover, remover_ms),
-        (FoldRow::Teacher, all, all_ms),
-    ]
-    .into_iter()
-    .map(|(row, mut map, milliseconds)| {
+    let mut maps = vec![(FoldRow::Contrast, by_contrast, contrast_ms)];
+    maps.extend(by_remover.map(|map| (FoldRow::Remover, map, remover_ms)));
+    maps.push((FoldRow::Teacher, all, all_ms));
+    let found = maps.into_iter().map(|(row, mut map, milliseconds)| {
         let found = mask_of(&mut map, slices, &config, None)?;
         Ok((row, method_map(map, found, None, milliseconds)))
-    })
-    .collect()
+    });
+    found.collect()
 }
 
 /// What a student says of a patient, by its own settings.

@@ -4,6 +4,9 @@
 //! slices, by Gaussians that haven't seen the patient, and a remover of lesions, which was trained on healthy slices alone and
 //! changes what it doesn't know from there. The masks of their geometric mean, and the healthy slices, which have none, teach a
 //! small network. Patients held apart calibrate it, again by their bits.
+//!
+//! Small lesions that are bright where tissue isn't have another teacher: how far a pixel is above its slice's median
+//! ([`StudentPlan::small_bright`]).
 
 mod folds;
 mod plan;
@@ -37,8 +40,8 @@ pub struct TrainedStudent {
     pub config: StudentConfig,
     /// Its weights.
     pub weights: StateDict,
-    /// The remover of lesions that was one of its teachers.
-    pub remover: Segmenter,
+    /// The remover of lesions, where it was one of its teachers.
+    pub remover: Option<Segmenter>,
 }
 
 /// The trainings of a student, in their order.
@@ -87,13 +90,19 @@ pub fn train_student(
     let (apart, learned) = plan.parts(set);
     let apart = set.select(&apart)?;
     let set = Arc::new(set.select(&learned)?);
-    let Some(remover) = train_remover(plan, &set, place, &mut |report, share| {
-        progress(StudentStage::Remover, report, share);
-    })?
-    else {
-        return Ok(None);
+    let remover = match plan.teacher.remover_power > 0. {
+        true => {
+            let trained = train_remover(plan, &set, place, &mut |report, share| {
+                progress(StudentStage::Remover, report, share);
+            })?;
+            match trained {
+                Some(remover) => Some(remover),
+                None => return Ok(None),
+            }
+        }
+        false => None,
     };
-    let mut maps = teachers(&plan.teacher, &remover, &set, device)?;
+    let mut maps = teachers(&plan.teacher, remover.as_ref(), &set, device)?;
 
     let mut train = |stage: StudentStage, iterations, set: Arc<SliceSet>, maps: &Array3<f32>| {
         let lesson = Lesson {

@@ -10,7 +10,7 @@ use fndm_data::preprocess::erode;
 use fndm_memory::{Contrast, Edge, HealthyModel, gaussian_blur, intensities, silent};
 use fndm_models::Segmenter;
 use fndm_train::PixelTargets;
-use ndarray::{Array3, ArrayView4, Axis};
+use ndarray::{Array3, ArrayView2, ArrayView4, ArrayViewMut2, Axis};
 
 use super::TeacherConfig;
 use crate::{Error, Result};
@@ -18,13 +18,14 @@ use crate::{Error, Result};
 /// Slices of each label that Gaussians of other patients are to be learned from, at least.
 const LEAST_SLICES: usize = 2;
 
-/// What the teachers want a student to say of the slices that they were made from, in the first round.
+/// What the teachers want a student to say of the slices that they were made from, in the first round. A remover is needed where
+/// [`TeacherConfig::remover_power`] isn't 0.
 ///
 /// # Errors
-/// When the config doesn't fit the slices.
+/// When the config doesn't fit the slices, or a remover is missing.
 pub fn teach(
     config: &TeacherConfig,
-    remover: &Segmenter,
+    remover: Option<&Segmenter>,
     set: &SliceSet,
     device: &Device,
 ) -> Result<PixelTargets> {
@@ -33,49 +34,112 @@ pub fn teach(
     targets(config, set, &teachers(config, remover, set, device)?)
 }
 
-/// The product of both teachers' maps, `(N, H, W)`, none of which has seen the patient's bits.
+/// The product of the teachers' maps, `(N, H, W)`, none of which has seen the patient's bits.
 pub(super) fn teachers(
     config: &TeacherConfig,
-    remover: &Segmenter,
+    remover: Option<&Segmenter>,
     set: &SliceSet,
     device: &Device,
 ) -> Result<Array3<f32>> {
     let place = (&set.patient[..], &set.z[..]);
-    let scores = unseen_contrast(config, set, device)?;
-    let contrast = contrast_map(config, &scores, place)?;
-    let remover = remover_map(config, remover, &set.images.view(), place, device)?;
-    let intensity = intensity_map(config, &set.images.view(), place)?;
-    product(config, &contrast, &remover, &intensity)
+    let images = set.images.view();
+    let contrast = match config.contrast_power > 0. {
+        true => {
+            let scores = unseen_contrast(config, set, device)?;
+            Some(contrast_map(config, &scores, place)?)
+        }
+        false => None,
+    };
+    let remover = match remover {
+        Some(remover) => Some(remover_map(config, remover, &images, place, device)?),
+        None => None,
+    };
+    product(
+        config,
+        contrast.as_ref(),
+        remover.as_ref(),
+        &images,
+        place,
+        &set.head,
+    )
 }
 
-/// The weighted product of the teachers' maps, `(N, H, W)` each.
+/// The weighted product of the teachers' maps of slices `(N, C, H, W)` of these patients and positions, `(N, H, W)`: the contrast's, the
+/// remover's, and the slices' own brightness.
 pub(super) fn product(
     config: &TeacherConfig,
-    contrast: &Array3<f32>,
-    remover: &Array3<f32>,
-    intensity: &Array3<f32>,
+    contrast: Option<&Array3<f32>>,
+    remover: Option<&Array3<f32>>,
+    images: &ArrayView4<'_, f32>,
+    place: (&[usize], &[usize]),
+    head: &Array3<bool>,
 ) -> Result<Array3<f32>> {
-    let all = [
-        (contrast, config.contrast_power),
-        (remover, config.remover_power),
-        (intensity, config.intensity_power),
-    ];
-    let counted: Vec<_> = all.into_iter().filter(|&(_, power)| power > 0.).collect();
+    let mut counted = Vec::new();
+    for (name, map, power) in [
+        ("contrast", contrast, config.contrast_power),
+        ("remover", remover, config.remover_power),
+    ] {
+        match map {
+            _ if power == 0. => {}
+            Some(map) => counted.push((map, power)),
+            None => {
+                return Err(Error::Input {
+                    what: format!("the {name}'s map"),
+                    expected: format!("one, for its power is {power}"),
+                    got: "none".into(),
+                });
+            }
+        }
+    }
+    let intensity;
+    if config.intensity_power > 0. {
+        intensity = intensity_map(config, images, place, &inner_head(config, head))?;
+        counted.push((&intensity, config.intensity_power));
+    }
     Ok(weighted_product(&counted)?)
 }
 
-/// The brightness of the teacher's sequence in slices `(N, C, H, W)`, from 0 (background) to 2, smoothed as the other maps are.
-pub(super) fn intensity_map(
+/// The brightness of the teacher's sequence in slices `(N, C, H, W)`, from 0 (background) to 2, smoothed as the other maps are; or how far it
+/// is above the slice's own.
+fn intensity_map(
     config: &TeacherConfig,
     images: &ArrayView4<'_, f32>,
     (patient, z): (&[usize], &[usize]),
+    inside: &Array3<bool>,
 ) -> Result<Array3<f32>> {
     let channel = images.index_axis(Axis(1), config.intensity_sequence);
     let mut map = channel.mapv(|v| v + 1.);
     if config.smoothing > 0. {
         gaussian_blur(&mut map, config.smoothing, Edge::Symmetric)?;
     }
-    Ok(smooth_z(&map, patient, z, config.z_smoothing)?)
+    let mut map = smooth_z(&map, patient, z, config.z_smoothing)?;
+    if config.intensity_by_slice {
+        for (mut map, inside) in map.outer_iter_mut().zip(inside.outer_iter()) {
+            above_median(&mut map, &inside);
+        }
+    }
+    Ok(map)
+}
+
+/// A slice less the median of its pixels inside, over the median distance from that; 0 where there are no pixels inside, or all are equal.
+fn above_median(map: &mut ArrayViewMut2<'_, f32>, inside: &ArrayView2<'_, bool>) {
+    let counted = map.iter().zip(inside).filter_map(|(&v, &i)| i.then_some(v));
+    let values: Vec<f32> = counted.collect();
+    let middle = median(values.clone()).unwrap_or_default();
+    let distances = values.iter().map(|v| (v - middle).abs()).collect();
+    match median(distances).filter(|&distance| distance > 0.) {
+        Some(distance) => map.mapv_inplace(|v| (v - middle) / distance),
+        None => map.fill(0.),
+    }
+}
+
+/// The value in the middle, of an even number the upper one; nothing of no values.
+fn median(mut values: Vec<f32>) -> Option<f32> {
+    if values.is_empty() {
+        return None;
+    }
+    let middle = values.len() / 2;
+    Some(*values.select_nth_unstable_by(middle, f32::total_cmp).1)
 }
 
 /// The masks of a map.
@@ -84,7 +148,7 @@ pub(super) fn targets(
     set: &SliceSet,
     map: &Array3<f32>,
 ) -> Result<PixelTargets> {
-    let inside = inner_head(config, set);
+    let inside = inner_head(config, &set.head);
     if let Some(quantile) = config.quantile {
         let thresholds = quantiles(quantile, set, map, &inside);
         let band = config.band;
@@ -140,8 +204,8 @@ fn quantiles(quantile: f64, set: &SliceSet, map: &Array3<f32>, inside: &Array3<b
 }
 
 /// The head without its rim, where masks may be, `(N, H, W)`.
-pub(crate) fn inner_head(config: &TeacherConfig, set: &SliceSet) -> Array3<bool> {
-    let mut inside = set.head.clone();
+pub(crate) fn inner_head(config: &TeacherConfig, head: &Array3<bool>) -> Array3<bool> {
+    let mut inside = head.clone();
     for mut slice in inside.axis_iter_mut(Axis(0)) {
         let inner = erode(slice.view(), config.head_erosion);
         slice.assign(&inner);

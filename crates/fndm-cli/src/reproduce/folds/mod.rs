@@ -11,7 +11,7 @@ mod whole;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use fndm::ModelConfig;
 use fndm::data::{Folds, Limits, PatientSlices, Preprocess};
@@ -21,6 +21,7 @@ use fndm_study::{Arm, Evaluation, Level, Report, Source, TrainPlan, TrainingPlac
 
 use crate::common::{self, cohort, place};
 use crate::train::asked;
+use crate::train::student::{self, Lesions};
 use rows::Rows;
 
 #[derive(Debug, Clone, Args)]
@@ -51,6 +52,9 @@ pub(crate) struct Options {
     /// Train the student's network on the real masks too, as a bound
     #[arg(long)]
     bound: bool,
+    /// The lesions that the student is taught
+    #[arg(long, value_enum, default_value = "any", value_name = "KIND")]
+    lesions: Lesions,
     /// Any values of the student's plan, as JSON that is laid over it
     #[arg(long, value_name = "JSON")]
     plan: Option<String>,
@@ -102,11 +106,9 @@ impl Options {
             (sequences, preprocess, self.whole.then_some(plan))
         };
         let size = preprocess.image_size;
-        let mut student = StudentPlan::new(&sequences, size, self.iterations, self.seed);
-        if let Some(text) = &self.plan {
-            student = common::overlay(&student, text).context("--plan")?;
-        }
-        student.check_slices(sequences.len(), size)?;
+        let numbers = (self.iterations, self.seed);
+        let more = self.plan.as_deref().map(|text| ("--plan", text));
+        let student = student::plan(self.lesions, &sequences, size, numbers, more)?;
         Ok(Study {
             sequences,
             preprocess,
