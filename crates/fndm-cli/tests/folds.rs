@@ -112,6 +112,7 @@ fn small_bright_lesions_have_a_teacher_of_their_own() {
     assert_eq!(plan["teacher"]["remover_power"], 0.);
     assert!(place.path("out/fold0/student").exists());
     assert!(!place.path("out/fold0/remover").exists());
+    assert!(place.path("out/folds.png").is_file());
     let csv = fs::read_to_string(place.path("out/folds.csv")).unwrap();
     assert!(csv.contains("teacher") && csv.contains("student") && !csv.contains("remover"));
 }

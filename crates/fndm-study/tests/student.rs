@@ -8,7 +8,8 @@ use fndm::data::phantom::PhantomConfig;
 use fndm_data::{PatientSlices, Preprocess, SliceSet};
 use fndm_models::SegmenterConfig;
 use fndm_study::student::{
-    FoldRow, StudentPlan, TeacherConfig, TrainedStudent, examine_fold, teach, train_student,
+    FoldRow, QuantileScope, StudentPlan, TeacherConfig, TrainedStudent, examine_fold, teach,
+    train_student,
 };
 use fndm_study::{Case, Error, TrainingPlace};
 use fndm_train::{OptimizerConfig, PixelAugmentation, RemoverConfig, StopFlag, StudentConfig};
@@ -295,6 +296,51 @@ fn brightness_by_slice_knows_nothing_of_the_slice_as_a_whole() {
     assert!(as_it_is > marked / 4, "{as_it_is} of {marked}");
 }
 
+/// One threshold for all patients marks its share of all their pixels together, and more in the brighter ones.
+#[test]
+fn a_quantile_of_all_is_one_threshold() {
+    let mut set = bits(&patients(1, 3));
+    for (n, mut slice) in set.images.outer_iter_mut().enumerate() {
+        let brighter = set.patient[n] as f32 * 0.1;
+        slice.mapv_inplace(|v| v * 0.5 + brighter);
+    }
+    let teacher = TeacherConfig {
+        parts: 3,
+        contrast_power: 0.0,
+        remover_power: 0.0,
+        intensity_power: 1.0,
+        smoothing: 0.0,
+        z_smoothing: 0.0,
+        head_erosion: 0,
+        quantile: Some(0.9),
+        quantile_of: QuantileScope::All,
+        ..TeacherConfig::default()
+    };
+    let targets = teach(&teacher, None, &set, &Device::Cpu).unwrap();
+    let (mut marked, mut left, mut of) = (f32::INFINITY, f32::NEG_INFINITY, [0usize; 3]);
+    let mut all = 0usize;
+    for n in (0..set.len()).filter(|&n| set.labels[n] == 1) {
+        let image = set.images.index_axis(Axis(0), n);
+        let pixels = image.index_axis(Axis(0), 0).into_iter();
+        let pixels = pixels.zip(set.head.index_axis(Axis(0), n));
+        for ((&v, &inside), &target) in pixels.zip(targets.target().index_axis(Axis(0), n)) {
+            match (inside, target > 0.) {
+                (true, true) => {
+                    marked = marked.min(v);
+                    of[set.patient[n]] += 1;
+                }
+                (true, false) => left = left.max(v),
+                (false, marked) => assert!(!marked),
+            }
+            all += usize::from(inside);
+        }
+    }
+    assert!(left <= marked, "{left} {marked}");
+    let sum: usize = of.iter().sum();
+    assert!(sum.abs_diff(all / 10) <= all / 100, "{sum} of {all}");
+    assert!(of[0] < of[1] && of[1] < of[2], "{of:?}");
+}
+
 /// A setting's name, and how to spoil it.
 type Spoil = (&'static str, fn(&mut StudentPlan));
 
@@ -357,6 +403,7 @@ fn a_fold_has_a_row_for_each_teacher_and_the_bound() {
         &mut |row, _, _| {
             seen.insert(row);
         },
+        &mut |_, _| Ok(()),
     );
     let rows = found.unwrap().unwrap();
     let trained = [FoldRow::Remover, FoldRow::Student, FoldRow::Bound];
@@ -388,6 +435,7 @@ fn a_fold_has_a_row_for_each_teacher_and_the_bound() {
         &new,
         at(other.path(), &never),
         &mut |_, _, _| {},
+        &mut |_, _| Ok(()),
     );
     let rows = rows.unwrap().unwrap();
     assert_eq!(of(&rows, FoldRow::Teacher), of(&rows, FoldRow::Remover));
@@ -407,6 +455,7 @@ fn a_fold_has_a_row_for_each_teacher_and_the_bound() {
         &new,
         at(folder.path(), &never),
         &mut |_, _, _| {},
+        &mut |_, _| Ok(()),
     );
     assert!(error.unwrap_err().to_string().contains("mask"));
 }

@@ -65,12 +65,15 @@ impl FoldRow {
     }
 }
 
+/// What each row says of a patient.
+pub type FoldMaps = [(FoldRow, MethodMap)];
+
 /// The cases of each row.
 pub type FoldCases = Vec<(FoldRow, Vec<Case>)>;
 
 /// Trains contrast, remover and student on some patients by their bits, and examines others; with `bound` the student's network on
 /// the real masks too, which is what the others are measured by. The masks of the patients that are learned from serve for that
-/// row alone.
+/// row alone. `seen` is told of every patient that is examined, with the map of each row.
 ///
 /// Gives nothing where the place's flag was set before the end.
 ///
@@ -83,6 +86,7 @@ pub fn examine_fold(
     held_out: &[PatientSlices],
     place: TrainingPlace<'_>,
     progress: &mut dyn FnMut(FoldRow, &StepReport, f64),
+    seen: &mut dyn FnMut(&PatientSlices, &FoldMaps) -> Result<()>,
 ) -> Result<Option<FoldCases>> {
     let masks = match bound {
         true => Some(masks(learned)?),
@@ -135,6 +139,7 @@ pub fn examine_fold(
         for (row, student) in &students {
             found.push((*row, student_says(student, slices, place)?));
         }
+        seen(slices, &found)?;
         for (row, found) in found {
             let case = Case::new(slices, &found)?;
             rows.entry(row).or_default().push(case);

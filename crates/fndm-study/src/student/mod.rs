@@ -24,8 +24,8 @@ use fndm_train::{
 };
 use ndarray::{Array3, Axis};
 
-pub use folds::{FoldCases, FoldRow, examine_fold};
-pub use plan::{CrossConfig, StudentPlan, TeacherConfig};
+pub use folds::{FoldCases, FoldMaps, FoldRow, examine_fold};
+pub use plan::{CrossConfig, QuantileScope, StudentPlan, TeacherConfig};
 pub use teacher::teach;
 
 use crate::donors::donors_for;

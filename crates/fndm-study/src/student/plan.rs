@@ -55,8 +55,29 @@ pub struct TeacherConfig {
     /// Otsu's. Where lesions are a hundredth of the pixels, Otsu's threshold divides tissues and not lesions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantile: Option<f64>,
+    /// What that share is of.
+    #[serde(skip_serializing_if = "QuantileScope::is_default")]
+    pub quantile_of: QuantileScope,
     /// Pixels whose score is within this share of the threshold don't count.
     pub band: f64,
+}
+
+/// The pixels that a [`TeacherConfig::quantile`] is of, each inside the head without its rim.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuantileScope {
+    /// The diseased slices of the same patient: each patient has as many marked.
+    #[default]
+    Volume,
+    /// The diseased slices of all patients: one threshold, for maps that mean the same in each.
+    All,
+}
+
+impl QuantileScope {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A second round: two students, each of every second patient, say of the other half's slices what they learned from their own, and
@@ -102,6 +123,7 @@ impl Default for TeacherConfig {
             head_erosion: 3,
             by_slice: 0.5,
             quantile: None,
+            quantile_of: QuantileScope::Volume,
             band: 0.0,
         }
     }
@@ -221,7 +243,7 @@ impl StudentPlan {
     /// For lesions that are small, and brighter than tissue in the sequence of this number, as those of multiple sclerosis are in FLAIR.
     ///
     /// The one teacher is how far a pixel is above its slice's median there: the contrast knows places, and these lesions have none; Otsu's
-    /// threshold divides tissues. A round of students as teachers gained nothing, and no patient is held apart. Settings were chosen
+    /// threshold divides tissues. One threshold serves all patients, so that those with more lesions have more marked. A round of students as teachers gained nothing, and no patient is held apart. Settings were chosen
     /// on slices of 1.8 mm a pixel; see `docs/experiments.md`.
     #[must_use]
     pub fn small_bright(mut self, sequence: usize) -> Self {
@@ -235,7 +257,8 @@ impl StudentPlan {
             smoothing: size as f64 / 128.,
             z_smoothing: 0.3,
             head_erosion: size / 12,
-            quantile: Some(0.97),
+            quantile: Some(0.975),
+            quantile_of: QuantileScope::All,
             ..TeacherConfig::default()
         };
         self.cross = None;

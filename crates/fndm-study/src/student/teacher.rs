@@ -12,7 +12,7 @@ use fndm_models::Segmenter;
 use fndm_train::PixelTargets;
 use ndarray::{Array3, ArrayView2, ArrayView4, ArrayViewMut2, Axis};
 
-use super::TeacherConfig;
+use super::{QuantileScope, TeacherConfig};
 use crate::{Error, Result};
 
 /// Slices of each label that Gaussians of other patients are to be learned from, at least.
@@ -150,7 +150,8 @@ pub(super) fn targets(
 ) -> Result<PixelTargets> {
     let inside = inner_head(config, &set.head);
     if let Some(quantile) = config.quantile {
-        let thresholds = quantiles(quantile, set, map, &inside);
+        let scope = config.quantile_of;
+        let thresholds = quantiles(quantile, scope, set, map, &inside);
         let band = config.band;
         return Ok(PixelTargets::from_teacher(
             set,
@@ -176,11 +177,21 @@ pub(super) fn targets(
     )?)
 }
 
-/// For each slice the value that so many pixels inside of its patient's diseased slices are below.
-fn quantiles(quantile: f64, set: &SliceSet, map: &Array3<f32>, inside: &Array3<bool>) -> Vec<f32> {
+/// For each slice the value that so many pixels inside of its patient's diseased slices are below, or of all patients'.
+fn quantiles(
+    quantile: f64,
+    scope: QuantileScope,
+    set: &SliceSet,
+    map: &Array3<f32>,
+    inside: &Array3<bool>,
+) -> Vec<f32> {
+    let group = |patient: usize| match scope {
+        QuantileScope::Volume => patient,
+        QuantileScope::All => 0,
+    };
     let mut values: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
     for (n, &patient) in set.patient.iter().enumerate() {
-        let values = values.entry(patient).or_default();
+        let values = values.entry(group(patient)).or_default();
         if set.labels[n] == 1 {
             let (map, inside) = (map.index_axis(Axis(0), n), inside.index_axis(Axis(0), n));
             values.extend(map.iter().zip(inside).filter_map(|(&v, &i)| i.then_some(v)));
@@ -197,8 +208,9 @@ fn quantiles(quantile: f64, set: &SliceSet, map: &Array3<f32>, inside: &Array3<b
     };
     let thresholds: BTreeMap<usize, f32> = values.into_iter().map(|(p, v)| (p, of(v))).collect();
     let mut found = Vec::with_capacity(set.len());
-    for patient in &set.patient {
-        found.push(thresholds.get(patient).copied().unwrap_or(f32::MAX));
+    for &patient in &set.patient {
+        let threshold = thresholds.get(&group(patient)).copied();
+        found.push(threshold.unwrap_or(f32::MAX));
     }
     found
 }

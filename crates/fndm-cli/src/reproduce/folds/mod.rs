@@ -16,8 +16,11 @@ use clap::Args;
 use fndm::ModelConfig;
 use fndm::data::{Folds, Limits, PatientSlices, Preprocess};
 use fndm_files::{Inputs, WorkFolder, counted};
-use fndm_study::student::{StudentPlan, examine_fold};
-use fndm_study::{Arm, Evaluation, Level, Report, Source, TrainPlan, TrainingPlace, write_csv};
+use fndm_study::rivals::MethodSheet;
+use fndm_study::student::{FoldRow, StudentPlan, examine_fold};
+use fndm_study::{
+    Arm, Evaluation, Level, MethodMap, Report, Source, TrainPlan, TrainingPlace, write_csv,
+};
 
 use crate::common::{self, cohort, place};
 use crate::train::asked;
@@ -74,6 +77,9 @@ pub(crate) struct Options {
     #[arg(last = true, value_name = "OPTIONS OF TRAIN")]
     train: Vec<String>,
 }
+
+/// Slices of the picture, evenly spread from the best to the worst Dice of the student.
+const SHOWN: usize = 12;
 
 /// A quantile and the pixels of an erosion.
 fn flair(text: &str) -> Result<(f64, usize), String> {
@@ -182,6 +188,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let stop = common::stop_by_ctrl_c()?;
 
     let mut rows = Rows::default();
+    let mut sheet: Option<MethodSheet> = None;
     let mut counts = 0;
     for &fold in &wanted {
         let of = |ids: &[String]| -> Vec<PatientSlices> {
@@ -198,7 +205,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             fold,
             (&learned, &held_out),
             place,
-            &mut rows,
+            (&mut rows, &mut sheet),
         )?;
         if !examined {
             say!("stopped; run the same command again to go on");
@@ -229,8 +236,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     folder.write_by("folds.csv", |path| -> Result<()> {
         Ok(write_csv(&all, path)?)
     })?;
+    let student = (found.iter()).find(|found| found[0].row.method == FoldRow::Student.key());
+    if let (Some(sheet), Some(student)) = (&sheet, student) {
+        folder.write_by("folds.png", |path| -> Result<()> {
+            Ok(sheet.save(&student[0], SHOWN, path)?)
+        })?;
+    }
     say!(
-        "wrote folds.json, folds_plan.json, folds_report.json, folds_cases.json and folds.csv to {}",
+        "wrote folds.json, folds_plan.json, folds_report.json, folds_cases.json, folds.csv and folds.png to {}",
         options.output.display()
     );
     Ok(ExitCode::from(if report.left_out.is_empty() {
@@ -247,7 +260,7 @@ fn examine(
     fold: usize,
     (learned, held_out): (&[PatientSlices], &[PatientSlices]),
     place: TrainingPlace<'_>,
-    rows: &mut Rows,
+    (rows, sheet): (&mut Rows, &mut Option<MethodSheet>),
 ) -> Result<bool> {
     let bar = common::share_bar(&format!("fold {fold}"));
     let found = examine_fold(
@@ -267,6 +280,12 @@ fn examine(
                     report.elapsed_s
                 );
             }
+        },
+        &mut |slices, found| {
+            let names = || found.iter().map(|(row, _)| row.key().to_owned()).collect();
+            let sheet = sheet.get_or_insert_with(|| MethodSheet::new(names()));
+            let maps: Vec<&MethodMap> = found.iter().map(|(_, map)| map).collect();
+            sheet.add(slices, &maps)
         },
     )?;
     bar.finish_and_clear();
