@@ -296,7 +296,7 @@ fn brightness_by_slice_knows_nothing_of_the_slice_as_a_whole() {
     assert!(as_it_is > marked / 4, "{as_it_is} of {marked}");
 }
 
-/// One threshold for all patients marks its share of all their pixels together, and more in the brighter ones.
+/// One threshold for all patients marks its share of all their pixels together, and more in the two that are brighter than the first.
 #[test]
 fn a_quantile_of_all_is_one_threshold() {
     let mut set = bits(&patients(1, 3));
@@ -338,7 +338,8 @@ fn a_quantile_of_all_is_one_threshold() {
     assert!(left <= marked, "{left} {marked}");
     let sum: usize = of.iter().sum();
     assert!(sum.abs_diff(all / 10) <= all / 100, "{sum} of {all}");
-    assert!(of[0] < of[1] && of[1] < of[2], "{of:?}");
+    // Not a tenth of each.
+    assert!(of[0] < of[1] / 2 && of[0] < of[2] / 2, "{of:?}");
 }
 
 /// A setting's name, and how to spoil it.
