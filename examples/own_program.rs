@@ -16,7 +16,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = arguments.next().ok_or(usage)?;
 
     let detector = Detector::load(&model, &Device::Cpu)?;
-    let patient = read_sequences(&folder, &detector.config().sequences, &Limits::default())?;
+    let patient = read_sequences(
+        &folder,
+        &detector.config().names_to_read(),
+        &Limits::default(),
+    )?;
 
     // Is it like what the model was trained on? A model of an older program can't say.
     if let Some(check) = InputCheck::load(&model)? {

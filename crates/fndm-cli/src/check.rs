@@ -142,10 +142,11 @@ fn verdicts(options: &Options, check: &InputCheck) -> Result<Vec<Verdict>> {
         (None, None) => {
             let mut patient = empty("files");
             for (name, path) in &options.files {
+                let names = check.names_to_read();
                 ensure!(
-                    check.sequences().contains(name),
+                    names.contains(name),
                     "--file {name}: the model takes {}",
-                    check.sequences().join(", ")
+                    names.join(", ")
                 );
                 ensure!(
                     patient.sequence(name).is_none(),
@@ -200,10 +201,10 @@ fn folder(check: &InputCheck, path: &Path, id: &str) -> Verdict {
     let read = |names: &[String]| read_sequences(path, names, &limits);
     let mut present = Vec::new();
     let mut missing = Vec::new();
-    for name in check.sequences() {
+    for name in &check.names_to_read() {
         match read(std::slice::from_ref(name)) {
             Ok(patient) => present.extend(patient.sequences),
-            Err(fndm::data::Error::MissingSequence { .. }) => missing.push(name),
+            Err(fndm::data::Error::MissingSequence { .. }) => missing.push(name.clone()),
             Err(error) => return Verdict::unreadable(id, chain(&error)),
         }
     }

@@ -89,7 +89,7 @@ fn source(options: &Options) -> Result<(Source, Vec<LeftOut>)> {
     list::check_apart(listed.iter().flatten().map(String::as_str)).context("--list")?;
     if let Some(root) = &options.bids.bids {
         let config = ModelConfig::read(&options.model.join(model_folder::CONFIG))?;
-        let (source, passed_over) = bids::source(root, &options.bids, &config.sequences)?;
+        let (source, passed_over) = bids::source(root, &options.bids, &config.names_to_read())?;
         return Ok(match listed {
             Some(listed) => only(source, passed_over, &listed),
             None => (source, passed_over),

@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// Side of the slices in pixels
     #[arg(long, value_name = "PX", default_value_t = 64)]
     size: usize,
+    /// A mask beside the sequences that takes the place of the head that is found: brain for <id>_brain.nii.gz
+    #[arg(long, value_name = "NAME")]
+    brain_mask: Option<String>,
     #[command(flatten)]
     labels: TableOptions,
     /// A picture of each patient's slices with the head's outline
@@ -56,6 +59,7 @@ fn preprocess(options: &Options) -> Result<Preprocess> {
     let preprocess = Preprocess {
         image_size: options.size,
         z_range: (low, high),
+        brain_mask: options.brain_mask.clone(),
         ..Preprocess::default()
     };
     preprocess.check()?;
@@ -120,6 +124,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     say!("");
 
+    let names = preprocess.names_to_read(&sequences);
     let mut sides: BTreeMap<&str, Count> = BTreeMap::new();
     let mut grids: BTreeMap<String, usize> = BTreeMap::new();
     let mut wrong: Vec<(&str, String)> = Vec::new();
@@ -134,11 +139,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     );
     for (index, id) in ids.iter().enumerate() {
         let cut = match &labelling {
-            None => read_patient_below(&options.folder, id, &sequences, &limits)
+            None => read_patient_below(&options.folder, id, &names, &limits)
                 .and_then(|patient| Ok((preprocess.apply(&patient)?, patient, None)))
                 .map_err(fndm_study::Error::from),
             Some(labelling) => labelling
-                .patient(&source, index, &sequences)
+                .patient(&source, index, &names)
                 .and_then(|patient| {
                     let cut = preprocess.apply(&patient)?;
                     let bits = labelling.label(cut.clone())?.1;

@@ -260,10 +260,11 @@ impl SliceSet {
         limits: &Limits,
     ) -> Result<Self> {
         let root = root.as_ref();
+        let names = preprocess.names_to_read(sequences);
         let patients: Result<Vec<PatientSlices>> = ids
             .par_iter()
             .map(|id| {
-                let mut patient = read_patient_below(root, id.as_ref(), sequences, limits)?;
+                let mut patient = read_patient_below(root, id.as_ref(), &names, limits)?;
                 let mut slices = preprocess.apply(&patient)?;
                 // The pixels go no further than this.
                 patient.mask = None;

@@ -6,8 +6,8 @@ use fndm_data::phantom::PhantomConfig;
 use fndm_data::profile::PatientProfile;
 use fndm_data::{
     Error, HistogramReference, ImagesOnDisk, Limits, Normalization, Patient, PatientSlices, Plane,
-    Preprocess, SliceImages, affine, find_identical_sequences, neighbours, neighbours_of, nifti,
-    read_sequences, with_neighbours,
+    Preprocess, SliceImages, Volume, affine, find_identical_sequences, neighbours, neighbours_of,
+    nifti, read_sequences, with_neighbours,
 };
 use ndarray::Array4;
 
@@ -59,10 +59,11 @@ fn compare(patient: &Patient, preprocess: &Preprocess) {
     let memory = preprocess.turn(&patient).unwrap();
     let disk = preprocess.turn_files("p", &files, &limits, file()).unwrap();
     assert_eq!(memory.names(), disk.names());
-    for n in 0..files.len() {
+    let count = memory.names().len();
+    for n in 0..count {
         assert_eq!(memory.sequence(n).unwrap(), disk.sequence(n).unwrap());
     }
-    assert!(disk.sequence(files.len()).is_err() && memory.sequence(files.len()).is_err());
+    assert!(disk.sequence(count).is_err() && memory.sequence(count).is_err());
     assert_eq!(
         find_identical_sequences(&patient),
         disk.identical_sequences().unwrap()
@@ -141,6 +142,37 @@ fn every_way_of_scaling_and_choosing_gives_the_same_bits() {
                 ..Preprocess::default()
             },
         );
+    }
+}
+
+/// Wherever the mask stands among the volumes.
+#[test]
+fn a_brain_mask_gives_the_same_bits() {
+    let whole = patient(11, 37);
+    let reference = &whole.sequences[0].1;
+    let mask = ndarray::Array3::from_shape_fn(reference.data.dim(), |(i, j, k)| {
+        f32::from(u8::from(
+            i.abs_diff(18) + j.abs_diff(15) < 14 && k > 1 && (i + j + k) % 5 > 0,
+        ))
+    });
+    let mask = Volume {
+        data: mask,
+        affine: reference.affine,
+        header: None,
+    };
+    let preprocess = Preprocess {
+        image_size: 24,
+        brain_mask: Some("brain".into()),
+        ..Preprocess::default()
+    };
+    for place in 0..=whole.sequences.len() {
+        let mut patient = whole.clone();
+        patient
+            .sequences
+            .insert(place, ("brain".into(), mask.clone()));
+        compare(&patient, &preprocess);
+        let slices = preprocess.apply(&patient).unwrap();
+        assert_eq!(slices.images.dim().1, whole.sequences.len());
     }
 }
 

@@ -105,6 +105,73 @@ fn the_order_of_axes_in_the_file_does_not_matter() {
     }
 }
 
+/// The head is the brain mask and nothing else, however the arrays are stored: what lies outside of it is background, and
+/// intensities are those inside.
+#[test]
+fn a_brain_mask_takes_the_heads_place() {
+    let mut straight = patient([20, 24, 16]);
+    let brain = Array3::from_shape_fn((20, 24, 16), |(i, j, k)| {
+        let inside = (6..13).contains(&i) && (5..19).contains(&j) && (4..12).contains(&k);
+        f32::from(u8::from(inside)) * 0.3
+    });
+    let place = straight.sequences[0].1.affine;
+    let brain = Volume::new(brain, place);
+    straight.sequences.push(("brain".into(), brain.clone()));
+    let preprocess = Preprocess {
+        image_size: 24,
+        pad_to: Some(24),
+        percentiles: (0.0, 100.0),
+        brain_mask: Some("brain".into()),
+        ..Preprocess::default()
+    };
+    assert_eq!(preprocess.names_to_read(&["flair"]), ["flair", "brain"]);
+    for codes in all_codes() {
+        let slices = preprocess.apply(&turned(&straight, codes)).unwrap();
+        assert_eq!(slices.sequences, ["flair"], "{codes:?}");
+        assert_eq!(slices.images.dim(), (16, 1, 24, 24));
+        let head = slices.to_mask(&slices.head).unwrap();
+        let map = slices.to_volume(&slices.images.index_axis(Axis(1), 0).to_owned());
+        let straightened = |volume| affine::reorient(volume, ['R', 'A', 'S']).unwrap().data;
+        let (head, map) = (straightened(&head), straightened(&map.unwrap()));
+        // Inside it is brightness 200 + 3 i + 2 j + k, from (6, 5, 4) to (12, 18, 11).
+        let (low, high) = (232.0, 283.0);
+        for ((i, j, k), &inside) in head.indexed_iter() {
+            assert_eq!(inside > 0.0, brain.data[[i, j, k]] > 0.0, "{codes:?}");
+            let value = (200 + 3 * i + 2 * j + k) as f32;
+            let expected = match inside > 0.0 {
+                true => 2.0 * (value - low) / (high - low) - 1.0,
+                false => -1.0,
+            };
+            assert!((map[[i, j, k]] - expected).abs() < 1e-5, "{codes:?}");
+        }
+    }
+
+    // It has to be there, not alone, with voxels inside and outside, and on the grid of the others.
+    let message = |patient: &Patient| preprocess.apply(patient).unwrap_err().to_string();
+    let plain = patient([20, 24, 16]);
+    assert!(message(&plain).contains("a brain mask brain among them"));
+    let mut wrong = straight.clone();
+    wrong.sequences.remove(0);
+    assert!(message(&wrong).contains("at least one"));
+    let mut wrong = straight.clone();
+    wrong.sequences[1].1.data.fill(0.0);
+    assert!(matches!(
+        preprocess.apply(&wrong),
+        Err(Error::ConstantVolume { .. })
+    ));
+    let mut wrong = straight.clone();
+    wrong.sequences[1].1.affine[0][3] += 3.0;
+    assert!(matches!(
+        preprocess.apply(&wrong),
+        Err(Error::GridMismatch { .. })
+    ));
+    let empty = Preprocess {
+        brain_mask: Some(String::new()),
+        ..preprocess
+    };
+    assert!(empty.check().is_err());
+}
+
 /// Axial slices: from the feet upwards, seen from below.
 #[test]
 fn axial_slices_look_as_a_radiologist_expects() {

@@ -212,9 +212,10 @@ impl<'a> Patients<'a> {
         index: usize,
         all: &mut Vec<PatientBits>,
     ) -> Result<std::result::Result<PatientRead, String>> {
+        let names = self.preprocess.names_to_read(self.sequences);
         let patient = match self.truth {
-            Truth::Mask | Truth::Nothing => self.source.patient(index, self.sequences)?,
-            Truth::Bits(labels) => labels.patient(self.source, index, self.sequences)?,
+            Truth::Mask | Truth::Nothing => self.source.patient(index, &names)?,
+            Truth::Bits(labels) => labels.patient(self.source, index, &names)?,
         };
         if let Some(reason) = copies(&patient) {
             return Ok(Err(reason));

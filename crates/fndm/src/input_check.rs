@@ -12,7 +12,7 @@ use crate::{Error, ModelConfig, Result, model_folder};
 ///
 /// # fn main() -> fndm::Result<()> {
 /// let check = InputCheck::load("assets/lgg")?.expect("a model with data.json");
-/// let patient = data::read_patient("patient_01", check.sequences(), &data::Limits::default())?;
+/// let patient = data::read_patient("patient_01", &check.names_to_read(), &data::Limits::default())?;
 /// let verdict = check.patient(&patient);
 /// println!("{}", verdict.light); // green, yellow or red
 /// for finding in &verdict.findings {
@@ -65,6 +65,12 @@ impl InputCheck {
     #[must_use]
     pub fn sequences(&self) -> &[String] {
         &self.sequences
+    }
+
+    /// What has to be read of a patient: the sequences, and the brain mask where the model takes one.
+    #[must_use]
+    pub fn names_to_read(&self) -> Vec<String> {
+        self.preprocess.names_to_read(&self.sequences)
     }
 
     /// What is known of the training's patients.

@@ -239,6 +239,12 @@ impl ModelConfig {
         }
     }
 
+    /// What has to be read of a patient, in this order: the sequences, and the brain mask where the model takes one.
+    #[must_use]
+    pub fn names_to_read(&self) -> Vec<String> {
+        self.preprocess.names_to_read(&self.sequences)
+    }
+
     /// The config of a model of a student alone, still without it.
     #[must_use]
     pub fn without_diffusion(sequences: Vec<String>, preprocess: Preprocess) -> Self {

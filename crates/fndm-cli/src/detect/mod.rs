@@ -137,7 +137,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut config = detector.config().detect_config(method);
     options.method.apply(&mut config);
     detector.config().check_row(method, &config)?;
-    let mut listed = input::list(options, &detector.config().sequences, method)?;
+    let mut listed = input::list(options, &detector.config().names_to_read(), method)?;
     shards::list::check_apart(listed.inputs.iter().map(|input| input.id.as_str()))?;
     let mut settings = json!({
         "device": options.device.kind(),

@@ -113,9 +113,9 @@ impl<'b> Steps<'b> for Work<'_> {
 
     /// Reads a patient, and makes its folder.
     fn read(&self, input: &'b Input) -> Result<Next<Self::Read, Done>> {
-        let sequences = &self.detector.config().sequences;
+        let names = self.detector.config().names_to_read();
         let (output, maker) = target(self.options, input);
-        let found = input.files(sequences)?;
+        let found = input.files(&names)?;
         let files = Hashed::of(&found)?;
         let paths = input.is_nifti().then_some(found);
         if !self.options.cohort.again()
@@ -167,7 +167,7 @@ impl<'b> Steps<'b> for Work<'_> {
 impl Work<'_> {
     /// The slices of a patient whose volumes are all read at once.
     fn cut(&self, read: &mut Read<'_>) -> Result<PatientSlices> {
-        let patient = read.input.read(&self.detector.config().sequences)?;
+        let patient = read.input.read(&self.detector.config().names_to_read())?;
         let turned = self.detector.turn(&patient)?;
         self.check(read, &turned)?;
         let slices = turned.slices()?;

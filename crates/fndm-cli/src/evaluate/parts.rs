@@ -230,7 +230,7 @@ impl Work<'_> {
 
     /// What the patient's scores follow from.
     fn input(&self, index: usize, id: &str) -> Result<Hashed> {
-        let sequences = &self.detector.config().sequences;
+        let names = self.detector.config().names_to_read();
         match self.source {
             Source::Phantom {
                 config, first_seed, ..
@@ -243,8 +243,8 @@ impl Work<'_> {
             }
             Source::Folder { path, .. } => {
                 let files = match self.labels {
-                    Some(_) => Files::find_sequences_below(path, id, sequences)?,
-                    None => Files::find_below(path, id, sequences)?,
+                    Some(_) => Files::find_sequences_below(path, id, &names)?,
+                    None => Files::find_below(path, id, &names)?,
                 };
                 let mask = files.mask.map(|mask| ("mask".to_owned(), mask));
                 let all: Vec<_> = files.sequences.into_iter().chain(mask).collect();

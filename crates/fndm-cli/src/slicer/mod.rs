@@ -110,7 +110,7 @@ fn detect(options: &Options, model: &PathBuf) -> Result<Detection> {
     };
     let config = detector.config().detect_config(method);
     detector.config().check_row(method, &config)?;
-    let patient = read(options, &detector.config().sequences)?;
+    let patient = read(options, &detector.config().names_to_read())?;
     let mut shown = 0;
     let detection = detector.detect_by(method, &patient, &config, &mut |share| {
         let percent = (share * 100.) as u64;

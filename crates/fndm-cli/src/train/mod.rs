@@ -73,6 +73,10 @@ pub(crate) struct Options {
     /// Highest slice used
     #[arg(long, value_name = "F", default_value_t = 1.)]
     z_high: f64,
+    /// A mask beside each patient's sequences that says where the brain is: brain for <id>_brain.nii.gz. It takes the place of the head
+    /// that is found, and whoever uses the model needs one too
+    #[arg(long, value_name = "NAME", conflicts_with = "student_for")]
+    brain_mask: Option<String>,
     /// Time budget of the classifier's training; 15 where no budget is given
     #[arg(long, value_name = "MIN")]
     classifier_minutes: Option<f64>,
@@ -309,6 +313,7 @@ fn plan(options: &Options) -> Result<TrainPlan> {
         }
     }
     plan.preprocess.z_range = (options.z_low, options.z_high);
+    plan.preprocess.brain_mask.clone_from(&options.brain_mask);
     plan.unet.model_channels = options.width;
     plan.features.blocks.clone_from(&options.feature_blocks);
     plan.memory =
@@ -446,6 +451,7 @@ fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
     let preprocess = Preprocess {
         image_size: options.image_size,
         z_range: (options.z_low, options.z_high),
+        brain_mask: options.brain_mask.clone(),
         ..Preprocess::default()
     };
     let base = match model {

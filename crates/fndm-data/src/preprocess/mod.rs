@@ -67,7 +67,7 @@ impl Plane {
 ///
 /// The steps, in order:
 /// 1. Turn the arrays to canonical axes, whatever their order in the file, and cut.
-/// 2. Find the head from the mean of the sequences: threshold, largest component, holes filled.
+/// 2. Find the head from the mean of the sequences: threshold, largest component, holes filled. Where there is a brain mask, it is taken.
 /// 3. Choose slices by `z_range`, `drop_lower`, `drop_upper` and `min_head_fraction`.
 /// 4. Scale each sequence to [-1, 1] by what lies in the head of the whole volume.
 /// 5. Crop, pad to a square, keeping the aspect, and resize: area averages when shrinking,
@@ -114,6 +114,10 @@ pub struct Preprocess {
     pub normalization: Normalization,
     /// How the head is told from the background.
     pub head: HeadThreshold,
+    /// The name of a mask beside the sequences, as theirs are found (`brain` for `<id>_brain.nii.gz`), that says where the brain is: its
+    /// voxels above 0. They take the place of the head that is found by `head`, and nothing outside of them is seen. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brain_mask: Option<String>,
 }
 
 impl Default for Preprocess {
@@ -130,6 +134,7 @@ impl Default for Preprocess {
             percentiles: (1.0, 99.0),
             normalization: Normalization::Percentile,
             head: HeadThreshold::default(),
+            brain_mask: None,
         }
     }
 }
@@ -173,8 +178,19 @@ impl Preprocess {
             let expected = "0 <= lower < upper <= 100";
             return bad("percentiles", expected, format!("{:?}", self.percentiles));
         }
+        if self.brain_mask.as_deref().is_some_and(str::is_empty) {
+            return bad("brain_mask", "the name of a mask", String::new());
+        }
         self.normalization.check()?;
         self.head.check()
+    }
+
+    /// The names of what has to be read of a patient whose slices are of these sequences: theirs, and the brain mask's, if there is one.
+    #[must_use]
+    pub fn names_to_read<S: AsRef<str>>(&self, sequences: &[S]) -> Vec<String> {
+        let names = sequences.iter().map(AsRef::as_ref);
+        let all = names.chain(self.brain_mask.as_deref());
+        all.map(String::from).collect()
     }
 
     /// Cuts a patient into slices.

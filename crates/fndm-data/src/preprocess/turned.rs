@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use ndarray::{Array3, ArrayView3, CowArray, Ix3};
+use ndarray::{Array3, ArrayView3, CowArray, Ix3, Zip};
 
 use super::head::HeadMean;
 use super::resize::Pad;
@@ -84,6 +84,35 @@ impl Turned<'_> {
     }
 }
 
+/// Where the head comes from.
+enum HeadSource {
+    /// The mean of the sequences.
+    Sequences(HeadMean),
+    /// A mask of the user's.
+    Given(Array3<bool>),
+}
+
+impl HeadSource {
+    fn new(shape: (usize, usize, usize), sequences: usize) -> Self {
+        Self::Sequences(HeadMean::of(shape, sequences))
+    }
+
+    fn given(mask: &ArrayView3<'_, f32>) -> Self {
+        // In the order of the slices, whatever that of the file is.
+        let mut head = Array3::from_elem(mask.dim(), false);
+        Zip::from(&mut head)
+            .and(mask)
+            .for_each(|inside, &value| *inside = value > 0.);
+        Self::Given(head)
+    }
+
+    fn add(&mut self, stack: &ArrayView3<'_, f32>) {
+        if let Self::Sequences(mean) = self {
+            mean.add(stack);
+        }
+    }
+}
+
 /// The axes of the slices, and the square that they are padded to.
 struct Axes {
     reorder: Reorder,
@@ -103,14 +132,21 @@ impl Preprocess {
         self.check()?;
         patient.check()?;
         let axes = self.axes(&patient.id, &Grid::of(patient.reference()?))?;
-        let turned = |volume: &'a Volume| axes.reorder.view(volume.data.view());
-        let stacks: Vec<_> = patient.sequences.iter().map(|(_, v)| turned(v)).collect();
-        let mut mean = HeadMean::of(axes.shape, stacks.len());
-        for stack in &stacks {
-            mean.add(stack);
+        let count =
+            self.count_sequences(&patient.id, patient.sequences.iter().map(|(name, _)| name))?;
+        let mut head = HeadSource::new(axes.shape, count);
+        let (mut names, mut stacks) = (Vec::new(), Vec::new());
+        for (name, volume) in &patient.sequences {
+            let stack = axes.reorder.view(volume.data.view());
+            if self.is_brain_mask(name) {
+                head = HeadSource::given(&stack);
+                continue;
+            }
+            head.add(&stack);
+            names.push(name.clone());
+            stacks.push(stack);
         }
-        let names = patient.sequences.iter().map(|(name, _)| name.clone());
-        let turned = self.turned(patient.id.clone(), names.collect(), axes, mean)?;
+        let turned = self.turned(patient.id.clone(), names, axes, head)?;
         Ok(Turned {
             mask: patient
                 .mask
@@ -145,27 +181,59 @@ impl Preprocess {
         let mut constant = check_constant(id, first, &volume);
         let axes = self.axes(id, &grid)?;
         let mut stacks = StacksOnDisk::new(file, axes.shape);
-        let mut mean = HeadMean::of(axes.shape, files.len());
-        let mut add = |volume: Volume| {
+        let count = self.count_sequences(id, files.iter().map(|(name, _)| name))?;
+        let mut head = HeadSource::new(axes.shape, count);
+        let mut add = |name: &str, volume: Volume| {
             let stack = axes.reorder.view(volume.data.view());
-            mean.add(&stack);
+            if self.is_brain_mask(name) {
+                head = HeadSource::given(&stack);
+                return Ok(());
+            }
+            head.add(&stack);
             stacks.push(&stack)
         };
-        add(volume)?;
+        add(first, volume)?;
         for (name, path) in rest {
             let volume = nifti::read(path, limits)?;
             grid.check_same(id, first, name, &Grid::of(&volume))?;
             check_finite(id, name, &volume)?;
             constant = constant.and_then(|()| check_constant(id, name, &volume));
-            add(volume)?;
+            add(name, volume)?;
         }
         constant?;
-        let names = files.iter().map(|(name, _)| name.clone()).collect();
-        let turned = self.turned(id.to_owned(), names, axes, mean)?;
+        let names = files.iter().map(|(name, _)| name);
+        let names = names.filter(|name| !self.is_brain_mask(name)).cloned();
+        let turned = self.turned(id.to_owned(), names.collect(), axes, head)?;
         Ok(Turned {
             stacks: Stacks::Disk(stacks),
             ..turned
         })
+    }
+
+    fn is_brain_mask(&self, name: &str) -> bool {
+        self.brain_mask.as_deref() == Some(name)
+    }
+
+    /// How many of these are sequences. The brain mask has to be among them, where there is to be one.
+    fn count_sequences<'n>(
+        &self,
+        id: &str,
+        names: impl Iterator<Item = &'n String>,
+    ) -> Result<usize> {
+        let names: Vec<&str> = names.map(String::as_str).collect();
+        let count = names
+            .iter()
+            .filter(|name| !self.is_brain_mask(name))
+            .count();
+        match &self.brain_mask {
+            Some(mask) if count == names.len() => {
+                let what = format!("volumes of patient {id}");
+                let expected = format!("a brain mask {mask} among them");
+                Err(Error::config(what, expected, names.join(", ")))
+            }
+            _ if count == 0 => Err(Patient::no_sequence(id)),
+            _ => Ok(count),
+        }
     }
 
     fn axes(&self, id: &str, grid: &Grid) -> Result<Axes> {
@@ -194,9 +262,12 @@ impl Preprocess {
         id: String,
         names: Vec<String>,
         axes: Axes,
-        mean: HeadMean,
+        head: HeadSource,
     ) -> Result<Turned<'_>> {
-        let head = self.head.find(mean);
+        let head = match head {
+            HeadSource::Sequences(mean) => self.head.find(mean),
+            HeadSource::Given(head) => head,
+        };
         let used = self.chosen(&id, &head)?;
         Ok(Turned {
             preprocess: self,

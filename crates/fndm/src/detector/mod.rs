@@ -94,7 +94,7 @@ impl Detector {
     /// From volumes to slices, as this model takes them.
     ///
     /// # Errors
-    /// When the patient's sequences aren't the model's, or a volume can't be used.
+    /// When the patient's volumes aren't those of [`ModelConfig::names_to_read`], or one can't be used.
     pub fn slices(&self, patient: &Patient) -> Result<PatientSlices> {
         Ok(self.turn(patient)?.slices()?)
     }
@@ -109,7 +109,7 @@ impl Detector {
         Ok(self.config.preprocess.turn(patient)?)
     }
 
-    /// As [`Detector::turn`], from the files of the model's sequences, with one volume in memory at a time: see
+    /// As [`Detector::turn`], from the files of [`ModelConfig::names_to_read`], with one volume in memory at a time: see
     /// [`Preprocess::turn_files`](fndm_data::Preprocess::turn_files).
     ///
     /// # Errors
@@ -128,12 +128,13 @@ impl Detector {
 
     fn check_names<'a>(&self, id: &str, got: impl Iterator<Item = &'a str>) -> Result<()> {
         let got: Vec<&str> = got.collect();
-        if got == self.config.sequences {
+        let expected = self.config.names_to_read();
+        if got == expected {
             return Ok(());
         }
         Err(Error::Input {
             what: format!("sequences of patient {id}"),
-            expected: self.config.sequences.join(", "),
+            expected: expected.join(", "),
             got: got.join(", "),
         })
     }
