@@ -7,6 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 
+use fndm_data::{Limits, nifti};
 use serde_json::Value;
 use support::{Place, Ran, fndm};
 
@@ -104,10 +105,21 @@ fn every_method_is_examined_on_patients_that_it_was_not_trained_on() {
 #[test]
 fn small_bright_lesions_have_a_teacher_of_their_own() {
     let place = place(4);
-    let options = ["--folds", "2", "--only", "0", "--lesions", "small-bright"];
-    run(&place, &options, &SMALL[..4]).ends_with(0);
-    let text = fs::read_to_string(place.path("out/folds_plan.json")).unwrap();
-    let plan: Value = serde_json::from_str(&text).unwrap();
+    let options = [
+        "--folds",
+        "2",
+        "--only",
+        "0",
+        "--lesions",
+        "small-bright",
+        "--whole",
+    ];
+    run(&place, &options, &SMALL).ends_with(0);
+    let read = |name: &str| -> Value {
+        let text = fs::read_to_string(place.path("out").join(name)).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let plan = read("folds_plan.json");
     assert_eq!(plan["teacher"]["intensity_by_slice"], true);
     assert_eq!(plan["teacher"]["remover_power"], 0.);
     assert!(place.path("out/fold0/student").exists());
@@ -115,6 +127,58 @@ fn small_bright_lesions_have_a_teacher_of_their_own() {
     assert!(place.path("out/folds.png").is_file());
     let csv = fs::read_to_string(place.path("out/folds.csv")).unwrap();
     assert!(csv.contains("teacher") && csv.contains("student") && !csv.contains("remover"));
+    // The whole method is for the same lesions: what it pastes is cut by the teacher, and its coarse map is the student's.
+    let model = read("fold0/model/training.json");
+    assert_eq!(model["plan"]["pasted_by"], plan["teacher"]);
+    assert_eq!(model["plan"]["student"], plan);
+    let lesion = &model["plan"]["diffusion_training"]["lesion"];
+    assert_eq!(lesion["radius"], serde_json::json!([0.5, 2.5]));
+    assert_eq!(model["plan"]["detect"]["fndm"]["coarse_source"], "student");
+    // One row of the student, not the fold's and the model's.
+    let patients = read("fold0/model/training.json")["plan"]["source"]["patients"].clone();
+    let cases = read("folds_cases.json");
+    let students = cases.as_array().unwrap().iter().filter(|e| {
+        let row = &e["row"];
+        row["method"] == "student" && row["level"] == "volume"
+    });
+    let counts: Vec<usize> = students
+        .map(|e| e["cases"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(counts, [4 - patients.as_array().unwrap().len()]);
+}
+
+/// All that is no lesion is judged normal in one patient of each fold: each row's pixels there are of one kind or the other.
+#[test]
+fn pixels_judged_normal_are_counted_apart() {
+    let place = place(6);
+    let mut lesion = 0;
+    for id in ["p0", "p3"] {
+        let file = |what: &str| place.path(format!("data/{id}/{id}_{what}.nii.gz"));
+        let mut mask = nifti::read(file("seg"), &Limits::default()).unwrap();
+        lesion += mask.data.iter().filter(|&&v| v > 0.).count();
+        mask.data.mapv_inplace(|v| 1. - v);
+        nifti::write_mask(file("nwmh"), &mask).unwrap();
+    }
+    assert!(lesion > 0);
+    let options = ["--folds", "2", "--normal", "nwmh"];
+    run(&place, &options, &SMALL[..4])
+        .ends_with(0)
+        .says(&["in 2 patients with pixels that were judged normal"]);
+    let text = fs::read_to_string(place.path("out/folds_normal.json")).unwrap();
+    let counts: Value = serde_json::from_str(&text).unwrap();
+    for row in ["contrast", "remover", "teacher", "student"] {
+        let of = |kind: &str| counts[row][kind].as_u64().unwrap();
+        assert_eq!(of("marked"), of("lesion") + of("normal"), "{row}");
+        assert!(of("normal") <= of("all_normal"));
+    }
+    // The phantom's slices are larger than 32 pixels: how much of it is no lesion there is told by a row that has nothing to do with it.
+    assert_eq!(
+        counts["contrast"]["all_normal"],
+        counts["student"]["all_normal"]
+    );
+    run(&place, &["--folds", "2", "--normal", "caps"], &SMALL[..4])
+        .ends_with(1)
+        .tells(&["--normal caps: expected a patient with <id>_caps.nii.gz"]);
 }
 
 #[test]
@@ -139,7 +203,7 @@ fn options_that_make_no_sense_are_told_before_anything_is_trained() {
         (
             &["--folds", "2"],
             &["--sequences", "flair", "--lesions", "small-bright"],
-            "--lesions, --student-plan: expected with --student",
+            "options of train: --lesions and",
         ),
     ] {
         run(&place, options, train).ends_with(1).tells(&[words]);

@@ -10,17 +10,38 @@ use ndarray::{Array3, Axis};
 
 use crate::Result;
 use crate::student::TeacherConfig;
-use crate::student::teacher::{any_contrast, contrast_map, inner_head};
+use crate::student::teacher::{any_contrast, contrast_map, inner_head, targets, teachers};
 
-/// The lesions of the diseased slices of `set`: what the contrast of other patients marks, by one Otsu threshold a volume. No mask is
-/// looked at but the contrast's. Where the other patients are too few to learn from, it is the contrast of all. The settings are
-/// the contrast's and the head's of `config`.
+/// The lesions of the diseased slices of `set`. No mask is looked at.
+///
+/// They are what the contrast of other patients marks, by one Otsu threshold a volume; where the other patients are too few to learn
+/// from, the contrast of all. A `config` without the contrast, whose teacher is brightness, cuts what that teacher marks.
 ///
 /// # Errors
 /// When there are fewer than two healthy or two diseased slices, or nothing is marked in any.
 pub fn donors(config: &TeacherConfig, set: &SliceSet, device: &Device) -> Result<Donors> {
     config.check()?;
     set.check()?;
+    let masks = match config.contrast_power == 0. && config.intensity_power > 0. {
+        true => by_brightness(config, set, device)?,
+        false => by_contrast(config, set, device)?,
+    };
+    tracing::info!(slices = set.len(), "lesions cut for pasting");
+    Ok(Donors::cut(set, &masks)?)
+}
+
+/// The masks of the teacher, `(N, H, W)`, without a remover, which is what is to be trained.
+fn by_brightness(config: &TeacherConfig, set: &SliceSet, device: &Device) -> Result<Array3<bool>> {
+    let config = TeacherConfig {
+        remover_power: 0.,
+        ..config.clone()
+    };
+    let targets = targets(&config, set, &teachers(&config, None, set, device)?)?;
+    Ok(targets.target().mapv(|target| target > 0.))
+}
+
+/// What the contrast marks, `(N, H, W)`, by its own settings and the head's.
+fn by_contrast(config: &TeacherConfig, set: &SliceSet, device: &Device) -> Result<Array3<bool>> {
     let scores = any_contrast(config, set, device)?;
     let map = contrast_map(config, &scores, (&set.patient, &set.z))?;
     let inside = inner_head(config, &set.head);
@@ -33,8 +54,7 @@ pub fn donors(config: &TeacherConfig, set: &SliceSet, device: &Device) -> Result
             .and(&inside)
             .for_each(|mask, &value, &inside| *mask = inside && value > thresholds[i]);
     }
-    tracing::info!(slices = set.len(), "lesions cut for pasting");
-    Ok(Donors::cut(set, &masks)?)
+    Ok(masks)
 }
 
 /// The same where a training pastes any.

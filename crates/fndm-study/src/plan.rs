@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fndm::{DetectConfig, FeatureConfig, Method, ModelConfig, ResidualSide, SeparateModel};
+use fndm::{
+    CoarseSource, DetectConfig, FeatureConfig, Method, ModelConfig, ResidualSide, SeparateModel,
+};
 use fndm_data::Preprocess;
 use fndm_data::corrupt::{PastedLesion, PseudoLesion};
 use fndm_memory::{ContrastConfig, MemoryConfig, Score};
@@ -10,7 +12,7 @@ use fndm_models::{ClassifierConfig, UNetConfig};
 use fndm_train::{ClassifierTrainConfig, DiffusionConfig, TimeSampling};
 use serde::{Deserialize, Serialize};
 
-use crate::student::StudentPlan;
+use crate::student::{StudentPlan, TeacherConfig};
 use crate::{LabelSource, Source, ValidationPlan};
 
 /// Everything that decides what comes out of a training.
@@ -41,6 +43,10 @@ pub struct TrainPlan {
     pub unet: UNetConfig,
     /// Its training.
     pub diffusion_training: DiffusionConfig,
+    /// What finds the lesions that are cut from diseased slices and pasted into healthy ones. Default: the contrast, with the settings of
+    /// a student's teacher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pasted_by: Option<TeacherConfig>,
     /// Rows of the ablation that get a noise-prediction network of their own, trained after the first one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub separate: BTreeMap<Method, SeparatePlan>,
@@ -125,6 +131,7 @@ impl TrainPlan {
                 time_budget_s: Some(60. * 60.),
                 ..DiffusionConfig::default()
             },
+            pasted_by: None,
             separate: BTreeMap::new(),
             student: None,
             detect: rows.filter_map(row).collect(),
@@ -133,7 +140,45 @@ impl TrainPlan {
         }
     }
 
-    /// The config of a model with these rows' own networks.
+    /// The same for lesions that are small, and brighter than tissue in the sequence of this number, as those of multiple sclerosis are in
+    /// FLAIR: small regions are drawn, what is pasted is cut by [`TeacherConfig::small_bright`], and maps are smoothed less. Where a student
+    /// is trained too, its map is the coarse one, for the contrast knows nothing of lesions that may lie anywhere.
+    #[must_use]
+    pub fn small_bright(mut self, sequence: usize) -> Self {
+        let teacher = TeacherConfig::small_bright(sequence, self.preprocess.image_size);
+        let separate = self.separate.values_mut().map(|own| &mut own.training);
+        for training in separate.chain([&mut self.diffusion_training]) {
+            let lesion = training.lesion.take();
+            training.lesion = lesion.map(|lesion| lesion.small_bright(sequence));
+        }
+        for row in self.detect.values_mut() {
+            row.smoothing = teacher.smoothing;
+            row.z_smoothing = teacher.z_smoothing;
+            row.head_erosion = teacher.head_erosion;
+            if self.student.is_some() && row.parts.memory_bank {
+                row.coarse_source = CoarseSource::Student;
+            }
+        }
+        self.pasted_by = Some(teacher);
+        self
+    }
+
+    /// The settings of the rows while there is no student: what will have its map as the coarse one has another meanwhile.
+    fn detect_without_student(&self) -> BTreeMap<Method, DetectConfig> {
+        let instead = match self.contrast {
+            Some(_) => CoarseSource::Contrast,
+            None => CoarseSource::Bank,
+        };
+        let mut detect = self.detect.clone();
+        for row in detect.values_mut() {
+            if row.coarse_source == CoarseSource::Student {
+                row.coarse_source = instead;
+            }
+        }
+        detect
+    }
+
+    /// The config of a model with these rows' own networks, before there is a student.
     pub(crate) fn model_config(&self, rows: &[Method]) -> ModelConfig {
         let own = self.separate.iter().filter(|(row, _)| rows.contains(row));
         let separate = own.map(|(&row, own)| {
@@ -158,7 +203,7 @@ impl TrainPlan {
             contrast: self.contrast.is_some(),
             student: None,
             method: Method::Fndm,
-            detect: self.detect.clone(),
+            detect: self.detect_without_student(),
             separate: separate.collect(),
             distilled: None,
             data_statistics: false,

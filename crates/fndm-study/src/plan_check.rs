@@ -6,7 +6,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
-use fndm::{DetectConfig, Method, ModelConfig, model_folder};
+use fndm::{CoarseSource, DetectConfig, Method, ModelConfig, model_folder};
 use fndm_models::Classifier;
 
 use crate::training::{RUNS, Run, run_folder};
@@ -88,6 +88,13 @@ impl TrainPlan {
             student
                 .check_slices(channels, size)
                 .map_err(stage("student"))?;
+        } else {
+            let of_student = |row: &DetectConfig| row.coarse_source == CoarseSource::Student;
+            if let Some((method, _)) = self.detect.iter().find(|(_, row)| of_student(row)) {
+                let expected = "one that is trained: the plan has no student";
+                let error = Error::option("coarse source", expected, "student");
+                return Err(stage(method.title())(error));
+            }
         }
         let rows: Vec<Method> = self.separate.keys().copied().collect();
         let model = self.model_config(&rows);
@@ -125,7 +132,7 @@ impl TrainPlan {
     }
 
     fn check_detect(&self, model: &ModelConfig) -> Result<()> {
-        for (&method, config) in &self.detect {
+        for (&method, config) in &model.detect {
             check_row(model, method, config).map_err(stage(method.title()))?;
         }
         Ok(())

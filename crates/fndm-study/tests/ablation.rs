@@ -78,6 +78,7 @@ fn plan() -> TrainPlan {
         contrast: Some(ContrastConfig::default()),
         unet: unet(2 * channels + 1, 2),
         diffusion_training: training(0.),
+        pasted_by: None,
         separate: BTreeMap::from([
             (Method::CgNm, separate(2 * channels, 2, 0.)),
             (Method::Cg, separate(channels, 3, 0.5)),

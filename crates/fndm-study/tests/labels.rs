@@ -76,6 +76,7 @@ fn plan(source: Source, labels: LabelSource) -> TrainPlan {
             time_budget_s: None,
             ..DiffusionConfig::default()
         },
+        pasted_by: None,
         separate: BTreeMap::new(),
         student: None,
         detect: BTreeMap::from([(

@@ -77,6 +77,7 @@ fn plan() -> TrainPlan {
         contrast: Some(ContrastConfig::default()),
         unet: unet(2 * channels + 1, 2),
         diffusion_training: training(0.),
+        pasted_by: None,
         separate: BTreeMap::from([(
             Method::Cg,
             SeparatePlan {

@@ -342,6 +342,50 @@ fn a_quantile_of_all_is_one_threshold() {
     assert!(of[0] < of[1] / 2 && of[0] < of[2] / 2, "{of:?}");
 }
 
+/// What goes on into the head's rim is left out, and what ends a pixel before it stays.
+#[test]
+fn what_hangs_together_with_the_rim_is_no_lesion() {
+    let mut set = bits(&patients(1, 2));
+    set.head.fill(true);
+    let (n, _, h, w) = set.images.dim();
+    let spot = |y: usize, x: usize| {
+        // Deep; deep with a way into the rim of 3 pixels; beside the rim, with a gap by sides but none by a corner.
+        let deep = (7..9).contains(&y) && (6..9).contains(&x);
+        let with_a_way = (10..12).contains(&y) && x < 6;
+        let at_a_corner = (y, x) == (5, 3) || (y, x) == (4, 2);
+        (deep || at_a_corner, with_a_way)
+    };
+    for mut slice in set.images.outer_iter_mut() {
+        for ((_, y, x), value) in slice.indexed_iter_mut() {
+            let (stays, goes) = spot(y, x);
+            *value = if stays || goes { 0.9 } else { -0.5 };
+        }
+    }
+    let mut teacher = TeacherConfig {
+        parts: 2,
+        contrast_power: 0.0,
+        remover_power: 0.0,
+        intensity_power: 1.0,
+        smoothing: 0.0,
+        z_smoothing: 0.0,
+        head_erosion: 3,
+        quantile: Some(0.5),
+        ..TeacherConfig::default()
+    };
+    for clear in [false, true] {
+        teacher.clear_rim = clear;
+        let targets = teach(&teacher, None, &set, &Device::Cpu).unwrap();
+        for n in (0..n).filter(|&n| set.labels[n] == 1) {
+            for ((y, x), &target) in targets.target().index_axis(Axis(0), n).indexed_iter() {
+                let (stays, goes) = spot(y, x);
+                let inside = y >= 3 && x >= 3 && y < h - 3 && x < w - 3;
+                let expected = inside && (stays || (goes && !clear));
+                assert_eq!(target > 0., expected, "{clear}, {y}, {x}");
+            }
+        }
+    }
+}
+
 /// A setting's name, and how to spoil it.
 type Spoil = (&'static str, fn(&mut StudentPlan));
 

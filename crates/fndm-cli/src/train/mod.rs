@@ -134,9 +134,9 @@ pub(crate) struct Options {
     /// Iterations of each of the student's two trainings
     #[arg(long, value_name = "N", default_value_t = 1200)]
     student_iterations: u64,
-    /// The lesions that a student is taught
-    #[arg(long, value_enum, value_name = "KIND")]
-    lesions: Option<Lesions>,
+    /// The lesions that are to be found: what a student is taught, and what the diffusion model learns to remove with --objective removing
+    #[arg(long, value_enum, default_value = "any", value_name = "KIND")]
+    lesions: Lesions,
     /// Any values of the student's plan, as JSON that is laid over it
     #[arg(long, value_name = "JSON")]
     student_plan: Option<String>,
@@ -266,12 +266,12 @@ fn told(error: &clap::Error) -> anyhow::Error {
     anyhow!("options of train: {}", first.trim_start_matches("error: "))
 }
 
-/// The plan of these options of `fndm train`, for slices of this folder whose bits come from masks. It has no student: a program that
-/// trains by itself has its own.
+/// The plan of these options of `fndm train`, for slices of this folder whose bits come from masks, and for these lesions. Its student is
+/// the one of these options: a program that has its own puts it there.
 ///
 /// # Errors
 /// What the program would say of such a command line.
-pub(crate) fn asked(arguments: &[String], data: &Path) -> Result<TrainPlan> {
+pub(crate) fn asked(arguments: &[String], data: &Path, lesions: Lesions) -> Result<TrainPlan> {
     let command = clap::Command::new("fndm train").no_binary_name(true);
     let data = data.to_string_lossy();
     let own = ["--data", &data, "--output", "."].map(String::from);
@@ -286,11 +286,19 @@ pub(crate) fn asked(arguments: &[String], data: &Path) -> Result<TrainPlan> {
             && options.labels.source().is_none(),
         "options of train: expected neither --validate-every nor --student-for nor --student-alone, and bits from masks"
     );
+    anyhow::ensure!(
+        options.student_plan.is_none() && matches!(options.lesions, Lesions::Any),
+        "options of train: --lesions and the student's --plan stand before the other options"
+    );
+    let options = Options {
+        student: true,
+        lesions,
+        ..options
+    };
     let mut plan = plan(&options)?;
     if let Some(text) = &options.plan {
         plan = common::overlay(&plan, text).context("--plan")?;
     }
-    plan.student = None;
     Ok(plan)
 }
 
@@ -405,23 +413,30 @@ fn plan(options: &Options) -> Result<TrainPlan> {
     if options.student {
         plan.student = Some(student_plan(options, &plan.sequences, options.image_size)?);
     }
+    if options.lesions == Lesions::SmallBright {
+        let flair = student::flair(&plan.sequences)?;
+        plan = plan.small_bright(flair);
+        // What was asked for by name stays.
+        for config in plan.detect.values_mut() {
+            options.method.apply(config);
+        }
+    }
     Ok(plan)
 }
 
 fn student_plan(options: &Options, sequences: &[String], size: usize) -> Result<StudentPlan> {
-    let lesions = options.lesions.unwrap_or(Lesions::Any);
     let numbers = (options.student_iterations, options.seed);
     let more = options.student_plan.as_deref();
     let more = more.map(|text| ("--student-plan", text));
-    student::plan(lesions, sequences, size, numbers, more)
+    student::plan(options.lesions, sequences, size, numbers, more)
 }
 
 /// Options of a student where none is trained would do nothing.
 fn check_student(options: &Options) -> Result<()> {
     let trained = options.student || options.student_alone || options.student_for.is_some();
     anyhow::ensure!(
-        trained || (options.lesions.is_none() && options.student_plan.is_none()),
-        "--lesions, --student-plan: expected with --student, --student-alone or --student-for, whose training they are of"
+        trained || options.student_plan.is_none(),
+        "--student-plan: expected with --student, --student-alone or --student-for, whose training they are of"
     );
     Ok(())
 }

@@ -6,13 +6,22 @@ use fndm_study::student::StudentPlan;
 
 use crate::common;
 
-/// The lesions that a student learns of, which decide its teachers.
+/// The lesions that are to be found: they decide a student's teachers, and what a diffusion model removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Lesions {
     /// Any, by the Gaussians of both labels and a remover of lesions
     Any,
     /// Small, and bright in FLAIR, as in multiple sclerosis: by how far a pixel is above its slice
     SmallBright,
+}
+
+/// The number of the sequence that small lesions are bright in.
+pub(super) fn flair(sequences: &[String]) -> Result<usize> {
+    let flair = sequences.iter().position(|name| name == "flair");
+    flair.with_context(|| {
+        let got = sequences.join(", ");
+        format!("--lesions small-bright: expected flair among the sequences, got {got}")
+    })
 }
 
 /// The plan of a student for slices of these sequences and this size, with `more` laid over it.
@@ -25,12 +34,7 @@ pub(crate) fn plan(
 ) -> Result<StudentPlan> {
     let mut plan = StudentPlan::new(sequences, size, iterations, seed);
     if lesions == Lesions::SmallBright {
-        let flair = sequences.iter().position(|name| name == "flair");
-        let flair = flair.with_context(|| {
-            let got = sequences.join(", ");
-            format!("--lesions small-bright: expected flair among the sequences, got {got}")
-        })?;
-        plan = plan.small_bright(flair);
+        plan = plan.small_bright(flair(sequences)?);
     }
     if let Some((option, text)) = more {
         plan = common::overlay(&plan, text).with_context(|| option.to_owned())?;

@@ -98,6 +98,25 @@ impl PseudoLesion {
         }
     }
 
+    /// The same with up to eight small regions, bright in the sequence of this number: as the lesions of multiple sclerosis are in FLAIR.
+    #[must_use]
+    pub fn small_bright(mut self, sequence: usize) -> Self {
+        self.regions = (1, 8);
+        self.discs = (1, 3);
+        self.radius = (0.5, 2.5);
+        self.walk = 2.0;
+        self.edge = (0.2, 0.8);
+        if let Some(&last) = self.shift.last() {
+            let length = self.shift.len().max(sequence + 1);
+            self.shift.resize(length, last);
+            self.shift[sequence] = Shift {
+                mean: 0.5,
+                deviation: 0.3,
+            };
+        }
+        self
+    }
+
     /// Checks the settings.
     ///
     /// # Errors

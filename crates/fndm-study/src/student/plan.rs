@@ -48,6 +48,10 @@ pub struct TeacherConfig {
     pub z_smoothing: f64,
     /// Pixels of the head's rim that no mask has.
     pub head_erosion: usize,
+    /// Whether what is marked inside and goes on into that rim without a gap is left out too. Fat of the scalp and of the orbits does, and
+    /// lesions that lie deep don't.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub clear_rim: bool,
     /// Between Otsu's threshold of the volume (0) and that of the slice (1), in logarithms. Every slice here is diseased, and the
     /// volume's threshold overlooks small lesions beside large ones.
     pub by_slice: f64,
@@ -121,6 +125,7 @@ impl Default for TeacherConfig {
             smoothing: 1.0,
             z_smoothing: 0.7,
             head_erosion: 3,
+            clear_rim: false,
             by_slice: 0.5,
             quantile: None,
             quantile_of: QuantileScope::Volume,
@@ -130,6 +135,29 @@ impl Default for TeacherConfig {
 }
 
 impl TeacherConfig {
+    /// For lesions that are small, and brighter than tissue in the sequence of this number, in slices of this side in pixels.
+    ///
+    /// The one teacher is how far a pixel is above its slice's median there: the contrast knows places, and these lesions have none; Otsu's
+    /// threshold divides tissues. One threshold serves all patients, so that those with more lesions have more marked. Settings were
+    /// chosen on slices of 1.8 mm a pixel; see `docs/experiments.md`.
+    #[must_use]
+    pub fn small_bright(sequence: usize, size: usize) -> Self {
+        Self {
+            contrast_power: 0.0,
+            remover_power: 0.0,
+            intensity_power: 1.0,
+            intensity_sequence: sequence,
+            intensity_by_slice: true,
+            smoothing: size as f64 / 128.,
+            z_smoothing: 0.3,
+            head_erosion: size / 12,
+            clear_rim: true,
+            quantile: Some(0.975),
+            quantile_of: QuantileScope::All,
+            ..Self::default()
+        }
+    }
+
     /// Checks every setting.
     ///
     /// # Errors
@@ -242,25 +270,11 @@ impl StudentPlan {
 
     /// For lesions that are small, and brighter than tissue in the sequence of this number, as those of multiple sclerosis are in FLAIR.
     ///
-    /// The one teacher is how far a pixel is above its slice's median there: the contrast knows places, and these lesions have none; Otsu's
-    /// threshold divides tissues. One threshold serves all patients, so that those with more lesions have more marked. A round of students as teachers gained nothing, and no patient is held apart. Settings were chosen
-    /// on slices of 1.8 mm a pixel; see `docs/experiments.md`.
+    /// The teacher is [`TeacherConfig::small_bright`]. A round of students as teachers gained nothing, and no patient is held apart: see
+    /// `docs/experiments.md`.
     #[must_use]
     pub fn small_bright(mut self, sequence: usize) -> Self {
-        let size = self.student.image_size;
-        self.teacher = TeacherConfig {
-            contrast_power: 0.0,
-            remover_power: 0.0,
-            intensity_power: 1.0,
-            intensity_sequence: sequence,
-            intensity_by_slice: true,
-            smoothing: size as f64 / 128.,
-            z_smoothing: 0.3,
-            head_erosion: size / 12,
-            quantile: Some(0.975),
-            quantile_of: QuantileScope::All,
-            ..TeacherConfig::default()
-        };
+        self.teacher = TeacherConfig::small_bright(sequence, self.student.image_size);
         self.cross = None;
         self.apart = 0;
         self

@@ -8,9 +8,10 @@ use fndm::{ThresholdScope, batch_tensor, smooth_z, threshold};
 use fndm_data::SliceSet;
 use fndm_data::preprocess::erode;
 use fndm_memory::{Contrast, Edge, HealthyModel, gaussian_blur, intensities, silent};
+use fndm_metrics::{Connectivity, connected_components};
 use fndm_models::Segmenter;
 use fndm_train::PixelTargets;
-use ndarray::{Array3, ArrayView2, ArrayView4, ArrayViewMut2, Axis};
+use ndarray::{Array3, ArrayView2, ArrayView4, ArrayViewMut2, Axis, Zip};
 
 use super::{QuantileScope, TeacherConfig};
 use crate::{Error, Result};
@@ -35,7 +36,7 @@ pub fn teach(
 }
 
 /// The product of the teachers' maps, `(N, H, W)`, none of which has seen the patient's bits.
-pub(super) fn teachers(
+pub(crate) fn teachers(
     config: &TeacherConfig,
     remover: Option<&Segmenter>,
     set: &SliceSet,
@@ -143,38 +144,68 @@ fn median(mut values: Vec<f32>) -> Option<f32> {
 }
 
 /// The masks of a map.
-pub(super) fn targets(
+pub(crate) fn targets(
     config: &TeacherConfig,
     set: &SliceSet,
     map: &Array3<f32>,
 ) -> Result<PixelTargets> {
-    let inside = inner_head(config, &set.head);
-    if let Some(quantile) = config.quantile {
-        let scope = config.quantile_of;
-        let thresholds = quantiles(quantile, scope, set, map, &inside);
-        let band = config.band;
-        return Ok(PixelTargets::from_teacher(
-            set,
-            map,
-            &inside,
-            &thresholds,
-            band,
-        )?);
-    }
-    let volume = volume_thresholds(map, &inside, &set.patient)?;
-    let slice = threshold(map.view(), inside.view(), ThresholdScope::Slice)?.thresholds;
-    let between = |(v, s): (f32, f32)| match v > 0. && s > 0. && s.is_finite() {
-        true => v * (s / v).powf(config.by_slice as f32),
-        false => v,
+    let mut inside = inner_head(config, &set.head);
+    let thresholds = match config.quantile {
+        Some(quantile) => quantiles(quantile, config.quantile_of, set, map, &inside),
+        None => otsu_between(config, set, map, &inside)?,
     };
-    let thresholds: Vec<f32> = volume.into_iter().zip(slice).map(between).collect();
+    if config.clear_rim {
+        clear_rim(&mut inside, &set.head, map, &thresholds)?;
+    }
+    let band = config.band;
     Ok(PixelTargets::from_teacher(
         set,
         map,
         &inside,
         &thresholds,
-        config.band,
+        band,
     )?)
+}
+
+/// For each slice a threshold between Otsu's of its volume and its own.
+fn otsu_between(
+    config: &TeacherConfig,
+    set: &SliceSet,
+    map: &Array3<f32>,
+    inside: &Array3<bool>,
+) -> Result<Vec<f32>> {
+    let volume = volume_thresholds(map, inside, &set.patient)?;
+    let slice = threshold(map.view(), inside.view(), ThresholdScope::Slice)?.thresholds;
+    let between = |(v, s): (f32, f32)| match v > 0. && s > 0. && s.is_finite() {
+        true => v * (s / v).powf(config.by_slice as f32),
+        false => v,
+    };
+    Ok(volume.into_iter().zip(slice).map(between).collect())
+}
+
+/// Takes from `inside` what is above the slice's threshold and hangs together, in the slice and by the pixels' sides, with such pixels of
+/// the head's rim: of the head and not inside. All `(N, H, W)`.
+fn clear_rim(
+    inside: &mut Array3<bool>,
+    head: &Array3<bool>,
+    map: &Array3<f32>,
+    thresholds: &[f32],
+) -> Result<()> {
+    for (n, mut inside) in inside.outer_iter_mut().enumerate() {
+        let (head, map) = (head.index_axis(Axis(0), n), map.index_axis(Axis(0), n));
+        let marked = Zip::from(&head)
+            .and(&map)
+            .map_collect(|&head, &value| head && value > thresholds[n]);
+        let parts = connected_components(&marked.view(), Connectivity::Faces)?;
+        let mut reaches_rim = vec![false; parts.count() + 1];
+        Zip::from(&parts.labels)
+            .and(&inside)
+            .for_each(|&part, &inside| reaches_rim[part as usize] |= part > 0 && !inside);
+        Zip::from(&mut inside)
+            .and(&parts.labels)
+            .for_each(|inside, &part| *inside &= !reaches_rim[part as usize]);
+    }
+    Ok(())
 }
 
 /// For each slice the value that so many pixels inside of its patient's diseased slices are below, or of all patients'.

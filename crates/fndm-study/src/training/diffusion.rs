@@ -18,7 +18,6 @@ use super::record::StageRecord;
 use super::run::{CHECKPOINT_EVERY, Run, run_folder, run_stage};
 use super::validation::{ValidationRecord, Validator};
 use crate::donors::donors_for;
-use crate::student::TeacherConfig;
 use crate::{Result, SeparatePlan};
 
 /// Trains the first diffusion model, which the others of the plan are compared with.
@@ -119,7 +118,8 @@ impl Training<'_> {
     fn diffusion(&self, config: &DiffusionConfig, unet: &UNetConfig) -> Result<DiffusionTrainer> {
         let (set, device) = (&self.set, self.place.device);
         let lesion = config.lesion.as_ref();
-        let donors = donors_for(lesion, &TeacherConfig::default(), set, device);
+        let pasted_by = self.plan.pasted_by.clone().unwrap_or_default();
+        let donors = donors_for(lesion, &pasted_by, set, device);
         let donors = agree(self.group.as_ref(), donors)?;
         let task = DiffusionTask::with_donors(config, unet, set.clone(), donors)?;
         let trainer = DiffusionTrainer::with_task(task, self.plan.seed, device)?;

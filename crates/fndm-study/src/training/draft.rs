@@ -59,6 +59,7 @@ impl<'a> Draft<'a> {
         let rows: Vec<Method> = self.record.separate.keys().copied().collect();
         let mut config = self.plan.model_config(&rows);
         if let Some((student, method)) = &self.student {
+            config.detect.clone_from(&self.plan.detect);
             with_student(&mut config, student.clone(), *method);
         }
         let json = record_json(self.place.folder, &self.record)?;

@@ -4,6 +4,7 @@
 //! fndm reproduce folds --data lgg128 --folds assets/lgg/folds.json --bound
 //! fndm reproduce folds --data ms_tbz --folds 4 --bound --whole -- --sequences flair --image-size 128 --separate
 
+mod normal;
 mod rows;
 mod tables;
 mod whole;
@@ -13,8 +14,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use fndm::ModelConfig;
 use fndm::data::{Folds, Limits, PatientSlices, Preprocess};
+use fndm::{Method, ModelConfig};
 use fndm_files::{Inputs, WorkFolder, counted};
 use fndm_study::rivals::MethodSheet;
 use fndm_study::student::{FoldRow, StudentPlan, examine_fold};
@@ -25,6 +26,7 @@ use fndm_study::{
 use crate::common::{self, cohort, place};
 use crate::train::asked;
 use crate::train::student::{self, Lesions};
+use normal::NormalPixels;
 use rows::Rows;
 
 #[derive(Debug, Clone, Args)]
@@ -55,7 +57,7 @@ pub(crate) struct Options {
     /// Train the student's network on the real masks too, as a bound
     #[arg(long)]
     bound: bool,
-    /// The lesions that the student is taught
+    /// The lesions that are to be found: what the student is taught, and what the diffusion model of --whole removes
     #[arg(long, value_enum, default_value = "any", value_name = "KIND")]
     lesions: Lesions,
     /// Any values of the student's plan, as JSON that is laid over it
@@ -64,6 +66,10 @@ pub(crate) struct Options {
     /// FLAIR above this quantile of the slice, inside the head eroded by so many pixels, as rows of their own
     #[arg(long, value_name = "QUANTILE:PX", value_parser = flair, value_delimiter = ',')]
     flair: Vec<(f64, usize)>,
+    /// A mask beside the sequences of pixels that look diseased and were judged normal: nwmh for <id>_nwmh.nii.gz. What is marked of them
+    /// is counted apart, in the patients that have one
+    #[arg(long, value_name = "NAME")]
+    normal: Option<String>,
     /// Where checkpoints and results go; a run that was stopped goes on from there
     #[arg(long, value_name = "DIR", default_value = "out/folds")]
     output: PathBuf,
@@ -106,7 +112,7 @@ impl Options {
             let config = ModelConfig::read(&self.model.join(fndm::model_folder::CONFIG))?;
             (config.sequences, config.preprocess, None)
         } else {
-            let mut plan = asked(&self.train, &self.data)?;
+            let mut plan = asked(&self.train, &self.data, self.lesions)?;
             plan.seed = self.seed;
             let (sequences, preprocess) = (plan.sequences.clone(), plan.preprocess.clone());
             (sequences, preprocess, self.whole.then_some(plan))
@@ -115,6 +121,10 @@ impl Options {
         let numbers = (self.iterations, self.seed);
         let more = self.plan.as_deref().map(|text| ("--plan", text));
         let student = student::plan(self.lesions, &sequences, size, numbers, more)?;
+        let whole = whole.map(|plan| TrainPlan {
+            student: Some(student.clone()),
+            ..plan
+        });
         Ok(Study {
             sequences,
             preprocess,
@@ -174,6 +184,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
     };
     folder.write_json("folds.json", &folds)?;
+    let mut normal = match &options.normal {
+        Some(name) => Some(NormalPixels::read(
+            name,
+            &source,
+            &study.sequences,
+            &study.preprocess,
+        )?),
+        None => None,
+    };
     let wanted = match &options.only {
         Some(only) => only.clone(),
         None => (0..folds.folds.len()).collect(),
@@ -205,7 +224,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             fold,
             (&learned, &held_out),
             place,
-            (&mut rows, &mut sheet),
+            (&mut rows, &mut sheet, &mut normal),
         )?;
         if !examined {
             say!("stopped; run the same command again to go on");
@@ -221,6 +240,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         counted(wanted.len(), "fold")
     );
     say!("{}", tables::words(&words, &titles, &found)?);
+    if let Some(normal) = &normal {
+        let patients = counted(normal.patients, "patient");
+        say!("By each row's own mask, in {patients} with pixels that were judged normal:");
+        say!("");
+        say!("{}", normal.table());
+        folder.write_json("folds_normal.json", &normal.counts())?;
+    }
     let evaluations: Vec<Evaluation> = Level::ALL
         .iter()
         .enumerate()
@@ -260,7 +286,11 @@ fn examine(
     fold: usize,
     (learned, held_out): (&[PatientSlices], &[PatientSlices]),
     place: TrainingPlace<'_>,
-    (rows, sheet): (&mut Rows, &mut Option<MethodSheet>),
+    (rows, sheet, normal): (
+        &mut Rows,
+        &mut Option<MethodSheet>,
+        &mut Option<NormalPixels>,
+    ),
 ) -> Result<bool> {
     let bar = common::share_bar(&format!("fold {fold}"));
     let found = examine_fold(
@@ -283,6 +313,9 @@ fn examine(
         },
         &mut |slices, found| {
             let names = || found.iter().map(|(row, _)| row.key().to_owned()).collect();
+            if let Some(normal) = normal {
+                normal.add(slices, found);
+            }
             let sheet = sheet.get_or_insert_with(|| MethodSheet::new(names()));
             let maps: Vec<&MethodMap> = found.iter().map(|(_, map)| map).collect();
             sheet.add(slices, &maps)
@@ -300,7 +333,12 @@ fn examine(
     }
     match &study.whole {
         Some(plan) => {
-            let arms = |detector: &fndm::Detector| -> Vec<Arm> { super::table2::arms(detector) };
+            // The student has a row already.
+            let arms = |detector: &fndm::Detector| -> Vec<Arm> {
+                let mut arms = super::table2::arms(detector);
+                arms.retain(|arm| arm.method != Method::Student);
+                arms
+            };
             whole::examine(plan, &options.data, (learned, held_out), place, &arms, rows)
         }
         None => Ok(true),
