@@ -52,7 +52,14 @@ fn run(place: &Place, options: &[&str], train: &[&str]) -> Ran {
 fn every_method_is_examined_on_patients_that_it_was_not_trained_on() {
     let place = place(4);
     let options = [
-        "--folds", "2", "--fold", "1", "--bound", "--whole", "--flair", "0.9:1",
+        "--folds",
+        "2",
+        "--fold",
+        "1",
+        "--bound",
+        "--whole",
+        "--flair",
+        "0.9:1,0.9:3:clear",
     ];
     run(&place, &options, &SMALL).ends_with(0);
     let read = |name: &str| -> Value {
@@ -96,6 +103,7 @@ fn every_method_is_examined_on_patients_that_it_was_not_trained_on() {
         "cg_nm",
         "memory",
         "flair_0.9_1",
+        "flair_0.9_3_clear",
     ] {
         assert!(rows.contains(row), "{row} of {rows:?}");
     }

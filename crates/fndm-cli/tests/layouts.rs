@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Limits, Volume, layout, nifti};
+use fndm::ndarray::Axis;
 use serde_json::{Value, json};
 use support::{Place, Ran, fndm};
 
@@ -27,8 +28,14 @@ fn made(place: &Place, ids: &[&str], names: &[&str]) -> PathBuf {
         slices: 24,
         ..PhantomConfig::default()
     };
-    for (seed, id) in ids.iter().enumerate() {
-        let patient = config.patient(seed as u64 + 1).unwrap();
+    // Small lesions leave too few slices to learn from.
+    let large = (1..).map(|seed| config.patient(seed).unwrap()).filter(|p| {
+        let mask = p.mask.as_ref().unwrap().data.axis_iter(Axis(2));
+        let used = mask.skip(7).take(12);
+        let diseased = used.filter(|slice| slice.iter().any(|&v| v > 0.)).count();
+        (4..=8).contains(&diseased)
+    });
+    for (id, patient) in ids.iter().zip(large) {
         let file = |what: &str| place.path(format!("data/{id}/{id}_{what}.nii.gz"));
         fs::create_dir_all(file("seg").parent().unwrap()).unwrap();
         for (name, (_, volume)) in names.iter().zip(&patient.sequences) {

@@ -48,7 +48,7 @@ impl Arm {
         let Some((quantile, erosion)) = self.flair_quantile else {
             return method_map(detector, self.method, config, slices, progress);
         };
-        let (anomaly, inner_head, milliseconds) = flair_quantile(slices, erosion, quantile)?;
+        let (anomaly, inner_head, milliseconds) = flair_quantile(slices, erosion, quantile, false)?;
         progress(1.);
         let mask = anomaly.mapv(|v| v > 0.);
         Ok(MethodMap::plain(anomaly, inner_head, mask, milliseconds))

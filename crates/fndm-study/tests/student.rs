@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fndm::Student;
-use fndm::candle_core::Device;
+use fndm::candle_core::{Device, Tensor};
 use fndm::data::phantom::PhantomConfig;
 use fndm_data::{PatientSlices, Preprocess, SliceSet};
 use fndm_models::SegmenterConfig;
@@ -127,6 +127,21 @@ fn a_student_is_trained_calibrated_written_and_read_back() {
     let whole = train_student(&plan, &set, at(again.path(), &never), |_, _, _| {});
     let whole = whole.unwrap().unwrap();
     assert_eq!(student.config, whole.config);
+    // Shifted log-odds are the same network but for what is added last; nothing is trained for it.
+    let shifted = StudentPlan {
+        log_odds_shift: -1.5,
+        ..plan.clone()
+    };
+    let moved = train_student(&shifted, &set, at(again.path(), &never), |_, _, _| {
+        panic!("trained again");
+    });
+    let moved = moved.unwrap().unwrap();
+    for (name, tensor) in whole.weights.tensors() {
+        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let shift = if name == "out.conv.bias" { -1.5 } else { 0. };
+        let expected: Vec<f32> = values(tensor).iter().map(|v| v + shift).collect();
+        assert_eq!(values(&moved.weights.tensors()[name]), expected, "{name}");
+    }
     let calibration = student.config.calibration;
     // Patients 2 and 5 are held apart.
     let apart = [2, 5].map(|p| known[p].len());
@@ -393,7 +408,7 @@ type Spoil = (&'static str, fn(&mut StudentPlan));
 fn every_wrong_setting_of_a_plan_is_named() {
     let good = plan(3);
     good.check_slices(4, SIDE).unwrap();
-    let wrong: [Spoil; 14] = [
+    let wrong: [Spoil; 15] = [
         ("parts", |p| p.teacher.parts = 1),
         ("by_slice", |p| p.teacher.by_slice = 1.5),
         ("band", |p| p.teacher.band = 1.0),
@@ -409,6 +424,7 @@ fn every_wrong_setting_of_a_plan_is_named() {
         ("cross.power", |p| p.cross.as_mut().unwrap().power = 2.0),
         ("apart", |p| p.apart = 1),
         ("empty", |p| p.empty = 1.1),
+        ("log_odds_shift", |p| p.log_odds_shift = -31.0),
         ("student.out_channels", |p| p.student.out_channels = 2),
     ];
     let set = bits(&patients(1, 2));

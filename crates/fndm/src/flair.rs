@@ -6,11 +6,10 @@ use fndm_data::PatientSlices;
 use fndm_memory::{Edge, gaussian_blur};
 use ndarray::{Array3, s};
 
-use crate::keep_inside;
+use crate::{Error, Result, clear_rim, keep_inside};
 
-use crate::{Error, Result};
-
-/// The brightest pixels of FLAIR inside the inner head, slice by slice: 1 above this quantile of the slice, 0 elsewhere, `(N, H, W)`.
+/// The brightest pixels of FLAIR inside the inner head, slice by slice: 1 above this quantile of the slice, 0 elsewhere, `(N, H, W)`. With
+/// `clear` what goes on into the head's rim is left out ([`clear_rim`]).
 /// Returns that, the inner head, and the time it took in milliseconds.
 ///
 /// # Errors
@@ -19,12 +18,14 @@ pub fn flair_quantile(
     slices: &PatientSlices,
     head_erosion: usize,
     quantile: f64,
+    clear: bool,
 ) -> Result<(Array3<f32>, Array3<bool>, f64)> {
     if !(0. ..=1.).contains(&quantile) {
         return Err(Error::option("quantile", "0 to 1", quantile));
     }
-    let (mut map, inner, milliseconds) = flair_map(slices, head_erosion, 0.)?;
+    let (mut map, head, milliseconds) = flair_map(slices, 0, 0.)?;
     let start = Instant::now();
+    let inner = slices.eroded_head(head_erosion);
     for (mut map, inner) in map.outer_iter_mut().zip(inner.outer_iter()) {
         let values = map.iter().zip(inner).filter(|&(_, &inside)| inside);
         let mut values: Vec<f32> = values.map(|(&v, _)| v).collect();
@@ -33,6 +34,11 @@ pub fn flair_quantile(
         let threshold = values.get(at).copied().unwrap_or(f32::INFINITY);
         map.mapv_inplace(|v| f32::from(u8::from(v > threshold)));
     }
+    let mut counted = inner.clone();
+    if clear {
+        clear_rim(&mut counted, &head, &map.mapv(|v| v > 0.))?;
+    }
+    keep_inside(&mut map, &counted);
     Ok((
         map,
         inner,

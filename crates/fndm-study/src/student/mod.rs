@@ -14,7 +14,7 @@ pub(crate) mod teacher;
 
 use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use fndm::StudentConfig;
 use fndm::student::weighted_product;
 use fndm_data::SliceSet;
@@ -29,7 +29,7 @@ pub use plan::{CrossConfig, QuantileScope, StudentPlan, TeacherConfig};
 pub use teacher::teach;
 
 use crate::donors::donors_for;
-use crate::{Result, TrainingPlace};
+use crate::{Error, Result, TrainingPlace};
 use teacher::{ranks, targets, teachers};
 
 /// A student as it comes out of its training: what [`fndm::DetectorBuilder::student`] takes.
@@ -215,6 +215,9 @@ fn run_in(
     })?)
 }
 
+/// What is added up last in a [`Segmenter`].
+const LAST_BIAS: &str = "out.conv.bias";
+
 /// A trained network as a student: its config, with a calibration by the slices that were held apart, and its weights.
 fn calibrated(
     plan: &StudentPlan,
@@ -222,11 +225,23 @@ fn calibrated(
     apart: &SliceSet,
     device: &Device,
 ) -> Result<(StudentConfig, StateDict)> {
+    let mut tensors = trainer.ema_tensors()?;
+    if plan.log_odds_shift != 0. {
+        let bias = tensors.remove(LAST_BIAS).ok_or_else(|| Error::Input {
+            what: "the student's weights".into(),
+            expected: LAST_BIAS.into(),
+            got: "none".into(),
+        })?;
+        let shifted = (bias + plan.log_odds_shift)?;
+        tensors.insert(LAST_BIAS.into(), shifted);
+    }
+    let weights = StateDict::new(tensors);
+    let network = Segmenter::from_state_dict(&plan.student, &weights, DType::F32, device)?;
     let config = StudentConfig {
         network: plan.student.clone(),
         mirror: plan.mirror,
         z_smoothing: plan.teacher.z_smoothing,
-        calibration: plan.calibrate(&trainer.ema_network()?, apart, device)?,
+        calibration: plan.calibrate(&network, apart, device)?,
     };
-    Ok((config, StateDict::new(trainer.ema_tensors()?)))
+    Ok((config, weights))
 }

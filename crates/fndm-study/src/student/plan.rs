@@ -19,6 +19,14 @@ const MOST_POWER: f64 = 100.;
 /// Greatest deviation of a Gaussian that smooths maps, in pixels or slices.
 const MOST_SMOOTHING: f64 = 100.;
 
+/// Greatest shift of log-odds: beyond it every pixel is one or the other.
+const MOST_SHIFT: f64 = 30.;
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.
+}
+
 /// How the teachers' maps become masks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -221,6 +229,10 @@ pub struct StudentPlan {
     pub student_training: fndm_train::StudentConfig,
     /// Whether a probability is the mean of a slice's and of its mirror image's.
     pub mirror: bool,
+    /// Added to the log-odds of every pixel once the network is trained: to the bias of its last layer. A student marks as much as its
+    /// teacher does, and has seen more diseased slices than there are; below 0 it marks less. No pixel's rank changes. Default: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub log_odds_shift: f64,
     /// One patient in so many is held apart from everything and calibrates; 0 for none.
     pub apart: usize,
     /// The share of healthy slices that gets an empty mask.
@@ -262,6 +274,7 @@ impl StudentPlan {
             },
             student_training: fndm_train::StudentConfig::of(iterations),
             mirror: true,
+            log_odds_shift: 0.0,
             apart: 8,
             empty: 0.9,
             seed,
@@ -277,6 +290,8 @@ impl StudentPlan {
         self.teacher = TeacherConfig::small_bright(sequence, self.student.image_size);
         self.cross = None;
         self.apart = 0;
+        // The teacher marks a third more than there is, and every second pixel of it is none.
+        self.log_odds_shift = -2.0;
         self
     }
 
@@ -323,6 +338,11 @@ impl StudentPlan {
         }
         if !(0.0..=1.0).contains(&self.empty) {
             return Err(Error::option("empty", "0 to 1", self.empty));
+        }
+        if !(-MOST_SHIFT..=MOST_SHIFT).contains(&self.log_odds_shift) {
+            let expected = format!("-{MOST_SHIFT} to {MOST_SHIFT}");
+            let got = self.log_odds_shift;
+            return Err(Error::option("log_odds_shift", expected, got));
         }
         Ok(())
     }

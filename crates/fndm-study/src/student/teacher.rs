@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::Device;
 use fndm::student::{residual, residual_map, volume_thresholds, weighted_product};
-use fndm::{ThresholdScope, batch_tensor, smooth_z, threshold};
+use fndm::{ThresholdScope, batch_tensor, clear_rim, smooth_z, threshold};
 use fndm_data::SliceSet;
 use fndm_data::preprocess::erode;
 use fndm_memory::{Contrast, Edge, HealthyModel, gaussian_blur, intensities, silent};
-use fndm_metrics::{Connectivity, connected_components};
 use fndm_models::Segmenter;
 use fndm_train::PixelTargets;
 use ndarray::{Array3, ArrayView2, ArrayView4, ArrayViewMut2, Axis, Zip};
@@ -155,7 +154,14 @@ pub(crate) fn targets(
         None => otsu_between(config, set, map, &inside)?,
     };
     if config.clear_rim {
-        clear_rim(&mut inside, &set.head, map, &thresholds)?;
+        let mut marked = Array3::from_elem(map.dim(), false);
+        for (n, mut marked) in marked.outer_iter_mut().enumerate() {
+            let map = map.index_axis(Axis(0), n);
+            Zip::from(&mut marked)
+                .and(&map)
+                .for_each(|marked, &value| *marked = value > thresholds[n]);
+        }
+        clear_rim(&mut inside, &set.head, &marked)?;
     }
     let band = config.band;
     Ok(PixelTargets::from_teacher(
@@ -181,31 +187,6 @@ fn otsu_between(
         false => v,
     };
     Ok(volume.into_iter().zip(slice).map(between).collect())
-}
-
-/// Takes from `inside` what is above the slice's threshold and hangs together, in the slice and by the pixels' sides, with such pixels of
-/// the head's rim: of the head and not inside. All `(N, H, W)`.
-fn clear_rim(
-    inside: &mut Array3<bool>,
-    head: &Array3<bool>,
-    map: &Array3<f32>,
-    thresholds: &[f32],
-) -> Result<()> {
-    for (n, mut inside) in inside.outer_iter_mut().enumerate() {
-        let (head, map) = (head.index_axis(Axis(0), n), map.index_axis(Axis(0), n));
-        let marked = Zip::from(&head)
-            .and(&map)
-            .map_collect(|&head, &value| head && value > thresholds[n]);
-        let parts = connected_components(&marked.view(), Connectivity::Faces)?;
-        let mut reaches_rim = vec![false; parts.count() + 1];
-        Zip::from(&parts.labels)
-            .and(&inside)
-            .for_each(|&part, &inside| reaches_rim[part as usize] |= part > 0 && !inside);
-        Zip::from(&mut inside)
-            .and(&parts.labels)
-            .for_each(|inside, &part| *inside &= !reaches_rim[part as usize]);
-    }
-    Ok(())
 }
 
 /// For each slice the value that so many pixels inside of its patient's diseased slices are below, or of all patients'.

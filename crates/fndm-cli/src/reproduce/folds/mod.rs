@@ -63,9 +63,10 @@ pub(crate) struct Options {
     /// Any values of the student's plan, as JSON that is laid over it
     #[arg(long, value_name = "JSON")]
     plan: Option<String>,
-    /// FLAIR above this quantile of the slice, inside the head eroded by so many pixels, as rows of their own
+    /// FLAIR above this quantile of the slice, inside the head eroded by so many pixels, as rows of their own; 0.98:8:clear leaves out what
+    /// goes on into the rim
     #[arg(long, value_name = "QUANTILE:PX", value_parser = flair, value_delimiter = ',')]
-    flair: Vec<(f64, usize)>,
+    flair: Vec<(f64, usize, bool)>,
     /// A mask beside the sequences of pixels that look diseased and were judged normal: nwmh for <id>_nwmh.nii.gz. What is marked of them
     /// is counted apart, in the patients that have one
     #[arg(long, value_name = "NAME")]
@@ -87,12 +88,17 @@ pub(crate) struct Options {
 /// Slices of the picture, evenly spread from the best to the worst Dice of the student.
 const SHOWN: usize = 12;
 
-/// A quantile and the pixels of an erosion.
-fn flair(text: &str) -> Result<(f64, usize), String> {
-    let parts = text.split_once(':');
-    let parsed = parts.and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+/// A quantile, the pixels of an erosion, and whether what goes on into the rim is left out.
+fn flair(text: &str) -> Result<(f64, usize, bool), String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let parsed = match parts[..] {
+        [a, b] => Some((a, b, false)),
+        [a, b, "clear"] => Some((a, b, true)),
+        _ => None,
+    };
     parsed
-        .filter(|(quantile, _)| (0. ..=1.).contains(quantile))
+        .and_then(|(a, b, clear)| Some((a.parse().ok()?, b.parse().ok()?, clear)))
+        .filter(|(quantile, ..)| (0. ..=1.).contains(quantile))
         .ok_or_else(|| format!("expected a quantile and pixels, as 0.98:5, got {text}"))
 }
 
@@ -328,8 +334,8 @@ fn examine(
     for (row, cases) in found {
         rows.add_cases(row, &cases, &study.student)?;
     }
-    for &(quantile, erosion) in &options.flair {
-        rows.add_flair(quantile, erosion, held_out)?;
+    for &flair in &options.flair {
+        rows.add_flair(flair, held_out)?;
     }
     match &study.whole {
         Some(plan) => {

@@ -57,18 +57,22 @@ impl Rows {
     /// The brightest FLAIR of every slice.
     pub(super) fn add_flair(
         &mut self,
-        quantile: f64,
-        erosion: usize,
+        (quantile, erosion, clear): (f64, usize, bool),
         patients: &[PatientSlices],
     ) -> Result<()> {
-        let mut scores = MaskScores::new(&format!("flair_{quantile}_{erosion}"), &Level::ALL);
+        let (key, words) = match clear {
+            true => ("_clear", ", without what goes on into the rim"),
+            false => ("", ""),
+        };
+        let mut scores = MaskScores::new(&format!("flair_{quantile}_{erosion}{key}"), &Level::ALL);
         for slices in patients {
-            let (anomaly, inner_head, milliseconds) = flair_quantile(slices, erosion, quantile)?;
+            let (anomaly, inner_head, milliseconds) =
+                flair_quantile(slices, erosion, quantile, clear)?;
             let mask = anomaly.mapv(|v| v > 0.);
             let found = MethodMap::plain(anomaly, inner_head, mask, milliseconds);
             scores.add_case(&Case::new(slices, &found)?)?;
         }
-        let title = format!("FLAIR above its {quantile} quantile, {erosion} px inside");
+        let title = format!("FLAIR above its {quantile} quantile, {erosion} px inside{words}");
         self.join(&title, scores)
     }
 
