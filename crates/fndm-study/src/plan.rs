@@ -157,6 +157,8 @@ impl TrainPlan {
             row.head_erosion = teacher.head_erosion;
             if self.student.is_some() && row.parts.memory_bank {
                 row.coarse_source = CoarseSource::Student;
+                // It knows far more of these than the residual does.
+                (row.coarse_weight, row.map_power) = (2.0, 0.35);
             }
         }
         self.pasted_by = Some(teacher);
