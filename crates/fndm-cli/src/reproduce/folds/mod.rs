@@ -194,7 +194,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         Some(name) => Some(NormalPixels::read(
             name,
             &source,
-            &study.sequences,
+            &patients,
             &study.preprocess,
         )?),
         None => None,

@@ -35,22 +35,26 @@ pub(super) struct NormalPixels {
 }
 
 impl NormalPixels {
-    /// The masks of this name beside the patients' sequences, cut as the slices are. Not every patient has one.
+    /// The masks of this name beside the sequences of these patients, cut as the slices are. Not every patient has one.
     pub(super) fn read(
         name: &str,
         source: &Source,
-        sequences: &[String],
+        used: &BTreeMap<String, PatientSlices>,
         preprocess: &Preprocess,
     ) -> Result<Self> {
         let mut masks = BTreeMap::new();
         if let Source::Folder { path, patients } = source {
             for (index, id) in patients.iter().enumerate() {
+                let Some(slices) = used.get(id) else {
+                    continue;
+                };
                 let file = match find_sequence(path.join(id), name) {
                     Ok(file) => file,
                     Err(Error::MissingSequence { .. }) => continue,
                     Err(error) => return Err(error.into()),
                 };
-                let mut patient = source.patient(index, &preprocess.names_to_read(sequences))?;
+                let mut patient =
+                    source.patient(index, &preprocess.names_to_read(&slices.sequences))?;
                 patient.mask = Some(nifti::read(file, &Limits::default())?);
                 let slices = preprocess.apply(&patient)?;
                 masks.extend(slices.mask.map(|mask| (id.clone(), mask)));
