@@ -49,3 +49,40 @@ fn a_single_patient_is_enough_and_one_label_is_not() {
     let error = donors(&TeacherConfig::default(), &healthy, &Device::Cpu).unwrap_err();
     assert!(error.to_string().contains("diseased slices"), "{error}");
 }
+
+/// Where brightness is the teacher, what it marks is cut: bright squares in diseased slices, and nothing of the healthy ones.
+#[test]
+fn bright_lesions_are_cut_by_brightness() {
+    let mut set = set(2);
+    let square = |y: usize, x: usize| (30..34).contains(&y) && (20..25).contains(&x);
+    set.head.fill(true);
+    for mut slice in set.images.outer_iter_mut() {
+        for ((c, y, x), value) in slice.indexed_iter_mut() {
+            *value = if square(y, x) {
+                0.8
+            } else {
+                -0.2 - 0.01 * (c + (y + x) % 3) as f32
+            };
+        }
+    }
+    let diseased = set.with_label(1).len();
+    let teacher = TeacherConfig {
+        smoothing: 0.0,
+        z_smoothing: 0.0,
+        quantile: Some(0.99),
+        ..TeacherConfig::small_bright(0, 64)
+    };
+    let cut = donors(&teacher, &set, &Device::Cpu).unwrap();
+    assert_eq!(cut.len(), diseased);
+    let (_, channels, h, w) = set.images.dim();
+    // The images first, then how much of each pixel is lesion: the square with a soft border.
+    let masks: Vec<f32> = cut.values().skip(diseased * channels * h * w).collect();
+    assert_eq!(masks.len(), diseased * h * w);
+    for (n, &share) in masks.iter().enumerate() {
+        let (y, x) = (n / w % h, n % w);
+        let near = (26..38).contains(&y) && (16..29).contains(&x);
+        let deep = (31..33).contains(&y) && (21..24).contains(&x);
+        assert!(near || share < 1e-3, "{y} {x} {share}");
+        assert!(!deep || share > 0.5, "{y} {x} {share}");
+    }
+}

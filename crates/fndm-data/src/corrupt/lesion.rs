@@ -107,7 +107,8 @@ impl PseudoLesion {
         self.walk = 2.0;
         self.edge = (0.2, 0.8);
         if let Some(&last) = self.shift.last() {
-            let length = self.shift.len().max(sequence + 1);
+            // One more than the sequence's: the last is also that of all beyond.
+            let length = self.shift.len().max(sequence + 2);
             self.shift.resize(length, last);
             self.shift[sequence] = Shift {
                 mean: 0.5,
@@ -356,6 +357,36 @@ mod tests {
             let region = Array2::ones((64, 64));
             let applied = lesion.apply(&mut rng, image.view_mut(), region.view());
             assert!(applied.is_err());
+        }
+    }
+
+    /// A few pixels each, and brighter in their own sequence, whatever the others do.
+    #[test]
+    fn small_bright_lesions_are_small_and_bright() {
+        for sequence in [0, 2] {
+            let lesion = PseudoLesion::default().small_bright(sequence);
+            lesion.check().unwrap();
+            let head = head();
+            let (mut most, mut change) = (0.0_f32, [0.0; 3]);
+            for seed in 0..200 {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                let region = lesion.draw_region(&mut rng, head.view()).unwrap();
+                most = most.max(region.sum());
+                let before = Array3::from_elem((3, 64, 64), -0.2);
+                let mut image = before.clone();
+                lesion
+                    .apply(&mut rng, image.view_mut(), region.view())
+                    .unwrap();
+                for (c, change) in change.iter_mut().enumerate() {
+                    let of = (&image - &before).index_axis(Axis(0), c).sum();
+                    *change += of / region.sum() / 200.0;
+                }
+            }
+            // Eight regions of three discs of 2.5 pixels.
+            assert!(most < 24.0 * 3.2 * 3.2 * 3.15, "{most}");
+            for (c, change) in change.into_iter().enumerate() {
+                assert_eq!(change > 0.1, c == sequence, "{c}: {change}");
+            }
         }
     }
 
