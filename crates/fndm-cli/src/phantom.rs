@@ -75,6 +75,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         bar.inc(1);
     }
     bar.finish();
-    say!("{} phantom patients written to {shown}", options.patients);
+    let patients = fndm_files::counted(options.patients as usize, "phantom patient");
+    say!("{patients} written to {shown}");
     Ok(ExitCode::SUCCESS)
 }

@@ -166,10 +166,8 @@ fn teachers_say(
     let contrast_ms = milliseconds_since(start);
     let images = slices.images.view();
     let start = Instant::now();
-    let by_remover = match remover {
-        Some(remover) => Some(remover_map(teacher, remover, &images, at, device)?),
-        None => None,
-    };
+    let by_remover = remover.map(|remover| remover_map(teacher, remover, &images, at, device));
+    let by_remover = by_remover.transpose()?;
     let remover_ms = milliseconds_since(start);
 
     let config = DetectConfig {

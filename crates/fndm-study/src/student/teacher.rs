@@ -50,10 +50,10 @@ pub(crate) fn teachers(
         }
         false => None,
     };
-    let remover = match remover {
-        Some(remover) => Some(remover_map(config, remover, &images, place, device)?),
-        None => None,
-    };
+    // Without power its map would be made for nothing.
+    let remover = remover.filter(|_| config.remover_power > 0.);
+    let remover = remover.map(|remover| remover_map(config, remover, &images, place, device));
+    let remover = remover.transpose()?;
     product(
         config,
         contrast.as_ref(),
