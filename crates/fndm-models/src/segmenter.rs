@@ -210,7 +210,9 @@ impl SegmenterConfig {
             .collect()
     }
 
-    fn down_sampling(&self) -> usize {
+    /// What the sides of a slice have to be divisible by.
+    #[must_use]
+    pub fn down_sampling(&self) -> usize {
         1 << self.channel_mult.len().saturating_sub(1).min(MAX_LEVELS)
     }
 

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -11,9 +12,9 @@ use fndm_data::{SliceSet, with_neighbours};
 use fndm_models::SegmenterConfig;
 use fndm_train::{
     EmaConfig, Error, ImageLoss, OptimizerConfig, PixelAugmentation, PixelTargets, RemoverBatches,
-    RemoverConfig, SegmenterTrainer, ShownLesions, StudentBatches, StudentConfig,
+    RemoverConfig, SegmenterTask, SegmenterTrainer, ShownLesions, StudentBatches, StudentConfig,
 };
-use ndarray::{Array3, Array4, Axis};
+use ndarray::{Array3, Array4, Axis, s};
 
 fn model(context: usize, outputs: usize) -> SegmenterConfig {
     SegmenterConfig {
@@ -289,6 +290,67 @@ fn batches_are_what_they_say() {
         assert_eq!(values(&batch.target, pixels), flat(target));
         let weight = targets.weight().index_axis(Axis(0), i).into_dyn();
         assert_eq!(values(&batch.weight, pixels), flat(weight));
+    }
+}
+
+/// Every patch is a window of its slice, target and weights of the same, and half of the diseased ones are around what is to be found.
+#[test]
+fn patches_are_windows_of_slices_and_find_small_targets() {
+    const PATCH: usize = 4;
+    let set = slices(6);
+    let config = StudentConfig {
+        batch: 8,
+        augmentation: PixelAugmentation::NONE,
+        patch: Some(PATCH),
+        ..StudentConfig::default()
+    };
+    // One pixel a slice, near a corner: a window has it once in thirty times by chance.
+    let (n, _, h, w) = set.images.dim();
+    let mut target = Array3::zeros((n, h, w));
+    target.slice_mut(s![.., 1, SIDE - 1]).fill(1.0);
+    let weight = Array3::from_shape_fn((n, h, w), |(_, y, x)| 1.0 + (y * w + x) as f32);
+    let targets = Arc::new(PixelTargets::new(&set, target, weight).unwrap());
+    let mut batches = StudentBatches::new(&config, 1, set.clone(), targets.clone(), 5).unwrap();
+    let images = with_neighbours(set.images.view(), &set.patient, &set.z, 1).unwrap();
+    let pixels = PATCH * PATCH;
+    let (mut diseased, mut found, mut places) = (0, 0, BTreeSet::new());
+    for index in 0..40 {
+        let batch = batches.draw(index).unwrap();
+        assert_eq!(batch.shape, [8, 3 * CHANNELS, PATCH, PATCH]);
+        for (k, &i) in batch.slices.iter().enumerate() {
+            let input = &batch.input[k * 3 * CHANNELS * pixels..][..3 * CHANNELS * pixels];
+            let windows = (0..=SIDE - PATCH).flat_map(|y| (0..=SIDE - PATCH).map(move |x| (y, x)));
+            let fits = |&(y, x): &(usize, usize)| {
+                let rows = (y..y + PATCH, x..x + PATCH);
+                let image = images.slice(s![i, .., rows.0.clone(), rows.1.clone()]);
+                let of = |a: &Array3<f32>, got: &[f32]| {
+                    let cut = a.slice(s![i, rows.0.clone(), rows.1.clone()]);
+                    cut.iter().eq(&got[k * pixels..][..pixels])
+                };
+                image.iter().eq(input)
+                    && of(targets.target(), &batch.target)
+                    && of(targets.weight(), &batch.weight)
+            };
+            let place = windows.clone().find(fits);
+            places.insert(place.unwrap());
+            if set.labels[i] == 1 {
+                diseased += 1;
+                found += usize::from(batch.target[k * pixels..][..pixels].contains(&1.0));
+            }
+        }
+    }
+    let share = f64::from(found as u32) / f64::from(diseased as u32);
+    assert!((0.4..0.7).contains(&share), "{found} of {diseased}");
+    assert_eq!(places.len(), (SIDE - PATCH + 1).pow(2));
+
+    let model = model(1, 1);
+    for (patch, good) in [(4, true), (5, false), (SIDE, true), (SIDE + 2, false)] {
+        let config = StudentConfig {
+            patch: Some(patch),
+            ..config.clone()
+        };
+        let task = SegmenterTask::student(&config, &model, set.clone(), targets.clone());
+        assert_eq!(task.is_ok(), good, "{patch}");
     }
 }
 

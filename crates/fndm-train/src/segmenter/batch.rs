@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use fndm_data::corrupt::Donors;
 use fndm_data::{Order, SliceSet, neighbours};
-use ndarray::{Array2, Array3, Axis};
+use ndarray::{Array2, Array3, Axis, s};
+use rand::{Rng, RngExt};
 
 use super::augment::Plan;
 use super::{PixelTargets, RemoverConfig, StudentConfig};
@@ -157,6 +158,35 @@ fn moved_head(set: &SliceSet, slice: usize, plan: &Plan) -> Array2<bool> {
     moved.mapv(|share| share >= 0.5)
 }
 
+/// The first row and column of a patch `(h, w)`: of one that has some pixel of the target in every second slice that has any, else of any.
+fn patch_place<R: Rng>(
+    rng: &mut R,
+    target: &Array2<f32>,
+    (h, w): (usize, usize),
+) -> (usize, usize) {
+    let (height, width) = target.dim();
+    let marked: Vec<(usize, usize)> = target
+        .indexed_iter()
+        .filter_map(|(place, &value)| (value > 0.5).then_some(place))
+        .collect();
+    // Each is drawn, whatever the others come to, so that a slice's target changes no later draw.
+    let (around, of, y, x) = (
+        rng.random::<f64>() < 0.5,
+        rng.random::<f64>(),
+        rng.random_range(0..=height - h),
+        rng.random_range(0..=width - w),
+    );
+    let (dy, dx) = (rng.random_range(0..h), rng.random_range(0..w));
+    let pixel = marked.get((of * marked.len() as f64) as usize);
+    match pixel.filter(|_| around) {
+        Some(&(row, column)) => (
+            row.saturating_sub(dy).min(height - h),
+            column.saturating_sub(dx).min(width - w),
+        ),
+        None => (y, x),
+    }
+}
+
 /// Makes a student's batches: slices with their neighbours, and what the teacher says of them.
 #[derive(Debug)]
 pub struct StudentBatches {
@@ -226,6 +256,13 @@ impl StudentBatches {
         })
     }
 
+    /// Height and width of what a network sees: of a patch, or of the whole slice.
+    fn patch_size(&self) -> (usize, usize) {
+        let (_, _, h, w) = self.set.images.dim();
+        let side = |whole: usize| self.config.patch.map_or(whole, |patch| patch.min(whole));
+        (side(h), side(w))
+    }
+
     /// Batch number `index`, from 0.
     ///
     /// # Errors
@@ -235,7 +272,8 @@ impl StudentBatches {
         let (_, c, h, w) = self.set.images.dim();
         let seen = self.neighbours.dim().1;
         let mut rng = generator(self.seed, Purpose::Student, index);
-        let mut batch = PixelBatch::of([n, c * seen, h, w]);
+        let (patch_h, patch_w) = self.patch_size();
+        let mut batch = PixelBatch::of([n, c * seen, patch_h, patch_w]);
         let augmentation = self.config.augmentation;
         let mut plane = Array2::zeros((h, w));
         for position in 0..n {
@@ -263,10 +301,17 @@ impl StudentBatches {
                 )?;
             }
             augmentation.change_intensities(&mut rng, &mut input, c);
-            batch.input.extend(input.iter());
-            batch.target.extend(plane.iter());
+            let (y, x) = match self.config.patch {
+                Some(_) => patch_place(&mut rng, &plane, (patch_h, patch_w)),
+                None => (0, 0),
+            };
+            let (rows, columns) = (y..y + patch_h, x..x + patch_w);
+            let cut = s![.., rows.clone(), columns.clone()];
+            batch.input.extend(input.slice(cut));
+            let cut = s![rows, columns];
+            batch.target.extend(plane.slice(cut));
             plan.apply(weight.index_axis(Axis(0), slice), plane.view_mut(), 1.0);
-            batch.weight.extend(plane.iter());
+            batch.weight.extend(plane.slice(cut));
             batch.slices.push(slice);
         }
         Ok(batch)

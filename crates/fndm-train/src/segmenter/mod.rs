@@ -146,6 +146,16 @@ impl SegmenterTask {
         if let Some(shown) = &config.shown {
             shown.lesion.check_donors(donors.as_deref(), shape(&set))?;
         }
+        if let Some(patch) = config.patch {
+            let (_, _, h, w) = set.images.dim();
+            let (down, most) = (model.down_sampling(), h.min(w));
+            if !patch.is_multiple_of(down) || patch > most {
+                return Err(unfit(
+                    &format!("patches of a multiple of {down} pixels, {most} at most"),
+                    patch.to_string(),
+                ));
+            }
+        }
         Self::new(
             Goal::Student(config.clone(), targets, donors),
             model,

@@ -27,6 +27,10 @@ pub struct StudentConfig {
     /// Pseudo-lesions in healthy slices; none to leave these as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shown: Option<ShownLesions>,
+    /// Side in pixels of the square that is cut out of each slice drawn, from around a pixel of the target in every second diseased slice and
+    /// from anywhere in the others; none for whole slices. The network has to take squares of this side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch: Option<usize>,
     /// Share of diseased slices in what is drawn; none means that every slice comes equally often.
     pub diseased_share: Option<f64>,
     /// Batches prepared ahead.
@@ -44,6 +48,7 @@ impl Default for StudentConfig {
             dice_weight: 0.5,
             augmentation: PixelAugmentation::default(),
             shown: None,
+            patch: None,
             diseased_share: Some(0.625),
             prefetch: 4,
         }
@@ -66,6 +71,8 @@ impl StudentConfig {
             weight,
         )?;
         self.shown.as_ref().map_or(Ok(()), ShownLesions::check)?;
+        let patch = self.patch.unwrap_or(1);
+        check(patch > 0, "patch", "1 or more", patch)?;
         self.augmentation.check()
     }
 }
