@@ -48,6 +48,12 @@ fn run(place: &Place, options: &[&str], train: &[&str]) -> Ran {
     Ran::of(&command.output().unwrap())
 }
 
+/// A file of the results.
+fn json(place: &Place, name: &str) -> Value {
+    let text = fs::read_to_string(place.path("out").join(name)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
 #[test]
 fn every_method_is_examined_on_patients_that_it_was_not_trained_on() {
     let place = place(4);
@@ -62,10 +68,7 @@ fn every_method_is_examined_on_patients_that_it_was_not_trained_on() {
         "0.9:1,0.9:3:clear",
     ];
     run(&place, &options, &SMALL).ends_with(0);
-    let read = |name: &str| -> Value {
-        let text = fs::read_to_string(place.path("out").join(name)).unwrap();
-        serde_json::from_str(&text).unwrap()
-    };
+    let read = |name: &str| json(&place, name);
     let ids = |value: &Value| -> BTreeSet<String> {
         let ids = value.as_array().unwrap().iter();
         ids.map(|id| id.as_str().unwrap().to_owned()).collect()
@@ -123,10 +126,7 @@ fn small_bright_lesions_have_a_teacher_of_their_own() {
         "--whole",
     ];
     run(&place, &options, &SMALL).ends_with(0);
-    let read = |name: &str| -> Value {
-        let text = fs::read_to_string(place.path("out").join(name)).unwrap();
-        serde_json::from_str(&text).unwrap()
-    };
+    let read = |name: &str| json(&place, name);
     let plan = read("folds_plan.json");
     assert_eq!(plan["teacher"]["intensity_by_slice"], true);
     assert_eq!(plan["teacher"]["remover_power"], 0.);
@@ -172,8 +172,7 @@ fn pixels_judged_normal_are_counted_apart() {
     run(&place, &options, &SMALL[..4])
         .ends_with(0)
         .says(&["in 2 patients with pixels that were judged normal"]);
-    let text = fs::read_to_string(place.path("out/folds_normal.json")).unwrap();
-    let counts: Value = serde_json::from_str(&text).unwrap();
+    let counts = json(&place, "folds_normal.json");
     for row in ["contrast", "remover", "teacher", "student"] {
         let of = |kind: &str| counts[row][kind].as_u64().unwrap();
         assert_eq!(of("marked"), of("lesion") + of("normal"), "{row}");

@@ -6,11 +6,11 @@ use candle_core::Device;
 use fndm::student::volume_thresholds;
 use fndm_data::SliceSet;
 use fndm_data::corrupt::{Donors, PseudoLesion};
-use ndarray::{Array3, Axis};
+use ndarray::{Array3, Zip};
 
 use crate::Result;
 use crate::student::TeacherConfig;
-use crate::student::teacher::{any_contrast, contrast_map, inner_head, targets, teachers};
+use crate::student::teacher::{above, any_contrast, contrast_map, inner_head, targets, teachers};
 
 /// The lesions of the diseased slices of `set`. No mask is looked at.
 ///
@@ -46,14 +46,10 @@ fn by_contrast(config: &TeacherConfig, set: &SliceSet, device: &Device) -> Resul
     let map = contrast_map(config, &scores, (&set.patient, &set.z))?;
     let inside = inner_head(config, &set.head);
     let thresholds = volume_thresholds(&map, &inside, &set.patient)?;
-    let mut masks = Array3::from_elem(map.dim(), false);
-    for (i, mut mask) in masks.axis_iter_mut(Axis(0)).enumerate() {
-        let (map, inside) = (map.index_axis(Axis(0), i), inside.index_axis(Axis(0), i));
-        ndarray::Zip::from(&mut mask)
-            .and(&map)
-            .and(&inside)
-            .for_each(|mask, &value, &inside| *mask = inside && value > thresholds[i]);
-    }
+    let mut masks = above(&map, &thresholds);
+    Zip::from(&mut masks)
+        .and(&inside)
+        .for_each(|mask, &inside| *mask &= inside);
     Ok(masks)
 }
 

@@ -154,14 +154,7 @@ pub(crate) fn targets(
         None => otsu_between(config, set, map, &inside)?,
     };
     if config.clear_rim {
-        let mut marked = Array3::from_elem(map.dim(), false);
-        for (n, mut marked) in marked.outer_iter_mut().enumerate() {
-            let map = map.index_axis(Axis(0), n);
-            Zip::from(&mut marked)
-                .and(&map)
-                .for_each(|marked, &value| *marked = value > thresholds[n]);
-        }
-        clear_rim(&mut inside, &set.head, &marked)?;
+        clear_rim(&mut inside, &set.head, &above(map, &thresholds))?;
     }
     let band = config.band;
     Ok(PixelTargets::from_teacher(
@@ -171,6 +164,18 @@ pub(crate) fn targets(
         &thresholds,
         band,
     )?)
+}
+
+/// Where a map `(N, H, W)` is above the threshold of its slice.
+pub(crate) fn above(map: &Array3<f32>, thresholds: &[f32]) -> Array3<bool> {
+    let mut marked = Array3::from_elem(map.dim(), false);
+    let slices = marked.outer_iter_mut().zip(map.outer_iter());
+    for ((mut marked, map), &threshold) in slices.zip(thresholds) {
+        Zip::from(&mut marked)
+            .and(&map)
+            .for_each(|marked, &value| *marked = value > threshold);
+    }
+    marked
 }
 
 /// For each slice a threshold between Otsu's of its volume and its own.
