@@ -20,6 +20,8 @@ TUNED = {
 AVX2 = {"FNDM_SIMD": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 # A timed repetition of either side that would be shorter than this is made of several runs.
 SHORTEST_MS = 20
+# A first run of more than this on both sides is warm-up enough.
+LONG_MS = 5000
 
 
 class Failure(Exception):
@@ -143,14 +145,16 @@ def measure(case, topic, start, single):
         inner = [1, 1]
         for _ in range(2):
             warm = [s.ask(op="run", inner=n)["ms"] for s, n in zip(sides, inner)]
+            if min(warm) > LONG_MS:
+                break
             if not single:
                 inner = [max(1, math.ceil(SHORTEST_MS / max(ms, 1e-3))) for ms in warm]
         times = ([], [])
         for i in range(case["repetitions"]):
             # Who goes first changes from pair to pair.
             for side in (0, 1) if i % 2 == 0 else (1, 0):
-                # Threads of the other process spin for a moment after their work.
-                time.sleep(0.01)
+                # Threads of the other process spin for a while after their work: 10 ms were too short for ONNX Runtime's.
+                time.sleep(0.1)
                 times[side].append(sides[side].ask(op="run", inner=inner[side])["ms"])
         peak = [s.memory("VmHWM") for s in sides]
         values = [s.ask(op="check")["values"] for s in sides]
@@ -186,6 +190,8 @@ def arguments():
     p.add_argument("--json", metavar="FILE", help="write the results there as well")
     p.add_argument("--threads", type=int, default=2, help="of each side (2)")
     p.add_argument("--only", metavar="TEXT", help="only the cases whose name has TEXT")
+    p.add_argument("--peer", metavar="TEXT", help="only the peers whose name has TEXT")
+    p.add_argument("--without", metavar="TEXT", action="append", default=[], help="no case or peer whose name has TEXT")
     p.add_argument("--setting", choices=["default", "tuned"], help="only this allocator setting of the peer")
     p.add_argument("--single", action="store_true", help="one run a repetition: the other side has just had the caches")
     p.add_argument("--isa", choices=["avx2"], help="the instruction set that both sides are held to")
@@ -193,6 +199,13 @@ def arguments():
     if unknown := set(a.topics) - set(topics()):
         p.error(f"no topic {', '.join(sorted(unknown))}; there are {', '.join(topics())}")
     return a
+
+
+def asked_for(case, args):
+    """Whether the options leave this case in."""
+    name, peer = case["name"], case["peer"]
+    left_out = any(text in name or text in peer for text in args.without)
+    return not left_out and (args.only or "") in name and (args.peer or "") in peer
 
 
 def main():
@@ -229,7 +242,7 @@ def main():
         finally:
             asking.close()
         for case in cases:
-            if args.only and args.only not in case["name"]:
+            if not asked_for(case, args):
                 continue
             for setting in case["settings"]:
                 if args.setting and setting != args.setting:

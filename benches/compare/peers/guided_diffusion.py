@@ -58,7 +58,8 @@ def attention(qkv, heads, new_order):
         q, k, v = qkv.reshape(b, 3, heads, c, t).unbind(1)
     else:
         q, k, v = qkv.reshape(b, heads, 3, c, t).unbind(2)
-    q, k, v = (x.transpose(2, 3) for x in (q, k, v))
+    # Contiguous: PyTorch's attention is slower otherwise.
+    q, k, v = (x.transpose(2, 3).contiguous() for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(b, heads * c, t)
 
 
@@ -187,8 +188,13 @@ class UNet(Encoder):
         self.output_blocks = nn.ModuleList(blocks)
         self.out = nn.Sequential(norm(ch), nn.SiLU(), nn.Conv2d(ch, c["out_channels"], 3, padding=1))
 
+    def embedding(self, t, y):
+        return self.embed(t) + self.label_emb(y)
+
     def forward(self, x, t, y):
-        emb = self.embed(t) + self.label_emb(y)
+        return self.embedded(x, self.embedding(t, y))
+
+    def embedded(self, x, emb):
         h, skips = x, []
         for block in self.input_blocks:
             h = block(h, emb)
@@ -220,8 +226,14 @@ class Classifier(Encoder):
         pool = AttentionPool(side, ch, ch // c["num_head_channels"], c["out_channels"])
         self.out = nn.Sequential(norm(ch), nn.SiLU(), pool)
 
+    def embedding(self, t):
+        return self.embed(t)
+
     def forward(self, x, t):
-        emb, h = self.embed(t), x
+        return self.embedded(x, self.embedding(t))
+
+    def embedded(self, x, emb):
+        h = x
         for block in self.input_blocks:
             h = block(h, emb)
         return self.out(self.middle_block(h, emb))

@@ -2,6 +2,8 @@
 
 pub(crate) mod long_steps;
 
+use std::time::Instant;
+
 use candle_core::{DType, Device, Tensor};
 use fndm_models::{Classifier, ClassifierConfig, HybridInput, UNet, UNetConfig};
 use fndm_solver::{
@@ -13,6 +15,11 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::{DetectConfig, Error, Result, Start};
+
+/// Since then.
+pub(crate) fn milliseconds(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
+}
 
 /// A round trip through noise, with each direction's own conditions.
 pub(crate) struct RoundTrip<'a> {
@@ -268,11 +275,14 @@ impl<'a> RoundTrip<'a> {
         tick: &mut dyn FnMut(),
     ) -> Result<Tensor> {
         let config = self.config;
+        let start = Instant::now();
         let state = match &self.encode {
             Some(encode) => self.encoded(encode, images, x_seg, place, tick)?,
             None => (images * self.alpha)?,
         };
         let state = self.renewed(state, images, x_seg, place)?;
+        let encoding = milliseconds(start);
+        let start = Instant::now();
         let conditions = self.sampling_conditions(images, x_seg)?;
         let healthy = self.sample.run(&state, |query| {
             let output = self.predict(self.unet, query, &conditions)?;
@@ -282,6 +292,13 @@ impl<'a> RoundTrip<'a> {
         });
         let healthy =
             healthy.map_err(|error| place.told(error, "sampling", self.sample.evaluations()))?;
+        tracing::debug!(
+            patient = place.patient,
+            slices = place.z.len(),
+            encoding,
+            sampling = milliseconds(start),
+            "milliseconds of a batch"
+        );
         if config.keep_outside && config.parts.memory_bank {
             let difference = (healthy - images)?;
             return Ok((images + difference.broadcast_mul(x_seg)?)?);

@@ -4,9 +4,11 @@ mod baselines;
 mod classifier_grad;
 mod conv;
 mod data;
+mod detect;
 mod memory;
 mod metrics;
 mod ops;
+mod runtimes;
 mod solver;
 mod train_loop;
 mod train_step;
@@ -32,9 +34,11 @@ const TOPICS: &[(&str, Prepare)] = &[
     ("classifier_grad", classifier_grad::prepare),
     ("conv", conv::prepare),
     ("data", data::prepare),
+    ("detect", detect::prepare),
     ("memory", memory::prepare),
     ("metrics", metrics::prepare),
     ("ops", ops::prepare),
+    ("runtimes", runtimes::prepare),
     ("solver", solver::prepare),
     ("train_loop", train_loop::prepare),
     ("train_step", train_step::prepare),

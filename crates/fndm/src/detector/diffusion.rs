@@ -8,7 +8,7 @@ use ndarray::{Array4, Axis, concatenate, s};
 use super::{Detector, Diffusion, SliceMaps, shape_error};
 use crate::{
     DetectConfig, ModelConfig, Result, anomaly, model_folder as names,
-    round_trip::{Place, RoundTrip, batch_tensor},
+    round_trip::{Place, RoundTrip, batch_tensor, milliseconds},
 };
 
 impl Detector {
@@ -53,6 +53,7 @@ impl Detector {
             let found = self.find_coarse(slices, config)?;
             (maps.coarse, maps.x_seg) = (found.soft, found.x_seg);
         }
+        let coarse = milliseconds(start);
         let total = n * trip.evaluations();
         let mut done = 0;
         let mut healthy = Vec::new();
@@ -81,6 +82,7 @@ impl Detector {
             })?;
             healthy.push(to_array(&batch)?);
         }
+        let trip_done = Instant::now();
         let views: Vec<_> = healthy.iter().map(|batch| batch.view()).collect();
         let healthy = concatenate(Axis(0), &views).map_err(|e| shape_error(&slices.id, &e))?;
         maps.anomaly = anomaly::anomaly_map(slices.images.view(), healthy.view(), config)?;
@@ -96,7 +98,14 @@ impl Detector {
         self.finish(&mut maps, slices, config)?;
         maps.evaluations = trip.evaluations();
         maps.gradient_evaluations = trip.gradient_evaluations();
-        maps.milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        maps.milliseconds = milliseconds(start);
+        tracing::debug!(
+            patient = slices.id,
+            coarse,
+            mask = milliseconds(trip_done),
+            all = maps.milliseconds,
+            "milliseconds of a patient"
+        );
         Ok(maps)
     }
 }
