@@ -18,14 +18,13 @@ def load(network, inputs, names, folder):
     manager = MNN.nn.create_runtime_manager(
         ({"backend": "CPU", "numThread": THREADS, "precision": "normal", "memory": "normal", "power": "high"},)
     )
-    # The best kernels are found by trying them, as with the other engines' warm-up.
-    manager.set_mode(9)
     module = MNN.nn.load_module_from_file(target, names, ["out"], runtime_manager=manager)
 
     def variable(x):
         # Its whole numbers have 32 bits.
         x = x.int().numpy() if x.dtype == torch.int64 else x.numpy()
-        v = MNN.expr.placeholder(list(x.shape), MNN.expr.NCHW, MNN.numpy.int32 if x.dtype == "int32" else MNN.numpy.float32)
+        of = MNN.numpy.int32 if x.dtype == "int32" else MNN.numpy.float32
+        v = MNN.expr.placeholder(list(x.shape), MNN.expr.NCHW, of)
         v.write(x)
         return v
 
