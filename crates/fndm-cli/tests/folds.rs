@@ -169,9 +169,10 @@ fn pixels_judged_normal_are_counted_apart() {
     }
     assert!(lesion > 0);
     let options = ["--folds", "2", "--normal", "nwmh"];
-    run(&place, &options, &SMALL[..4])
-        .ends_with(0)
-        .says(&["in 2 patients with pixels that were judged normal"]);
+    run(&place, &options, &SMALL[..4]).ends_with(0).says(&[
+        "in 2 patients with pixels that were judged normal",
+        "folds.csv, folds_normal.json, folds.png to",
+    ]);
     let counts = json(&place, "folds_normal.json");
     for row in ["contrast", "remover", "teacher", "student"] {
         let of = |kind: &str| counts[row][kind].as_u64().unwrap();
@@ -183,9 +184,36 @@ fn pixels_judged_normal_are_counted_apart() {
         counts["contrast"]["all_normal"],
         counts["student"]["all_normal"]
     );
+    // Without the option its file is of another run.
+    run(&place, &options[..2], &SMALL[..4]).ends_with(0);
+    assert!(!place.path("out/folds_normal.json").exists());
     run(&place, &["--folds", "2", "--normal", "caps"], &SMALL[..4])
         .ends_with(1)
         .tells(&["--normal caps: expected a patient with <id>_caps.nii.gz"]);
+}
+
+/// Nothing to draw is no error.
+#[test]
+fn a_fold_without_a_lesion_has_no_picture() {
+    let place = place(4);
+    for id in ["p0", "p1", "p2", "p3"] {
+        let file = place.path(format!("data/{id}/{id}_seg.nii.gz"));
+        let mut mask = nifti::read(&file, &Limits::default()).unwrap();
+        if id == "p0" {
+            mask.data.fill(0.);
+            nifti::write_mask(&file, &mask).unwrap();
+        }
+    }
+    let folds = r#"{"seed": 1, "folds": [["p0"], ["p1", "p2", "p3"]]}"#;
+    fs::write(place.path("alone.json"), folds).unwrap();
+    run(
+        &place,
+        &["--folds", "alone.json", "--only", "0"],
+        &SMALL[..4],
+    )
+    .ends_with(0)
+    .says(&["folds.csv to"]);
+    assert!(!place.path("out/folds.png").exists());
 }
 
 #[test]
@@ -211,6 +239,36 @@ fn options_that_make_no_sense_are_told_before_anything_is_trained() {
             &["--folds", "2"],
             &["--sequences", "flair", "--lesions", "small-bright"],
             "options of train: --lesions and",
+        ),
+        (
+            &["--folds", "2"],
+            &["--sequences", "flair", "--student-iterations", "9"],
+            "got --iterations among them",
+        ),
+        (
+            &["--folds", "2"],
+            &[
+                "--sequences",
+                "flair",
+                "--plan",
+                r#"{"student": {"seed": 2}}"#,
+            ],
+            "got \"student\" in --plan",
+        ),
+        (
+            &["--folds", "2", "--only", "0,0"],
+            &SMALL,
+            "--only: expected each fold once, got 0 twice",
+        ),
+        (
+            &["--folds", "2", "--flair", "0.98:8,0.98:8"],
+            &SMALL,
+            "--flair: expected each row once, got 0.98:8 twice",
+        ),
+        (
+            &["--folds", "2"],
+            &["--sequences", "flair", "--brain-mask", "seg"],
+            "a name that isn't one of lesion masks",
         ),
     ] {
         run(&place, options, train).ends_with(1).tells(&[words]);

@@ -119,6 +119,28 @@ impl WorkFolder {
         self.marker.write(&self.place)
     }
 
+    /// Removes a file that an earlier run wrote, so that nothing of that run stands beside what this one writes. One that was never ours is left.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] when it isn't as that run left it, [`Error::Io`].
+    pub fn discard(&mut self, name: &str) -> Result<()> {
+        if !self.marker.files.contains_key(name) {
+            return Ok(());
+        }
+        self.marker
+            .check_file(&self.place, name)
+            .map_err(|e| self.named(e))?;
+        let path = self.place.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(Error::io("remove", &path)(error));
+            }
+            _ => {}
+        }
+        self.marker.files.remove(name);
+        self.marker.write(&self.place)
+    }
+
     /// Writes a value as JSON: see [`WorkFolder::write`].
     ///
     /// # Errors

@@ -294,7 +294,15 @@ fn a_work_folder_is_gone_on_with() {
     drop(work);
     let mut work = WorkFolder::open(&place, &maker(), &Inputs::new()).unwrap();
     work.write("fig4.csv", "three").unwrap();
+    work.write("fig5.csv", "one").unwrap();
+    work.discard("fig5.csv").unwrap();
+    assert!(!place.join("fig5.csv").exists());
+    put(place.join("fig5.csv"), "mine");
+    work.discard("fig5.csv").unwrap();
+    assert_eq!(fs::read(place.join("fig5.csv")).unwrap(), b"mine");
     put(place.join("fig4.csv"), "mine!");
+    let error = work.discard("fig4.csv").unwrap_err();
+    assert!(matches!(error, Error::Changed { .. }), "{error}");
     put(place.join("other.csv"), "mine");
     let error = work.write("fig4.csv", "four").unwrap_err();
     assert!(matches!(error, Error::Changed { .. }), "{error}");

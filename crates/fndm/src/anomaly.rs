@@ -91,6 +91,15 @@ pub struct Thresholded {
     pub thresholds: Vec<f32>,
 }
 
+/// Otsu's threshold. A map that hardly varies, as a network's that is hardly trained, leaves no room for bins: its values themselves are
+/// parted then.
+pub(crate) fn otsu_of(values: &[f32]) -> Result<f32> {
+    match fndm_metrics::otsu(values) {
+        Err(fndm_metrics::Error::RangeTooNarrow { .. }) => Ok(fndm_metrics::otsu_exact(values)?),
+        found => Ok(found?),
+    }
+}
+
 /// Otsu's threshold of the map's values inside `inside`, for each slice or for all together, or 0.5; both are `(N, H, W)`.
 ///
 /// A constant map, or one with nothing inside, gives an empty mask.
@@ -121,7 +130,7 @@ pub fn threshold(
         if values.is_empty() {
             return Ok(f32::INFINITY);
         }
-        Ok(fndm_metrics::otsu(values)?)
+        otsu_of(values)
     };
     let slices = map.len_of(Axis(0));
     let thresholds = match scope {
@@ -243,6 +252,19 @@ mod tests {
         inside.fill(false);
         let found = threshold(map.view(), inside.view(), ThresholdScope::Slice).unwrap();
         assert!(!found.mask.iter().any(|&m| m));
+    }
+
+    /// As of a network that is hardly trained: the values are 32-bit floats, and bins between them wouldn't be.
+    #[test]
+    fn a_map_that_hardly_varies_has_a_threshold() {
+        let (low, high) = (0.119_197_f32, 0.119_198_f32);
+        assert!(fndm_metrics::otsu(&[low, high]).is_err());
+        let mut map = Array3::from_elem((1, 4, 4), low);
+        map[[0, 1, 2]] = high;
+        let inside = Array3::from_elem((1, 4, 4), true);
+        let found = threshold(map.view(), inside.view(), ThresholdScope::Slice).unwrap();
+        assert!(found.mask[[0, 1, 2]]);
+        assert_eq!(found.mask.iter().filter(|&&m| m).count(), 1);
     }
 
     #[test]

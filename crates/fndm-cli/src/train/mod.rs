@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
+use clap::parser::ValueSource;
 use clap::{Args, FromArgMatches};
 use fndm::data::corrupt::PastedLesion;
 use fndm::data::phantom::PhantomConfig;
@@ -286,9 +287,25 @@ pub(crate) fn asked(arguments: &[String], data: &Path, lesions: Lesions) -> Resu
             && options.labels.source().is_none(),
         "options of train: expected neither --validate-every nor --student-for nor --student-alone, and bits from masks"
     );
+    // They would count for nothing.
+    for (id, option) in [
+        ("lesions", "--lesions"),
+        ("student_plan", "--plan"),
+        ("student_iterations", "--iterations"),
+        ("seed", "--seed"),
+    ] {
+        anyhow::ensure!(
+            matches.value_source(id) != Some(ValueSource::CommandLine),
+            "options of train: --lesions and the student's --plan, --iterations and --seed stand before the other options, got {option} among them"
+        );
+    }
+    let plan_of_student = options.plan.as_deref().is_some_and(|text| {
+        let given: Result<serde_json::Value, _> = serde_json::from_str(text);
+        given.is_ok_and(|given| given.get("student").is_some())
+    });
     anyhow::ensure!(
-        options.student_plan.is_none() && matches!(options.lesions, Lesions::Any),
-        "options of train: --lesions and the student's --plan stand before the other options"
+        !plan_of_student,
+        "options of train: the student's plan stands before the other options, got \"student\" in --plan"
     );
     let options = Options {
         student: true,

@@ -1,5 +1,6 @@
 //! Which sequence an image is.
 
+use super::mask::is_lesion_mask;
 use super::name::Name;
 use crate::layout::common_name;
 
@@ -17,7 +18,16 @@ pub(super) fn is_sequence(name: &Name, sequence: &str) -> bool {
         other => (other, None),
     };
     let fits = agent.is_none_or(|agent| agent == name.get("ce").is_some());
-    fits && name.suffix.eq_ignore_ascii_case(suffix)
+    fits && (name.suffix.eq_ignore_ascii_case(suffix) || is_mask_of(name, &named))
+}
+
+/// Whether a file is the mask of something that isn't lesions, as `desc-brain_mask` is of the brain.
+fn is_mask_of(name: &Name, what: &str) -> bool {
+    let says = |key| {
+        name.get(key)
+            .is_some_and(|said| said.eq_ignore_ascii_case(what))
+    };
+    name.suffix == "mask" && !is_lesion_mask(name) && ["desc", "label"].into_iter().any(says)
 }
 
 /// What a file of the sequence would be called.
@@ -55,5 +65,10 @@ mod tests {
         assert!(is("sub-1_dwi.nii.gz", "dwi"));
         assert!(!is("sub-1_T2w.nii.gz", "t1"));
         assert!(!is("sub-1_label-lesion_mask.nii.gz", "flair"));
+        assert!(is("sub-1_desc-brain_mask.nii.gz", "brain"));
+        assert!(is("sub-1_space-T1w_label-Brain_mask.nii.gz", "brain"));
+        assert!(!is("sub-1_desc-brain_mask.nii.gz", "flair"));
+        assert!(!is("sub-1_desc-brain_T1w.nii.gz", "brain"));
+        assert!(!is("sub-1_label-lesion_mask.nii.gz", "lesion"));
     }
 }

@@ -141,6 +141,12 @@ pub(super) fn without_id<'a>(stem: &'a str, name: &str) -> &'a str {
     }
 }
 
+/// Whether a file beside a patient's sequences that is called so, `<id>_<called>`, is a lesion mask.
+pub(crate) fn is_lesion_mask_name(called: &str) -> bool {
+    let file = PathBuf::from(format!("id_{called}.nii.gz"));
+    matches!(role(&file, "id", &[]), Role::Lesion(_))
+}
+
 /// The role of a file. `name` is the patient's; `all` are the patient's files.
 pub(super) fn role(file: &PathBuf, name: &str, all: &[PathBuf]) -> Role {
     let stem = stem(file);

@@ -22,6 +22,7 @@ use crate::{Error, Limits, Patient, Result, nifti};
 pub use find::{find_mask, find_sequence, list_sequences};
 pub use list::{PatientList, list_patients};
 pub use manifest::{Files, Manifest};
+pub(crate) use masks::is_lesion_mask_name;
 pub use masks::mask_names;
 pub(crate) use names::common_name;
 pub use names::sequence_names;

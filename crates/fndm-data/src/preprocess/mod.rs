@@ -16,6 +16,7 @@ use std::fs::File;
 use ndarray::{Array2, Array3, Array4, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
+use crate::layout::is_lesion_mask_name;
 use crate::{Error, Note, Patient, Result, is_lesion};
 
 pub use head::{HeadThreshold, erode};
@@ -180,6 +181,15 @@ impl Preprocess {
         }
         if self.brain_mask.as_deref().is_some_and(str::is_empty) {
             return bad("brain_mask", "the name of a mask", String::new());
+        }
+        if let Some(name) = self
+            .brain_mask
+            .as_deref()
+            .filter(|name| is_lesion_mask_name(name))
+        {
+            // The lesions would limit where lesions are looked for.
+            let expected = "a name that isn't one of lesion masks, as brain";
+            return bad("brain_mask", expected, name.into());
         }
         self.normalization.check()?;
         self.head.check()

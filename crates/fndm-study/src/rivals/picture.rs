@@ -81,6 +81,12 @@ impl MethodSheet {
         Ok(())
     }
 
+    /// Whether no slice with a lesion was added: there is nothing to draw then.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     /// Writes so many slices as PNG, evenly spread from the best to the worst by the Dice of one method; nothing where there is none.
     ///
     /// # Errors

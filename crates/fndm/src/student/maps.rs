@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::anomaly::otsu_of;
 use crate::batch_tensor;
 use candle_core::Device;
 use fndm_data::{SliceImages, neighbours, neighbours_of};
@@ -215,7 +216,7 @@ pub fn volume_thresholds(
     for (p, values) in values {
         let threshold = match values.is_empty() {
             true => f32::MAX,
-            false => fndm_metrics::otsu(&values)?,
+            false => otsu_of(&values)?,
         };
         thresholds.insert(p, threshold);
     }

@@ -113,6 +113,24 @@ struct Study {
 }
 
 impl Options {
+    /// What would come to light when everything is trained.
+    fn check(&self) -> Result<()> {
+        let only = self.only.as_deref().unwrap_or_default();
+        let twice = (only.iter().enumerate()).find(|&(at, fold)| only[..at].contains(fold));
+        if let Some((_, fold)) = twice {
+            ensure!(false, "--only: expected each fold once, got {fold} twice");
+        }
+        let flair = &self.flair;
+        let twice = (flair.iter().enumerate()).find(|&(at, row)| flair[..at].contains(row));
+        if let Some((_, (quantile, pixels, _))) = twice {
+            ensure!(
+                false,
+                "--flair: expected each row once, got {quantile}:{pixels} twice"
+            );
+        }
+        Ok(())
+    }
+
     fn study(&self) -> Result<Study> {
         let (sequences, preprocess, whole) = if self.train.is_empty() {
             let config = ModelConfig::read(&self.model.join(fndm::model_folder::CONFIG))?;
@@ -163,6 +181,7 @@ impl Options {
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let device = common::device(&options.device)?;
+    options.check()?;
     let study = options.study()?;
     let (folds, source) = options.source()?;
     source.check()?;
@@ -252,6 +271,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         say!("");
         say!("{}", normal.table());
         folder.write_json("folds_normal.json", &normal.counts())?;
+    } else {
+        folder.discard("folds_normal.json")?;
     }
     let evaluations: Vec<Evaluation> = Level::ALL
         .iter()
@@ -269,13 +290,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         Ok(write_csv(&all, path)?)
     })?;
     let student = (found.iter()).find(|found| found[0].row.method == FoldRow::Student.key());
-    if let (Some(sheet), Some(student)) = (&sheet, student) {
-        folder.write_by("folds.png", |path| -> Result<()> {
-            Ok(sheet.save(&student[0], SHOWN, path)?)
-        })?;
+    let drawn = sheet.as_ref().filter(|sheet| !sheet.is_empty());
+    let mut more = Vec::from_iter(normal.is_some().then_some("folds_normal.json"));
+    match (drawn, student) {
+        (Some(sheet), Some(student)) => {
+            folder.write_by("folds.png", |path| -> Result<()> {
+                Ok(sheet.save(&student[0], SHOWN, path)?)
+            })?;
+            more.push("folds.png");
+        }
+        _ => folder.discard("folds.png")?,
     }
+    let more: String = more.iter().map(|file| format!(", {file}")).collect();
     say!(
-        "wrote folds.json, folds_plan.json, folds_report.json, folds_cases.json, folds.csv and folds.png to {}",
+        "wrote folds.json, folds_plan.json, folds_report.json, folds_cases.json, folds.csv{more} to {}",
         options.output.display()
     );
     Ok(ExitCode::from(if report.left_out.is_empty() {
