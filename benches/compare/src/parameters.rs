@@ -2,7 +2,17 @@
 
 use crate::inputs::tensor;
 use anyhow::Result;
+use candle_core::{DType, Device};
+use candle_nn::VarBuilder;
 use fndm_models::Parameters;
+
+/// A network for inference, with the values of [`fill`].
+pub(crate) fn filled<N>(build: impl Fn(VarBuilder) -> fndm_models::Result<N>) -> Result<N> {
+    let parameters = Parameters::new(0, DType::F32, &Device::Cpu);
+    build(parameters.builder())?;
+    fill(&parameters)?;
+    Ok(build(parameters.frozen()?)?)
+}
 
 /// Gives every parameter, in the order of names, values that follow from its place, name and shape.
 pub(crate) fn fill(parameters: &Parameters) -> Result<()> {

@@ -3,10 +3,10 @@
 use super::Case;
 use super::unet::Input;
 use crate::inputs::sample;
-use crate::parameters::fill;
+use crate::parameters::filled;
 use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor};
-use fndm_models::{Classifier, ClassifierConfig, Parameters};
+use candle_core::Tensor;
+use fndm_models::{Classifier, ClassifierConfig};
 use serde_json::Value;
 
 struct Guidance {
@@ -30,12 +30,9 @@ impl Case for Guidance {
 
 pub(crate) fn prepare(spec: &Value) -> Result<Box<dyn Case>> {
     let config: ClassifierConfig = serde_json::from_value(spec["config"].clone())?;
-    let parameters = Parameters::new(0, DType::F32, &Device::Cpu);
-    Classifier::new(&config, parameters.builder())?;
-    fill(&parameters)?;
     Ok(Box::new(Guidance {
         input: Input::new(spec, config.in_channels)?,
-        classifier: Classifier::new(&config, parameters.frozen()?)?,
+        classifier: filled(|vb| Classifier::new(&config, vb))?,
         out: None,
     }))
 }

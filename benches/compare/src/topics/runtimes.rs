@@ -2,10 +2,10 @@
 
 use super::{Case, conv, number, unet};
 use crate::inputs::{sample, tensor};
-use crate::parameters::fill;
+use crate::parameters::filled;
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device, Tensor};
-use fndm_models::{Classifier, ClassifierConfig, Parameters, Segmenter, SegmenterConfig};
+use candle_core::Tensor;
+use fndm_models::{Classifier, ClassifierConfig, Segmenter, SegmenterConfig};
 use serde_json::Value;
 
 /// A network with its input.
@@ -36,20 +36,14 @@ impl Case for Forward {
 
 fn classifier(spec: &Value) -> Result<Network> {
     let config: ClassifierConfig = serde_json::from_value(spec["config"].clone())?;
-    let parameters = Parameters::new(0, DType::F32, &Device::Cpu);
-    Classifier::new(&config, parameters.builder())?;
-    fill(&parameters)?;
-    let network = Classifier::new(&config, parameters.frozen()?)?;
+    let network = filled(|vb| Classifier::new(&config, vb))?;
     let input = unet::Input::new(spec, config.in_channels)?;
     Ok(Network::Classifier(network, input))
 }
 
 fn segmenter(spec: &Value) -> Result<Network> {
     let config: SegmenterConfig = serde_json::from_value(spec["config"].clone())?;
-    let parameters = Parameters::new(0, DType::F32, &Device::Cpu);
-    Segmenter::new(&config, parameters.builder())?;
-    fill(&parameters)?;
-    let network = Segmenter::new(&config, parameters.frozen()?)?;
+    let network = filled(|vb| Segmenter::new(&config, vb))?;
     let (batch, size) = (number(spec, "batch")?, number(spec, "size")?);
     let x = tensor(1001, &[batch, config.in_channels(), size, size])?;
     Ok(Network::Segmenter(network, x))

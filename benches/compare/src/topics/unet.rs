@@ -2,10 +2,10 @@
 
 use super::{Case, number};
 use crate::inputs::{sample, tensor};
-use crate::parameters::fill;
+use crate::parameters::filled;
 use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor};
-use fndm_models::{Parameters, UNet, UNetConfig};
+use candle_core::{Device, Tensor};
+use fndm_models::{UNet, UNetConfig};
 use serde_json::Value;
 
 /// An image, its time and its label.
@@ -49,12 +49,9 @@ impl Case for Forward {
 
 pub(crate) fn prepare(spec: &Value) -> Result<Box<dyn Case>> {
     let config: UNetConfig = serde_json::from_value(spec["config"].clone())?;
-    let parameters = Parameters::new(0, DType::F32, &Device::Cpu);
-    UNet::new(&config, parameters.builder())?;
-    fill(&parameters)?;
     Ok(Box::new(Forward {
         input: Input::new(spec, config.in_channels)?,
-        unet: UNet::new(&config, parameters.frozen()?)?,
+        unet: filled(|vb| UNet::new(&config, vb))?,
         out: None,
     }))
 }

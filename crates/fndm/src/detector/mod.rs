@@ -26,6 +26,7 @@ pub use long_steps::LongSteps;
 pub use mask::{MapMask, mask_of};
 pub use result::{Detection, SliceMaps};
 
+use crate::round_trip::milliseconds;
 use crate::{
     CoarseModel, CoarseSource, DetectConfig, Error, Method, ModelConfig, Result, Student, anomaly,
     flair_map, smooth_z,
@@ -259,7 +260,7 @@ impl Detector {
             }
         }
         self.finish(&mut maps, slices, config)?;
-        maps.milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        maps.milliseconds = milliseconds(start);
         progress(1.);
         Ok(maps)
     }
