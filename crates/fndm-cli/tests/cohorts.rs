@@ -213,11 +213,65 @@ fn what_is_done_is_passed_over_and_what_changed_is_not() {
     cohort
         .run(&["collect", "out", "--output", "c"])
         .ends_with(2)
-        .tells(&["p02: its results are gone"]);
+        .tells(&["p02: what lies in out/p02 isn't what fndm wrote"]);
     cohort
         .detect("out", &["--shard", "1/1", "--smoothing", "1.5"])
         .ends_with(0)
         .says(&["(2 before)"]);
+}
+
+#[test]
+fn a_result_that_was_changed_by_hand_stops_nobody_else() {
+    let cohort = Cohort::new(3);
+    let all = ["--shard", "1/1"];
+    cohort.detect("out", &all).ends_with(0);
+    let report = cohort.place.path("out/p01/p01_report.json");
+    fs::write(&report, "mine").unwrap();
+    fs::remove_dir_all(cohort.place.path("out/p02")).unwrap();
+    cohort
+        .run(&["collect", "out", "--output", "c"])
+        .ends_with(2)
+        .tells(&[
+            "p01: what lies in out/p01 isn't",
+            "p02: its results are gone",
+        ]);
+    cohort
+        .detect("out", &all)
+        .ends_with(2)
+        .says(&["2 of 3 patients done (1 before)"])
+        .tells(&["p01_report.json of the earlier result was changed"]);
+    assert_eq!(fs::read_to_string(&report).unwrap(), "mine");
+    // Another patient's results under a name.
+    fs::remove_dir_all(cohort.place.path("out/p01")).unwrap();
+    copy_folder(&cohort.place.path("out/p00"), &cohort.place.path("out/p01"));
+    cohort.detect("out", &all).ends_with(2);
+    cohort
+        .run(&["collect", "out", "--output", "c"])
+        .ends_with(2)
+        .tells(&["p01: "]);
+    // Where nobody can be written, nothing is begun.
+    for id in ["p00", "p02"] {
+        let report = cohort.place.path(format!("out/{id}/{id}_report.json"));
+        fs::write(report, "mine").unwrap();
+    }
+    cohort.detect("out", &all).ends_with(1);
+    cohort
+        .run(&["collect", "nowhere", "--output", "c2"])
+        .ends_with(1)
+        .tells(&["nowhere: no such folder"]);
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use ndarray::{Array3, Array4, Axis, s};
 use rayon::prelude::*;
 
 use crate::labels::Labels;
+use crate::preprocess::Geometry;
 use crate::{Error, Limits, Patient, PatientSlices, Preprocess, Result, read_patient_below};
 
 /// A training set: slices and one bit for each. It has no field for the pixels of a
@@ -153,6 +154,44 @@ impl SliceSet {
             }
             None => Ok(()),
         }
+    }
+
+    /// The slices patient by patient, as what examines a patient takes them, each with the numbers of its slices here. They lie on a grid of
+    /// their own, a voxel of 1 mm a pixel, for a set doesn't know where its slices were cut.
+    ///
+    /// # Errors
+    /// As [`SliceSet::check`]; [`Error::Shape`] when slices aren't square.
+    pub fn patients(&self) -> Result<Vec<(Vec<usize>, PatientSlices)>> {
+        self.check()?;
+        let (_, _, h, w) = self.images.dim();
+        if h != w {
+            let got = self.images.shape();
+            return Err(Error::shape("slices", "square ones", got));
+        }
+        let mut numbers = vec![Vec::new(); self.ids.len()];
+        for (n, &patient) in self.patient.iter().enumerate() {
+            numbers[patient].push(n);
+        }
+        let named = numbers.into_iter().zip(&self.ids);
+        let cut = named
+            .filter(|(numbers, _)| !numbers.is_empty())
+            .map(|(numbers, id)| {
+                let z: Vec<usize> = numbers.iter().map(|&n| self.z[n]).collect();
+                let stack = z.iter().max().map_or(0, |last| last + 1);
+                let slices = PatientSlices {
+                    id: id.clone(),
+                    sequences: self.sequences.clone(),
+                    images: self.images.select(Axis(0), &numbers),
+                    z,
+                    head: self.head.select(Axis(0), &numbers),
+                    mask: None,
+                    labels: Some(numbers.iter().map(|&n| self.labels[n]).collect()),
+                    notes: Vec::new(),
+                    geometry: Geometry::of_square(stack, w),
+                };
+                (numbers, slices)
+            });
+        Ok(cut.collect())
     }
 
     /// The set with another head, (N, H, W).

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use fndm::Student;
 use fndm::candle_core::{Device, Tensor};
 use fndm::data::phantom::PhantomConfig;
+use fndm::student::volume_thresholds;
+use fndm::{Detector, Method, Student};
 use fndm_data::{PatientSlices, Preprocess, SliceSet};
 use fndm_models::SegmenterConfig;
 use fndm_study::student::{
-    FoldRow, QuantileScope, StudentPlan, TeacherConfig, TrainedStudent, examine_fold, teach,
-    train_student,
+    FoldRow, ModelTeacher, QuantileScope, StudentPlan, TeacherConfig, TrainedStudent, examine_fold,
+    teach, train_student,
 };
 use fndm_study::{Case, Error, TrainingPlace};
 use fndm_train::{OptimizerConfig, PixelAugmentation, RemoverConfig, StopFlag, StudentConfig};
@@ -277,6 +278,76 @@ fn a_quantile_marks_as_many_of_the_brightest_pixels_as_it_says() {
 }
 
 /// Of slices that are brighter as a whole no more is marked, where brightness is measured slice by slice.
+#[test]
+fn a_model_that_is_there_teaches_what_it_says_of_the_patients() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/phantom");
+    let detector = Detector::load(&folder, &Device::Cpu).unwrap();
+    let phantom = PhantomConfig {
+        slices: 8,
+        ..PhantomConfig::default()
+    };
+    let patients: Vec<PatientSlices> = (0..2)
+        .map(|n| {
+            let mut patient = phantom.patient(20_000 + n).unwrap();
+            patient.id = format!("phantom_{n}");
+            detector.slices(&patient).unwrap()
+        })
+        .collect();
+    let set = bits(&patients);
+    for method in [Method::Memory, Method::Student] {
+        let of = |power| TeacherConfig {
+            contrast_power: 0.,
+            remover_power: 0.,
+            models: vec![ModelTeacher {
+                folder: folder.clone(),
+                method,
+                power,
+            }],
+            by_slice: 0.,
+            head_erosion: 0,
+            ..TeacherConfig::default()
+        };
+        let targets = teach(&of(1.), None, &set, &Device::Cpu).unwrap();
+        let config = detector.config().detect_config(method);
+        let mut first = 0;
+        for slices in &patients {
+            let said = detector.examine_by(method, slices, &config, &mut |_| ());
+            let map = said.unwrap().anomaly;
+            let patient = vec![0; slices.len()];
+            let thresholds = volume_thresholds(&map, &slices.head, &patient).unwrap();
+            let labels = slices.labels.as_ref().unwrap();
+            for ((n, y, x), &value) in map.indexed_iter() {
+                let marked = labels[n] == 1 && slices.head[(n, y, x)] && value > thresholds[n];
+                let target = targets.target()[(first + n, y, x)];
+                assert_eq!(target > 0., marked, "{method:?}, slice {n} at {y}, {x}");
+            }
+            first += slices.len();
+        }
+        assert!(targets.target().iter().any(|&v| v > 0.), "{method:?}");
+        let nothing = teach(&of(0.), None, &set, &Device::Cpu);
+        assert!(nothing.unwrap_err().to_string().contains("powers"));
+    }
+    let other = SliceSet {
+        sequences: ["a", "b", "c", "d"].map(String::from).to_vec(),
+        ..set
+    };
+    let teacher = TeacherConfig {
+        models: vec![ModelTeacher {
+            folder,
+            method: Method::Student,
+            power: 1.,
+        }],
+        ..TeacherConfig::small_bright(0, 64)
+    };
+    let message = teach(&teacher, None, &other, &Device::Cpu)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("flair") && message.contains("a, b"),
+        "{message}"
+    );
+}
+
 #[test]
 fn brightness_by_slice_knows_nothing_of_the_slice_as_a_whole() {
     let set = bits(&patients(1, 3));

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use fndm_files::OutputFolder;
 use fndm_study::fndm_report::IndexPage;
-use fndm_study::markdown;
+use fndm_study::{LeftOut, markdown};
 use serde::Serialize;
 use serde_json::json;
 
@@ -101,7 +101,7 @@ fn rows(joined: &Joined) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A line for every patient that is expected.
+/// A line for every patient that is expected, and for every folder that was passed over.
 fn csv(joined: &Joined, rows: &[Row]) -> Result<Vec<u8>> {
     let mut table = csv::Writer::from_writer(Vec::new());
     table.write_record([
@@ -138,6 +138,9 @@ fn csv(joined: &Joined, rows: &[Row]) -> Result<Vec<u8>> {
             &figure(|f| f.likely.map(|likely| likely.to_string())),
             reason,
         ])?;
+    }
+    for LeftOut { patient, reason } in joined.passed_over() {
+        table.write_record([&patient, "passed over", "", "", "", "", "", "", &reason])?;
     }
     Ok(table.into_inner()?)
 }

@@ -208,16 +208,9 @@ fn write_index(
 
 /// Everybody who isn't counted, those passed over first, as an undivided run has them.
 fn left_out(joined: &Joined) -> Vec<LeftOut> {
-    let passed_over = joined.passed_over.iter().map(|words| {
-        let (patient, reason) = words.split_once(": ").unwrap_or((words, ""));
-        LeftOut {
-            patient: patient.to_owned(),
-            reason: reason.to_owned(),
-        }
-    });
     let others = joined.those(|state| match state {
         State::Done(_) => None,
         State::LeftOut(reason) | State::Failed(reason) | State::Missing(reason) => Some(reason),
     });
-    passed_over.chain(others).collect()
+    joined.passed_over().chain(others).collect()
 }

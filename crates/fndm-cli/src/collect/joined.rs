@@ -55,6 +55,7 @@ impl Joined {
     pub(super) fn read(folders: &[PathBuf]) -> Result<Self> {
         let mut divisions: Vec<(Division, &Path)> = Vec::new();
         for folder in folders {
+            ensure!(folder.is_dir(), "{}: no such folder", folder.display());
             let found = Division::read_all(folder)?;
             ensure!(
                 !found.is_empty(),
@@ -123,6 +124,17 @@ impl Joined {
         counts.failed + counts.missing == 0 && self.passed_over.is_empty()
     }
 
+    /// Folders that were passed over, as patients that can't be used.
+    pub(super) fn passed_over(&self) -> impl Iterator<Item = LeftOut> + '_ {
+        self.passed_over.iter().map(|words| {
+            let (patient, reason) = words.split_once(": ").unwrap_or((words, ""));
+            LeftOut {
+                patient: patient.to_owned(),
+                reason: reason.to_owned(),
+            }
+        })
+    }
+
     /// Patients that a pick takes, with its words.
     pub(super) fn those<'a>(
         &'a self,
@@ -164,11 +176,14 @@ impl Joined {
             (counts.left_out, "left out"),
             (counts.failed, "failed"),
             (counts.missing, "missing"),
-            (self.passed_over.len(), "folders passed over"),
         ] {
             if count > 0 {
                 words = format!("{words}, {count} {what}");
             }
+        }
+        if !self.passed_over.is_empty() {
+            let folders = fndm_files::counted(self.passed_over.len(), "folder");
+            words = format!("{words}, {folders} passed over");
         }
         match self.of {
             1 => words,
@@ -176,7 +191,7 @@ impl Joined {
         }
     }
 
-    /// Who failed, is missing or was passed over, a line each, at most so many of a kind.
+    /// Who failed, is missing, was left out or passed over, a line each, at most so many of a kind.
     pub(super) fn missing_in_words(&self, most: usize) -> Vec<String> {
         let mut lines = Vec::new();
         let mut add = |title: &str, all: Vec<String>| {
@@ -196,6 +211,11 @@ impl Joined {
         };
         add("failed", named(self.failed()));
         add("missing", named(self.missing()));
+        let left_out = self.those(|state| match state {
+            State::LeftOut(reason) => Some(reason),
+            _ => None,
+        });
+        add("left out", named(left_out.collect()));
         add("passed over", self.passed_over.clone());
         lines
     }
@@ -218,16 +238,12 @@ fn states(
             } else if let Some(reason) = division.left_out.get(id) {
                 State::LeftOut(reason.clone())
             } else {
-                let why = match division.finished {
-                    true => "its results are gone",
-                    false => "its shard was stopped, or is still running",
-                };
-                found(
-                    folders,
-                    id,
-                    how,
-                    &format!("{why} (shard {})", division.shard),
-                )
+                let shard = division.shard;
+                let stopped = format!("shard {shard} was stopped, or is still running");
+                match division.finished {
+                    true => found(folders, id, how, "its results are gone", ""),
+                    false => found(folders, id, how, &stopped, &stopped),
+                }
             };
             states.insert(id.to_owned(), state);
         }
@@ -237,31 +253,35 @@ fn states(
             let whole = Division::new(how, shard, first.patients.clone());
             for id in whole.own() {
                 let why = format!("shard {shard} was never begun");
-                states.insert(id.to_owned(), found(folders, id, how, &why));
+                states.insert(id.to_owned(), found(folders, id, how, &why, &why));
             }
         }
     }
     states
 }
 
-/// Where a patient's results are; `why` says why they aren't.
-fn found(folders: &[PathBuf], id: &str, how: &How, why: &str) -> State {
-    let mut others = false;
+/// Where a patient's results are; else why there are none, in other words where something else is there.
+fn found(folders: &[PathBuf], id: &str, how: &How, none: &str, other: &str) -> State {
+    let mut there = None;
     for folder in folders {
         let place = folder.join(id);
-        let Some(record) = Record::<Value>::read(&place) else {
-            continue;
+        let record = Record::<Value>::read(&place);
+        let what = match record {
+            Some(record) if record.patient != id => {
+                format!("is of patient {}", record.patient)
+            }
+            Some(record) if record.how != *how => {
+                "is of another model, other settings or another version".to_owned()
+            }
+            Some(_) if is_complete(&place) => return State::Done(place),
+            None if !place.exists() => continue,
+            _ => "isn't what fndm wrote: files were changed, or are gone".to_owned(),
         };
-        if record.patient != id || record.how != *how {
-            others = true;
-        } else if is_complete(&place) {
-            return State::Done(place);
-        }
+        there = Some(format!("what lies in {} {what}", place.display()));
     }
-    State::Missing(match others {
-        true => {
-            format!("{why}; what is there is of another model, other settings or another version")
-        }
-        false => why.to_owned(),
+    State::Missing(match there {
+        Some(there) if other.is_empty() => there,
+        Some(there) => format!("{other}; {there}"),
+        None => none.to_owned(),
     })
 }

@@ -98,10 +98,10 @@ fn check_outputs(options: &Options, listed: &Listed, index: bool) -> Result<Inpu
         bids::check_output(&options.output)?;
     }
     let inputs = listed.inputs.iter().fold(inputs, |all, i| i.add_to(all));
-    for input in &listed.inputs {
+    shards::check_each(listed.inputs.iter().map(|input| {
         let (output, maker) = target(options, input);
-        OutputFolder::check(&output, &maker, &inputs)?;
-    }
+        OutputFolder::check(&output, &maker, &inputs)
+    }))?;
     let mut records = listed.inputs.iter().map(|input| &input.id);
     if let Some(id) = records.find(|id| id.split('/').next() == Some(shards::FOLDER)) {
         bail!("patient {id}: {} is the folder of records", shards::FOLDER);

@@ -219,9 +219,11 @@ impl Work<'_> {
             if id.split('/').next() == Some(shards::FOLDER) {
                 bail!("patient {id}: {} is the folder of records", shards::FOLDER);
             }
-            let (output, maker) = self.target(id);
-            OutputFolder::check(output, &maker, &self.inputs)?;
         }
+        shards::check_each(own.iter().map(|id| {
+            let (output, maker) = self.target(id);
+            OutputFolder::check(output, &maker, &self.inputs)
+        }))?;
         if let Some(id) = own.first() {
             fndm_files::check_writable(self.target(id).0)?;
         }

@@ -159,9 +159,20 @@ impl Progress {
         for (begin, what) in [("shard-", "shard"), ("times-", "times")] {
             for other in folders(output, begin)? {
                 let name = other.file_name().unwrap_or_default().to_string_lossy();
-                if !name.ends_with(&of) {
-                    // One that another process is at, or that was changed, stays: `collect` tells of it.
-                    let _ = WorkFolder::remove(&other, &maker(&program, what));
+                if name.ends_with(&of) {
+                    continue;
+                }
+                // One that another process is at, or that was changed, stays.
+                let removed = WorkFolder::remove(&other, &maker(&program, what));
+                if begin == "shard-" {
+                    let end = match removed {
+                        Ok(_) => "is removed, with what it knew of failures".to_owned(),
+                        Err(error) => format!("stays, and fndm collect will refuse it: {error}"),
+                    };
+                    tell!(
+                        "{}: the record of a run of another number of shards {end}",
+                        other.display()
+                    );
                 }
             }
         }

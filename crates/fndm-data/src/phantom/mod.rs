@@ -111,7 +111,7 @@ impl PhantomConfig {
             }
         };
         count("size", self.size, 8, 1024)?;
-        count("slices", self.slices, 1, 512)?;
+        count("slices", self.slices, 1, 1024)?;
         count("samples", self.samples, 1, 8)?;
         range("field_of_view", self.field_of_view, 100.0, 500.0)?;
         range("slice_spacing", self.slice_spacing, 0.1, 20.0)?;

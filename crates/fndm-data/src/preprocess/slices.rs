@@ -41,6 +41,22 @@ impl Geometry {
         }
     }
 
+    /// Of square slices that were cut from nothing: a voxel a pixel, 1 mm, growing as R, P and S do. `slices` is the length of the stack.
+    pub(crate) fn of_square(slices: usize, size: usize) -> Self {
+        Self {
+            shape: [size, size, slices],
+            affine: crate::affine::diagonal([1.0; 3]),
+            header: None,
+            reorder: Reorder {
+                from: [2, 1, 0],
+                flipped: [false; 3],
+            },
+            stack: [slices, size, size],
+            pad: Pad::square(size, size, None, None),
+            size,
+        }
+    }
+
     /// Shape of the input's array.
     #[must_use]
     pub fn shape(&self) -> [usize; 3] {

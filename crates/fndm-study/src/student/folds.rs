@@ -11,6 +11,7 @@ use fndm_models::Segmenter;
 use fndm_train::{PixelTargets, StepReport};
 use ndarray::{Array3, Axis, concatenate};
 
+use super::models::Models;
 use super::teacher::{contrast_map, product, remover_map};
 use super::{Lesson, OnStep, StudentPlan, StudentStage, calibrated, train_student};
 use crate::{Case, Error, MethodMap, Result, TrainingPlace};
@@ -133,9 +134,13 @@ pub fn examine_fold(
         .filter(|&row| row != FoldRow::Remover || trained.remover.is_some())
         .map(|row| (row, Vec::new()))
         .collect();
+    let teachers = Teachers {
+        contrast,
+        remover: trained.remover.as_ref(),
+        models: Models::load(&plan.teacher.models, device)?,
+    };
     for slices in held_out {
-        let remover = trained.remover.as_ref();
-        let mut found = teachers_say(plan, &contrast, remover, slices, place)?;
+        let mut found = teachers.say(plan, slices, place)?;
         for (row, student) in &students {
             found.push((*row, student_says(student, slices, place)?));
         }
@@ -148,45 +153,55 @@ pub fn examine_fold(
     Ok(Some(rows.into_iter().collect()))
 }
 
-/// What each teacher alone and both together say of a patient.
-fn teachers_say(
-    plan: &StudentPlan,
-    contrast: &Contrast,
-    remover: Option<&Segmenter>,
-    slices: &PatientSlices,
-    place: TrainingPlace<'_>,
-) -> Result<Vec<(FoldRow, MethodMap)>> {
-    let (teacher, device) = (&plan.teacher, place.device);
-    let patient = vec![0; slices.len()];
-    let at = (&patient[..], &slices.z[..]);
-    let start = Instant::now();
-    let images = batch_tensor(&slices.images.view(), device)?;
-    let scores = contrast.score_maps(&intensities, &images, None)?;
-    let by_contrast = contrast_map(teacher, &scores, at)?;
-    let contrast_ms = milliseconds_since(start);
-    let images = slices.images.view();
-    let start = Instant::now();
-    let by_remover = remover.map(|remover| remover_map(teacher, remover, &images, at, device));
-    let by_remover = by_remover.transpose()?;
-    let remover_ms = milliseconds_since(start);
+/// Whom a student has learned from.
+struct Teachers<'a> {
+    contrast: Contrast,
+    remover: Option<&'a Segmenter>,
+    models: Models,
+}
 
-    let config = DetectConfig {
-        head_erosion: teacher.head_erosion,
-        empty_when_healthy: false,
-        ..DetectConfig::student()
-    };
-    let start = Instant::now();
-    let (first, second) = (Some(&by_contrast), by_remover.as_ref());
-    let all = product(teacher, first, second, &images, at, &slices.head)?;
-    let all_ms = contrast_ms + remover_ms + milliseconds_since(start);
-    let mut maps = vec![(FoldRow::Contrast, by_contrast, contrast_ms)];
-    maps.extend(by_remover.map(|map| (FoldRow::Remover, map, remover_ms)));
-    maps.push((FoldRow::Teacher, all, all_ms));
-    let found = maps.into_iter().map(|(row, mut map, milliseconds)| {
-        let found = mask_of(&mut map, slices, &config, None)?;
-        Ok((row, method_map(map, found, None, milliseconds)))
-    });
-    found.collect()
+impl Teachers<'_> {
+    /// What contrast and remover alone and all teachers together say of a patient.
+    fn say(
+        &self,
+        plan: &StudentPlan,
+        slices: &PatientSlices,
+        place: TrainingPlace<'_>,
+    ) -> Result<Vec<(FoldRow, MethodMap)>> {
+        let (teacher, device) = (&plan.teacher, place.device);
+        let patient = vec![0; slices.len()];
+        let at = (&patient[..], &slices.z[..]);
+        let start = Instant::now();
+        let images = batch_tensor(&slices.images.view(), device)?;
+        let scores = self.contrast.score_maps(&intensities, &images, None)?;
+        let by_contrast = contrast_map(teacher, &scores, at)?;
+        let contrast_ms = milliseconds_since(start);
+        let images = slices.images.view();
+        let start = Instant::now();
+        let by_remover =
+            (self.remover).map(|remover| remover_map(teacher, remover, &images, at, device));
+        let by_remover = by_remover.transpose()?;
+        let remover_ms = milliseconds_since(start);
+
+        let config = DetectConfig {
+            head_erosion: teacher.head_erosion,
+            empty_when_healthy: false,
+            ..DetectConfig::student()
+        };
+        let start = Instant::now();
+        let models = self.models.say(slices)?;
+        let maps = (Some(&by_contrast), by_remover.as_ref(), &models[..]);
+        let all = product(teacher, maps, &images, at, &slices.head)?;
+        let all_ms = contrast_ms + remover_ms + milliseconds_since(start);
+        let mut maps = vec![(FoldRow::Contrast, by_contrast, contrast_ms)];
+        maps.extend(by_remover.map(|map| (FoldRow::Remover, map, remover_ms)));
+        maps.push((FoldRow::Teacher, all, all_ms));
+        let found = maps.into_iter().map(|(row, mut map, milliseconds)| {
+            let found = mask_of(&mut map, slices, &config, None)?;
+            Ok((row, method_map(map, found, None, milliseconds)))
+        });
+        found.collect()
+    }
 }
 
 /// What a student says of a patient, by its own settings.

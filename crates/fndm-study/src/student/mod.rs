@@ -9,6 +9,7 @@
 //! ([`StudentPlan::small_bright`]).
 
 mod folds;
+mod models;
 mod plan;
 pub(crate) mod teacher;
 
@@ -25,6 +26,7 @@ use fndm_train::{
 use ndarray::{Array3, Axis};
 
 pub use folds::{FoldCases, FoldMaps, FoldRow, examine_fold};
+pub use models::ModelTeacher;
 pub use plan::{CrossConfig, QuantileScope, StudentPlan, TeacherConfig};
 pub use teacher::teach;
 

@@ -11,6 +11,7 @@ use fndm_train::RemoverConfig;
 use ndarray::Array3;
 use serde::{Deserialize, Serialize};
 
+use super::ModelTeacher;
 use crate::{Error, Result};
 
 /// Greatest power of a map in the product: beyond it only the brightest pixels are left.
@@ -47,6 +48,9 @@ pub struct TeacherConfig {
     /// from it. A slice that is brighter as a whole then marks no more than others.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub intensity_by_slice: bool,
+    /// Models that are there already and teach too. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<ModelTeacher>,
     /// Which residuals of each sequence count. Default: none named, which is both sides of each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub residual_sides: Vec<ResidualSide>,
@@ -129,6 +133,7 @@ impl Default for TeacherConfig {
             intensity_power: 0.0,
             intensity_sequence: 0,
             intensity_by_slice: false,
+            models: Vec::new(),
             residual_sides: Vec::new(),
             smoothing: 1.0,
             z_smoothing: 0.7,
@@ -175,11 +180,17 @@ impl TeacherConfig {
         if self.parts < 2 {
             return Err(Error::option("parts", "2 or more", self.parts));
         }
-        for (name, power) in [
+        let powers = [
             ("contrast_power", self.contrast_power),
             ("remover_power", self.remover_power),
             ("intensity_power", self.intensity_power),
-        ] {
+        ];
+        let models = self
+            .models
+            .iter()
+            .map(|model| ("models.power", model.power));
+        let powers: Vec<(&str, f64)> = powers.into_iter().chain(models).collect();
+        for &(name, power) in &powers {
             if !(0.0..=MOST_POWER).contains(&power) {
                 let expected = format!("0 to {MOST_POWER}");
                 return Err(Error::option(name, expected, power));
@@ -198,7 +209,7 @@ impl TeacherConfig {
             let got = self.by_slice;
             return Err(Error::option("by_slice", "0 to 1", got));
         }
-        if self.contrast_power + self.remover_power + self.intensity_power == 0. {
+        if powers.iter().all(|&(_, power)| power == 0.) {
             return Err(Error::option("powers", "one above 0", 0));
         }
         if let Some(quantile) = self.quantile.filter(|q| !(0.0..1.0).contains(q)) {

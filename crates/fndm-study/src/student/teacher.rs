@@ -12,6 +12,7 @@ use fndm_models::Segmenter;
 use fndm_train::PixelTargets;
 use ndarray::{Array3, ArrayView2, ArrayView4, ArrayViewMut2, Axis, Zip};
 
+use super::models::Models;
 use super::{QuantileScope, TeacherConfig};
 use crate::{Error, Result};
 
@@ -54,27 +55,30 @@ pub(crate) fn teachers(
     let remover = remover.filter(|_| config.remover_power > 0.);
     let remover = remover.map(|remover| remover_map(config, remover, &images, place, device));
     let remover = remover.transpose()?;
+    let models = Models::load(&config.models, device)?.say_of_set(set)?;
     product(
         config,
-        contrast.as_ref(),
-        remover.as_ref(),
+        (contrast.as_ref(), remover.as_ref(), &models),
         &images,
         place,
         &set.head,
     )
 }
 
+/// A teacher's map, `(N, H, W)`, and its power in the product.
+pub(super) type PoweredMap = (Array3<f32>, f64);
+
 /// The weighted product of the teachers' maps of slices `(N, C, H, W)` of these patients and positions, `(N, H, W)`: the contrast's, the
-/// remover's, and the slices' own brightness.
+/// remover's, those of models, and the slices' own brightness.
 pub(super) fn product(
     config: &TeacherConfig,
-    contrast: Option<&Array3<f32>>,
-    remover: Option<&Array3<f32>>,
+    (contrast, remover, models): (Option<&Array3<f32>>, Option<&Array3<f32>>, &[PoweredMap]),
     images: &ArrayView4<'_, f32>,
     place: (&[usize], &[usize]),
     head: &Array3<bool>,
 ) -> Result<Array3<f32>> {
-    let mut counted = Vec::new();
+    let mut counted: Vec<(&Array3<f32>, f64)> =
+        (models.iter()).map(|(map, power)| (map, *power)).collect();
     for (name, map, power) in [
         ("contrast", contrast, config.contrast_power),
         ("remover", remover, config.remover_power),

@@ -1,0 +1,76 @@
+//! Models that are there already, as teachers of a student.
+
+use std::path::PathBuf;
+
+use candle_core::Device;
+use fndm::{Detector, Method};
+use fndm_data::{PatientSlices, SliceSet};
+use ndarray::{Array3, Axis};
+use serde::{Deserialize, Serialize};
+
+use super::teacher::PoweredMap;
+use crate::{Error, Result};
+
+/// A row of a model that is there already, as a teacher: FNDM, its memory bank, another student.
+///
+/// The model has to take the same sequences and sizes, and to have seen other patients: what it learned of a slice is no second opinion on it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelTeacher {
+    /// The model folder.
+    pub folder: PathBuf,
+    /// The row, by its own settings: `fndm`, `memory`, `student`, and so on.
+    pub method: Method,
+    /// Power of its map in the product.
+    pub power: f64,
+}
+
+/// The models of some teachers, with the powers of their maps.
+pub(super) struct Models(Vec<(Detector, Method, f64)>);
+
+impl Models {
+    pub(super) fn load(teachers: &[ModelTeacher], device: &Device) -> Result<Self> {
+        let counted = teachers.iter().filter(|teacher| teacher.power > 0.);
+        let loaded = counted.map(|teacher| {
+            let detector = Detector::load(&teacher.folder, device)?;
+            Ok((detector, teacher.method, teacher.power))
+        });
+        Ok(Self(loaded.collect::<Result<_>>()?))
+    }
+
+    /// What each says of a patient, `(N, H, W)`, and its power.
+    pub(super) fn say(&self, slices: &PatientSlices) -> Result<Vec<PoweredMap>> {
+        let maps = self.0.iter().map(|(detector, method, power)| {
+            let known = &detector.config().sequences;
+            if *known != slices.sequences {
+                return Err(Error::Input {
+                    what: "slices for a model that teaches".into(),
+                    expected: known.join(", "),
+                    got: slices.sequences.join(", "),
+                });
+            }
+            let config = detector.config().detect_config(*method);
+            let found = detector.examine_by(*method, slices, &config, &mut |_| ())?;
+            Ok((found.anomaly, *power))
+        });
+        maps.collect()
+    }
+
+    /// The same of all slices of a set.
+    pub(super) fn say_of_set(&self, set: &SliceSet) -> Result<Vec<PoweredMap>> {
+        if self.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut all: Vec<PoweredMap> = (self.0.iter())
+            .map(|(.., power)| (Array3::zeros(set.head.dim()), *power))
+            .collect();
+        for (numbers, slices) in set.patients()? {
+            for ((all, _), (map, _)) in all.iter_mut().zip(self.say(&slices)?) {
+                for (&n, slice) in numbers.iter().zip(map.outer_iter()) {
+                    all.index_axis_mut(Axis(0), n).assign(&slice);
+                }
+            }
+        }
+        Ok(all)
+    }
+}
