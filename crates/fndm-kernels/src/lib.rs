@@ -6,6 +6,8 @@
 //! | --- | --- |
 //! | [`Conv2d`], [`Algorithm`] | 3x3 and 1x1, stride 1 and 2, also fused with upsampling or the sum that ends a residual block: Winograd F(4x4, 3x3), direct, or a product, by shape |
 //! | [`group_norm`], [`group_norm_silu`], [`silu`] | fused, with scale and shift |
+//! | [`depthwise`], [`channel_means`], [`scale_channels`] | a channel by itself, forward |
+//! | [`unfold`] | an image as columns, for kernels of any size |
 //! | [`linear`] | a few rows by a matrix of weights |
 //! | [`attention`], [`attention_qkv`] | any number of tokens, a strip of weights at a time |
 //! | [`add`], [`cat_channels`], [`linear_combination`], [`upsample_nearest_2x`], [`avg_pool_2x`] | one threaded pass |
@@ -42,11 +44,14 @@
 #![allow(clippy::needless_range_loop)]
 
 mod attention;
+mod channels;
+mod columns;
 mod combination;
 mod config;
 mod conv;
 #[cfg(any(feature = "cuda", test))]
 mod cuda;
+mod depthwise;
 mod device;
 mod elementwise;
 mod finite;
@@ -65,11 +70,14 @@ mod tensor;
 mod tile;
 
 pub use attention::{QkvOrder, attention, attention_qkv};
+pub use channels::{channel_means, scale_channels};
+pub use columns::unfold;
 pub use config::{
     Backend, MatrixMath, Precision, backend, matrix_math, precision, set_backend, set_matrix_math,
     set_precision,
 };
 pub use conv::{Algorithm, Conv2d};
+pub use depthwise::{Pads, depthwise};
 pub use device::device;
 pub use elementwise::{add, avg_pool_2x, cat_channels, linear_combination, upsample_nearest_2x};
 pub use finite::first_non_finite;

@@ -20,6 +20,64 @@ pub(crate) fn conv2d(
     }
 }
 
+/// Each channel by its own kernel: `weight` is `(C, 1, k, k)`.
+pub(crate) fn depthwise(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    stride: usize,
+    [rows, columns]: [(usize, usize); 2],
+) -> Result<Tensor> {
+    let c = x.dim(1)?;
+    x.pad_with_zeros(2, rows.0, rows.1)?
+        .pad_with_zeros(3, columns.0, columns.1)?
+        .conv2d(weight, 0, stride, 1, c)?
+        .broadcast_add(&bias.reshape((1, c, 1, 1))?)
+}
+
+/// The pixels under each place of a kernel as channels.
+pub(crate) fn unfold(
+    x: &Tensor,
+    k: usize,
+    stride: usize,
+    [rows, columns]: [(usize, usize); 2],
+) -> Result<Tensor> {
+    let x = x
+        .pad_with_zeros(2, rows.0, rows.1)?
+        .pad_with_zeros(3, columns.0, columns.1)?;
+    let (b, c, h, w) = x.dims4()?;
+    let (oh, ow) = ((h - k) / stride + 1, (w - k) / stride + 1);
+    // Lines of the same remainder lie side by side, so that a step is a narrowing.
+    let up = |n: usize| n.next_multiple_of(stride) - n;
+    let phases = x
+        .pad_with_zeros(2, 0, up(h))?
+        .pad_with_zeros(3, 0, up(w))?
+        .reshape(&[b, c, h.div_ceil(stride), stride, w.div_ceil(stride), stride][..])?;
+    let mut taps = Vec::with_capacity(k * k);
+    for dy in 0..k {
+        for dx in 0..k {
+            let tap = phases
+                .narrow(3, dy % stride, 1)?
+                .narrow(5, dx % stride, 1)?
+                .narrow(2, dy / stride, oh)?
+                .narrow(4, dx / stride, ow)?;
+            taps.push(tap.reshape((b, c, oh, ow))?);
+        }
+    }
+    Tensor::cat(&taps, 1)
+}
+
+/// Means over the pixels.
+pub(crate) fn channel_means(x: &Tensor) -> Result<Tensor> {
+    x.flatten_from(2)?.mean(D::Minus1)
+}
+
+/// Each channel times its factor, `(B, C)`.
+pub(crate) fn scale_channels(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    let (b, c) = factors.dims2()?;
+    x.broadcast_mul(&factors.reshape((b, c, 1, 1))?)
+}
+
 /// `x W^T + b` on `(B, I)`.
 pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     x.matmul(&weight.t()?)?.broadcast_add(bias)

@@ -11,7 +11,7 @@ use crate::embed::embed;
 use crate::neighbours::NearestNeighbours;
 use crate::patch::PatchEmbedding;
 use crate::standardise::Standardisation;
-use crate::tensor::{batch_of, check_images};
+use crate::tensor::{all_finite, batch_of, check_images, row_values};
 use crate::{Error, FeatureExtractor, Result};
 
 /// Patch features of healthy slices, and how far from them the patches of other slices lie.
@@ -144,7 +144,9 @@ impl MemoryBank {
     /// # Errors
     /// When the queries are of another dimension, or one has a value that is NaN or infinite: it is named.
     pub fn score(&self, queries: ArrayView2<'_, f32>) -> Result<Array1<f32>> {
-        if let Some(((row, _), _)) = queries.indexed_iter().find(|(_, v)| !v.is_finite()) {
+        let values = row_values(queries);
+        let mut rows = values.chunks(queries.ncols().max(1));
+        if let Some(row) = rows.position(|row| !all_finite(row)) {
             return Err(Error::non_finite(format!("query {row}"), None));
         }
         let found = self.index.search(queries, self.config.neighbours)?;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::resize::Bilinear;
 use crate::standardise::Standardisation;
-use crate::tensor::{to_cpu, with_slice};
+use crate::tensor::{all_finite, to_cpu, with_slice};
 use crate::{Error, Result};
 
 /// Patch features in the manner of `PatchCore` (Roth et al. 2022).
@@ -87,14 +87,15 @@ impl PatchFeatures {
     /// When there are no maps, their shapes don't fit each other, or a value is NaN or infinite.
     pub fn embed(&self, maps: &[Tensor]) -> Result<PatchEmbedding> {
         self.check()?;
-        self.embed_standardised(maps, None)
+        self.embed_standardised(maps, None, 0.0)
     }
 
-    /// The same of settings that were checked.
+    /// The same of settings that were checked. With a weight of the position above 0, two more values say where a patch lies.
     pub(crate) fn embed_standardised(
         &self,
         maps: &[Tensor],
         standardisation: Option<&Standardisation>,
+        position_weight: f64,
     ) -> Result<PatchEmbedding> {
         let (images, shapes) = map_shapes(maps)?;
         if let Some(s) = standardisation {
@@ -102,7 +103,9 @@ impl PatchFeatures {
         }
         let plan = Plan::new(self, &shapes)?;
         let (h, w) = plan.grid;
-        let dimension = self.target_dimension;
+        let position = (position_weight > 0.0)
+            .then(|| position_weight * (self.target_dimension as f64).sqrt());
+        let dimension = self.target_dimension + position.map_or(0, |_| 2);
         let mut features = vec![0f32; images * h * w * dimension];
         for (l, (map, layer)) in maps.iter().zip(&plan.layers).enumerate() {
             let map = to_cpu(map)?;
@@ -113,7 +116,7 @@ impl PatchFeatures {
                     .zip(values.par_chunks(size))
                     .enumerate()
                     .filter_map(|(image, (out, input))| {
-                        if input.iter().any(|v| !v.is_finite()) {
+                        if !all_finite(input) {
                             return Some(image);
                         }
                         match standardisation {
@@ -131,10 +134,19 @@ impl PatchFeatures {
                 return Err(Error::non_finite(format!("feature map {l}"), failed));
             }
         }
-        // What is finite may still have left the range of f32 on the way.
-        let size = h * w * dimension;
-        if let Some(at) = features.iter().position(|v| !v.is_finite()) {
-            return Err(Error::non_finite("patch features", Some(at / size)));
+        let overflown = features
+            .par_chunks_mut(h * w * dimension)
+            .enumerate()
+            .filter_map(|(image, features)| {
+                if let Some(weight) = position {
+                    add_position(features, dimension, (h, w), weight);
+                }
+                // What is finite may still have left the range of f32 on the way.
+                (!all_finite(features)).then_some(image)
+            })
+            .min();
+        if overflown.is_some() {
+            return Err(Error::non_finite("patch features", overflown));
         }
         let features = Array2::from_shape_vec((images * h * w, dimension), features)
             .map_err(|e| Error::shape("patch features", "rows of one length", e))?;
@@ -149,6 +161,17 @@ impl PatchFeatures {
     fn patches(&self, n: usize) -> Option<usize> {
         let padding = (self.patch_size - 1) / 2;
         Some((n + 2 * padding).checked_sub(self.patch_size)? / self.stride + 1)
+    }
+}
+
+/// Writes where each patch of a grid lies, from `-weight` to `weight`, into the last two values of its row.
+fn add_position(features: &mut [f32], dimension: usize, (h, w): (usize, usize), weight: f64) {
+    let place = |i: usize, n: usize| (weight * ((2 * i + 1) as f64 / n as f64 - 1.0)) as f32;
+    for (patch, row) in features.chunks_exact_mut(dimension).enumerate() {
+        if let [.., x, y] = row {
+            *x = place(patch % w, w);
+            *y = place(patch / w, h);
+        }
     }
 }
 
@@ -193,6 +216,9 @@ struct Plan {
     layers: Vec<Layer>,
     grid: (usize, usize),
 }
+
+/// Target values that are computed before they are written, a cache line of them.
+const TARGETS: usize = 16;
 
 struct Layer {
     channels: usize,
@@ -301,22 +327,36 @@ impl Layer {
     /// Adds this map's part `(C, H, W)` to one image's features `(h * w, D)`.
     fn add_to(&self, input: &[f32], out: &mut [f32], dimension: usize) {
         let (rows, columns) = self.patches;
-        let mut plane = vec![0f32; rows * columns];
-        let mut resized = self.resize.as_ref().map(|r| vec![0f32; r.len()]);
-        for (target, taps) in &self.targets {
-            plane.fill(0.0);
-            for tap in taps {
-                self.add_tap(input, *tap, &mut plane);
-            }
-            let values = match (&self.resize, &mut resized) {
-                (Some(resize), Some(buffer)) => {
-                    resize.apply(&plane, buffer);
-                    &*buffer
+        let cells = out.len() / dimension;
+        let mut unresized = vec![0f32; rows * columns];
+        // A row of features is written for many targets at once: each row lies in another cache line.
+        // Planes a power of two apart would all lie in the same set of the cache, hence the gap.
+        let gap = cells + TARGETS;
+        let mut planes = vec![0f32; TARGETS * gap];
+        for targets in self.targets.chunks(TARGETS) {
+            for ((_, taps), plane) in targets.iter().zip(planes.chunks_exact_mut(gap)) {
+                let plane = &mut plane[..cells];
+                let sums = match &self.resize {
+                    Some(_) => &mut unresized,
+                    None => &mut *plane,
+                };
+                sums.fill(0.0);
+                for tap in taps {
+                    self.add_tap(input, *tap, sums);
                 }
-                _ => &plane,
+                if let Some(resize) = &self.resize {
+                    resize.apply(&unresized, plane);
+                }
+            }
+            // Targets of one map follow each other.
+            let Some(&(first, _)) = targets.first() else {
+                continue;
             };
-            for (row, v) in out.chunks_exact_mut(dimension).zip(values) {
-                row[*target] += v;
+            for (cell, row) in out.chunks_exact_mut(dimension).enumerate() {
+                let values = planes[cell..].iter().step_by(gap);
+                for (feature, v) in row[first..first + targets.len()].iter_mut().zip(values) {
+                    *feature += v;
+                }
             }
         }
     }

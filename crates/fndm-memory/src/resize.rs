@@ -22,11 +22,6 @@ impl Bilinear {
         }
     }
 
-    /// Values in the resized plane.
-    pub(crate) fn len(&self) -> usize {
-        self.to.0 * self.to.1
-    }
-
     /// `input` has the values of `from`, `out` those of `to`.
     pub(crate) fn apply(&self, input: &[f32], out: &mut [f32]) {
         let width = self.from.1;

@@ -56,6 +56,14 @@ pub(crate) fn check_images(
     Ok((b, h, w))
 }
 
+/// Whether no value is NaN or infinite.
+pub(crate) fn all_finite(values: &[f32]) -> bool {
+    // Without a branch for each value: most are all finite.
+    values
+        .chunks(1024)
+        .all(|values| values.iter().fold(true, |all, v| all & v.is_finite()))
+}
+
 /// The rows of a matrix as one slice, copied only when they don't lie so already.
 pub(crate) fn row_values(x: ArrayView2<'_, f32>) -> std::borrow::Cow<'_, [f32]> {
     match x.to_slice() {

@@ -108,7 +108,11 @@ impl Inverted {
         let h = self
             .project
             .forward(&fndm_kernels::relu6(&self.depthwise.forward(&h)?)?)?;
-        if self.residual { x + h } else { Ok(h) }
+        if self.residual {
+            fndm_kernels::add(x, &h)
+        } else {
+            Ok(h)
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Feature backbones with weights of ImageNet: what patch features are taken from.
 
-mod depthwise;
 mod efficientnet;
 mod norm_conv;
 mod squeezing;

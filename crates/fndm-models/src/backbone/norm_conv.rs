@@ -4,8 +4,6 @@ use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use fndm_kernels::Conv2d;
 
-use super::depthwise;
-
 /// How a convolution treats the border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Padding {
@@ -84,17 +82,17 @@ impl NormConv {
         if let Some(conv) = &self.fast {
             return conv.forward(x);
         }
-        let (_, channels, h, w) = x.dims4()?;
+        let (_, _, h, w) = x.dims4()?;
         let (rows, columns) = (self.pad(h), self.pad(w));
-        if self.depthwise && x.device().is_cpu() {
-            return depthwise::forward(x, &self.weight, &self.bias, self.stride, [rows, columns]);
+        if self.depthwise {
+            let pads = [rows, columns];
+            return fndm_kernels::depthwise(x, &self.weight, &self.bias, self.stride, pads);
         }
         let padded = x
             .pad_with_zeros(2, rows.0, rows.1)?
             .pad_with_zeros(3, columns.0, columns.1)?;
-        let groups = if self.depthwise { channels } else { 1 };
         padded
-            .conv2d(&self.weight, 0, self.stride, 1, groups)?
+            .conv2d(&self.weight, 0, self.stride, 1, 1)?
             .broadcast_add(&self.bias.reshape((1, (), 1, 1))?)
     }
 

@@ -176,13 +176,14 @@ impl Squeeze {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, c, ..) = x.dims4()?;
-        let mean = x.flatten_from(2)?.mean(D::Minus1)?;
+        let mean = fndm_kernels::channel_means(x)?;
         let h = fndm_kernels::linear(&mean, &self.narrow.0, &self.narrow.1)?;
         let h = fndm_kernels::silu(&h)?;
         let h = fndm_kernels::linear(&h, &self.widen.0, &self.widen.1)?;
-        let weight = candle_nn::ops::sigmoid(&h)?.reshape((b, c, 1, 1))?;
-        Ok(x.broadcast_mul(&weight)?)
+        Ok(fndm_kernels::scale_channels(
+            x,
+            &candle_nn::ops::sigmoid(&h)?,
+        )?)
     }
 }
 
@@ -241,7 +242,11 @@ impl Inverted {
         };
         let h = fndm_kernels::silu(&self.depthwise.forward(&h)?)?;
         let h = self.project.forward(&self.squeeze.forward(&h)?)?;
-        Ok(if self.residual { (x + h)? } else { h })
+        Ok(if self.residual {
+            fndm_kernels::add(x, &h)?
+        } else {
+            h
+        })
     }
 }
 

@@ -122,13 +122,11 @@ fn product(weight: &Tensor, bias: Option<&Tensor>) -> Result<Conv2d> {
 
 /// What [`product`] is multiplied with: the padded image, unfolded.
 fn columns(x: &Tensor, k: usize, stride: usize, border: Border) -> Result<Tensor> {
-    let padded = match border {
-        Border::Zeros => x
-            .pad_with_zeros(2, k / 2, k / 2)?
-            .pad_with_zeros(3, k / 2, k / 2)?,
-        Border::Reflect => reflect(x, k / 2)?,
+    let (x, pad) = match border {
+        Border::Zeros => (x.clone(), k / 2),
+        Border::Reflect => (reflect(x, k / 2)?, 0),
     };
-    unfold(&padded, k, stride)
+    Ok(fndm_kernels::unfold(&x, k, stride, [(pad, pad); 2])?)
 }
 
 /// The kernels pad by zeros, so the mirrored image is convolved and its edge cut off. At stride 2 a line of zeros moves the
@@ -175,29 +173,4 @@ pub fn reflect(x: &Tensor, n: usize) -> Result<Tensor> {
         x = Tensor::cat(&lines, axis)?;
     }
     Ok(x)
-}
-
-/// The pixels under each place of a `k` x `k` kernel, row by row of it, as channels: `(B, C, H, W)` to `(B, k * k * C, H', W')`, without
-/// padding.
-fn unfold(x: &Tensor, k: usize, stride: usize) -> Result<Tensor> {
-    let (b, c, h, w) = x.dims4()?;
-    let (oh, ow) = ((h - k) / stride + 1, (w - k) / stride + 1);
-    // Lines of the same remainder lie side by side, so that a step is a narrowing.
-    let up = |n: usize| n.next_multiple_of(stride) - n;
-    let phases = x
-        .pad_with_zeros(2, 0, up(h))?
-        .pad_with_zeros(3, 0, up(w))?
-        .reshape(&[b, c, h.div_ceil(stride), stride, w.div_ceil(stride), stride][..])?;
-    let mut taps = Vec::with_capacity(k * k);
-    for dy in 0..k {
-        for dx in 0..k {
-            let tap = phases
-                .narrow(3, dy % stride, 1)?
-                .narrow(5, dx % stride, 1)?
-                .narrow(2, dy / stride, oh)?
-                .narrow(4, dx / stride, ow)?;
-            taps.push(tap.reshape((b, c, oh, ow))?);
-        }
-    }
-    Ok(Tensor::cat(&taps, 1)?)
 }
