@@ -7,7 +7,7 @@ use crate::plain;
 use crate::simd::{Isa, kernel};
 use crate::sum::{combine, untracked_combination};
 use crate::tape::{apply1, apply2, apply3};
-use crate::tensor::{contiguous, floats, from_floats, with_floats};
+use crate::tensor::{contiguous, copy_images, floats, from_floats, with_floats};
 #[cfg(feature = "cuda")]
 use candle_core::cuda::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
@@ -392,21 +392,6 @@ pub fn cat_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 struct Cat;
 
-/// Copies `n` floats per image from `src` at stride `from` to `dst` at stride `to`.
-///
-/// # Safety
-/// `dst` holds `batch * to` floats.
-unsafe fn copy_images(src: Input<'_>, from: usize, dst: Shared, to: usize, n: usize, batch: usize) {
-    let parts = n.div_ceil(CHUNK);
-    parallel(batch * parts, |i| {
-        let (image, at) = (i / parts, i % parts * CHUNK);
-        let len = CHUNK.min(n - at);
-        let src = &src.0[image * from + at..][..len];
-        // SAFETY: the ranges of the tasks are disjoint and within both.
-        unsafe { std::ptr::copy_nonoverlapping(src.as_ptr(), dst.at(image * to + at, len), len) };
-    });
-}
-
 impl CustomOp2 for Cat {
     fn name(&self) -> &'static str {
         "fndm-cat-channels"
@@ -442,28 +427,11 @@ impl CustomOp2 for Cat {
         _: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let dy = contiguous(dy)?;
-        let batch = a.dim(0)?;
-        let (na, nb) = (a.elem_count() / batch, b.elem_count() / batch);
-        let part = |x: &Tensor, at: usize, n: usize| {
-            if !x.track_op() {
-                return Ok(None);
-            }
-            if batch == 1 {
-                // Its channels lie together: nothing to copy.
-                let first = if at == 0 { 0 } else { a.dim(1)? };
-                return dy.narrow(1, first, x.dim(1)?).map(Some);
-            }
-            let g = with_floats([&dy], |[dy]| {
-                // SAFETY: the copy fills every image.
-                Ok(unsafe {
-                    filled(batch * n, |out| {
-                        copy_images(Input(&dy[at..]), na + nb, out, n, n, batch);
-                    })
-                })
-            })?;
-            from_floats(g, x.shape()).map(Some)
+        // Views: whoever can't take one copies it.
+        let part = |x: &Tensor, first: usize| {
+            let channels = || dy.narrow(1, first, x.dim(1)?).map(Some);
+            if x.track_op() { channels() } else { Ok(None) }
         };
-        Ok((part(a, 0, na)?, part(b, na, nb)?))
+        Ok((part(a, 0)?, part(b, a.dim(1)?)?))
     }
 }

@@ -167,3 +167,34 @@ fn gradients_pass_and_what_does_not_fit_is_refused() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_part_of_the_channels_is_as_good_as_a_copy_of_it() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    for (b, c, h, w) in [(3, 5, 4, 6), (2, 40, 33, 31), (4, 3, 1, 1)] {
+        let all = random(&mut rng, &[b, c, h, w])?;
+        for (first, count) in [(0, c - 1), (1, c - 1), (1, 1)] {
+            let part = all.narrow(1, first, count)?;
+            let expected = fndm_kernels::relu(&all)?.narrow(1, first, count)?;
+            assert_eq!(values(&fndm_kernels::relu(&part)?)?, values(&expected)?);
+            // Rows that don't lie together take candle's way.
+            let turned = part.transpose(2, 3)?;
+            let expected = expected.transpose(2, 3)?;
+            assert_eq!(values(&fndm_kernels::relu(&turned)?)?, values(&expected)?);
+        }
+    }
+    // Joined channels give their gradients back as parts of one.
+    let a = Var::from_tensor(&random(&mut rng, &[3, 2, 4, 4])?)?;
+    let b = Var::from_tensor(&random(&mut rng, &[3, 5, 4, 4])?)?;
+    let weights = random(&mut rng, &[3, 7, 4, 4])?;
+    let joined = fndm_kernels::cat_channels(&fndm_kernels::relu(&a)?, &fndm_kernels::relu(&b)?)?;
+    let grads = (joined * &weights)?.sum_all()?.backward()?;
+    for (x, first, count) in [(&a, 0, 2), (&b, 2, 5)] {
+        let (x, weights) = (values(x)?, values(&weights.narrow(1, first, count)?)?);
+        let gradient = grads.get(if first == 0 { &a } else { &b }).map(values);
+        for ((x, w), g) in x.iter().zip(weights).zip(gradient.transpose()?.unwrap()) {
+            assert_eq!(g, if *x > 0. { w } else { 0. });
+        }
+    }
+    Ok(())
+}

@@ -10,7 +10,9 @@ use ndarray::{Array3, Zip};
 
 use crate::Result;
 use crate::student::TeacherConfig;
-use crate::student::teacher::{above, any_contrast, contrast_map, inner_head, targets, teachers};
+use crate::student::teacher::{
+    above, any_contrast, contrast_map, inner_head, product, targets, teachers,
+};
 
 /// The lesions of the diseased slices of `set`. No mask is looked at.
 ///
@@ -36,7 +38,8 @@ fn by_brightness(config: &TeacherConfig, set: &SliceSet, device: &Device) -> Res
         remover_power: 0.,
         ..config.clone()
     };
-    let targets = targets(&config, set, &teachers(&config, None, set, device)?)?;
+    let maps = teachers(&config, None, set, device)?;
+    let targets = targets(&config, set, &product(&maps)?)?;
     Ok(targets.target().mapv(|target| target > 0.))
 }
 

@@ -349,6 +349,35 @@ fn a_model_that_is_there_teaches_what_it_says_of_the_patients() {
 }
 
 #[test]
+fn pixels_about_which_teachers_differ_count_less() {
+    let set = bits(&patients(1, 4));
+    let of = |contrast_power, intensity_power, disputed| {
+        let config = TeacherConfig {
+            contrast_power,
+            remover_power: 0.,
+            intensity_power,
+            parts: 2,
+            head_erosion: 1,
+            disputed,
+            ..TeacherConfig::default()
+        };
+        teach(&config, None, &set, &Device::Cpu).unwrap()
+    };
+    let (contrast, brightness) = (of(1., 0., 1.), of(0., 1., 1.));
+    let (all, weighed) = (of(0.5, 0.5, 1.), of(0.5, 0.5, 0.25));
+    assert_eq!(all.target(), weighed.target());
+    let mut disputed = 0;
+    for ((n, y, x), &weight) in weighed.weight().indexed_iter() {
+        let at = (n, y, x);
+        let differ = contrast.target()[at] != brightness.target()[at];
+        disputed += usize::from(differ);
+        assert_eq!(weight, if differ { 0.25 } else { 1. }, "{at:?}");
+        assert_eq!(all.weight()[at], 1.);
+    }
+    assert!(disputed > 0);
+}
+
+#[test]
 fn brightness_by_slice_knows_nothing_of_the_slice_as_a_whole() {
     let set = bits(&patients(1, 3));
     let mut other = set.clone();
@@ -479,10 +508,18 @@ type Spoil = (&'static str, fn(&mut StudentPlan));
 fn every_wrong_setting_of_a_plan_is_named() {
     let good = plan(3);
     good.check_slices(4, SIDE).unwrap();
-    let wrong: [Spoil; 15] = [
+    let wrong: [Spoil; 17] = [
         ("parts", |p| p.teacher.parts = 1),
         ("by_slice", |p| p.teacher.by_slice = 1.5),
         ("band", |p| p.teacher.band = 1.0),
+        ("disputed", |p| p.teacher.disputed = 1.5),
+        ("models.power", |p| {
+            p.teacher.models = vec![ModelTeacher {
+                folder: "model".into(),
+                method: Method::Fndm,
+                power: -1.0,
+            }];
+        }),
         ("contrast_power", |p| p.teacher.contrast_power = -1.0),
         ("remover_power", |p| p.teacher.remover_power = f64::NAN),
         ("intensity_power", |p| p.teacher.intensity_power = 101.0),
@@ -511,6 +548,18 @@ fn every_wrong_setting_of_a_plan_is_named() {
         // A training tells the same, and trains nothing.
         let told = train_student(&plan, &set, at(folder.path(), &never), |_, _, _| {});
         assert_eq!(told.unwrap_err().to_string(), error.to_string());
+    }
+    let mut taught = good.clone();
+    let phantom = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/phantom");
+    for (folder, words) in [(folder.path().join("none"), "none"), (phantom, "4 and 64")] {
+        taught.teacher.models = vec![ModelTeacher {
+            folder,
+            method: Method::Fndm,
+            power: 1.,
+        }];
+        let error = taught.check_slices(4, SIDE).unwrap_err();
+        let error = fndm_files::chain(&error);
+        assert!(error.contains(words), "{error}");
     }
     let mut fifth = good.clone();
     fifth.teacher.intensity_sequence = 4;

@@ -12,7 +12,7 @@ use fndm_train::{PixelTargets, StepReport};
 use ndarray::{Array3, Axis, concatenate};
 
 use super::models::Models;
-use super::teacher::{contrast_map, product, remover_map};
+use super::teacher::{contrast_map, counted, product, remover_map};
 use super::{Lesson, OnStep, StudentPlan, StudentStage, calibrated, train_student};
 use crate::{Case, Error, MethodMap, Result, TrainingPlace};
 
@@ -190,8 +190,8 @@ impl Teachers<'_> {
         };
         let start = Instant::now();
         let models = self.models.say(slices)?;
-        let maps = (Some(&by_contrast), by_remover.as_ref(), &models[..]);
-        let all = product(teacher, maps, &images, at, &slices.head)?;
+        let maps = (Some(by_contrast.clone()), by_remover.clone(), models);
+        let all = product(&counted(teacher, maps, &images, at, &slices.head)?)?;
         let all_ms = contrast_ms + remover_ms + milliseconds_since(start);
         let mut maps = vec![(FoldRow::Contrast, by_contrast, contrast_ms)];
         maps.extend(by_remover.map(|map| (FoldRow::Remover, map, remover_ms)));

@@ -32,7 +32,7 @@ pub use teacher::teach;
 
 use crate::donors::donors_for;
 use crate::{Error, Result, TrainingPlace};
-use teacher::{ranks, targets, teachers};
+use teacher::{product, ranks, targets, teachers, with_disputes};
 
 /// A student as it comes out of its training: what [`fndm::DetectorBuilder::student`] takes.
 #[derive(Debug, Clone)]
@@ -104,13 +104,14 @@ pub fn train_student(
         }
         false => None,
     };
-    let mut maps = teachers(&plan.teacher, remover.as_ref(), &set, device)?;
+    let said = teachers(&plan.teacher, remover.as_ref(), &set, device)?;
+    let mut maps = product(&said)?;
 
-    let mut train = |stage: StudentStage, iterations, set: Arc<SliceSet>, maps: &Array3<f32>| {
+    let mut train = |stage: StudentStage, iterations, set: Arc<SliceSet>, targets| {
         let lesson = Lesson {
             name: stage.name(),
             iterations,
-            targets: targets(&plan.teacher, &set, maps)?,
+            targets,
             set,
         };
         lesson.train(plan, place, &mut |report, share| {
@@ -125,8 +126,8 @@ pub fn train_student(
             let (own, others): (Vec<usize>, Vec<usize>) =
                 (0..set.len()).partition(|&n| ranks[n] % 2 == half);
             let part = Arc::new(set.select(&own)?);
-            let own = maps.select(Axis(0), &own);
-            let Some(trainer) = train(stage, Some(cross.iterations), part, &own)? else {
+            let targets = targets(&plan.teacher, &part, &maps.select(Axis(0), &own))?;
+            let Some(trainer) = train(stage, Some(cross.iterations), part, targets)? else {
                 return Ok(None);
             };
             let found = plan.probability(&trainer.ema_network()?, &set.select(&others)?, device)?;
@@ -137,7 +138,9 @@ pub fn train_student(
         maps = weighted_product(&[(&maps, 1. - cross.power), (&unseen, cross.power)])?;
     }
     let iterations = plan.student_training.iterations;
-    let Some(trainer) = train(StudentStage::Student, iterations, set, &maps)? else {
+    let agreed = targets(&plan.teacher, &set, &maps)?;
+    let targets = with_disputes(&plan.teacher, &set, &said, agreed)?;
+    let Some(trainer) = train(StudentStage::Student, iterations, set, targets)? else {
         return Ok(None);
     };
     let (config, weights) = calibrated(plan, &trainer, &apart, device)?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use candle_core::Device;
-use fndm::{Detector, Method};
+use fndm::{Detector, Method, ModelConfig, model_folder};
 use fndm_data::{PatientSlices, SliceSet};
 use ndarray::{Array3, Axis};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,23 @@ pub struct ModelTeacher {
     pub method: Method,
     /// Power of its map in the product.
     pub power: f64,
+}
+
+impl ModelTeacher {
+    /// Whether the model is there, has the row, and takes such slices: its settings alone are read.
+    pub(super) fn check_slices(&self, sequences: usize, size: usize) -> Result<()> {
+        let config = ModelConfig::read(&self.folder.join(model_folder::CONFIG))?;
+        let own = (config.sequences.len(), config.preprocess.image_size);
+        if own != (sequences, size) {
+            return Err(Error::option(
+                "models",
+                format!("a model of {sequences} sequences and {size} px"),
+                format!("{}, of {} and {}", self.folder.display(), own.0, own.1),
+            ));
+        }
+        config.check_row(self.method, &config.detect_config(self.method))?;
+        Ok(())
+    }
 }
 
 /// The models of some teachers, with the powers of their maps.

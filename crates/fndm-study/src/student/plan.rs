@@ -28,6 +28,11 @@ fn is_zero(value: &f64) -> bool {
     *value == 0.
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_one(value: &f64) -> bool {
+    *value == 1.
+}
+
 /// How the teachers' maps become masks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -76,6 +81,9 @@ pub struct TeacherConfig {
     pub quantile_of: QuantileScope,
     /// Pixels whose score is within this share of the threshold don't count.
     pub band: f64,
+    /// Weight, in the last training, of pixels about which the teachers differ, each by its own threshold; 1 counts them as all others.
+    #[serde(skip_serializing_if = "is_one")]
+    pub disputed: f64,
 }
 
 /// The pixels that a [`TeacherConfig::quantile`] is of, each inside the head without its rim.
@@ -143,6 +151,7 @@ impl Default for TeacherConfig {
             quantile: None,
             quantile_of: QuantileScope::Volume,
             band: 0.0,
+            disputed: 1.0,
         }
     }
 }
@@ -217,6 +226,9 @@ impl TeacherConfig {
         }
         if !(0.0..1.0).contains(&self.band) {
             return Err(Error::option("band", "0 to below 1", self.band));
+        }
+        if !(0.0..=1.0).contains(&self.disputed) {
+            return Err(Error::option("disputed", "0 to 1", self.disputed));
         }
         Ok(())
     }
@@ -387,7 +399,9 @@ impl StudentPlan {
         if sequence >= sequences {
             return Err(Error::option("intensity_sequence", expected, sequence));
         }
-        self.check()
+        self.check()?;
+        let mut models = self.teacher.models.iter();
+        models.try_for_each(|model| model.check_slices(sequences, size))
     }
 
     /// The slices of patients that are held apart, and of those that are learned from.

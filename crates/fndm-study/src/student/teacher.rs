@@ -32,16 +32,18 @@ pub fn teach(
 ) -> Result<PixelTargets> {
     config.check()?;
     set.check()?;
-    targets(config, set, &teachers(config, remover, set, device)?)
+    let maps = teachers(config, remover, set, device)?;
+    let agreed = targets(config, set, &product(&maps)?)?;
+    with_disputes(config, set, &maps, agreed)
 }
 
-/// The product of the teachers' maps, `(N, H, W)`, none of which has seen the patient's bits.
+/// The teachers' maps, none of which has seen the patient's bits.
 pub(crate) fn teachers(
     config: &TeacherConfig,
     remover: Option<&Segmenter>,
     set: &SliceSet,
     device: &Device,
-) -> Result<Array3<f32>> {
+) -> Result<Vec<PoweredMap>> {
     let place = (&set.patient[..], &set.z[..]);
     let images = set.images.view();
     let contrast = match config.contrast_power > 0. {
@@ -56,9 +58,9 @@ pub(crate) fn teachers(
     let remover = remover.map(|remover| remover_map(config, remover, &images, place, device));
     let remover = remover.transpose()?;
     let models = Models::load(&config.models, device)?.say_of_set(set)?;
-    product(
+    counted(
         config,
-        (contrast.as_ref(), remover.as_ref(), &models),
+        (contrast, remover, models),
         &images,
         place,
         &set.head,
@@ -66,19 +68,24 @@ pub(crate) fn teachers(
 }
 
 /// A teacher's map, `(N, H, W)`, and its power in the product.
-pub(super) type PoweredMap = (Array3<f32>, f64);
+pub(crate) type PoweredMap = (Array3<f32>, f64);
 
-/// The weighted product of the teachers' maps of slices `(N, C, H, W)` of these patients and positions, `(N, H, W)`: the contrast's, the
-/// remover's, those of models, and the slices' own brightness.
-pub(super) fn product(
+/// The weighted product of the teachers' maps, `(N, H, W)`.
+pub(crate) fn product(maps: &[PoweredMap]) -> Result<Array3<f32>> {
+    let maps: Vec<_> = maps.iter().map(|(map, power)| (map, *power)).collect();
+    Ok(weighted_product(&maps)?)
+}
+
+/// The maps that count of slices `(N, C, H, W)` of these patients and positions: those of models, the contrast's, the remover's, and the
+/// slices' own brightness.
+pub(super) fn counted(
     config: &TeacherConfig,
-    (contrast, remover, models): (Option<&Array3<f32>>, Option<&Array3<f32>>, &[PoweredMap]),
+    (contrast, remover, models): (Option<Array3<f32>>, Option<Array3<f32>>, Vec<PoweredMap>),
     images: &ArrayView4<'_, f32>,
     place: (&[usize], &[usize]),
     head: &Array3<bool>,
-) -> Result<Array3<f32>> {
-    let mut counted: Vec<(&Array3<f32>, f64)> =
-        (models.iter()).map(|(map, power)| (map, *power)).collect();
+) -> Result<Vec<PoweredMap>> {
+    let mut counted = models;
     for (name, map, power) in [
         ("contrast", contrast, config.contrast_power),
         ("remover", remover, config.remover_power),
@@ -95,12 +102,43 @@ pub(super) fn product(
             }
         }
     }
-    let intensity;
     if config.intensity_power > 0. {
-        intensity = intensity_map(config, images, place, &inner_head(config, head))?;
-        counted.push((&intensity, config.intensity_power));
+        let intensity = intensity_map(config, images, place, &inner_head(config, head))?;
+        counted.push((intensity, config.intensity_power));
     }
-    Ok(weighted_product(&counted)?)
+    Ok(counted)
+}
+
+/// The targets with less weight where the teachers differ, each by its own threshold: there one of them is wrong.
+pub(super) fn with_disputes(
+    config: &TeacherConfig,
+    set: &SliceSet,
+    maps: &[PoweredMap],
+    agreed: PixelTargets,
+) -> Result<PixelTargets> {
+    if config.disputed == 1. {
+        return Ok(agreed);
+    }
+    let mut marks = Vec::with_capacity(maps.len());
+    for (map, _) in maps {
+        // A map by itself, as a product of one.
+        marks.push(targets(config, set, &weighted_product(&[(map, 1.)])?)?);
+    }
+    let mut weight = agreed.weight().clone();
+    if let [first, others @ ..] = &marks[..] {
+        for other in others {
+            Zip::from(&mut weight)
+                .and(agreed.weight())
+                .and(first.target())
+                .and(other.target())
+                .for_each(|weight, agreed, a, b| {
+                    if a != b {
+                        *weight = agreed * config.disputed as f32;
+                    }
+                });
+        }
+    }
+    Ok(PixelTargets::new(set, agreed.target().clone(), weight)?)
 }
 
 /// The brightness of the teacher's sequence in slices `(N, C, H, W)`, from 0 (background) to 2, smoothed as the other maps are; or how far it
