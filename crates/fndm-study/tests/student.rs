@@ -5,7 +5,7 @@ use std::path::Path;
 use fndm::candle_core::{Device, Tensor};
 use fndm::data::phantom::PhantomConfig;
 use fndm::student::volume_thresholds;
-use fndm::{Detector, Method, Student};
+use fndm::{CoarseSource, Detector, Method, Student};
 use fndm_data::{PatientSlices, Preprocess, SliceSet};
 use fndm_models::SegmenterConfig;
 use fndm_study::student::{
@@ -294,13 +294,15 @@ fn a_model_that_is_there_teaches_what_it_says_of_the_patients() {
         })
         .collect();
     let set = bits(&patients);
-    for method in [Method::Memory, Method::Student] {
+    let bank = Some(CoarseSource::Bank);
+    for (method, coarse_source) in [(Method::Memory, bank), (Method::Student, None)] {
         let of = |power| TeacherConfig {
             contrast_power: 0.,
             remover_power: 0.,
             models: vec![ModelTeacher {
                 folder: folder.clone(),
                 method,
+                coarse_source,
                 power,
             }],
             by_slice: 0.,
@@ -335,6 +337,7 @@ fn a_model_that_is_there_teaches_what_it_says_of_the_patients() {
         models: vec![ModelTeacher {
             folder,
             method: Method::Student,
+            coarse_source: None,
             power: 1.,
         }],
         ..TeacherConfig::small_bright(0, 64)
@@ -517,6 +520,7 @@ fn every_wrong_setting_of_a_plan_is_named() {
             p.teacher.models = vec![ModelTeacher {
                 folder: "model".into(),
                 method: Method::Fndm,
+                coarse_source: None,
                 power: -1.0,
             }];
         }),
@@ -551,13 +555,19 @@ fn every_wrong_setting_of_a_plan_is_named() {
     }
     let mut taught = good.clone();
     let phantom = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/phantom");
-    for (folder, words) in [(folder.path().join("none"), "none"), (phantom, "4 and 64")] {
+    for (folder, size, words) in [
+        (folder.path().join("none"), SIDE, "none"),
+        (phantom.clone(), SIDE, "4 and 64"),
+        (phantom, 64, "contrast"),
+    ] {
         taught.teacher.models = vec![ModelTeacher {
             folder,
-            method: Method::Fndm,
+            method: Method::Memory,
+            coarse_source: Some(CoarseSource::Contrast),
             power: 1.,
         }];
-        let error = taught.check_slices(4, SIDE).unwrap_err();
+        (taught.student.image_size, taught.remover.image_size) = (size, size);
+        let error = taught.check_slices(4, size).unwrap_err();
         let error = fndm_files::chain(&error);
         assert!(error.contains(words), "{error}");
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use candle_core::Device;
-use fndm::{Detector, Method, ModelConfig, model_folder};
+use fndm::{CoarseSource, DetectConfig, Detector, Method, ModelConfig, model_folder};
 use fndm_data::{PatientSlices, SliceSet};
 use ndarray::{Array3, Axis};
 use serde::{Deserialize, Serialize};
@@ -21,11 +21,24 @@ pub struct ModelTeacher {
     pub folder: PathBuf,
     /// The row, by its own settings: `fndm`, `memory`, `student`, and so on.
     pub method: Method,
+    /// The coarse map of the row, where another than its own is wanted: with `memory`, `bank` for the memory bank alone, `contrast` for the
+    /// Gaussians. Default: the row's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coarse_source: Option<CoarseSource>,
     /// Power of its map in the product.
     pub power: f64,
 }
 
 impl ModelTeacher {
+    /// The row's settings.
+    fn row(&self, config: &ModelConfig) -> DetectConfig {
+        let row = config.detect_config(self.method);
+        DetectConfig {
+            coarse_source: self.coarse_source.unwrap_or(row.coarse_source),
+            ..row
+        }
+    }
+
     /// Whether the model is there, has the row, and takes such slices: its settings alone are read.
     pub(super) fn check_slices(&self, sequences: usize, size: usize) -> Result<()> {
         let config = ModelConfig::read(&self.folder.join(model_folder::CONFIG))?;
@@ -37,27 +50,28 @@ impl ModelTeacher {
                 format!("{}, of {} and {}", self.folder.display(), own.0, own.1),
             ));
         }
-        config.check_row(self.method, &config.detect_config(self.method))?;
+        config.check_row(self.method, &self.row(&config))?;
         Ok(())
     }
 }
 
-/// The models of some teachers, with the powers of their maps.
-pub(super) struct Models(Vec<(Detector, Method, f64)>);
+/// The models of some teachers, each with its row and the power of its map.
+pub(super) struct Models(Vec<(Detector, Method, DetectConfig, f64)>);
 
 impl Models {
     pub(super) fn load(teachers: &[ModelTeacher], device: &Device) -> Result<Self> {
         let counted = teachers.iter().filter(|teacher| teacher.power > 0.);
         let loaded = counted.map(|teacher| {
             let detector = Detector::load(&teacher.folder, device)?;
-            Ok((detector, teacher.method, teacher.power))
+            let row = teacher.row(detector.config());
+            Ok((detector, teacher.method, row, teacher.power))
         });
         Ok(Self(loaded.collect::<Result<_>>()?))
     }
 
     /// What each says of a patient, `(N, H, W)`, and its power.
     pub(super) fn say(&self, slices: &PatientSlices) -> Result<Vec<PoweredMap>> {
-        let maps = self.0.iter().map(|(detector, method, power)| {
+        let maps = self.0.iter().map(|(detector, method, config, power)| {
             let known = &detector.config().sequences;
             if *known != slices.sequences {
                 return Err(Error::Input {
@@ -66,8 +80,7 @@ impl Models {
                     got: slices.sequences.join(", "),
                 });
             }
-            let config = detector.config().detect_config(*method);
-            let found = detector.examine_by(*method, slices, &config, &mut |_| ())?;
+            let found = detector.examine_by(*method, slices, config, &mut |_| ())?;
             Ok((found.anomaly, *power))
         });
         maps.collect()
