@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fndm::{
     CoarseSource, DetectConfig, FeatureConfig, Method, ModelConfig, ResidualSide, SeparateModel,
+    VolumeScale,
 };
 use fndm_data::Preprocess;
 use fndm_data::corrupt::{PastedLesion, PseudoLesion};
@@ -86,7 +87,7 @@ impl TrainPlan {
         let channels = sequences.len();
         let rows = Method::ALL
             .into_iter()
-            .filter(|&row| row != Method::Diffano);
+            .filter(|row| !matches!(row, Method::Diffano | Method::FndmStudent));
         let row = |method: Method| {
             let parts = method.parts()?;
             let config = DetectConfig {
@@ -155,6 +156,8 @@ impl TrainPlan {
             row.smoothing = teacher.smoothing;
             row.z_smoothing = teacher.z_smoothing;
             row.head_erosion = teacher.head_erosion;
+            // Otsu's threshold of the volume divides tissues where lesions are a hundredth of the pixels.
+            row.volume_scale = None;
             if self.student.is_some() && row.parts.memory_bank {
                 row.coarse_source = CoarseSource::Student;
                 // It knows far more of these than the residual does.
@@ -253,6 +256,11 @@ impl TrainPlan {
             // Without a coarse map the map is the residual alone.
             if *method == Method::CgNm {
                 row.map_power = 1.;
+                // That of the others, on the residual's own scale.
+                row.volume_scale = row.volume_scale.map(|scale| VolumeScale {
+                    least: 0.06,
+                    ..scale
+                });
             }
         }
         self

@@ -277,7 +277,6 @@ fn a_quantile_marks_as_many_of_the_brightest_pixels_as_it_says() {
     }
 }
 
-/// Of slices that are brighter as a whole no more is marked, where brightness is measured slice by slice.
 #[test]
 fn a_model_that_is_there_teaches_what_it_says_of_the_patients() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/phantom");
@@ -380,6 +379,7 @@ fn pixels_about_which_teachers_differ_count_less() {
     assert!(disputed > 0);
 }
 
+/// Of slices that are brighter as a whole no more is marked, where brightness is measured slice by slice.
 #[test]
 fn brightness_by_slice_knows_nothing_of_the_slice_as_a_whole() {
     let set = bits(&patients(1, 3));

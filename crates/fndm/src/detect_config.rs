@@ -1,7 +1,7 @@
 use fndm_memory::MAX_RADIUS;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ResidualSide, Result, SolverChoice};
+use crate::{Error, ResidualSide, Result, SolverChoice, VolumeScale};
 
 /// Which parts of the method take part: Table 2 of the paper names them CG, NM and MB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +172,9 @@ pub struct DetectConfig {
     pub residual_sides: Vec<ResidualSide>,
     /// The outer pixels of the head that are left out of the anomaly map: scalp and skull differ for many reasons.
     pub head_erosion: usize,
+    /// Brings the anomaly map to the scale of its volume, before any threshold; none leaves it as it is, as in the paper.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_scale: Option<VolumeScale>,
     /// The threshold of the anomaly map.
     pub threshold: ThresholdScope,
     /// Whether slices that the student calls healthy have an empty mask. It takes a student.
@@ -212,6 +215,7 @@ impl Default for DetectConfig {
             residual_limit: 2.,
             residual_sides: Vec::new(),
             head_erosion: 3,
+            volume_scale: None,
             threshold: ThresholdScope::Slice,
             empty_when_healthy: false,
             batch: 16,
@@ -235,7 +239,8 @@ impl DetectConfig {
 
     /// For a network that was trained to remove lesions (healthy targets, a lesion in state and condition every time): one
     /// evaluation on the image with fresh noise, no encoding, no gradient. An encoding would carry the lesion into the state. The
-    /// map is the residual and a little of the contrast's soft map (0.85 to 0.15 in their geometric mean), smoothed over z.
+    /// map is the residual and a little of the contrast's soft map (0.85 to 0.15 in their geometric mean), smoothed over z, on the scale
+    /// of its volume.
     #[must_use]
     pub fn removing() -> Self {
         Self {
@@ -250,6 +255,10 @@ impl DetectConfig {
             coarse_weight: 0.18,
             map_power: 0.85,
             z_smoothing: 0.7,
+            volume_scale: Some(VolumeScale {
+                steepness: 3.,
+                least: 0.1,
+            }),
             ..Self::default()
         }
     }
@@ -345,6 +354,9 @@ impl DetectConfig {
         }
         let sides = &self.residual_sides;
         ResidualSide::check(sides, sides.len())?;
+        if let Some(scale) = &self.volume_scale {
+            scale.check()?;
+        }
         for (option, pixels) in [
             ("head erosion", self.head_erosion),
             ("x_seg dilation", self.coarse_dilation),
@@ -411,6 +423,13 @@ mod tests {
             },
             DetectConfig {
                 map_power: 0.,
+                ..ok.clone()
+            },
+            DetectConfig {
+                volume_scale: Some(VolumeScale {
+                    steepness: 0.,
+                    least: 0.,
+                }),
                 ..ok.clone()
             },
             DetectConfig {

@@ -28,6 +28,7 @@ mod rim;
 mod round_trip;
 mod solver_choice;
 pub mod student;
+mod volume_scale;
 
 pub use anomaly::{Thresholded, anomaly_map, keep_inside, threshold};
 pub use card::{ChannelFormat, DataFormat, ModelCard, TensorFormat};
@@ -46,6 +47,7 @@ pub use rim::clear_rim;
 pub use round_trip::batch_tensor;
 pub use solver_choice::SolverChoice;
 pub use student::{SliceCalibration, Student, StudentConfig, smooth_z};
+pub use volume_scale::VolumeScale;
 
 pub use candle_core;
 pub use fndm_data as data;

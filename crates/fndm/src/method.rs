@@ -21,11 +21,13 @@ pub enum Method {
     Memory,
     /// The student alone: one network, no diffusion.
     Student,
+    /// The whole method with the student's map as the coarse one.
+    FndmStudent,
 }
 
 impl Method {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Fndm,
         Self::CgNm,
         Self::Cg,
@@ -33,6 +35,7 @@ impl Method {
         Self::Flair,
         Self::Memory,
         Self::Student,
+        Self::FndmStudent,
     ];
 
     /// The rows of the usual table, in its order.
@@ -49,6 +52,7 @@ impl Method {
             Self::Flair => "flair",
             Self::Memory => "memory",
             Self::Student => "student",
+            Self::FndmStudent => "fndm_student",
         }
     }
 
@@ -63,6 +67,7 @@ impl Method {
             Self::Flair => "FLAIR threshold",
             Self::Memory => "coarse map alone",
             Self::Student => "student",
+            Self::FndmStudent => "FNDM with the student",
         }
     }
 
@@ -70,7 +75,7 @@ impl Method {
     #[must_use]
     pub fn parts(self) -> Option<Parts> {
         match self {
-            Self::Fndm => Some(Parts::FNDM),
+            Self::Fndm | Self::FndmStudent => Some(Parts::FNDM),
             Self::CgNm => Some(Parts::CG_NM),
             Self::Cg | Self::Diffano => Some(Parts::CG),
             Self::Flair | Self::Memory | Self::Student => None,

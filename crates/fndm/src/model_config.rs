@@ -10,6 +10,7 @@ use crate::model_folder as file_names;
 use crate::round_trip::{self, Given};
 use crate::{
     CoarseSource, DetectConfig, Error, Method, ResidualSide, Result, Start, StudentConfig,
+    ThresholdScope, VolumeScale,
 };
 
 /// The config file of a model folder, `model.json`: all that is needed to use the networks.
@@ -313,11 +314,29 @@ impl ModelConfig {
             .or_else(|| self.detect.get(&Method::Fndm))
             .cloned()
             .unwrap_or_default();
-        if method == Method::Flair && !self.detect.contains_key(&method) {
-            config.smoothing = 0.;
+        let no_residual = matches!(method, Method::Flair | Method::Memory);
+        if no_residual && !self.detect.contains_key(&method) {
+            // The scale was chosen for residuals.
+            config.volume_scale = None;
+            if method == Method::Flair {
+                config.smoothing = 0.;
+            }
         }
         if method == Method::Student && !self.detect.contains_key(&method) {
             config = DetectConfig::student();
+        }
+        if method == Method::FndmStudent && !self.detect.contains_key(&method) {
+            config.coarse_source = CoarseSource::Student;
+            // That of another coarse map has another unit.
+            config.coarse_threshold = None;
+            // A student is sure of healthy tissue, and darkens it more than the residual's own scale expects.
+            config.volume_scale = config.volume_scale.map(|scale| VolumeScale {
+                least: scale.least / 2.,
+                ..scale
+            });
+            // As the student's own row.
+            config.threshold = ThresholdScope::Volume;
+            config.empty_when_healthy = true;
         }
         if method == Method::Diffano && !self.detect.contains_key(&method) {
             config.order = 1;
@@ -352,7 +371,7 @@ impl ModelConfig {
         })
     }
 
-    /// Whether the model has a network that this row can run on, where the row takes one: a network that adds to the image that it is
+    /// Whether the model has the networks that this row runs on, where the row takes any: a network that adds to the image that it is
     /// shown serves no row that shows none.
     #[must_use]
     pub fn has_network(&self, method: Method) -> bool {
@@ -362,6 +381,9 @@ impl ModelConfig {
         if let Some(distilled) = &self.distilled
             && distilled.row != method
         {
+            return false;
+        }
+        if method == Method::FndmStudent && self.student.is_none() {
             return false;
         }
         let config = DetectConfig {
@@ -498,7 +520,7 @@ impl ModelConfig {
         }
         if let Some(student) = &self.student {
             student.check_slices(channels, size)?;
-        } else if self.method == Method::Student {
+        } else if matches!(self.method, Method::Student | Method::FndmStudent) {
             let expected = "another one, for a model without a student";
             return Err(Error::option("method", expected, self.method.key()));
         }

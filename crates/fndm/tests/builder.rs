@@ -178,6 +178,22 @@ fn what_is_saved_is_the_detector_that_was_built() {
         assert!(off.fold(0., f32::max) <= 0.02 * most, "{method:?}");
         assert!(most > 0., "{method:?}");
     }
+    // The row of both together is the diffusion with the student's map, which is made once.
+    let settings = steps(config.detect_config(Method::FndmStudent));
+    assert_eq!(settings.coarse_source, CoarseSource::Student);
+    assert!(settings.empty_when_healthy);
+    let of = |method, settings: &DetectConfig| {
+        let maps = built.examine_by(method, &slices, settings, &mut |_| {});
+        maps.unwrap()
+    };
+    let both = of(Method::FndmStudent, &settings);
+    let student = of(Method::Student, &config.detect_config(Method::Student));
+    for ((&soft, &head), &said) in both.coarse.iter().zip(&slices.head).zip(&student.anomaly) {
+        assert_eq!(soft, if head { said } else { 0. });
+    }
+    assert_eq!(both.diseased, student.diseased);
+    let alone = of(Method::Fndm, &steps(config.detect_config(Method::Fndm)));
+    assert_eq!(both.evaluations, alone.evaluations + student.evaluations);
     // A model that isn't there any more can't be saved again.
     std::fs::remove_file(folder.path().join("model.json")).unwrap();
     assert!(loaded.save(again.path()).is_err());
@@ -263,10 +279,12 @@ fn parts_that_are_missing_or_too_many_are_named() {
     let config = config();
     let error = Detector::builder(config.clone()).build().unwrap_err();
     assert!(error.to_string().contains("unet.safetensors"), "{error}");
-    let mut with_student = config.clone();
-    with_student.method = Method::Student;
-    let error = Detector::builder(with_student).build().unwrap_err();
-    assert!(error.to_string().contains("student"), "{error}");
+    for method in [Method::Student, Method::FndmStudent] {
+        let mut with_student = config.clone();
+        with_student.method = method;
+        let error = Detector::builder(with_student).build().unwrap_err();
+        assert!(error.to_string().contains("student"), "{error}");
+    }
     let builder = Detector::builder(config.clone())
         .unet(unet(&config))
         .classifier(classifier(&config, 2));
@@ -281,6 +299,10 @@ fn parts_that_are_missing_or_too_many_are_named() {
     let slices = detector.slices(&patient(1)).unwrap();
     for (method, settings) in [
         (Method::Student, DetectConfig::student()),
+        (
+            Method::FndmStudent,
+            config.detect_config(Method::FndmStudent),
+        ),
         (Method::Memory, DetectConfig::default()),
         (
             Method::Flair,

@@ -18,6 +18,7 @@ use fndm::memory::{MemoryConfig, Score};
 use fndm::solver::{self, Algorithm, Grid};
 use fndm::{
     CoarseRule, CoarseSource, DetectConfig, Detector, Method, ResidualSide, Start, ThresholdScope,
+    VolumeScale,
 };
 use fndm_files::{Inputs, chain};
 use fndm_study::train::StopFlag;
@@ -137,6 +138,10 @@ pub(crate) struct MethodOptions {
     /// Outer pixels of the head left out of the anomaly map (scalp, skull)
     #[arg(long, value_name = "PX")]
     head_erosion: Option<usize>,
+    /// Bring the anomaly map to the scale of its volume: so steep around Otsu's threshold of the volume, or around the least one after
+    /// the colon; "none" for the paper's map
+    #[arg(long, value_name = "S:LEAST")]
+    volume_scale: Option<Scale>,
     /// The threshold of the anomaly map: Otsu's of each slice, of the volume, or 0.5 for a map of probabilities
     #[arg(long, value_parser = one_of::<ThresholdScope>(["slice", "volume", "half"]))]
     threshold: Option<ThresholdScope>,
@@ -182,6 +187,28 @@ impl FromStr for RegionNoise {
             Ok(deviation) => Ok(Self(Some(deviation))),
             Err(_) => Err(format!("expected a number or \"none\", got {text:?}")),
         }
+    }
+}
+
+/// A scale of volumes, or none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale(Option<VolumeScale>);
+
+impl FromStr for Scale {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let wrong = || format!("expected \"none\" or numbers as 3:0.1, got {text:?}");
+        let (steepness, least) = text.split_once(':').unwrap_or((text, "0"));
+        let scale = VolumeScale {
+            steepness: steepness.parse().map_err(|_| wrong())?,
+            least: least.parse().map_err(|_| wrong())?,
+        };
+        scale.check().map_err(|e| e.to_string())?;
+        Ok(Self(Some(scale)))
     }
 }
 
@@ -346,6 +373,10 @@ impl MethodOptions {
         set(&mut config.residual_limit, &self.residual_limit);
         set(&mut config.residual_sides, &self.residual_sides);
         set(&mut config.head_erosion, &self.head_erosion);
+        set(
+            &mut config.volume_scale,
+            &self.volume_scale.map(|scale| scale.0),
+        );
         set(&mut config.threshold, &self.threshold);
     }
 }
@@ -477,10 +508,12 @@ fn settings(detector: &Detector, method: Method, options: &RunOptions) -> Detect
     config
 }
 
-/// The rows of the usual table that the model can serve, and the student where it has one.
+/// The rows of the usual table that the model can serve, the student where it has one, and the model's own row.
 pub(crate) fn usual_methods(detector: &Detector) -> Vec<Method> {
     let config = detector.config();
     let student = detector.student().map(|_| Method::Student);
+    let shown = |method: &Method| Method::TABLE.contains(method) || *method == Method::Student;
+    let own = Some(config.method).filter(|method| !shown(method));
     Method::TABLE
         .into_iter()
         .filter(|method| match method {
@@ -488,6 +521,7 @@ pub(crate) fn usual_methods(detector: &Detector) -> Vec<Method> {
             &method => config.unet.is_some() && config.has_network(method),
         })
         .chain(student)
+        .chain(own)
         .collect()
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::Args;
 use fndm::metrics::{self, BootstrapConfig, Score, paired_comparison};
-use fndm::{CoarseSource, DetectConfig, Detector, Method, ThresholdScope};
+use fndm::{CoarseSource, Detector, Method};
 use fndm_study::{Arm, CaseScore, Comparison, Evaluation, Gallery, Level, Report, write_csv};
 
 use super::{Where, sizes};
@@ -25,20 +25,11 @@ pub(crate) struct Options {
 const FLAIR_QUANTILE: (f64, usize) = (0.88, 5);
 
 pub(super) fn arms(detector: &Detector) -> Vec<Arm> {
+    // Dice has thresholds of its own; a row's is that of its mask, which `detect` writes and the picture shows.
     let arm = |key: &str, title: &str, method| Arm {
         key: key.into(),
         title: title.into(),
-        // The figures have thresholds of their own; this one is the picture's.
-        ..Arm::new(
-            method,
-            match method {
-                Method::Student => detector.config().detect_config(method),
-                _ => DetectConfig {
-                    threshold: ThresholdScope::Slice,
-                    ..detector.config().detect_config(method)
-                },
-            },
-        )
+        ..Arm::new(method, detector.config().detect_config(method))
     };
     let mut arms = vec![
         arm("cg", "CG", Method::Cg),
@@ -54,10 +45,11 @@ pub(super) fn arms(detector: &Detector) -> Vec<Arm> {
     ];
     if detector.student().is_some() {
         arms.push(arm("student", "student", Method::Student));
-        let mut arm = arm("fndm_student", "FNDM, x_seg of the student", Method::Fndm);
-        arm.config.coarse_source = CoarseSource::Student;
-        arm.config.coarse_threshold = None;
-        arms.push(arm);
+        arms.push(arm(
+            "fndm_student",
+            "FNDM with the student",
+            Method::FndmStudent,
+        ));
     }
     // The arm of the whole method may have another source of x_seg than the paper's.
     let fndm = detector.config().detect_config(Method::Fndm);

@@ -14,7 +14,16 @@ const INPUTS: [[&str; 3]; 6] = [
     ["adc", "ADC", "Apparent diffusion coefficient"],
 ];
 
-const METHODS: [&str; 7] = [OWN, "student", "fndm", "cg_nm", "cg", "memory", "flair"];
+const METHODS: [&str; 8] = [
+    OWN,
+    "student",
+    "fndm",
+    "fndm_student",
+    "cg_nm",
+    "cg",
+    "memory",
+    "flair",
+];
 
 pub(super) fn text() -> String {
     let mut inputs = String::new();

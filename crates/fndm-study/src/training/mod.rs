@@ -239,7 +239,7 @@ fn train(
         };
         let detector = Detector::load(place.folder, place.device)?;
         let better = better_row(validator, &detector, &mut on_event)?;
-        if better == Method::Fndm {
+        if better != Method::Student {
             draft.student = Some((trained.config, better));
             draft.write()?;
         }

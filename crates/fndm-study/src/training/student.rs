@@ -50,25 +50,28 @@ impl StudentTraining<'_> {
     }
 }
 
-/// The row that finds more on the validation's slices: the student, or the whole method.
+/// The row that finds most on the validation's slices: the student, the whole method, or both together.
 pub(super) fn better_row(
     validator: &Validator,
     detector: &Detector,
     on_event: OnEvent<'_>,
 ) -> Result<Method> {
-    let of = |method| validator.score_of(detector, method);
-    let (own, whole) = (of(Method::Student)?, of(Method::Fndm)?);
-    let words = |score: Option<f64>| score.map_or("none".into(), |s| format!("{s:.3}"));
-    let better = if whole > own {
-        Method::Fndm
-    } else {
-        Method::Student
-    };
+    let mut best = (Method::Student, None);
+    let mut told = Vec::new();
+    for method in [Method::Student, Method::Fndm, Method::FndmStudent] {
+        let score = validator.score_of(detector, method)?;
+        let words = score.map_or("none".into(), |score| format!("{score:.3}"));
+        told.push(format!("{} {words}", method.title()));
+        // None is less than any.
+        if score > best.1 {
+            best = (method, score);
+        }
+    }
+    let (best, _) = best;
     on_event(TrainEvent::Note(format!(
-        "validation: student {}, FNDM {}; patients are examined by {}",
-        words(own),
-        words(whole),
-        better.title()
+        "validation: {}; patients are examined by {}",
+        told.join(", "),
+        best.title()
     )));
-    Ok(better)
+    Ok(best)
 }

@@ -18,6 +18,8 @@ pub struct CoarseMaps {
     pub x_seg: Array3<bool>,
     /// The threshold of each slice; infinite for one with no head.
     pub thresholds: Vec<f32>,
+    /// How likely each slice is diseased, where the map is the student's.
+    pub diseased: Option<Vec<f64>>,
 }
 
 impl Detector {
@@ -88,6 +90,10 @@ impl Detector {
             });
         }
         check_finite(&soft, &what, slices)?;
+        // By the whole map, as the student's own row.
+        let student =
+            (self.student.as_ref()).filter(|_| config.coarse_source == CoarseSource::Student);
+        let diseased = student.map(|student| student.diseased(&soft));
         anomaly::keep_inside(&mut soft, &slices.head);
         let head = slices.head.view();
         let calibrated = self.coarse_threshold(config)?;
@@ -102,6 +108,7 @@ impl Detector {
                     thresholds: vec![calibrated; x_seg.len_of(Axis(0))],
                     soft,
                     x_seg,
+                    diseased,
                 });
             }
             CoarseRule::Slice => ThresholdScope::Slice,
@@ -121,6 +128,7 @@ impl Detector {
             soft,
             x_seg,
             thresholds,
+            diseased,
         })
     }
 }

@@ -52,6 +52,7 @@ impl Detector {
         if config.parts.memory_bank {
             let found = self.find_coarse(slices, config)?;
             (maps.coarse, maps.x_seg) = (found.soft, found.x_seg);
+            maps.diseased = found.diseased;
         }
         let coarse = milliseconds(start);
         let total = n * trip.evaluations();
@@ -95,8 +96,12 @@ impl Detector {
             anomaly::raise(&mut maps.anomaly, config.map_power);
         }
         maps.healthy = Some(healthy);
+        let by_student = maps.diseased.is_some();
         self.finish(&mut maps, slices, config)?;
         maps.evaluations = trip.evaluations();
+        if let Some(student) = self.student.as_ref().filter(|_| by_student) {
+            maps.evaluations += student.evaluations();
+        }
         maps.gradient_evaluations = trip.gradient_evaluations();
         maps.milliseconds = milliseconds(start);
         tracing::debug!(

@@ -16,9 +16,10 @@ pub struct MapMask {
     pub thresholds: Vec<f32>,
 }
 
-/// From an anomaly map `(N, H, W)` to the mask: what every row ends with. The map is set to 0 outside of the inner head.
+/// From an anomaly map `(N, H, W)` to the mask: what every row ends with. The map is set to 0 outside of the inner head, and brought to
+/// the scale of its volume where that is asked for.
 ///
-/// The settings are `head_erosion`, `threshold` and `empty_when_healthy` of `config`; the last one needs a student, and how likely
+/// The settings are `head_erosion`, `volume_scale`, `threshold` and `empty_when_healthy` of `config`; the last one needs a student, and how likely
 /// it calls each slice diseased.
 ///
 /// # Errors
@@ -39,6 +40,9 @@ pub fn mask_of<I>(
     let inner_head = slices.eroded_head(config.head_erosion);
     anomaly::keep_inside(anomaly, &inner_head);
     check_finite(anomaly, "the anomaly map", slices)?;
+    if let Some(scale) = &config.volume_scale {
+        scale.apply(anomaly, &inner_head)?;
+    }
     let found = anomaly::threshold(anomaly.view(), inner_head.view(), config.threshold)?;
     let (mut mask, thresholds) = (found.mask, found.thresholds);
     if config.empty_when_healthy {

@@ -23,7 +23,7 @@ pub struct SliceMaps {
     pub thresholds: Vec<f32>,
     /// How likely each slice is diseased, 0 to 1, where the model has a student.
     pub diseased: Option<Vec<f64>>,
-    /// Evaluations of the UNet, or of the student, per slice.
+    /// Evaluations per slice: of the UNet, and of the student where its map is a part of the row's.
     pub evaluations: usize,
     /// Gradients of the classifier per slice.
     pub gradient_evaluations: usize,

@@ -203,6 +203,7 @@ fn bytes(model: &Path, detector: &Detector, arm: &Arm) -> u64 {
         Method::Memory => vec![coarse.into()],
         Method::Student => vec![model_folder::STUDENT.into()],
         Method::Fndm => vec![unet.into(), coarse.into()],
+        Method::FndmStudent => vec![unet.into(), model_folder::STUDENT.into()],
         // DiffANO runs on the network of CG where there is one.
         _ => {
             let own = "unet_cg.safetensors";
