@@ -450,17 +450,17 @@ impl ModelConfig {
     /// # Errors
     /// The first thing that can't be.
     pub fn check_row(&self, method: Method, config: &DetectConfig) -> Result<()> {
+        let by_student = matches!(method, Method::Student | Method::FndmStudent);
+        if by_student && self.student.is_none() {
+            let expected = "another one, for a model folder without student.safetensors";
+            return Err(Error::option("method", expected, method.key()));
+        }
         if method.parts().is_some() {
             return self.check_settings(config);
         }
         config.check()?;
-        match method {
-            Method::Memory => self.check_coarse(config.coarse_source)?,
-            Method::Student if self.student.is_none() => {
-                let expected = "another one, for a model folder without student.safetensors";
-                return Err(Error::option("method", expected, method.key()));
-            }
-            _ => {}
+        if method == Method::Memory {
+            self.check_coarse(config.coarse_source)?;
         }
         self.check_empty(config)
     }

@@ -55,7 +55,7 @@ pub(crate) struct Options {
     /// Where a folder for each patient goes
     #[arg(long, value_name = "DIR", default_value = "out/detect")]
     output: PathBuf,
-    /// The row of the tables: fndm, cg_nm, cg, diffano, flair, memory, student; default: what the model was found best by
+    /// The row of the tables: fndm, cg_nm, cg, diffano, flair, memory, student, fndm_student; default: what the model was found best by
     #[arg(long = "method", value_name = "KEY")]
     row: Option<String>,
     /// Examine no patient that isn't like those that the model was trained on (red, by `fndm check`); without this a warning is given

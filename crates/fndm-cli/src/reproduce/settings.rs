@@ -16,7 +16,7 @@ use crate::common::{self, cohort};
 pub(crate) struct Options {
     #[command(flatten)]
     place: Where,
-    /// The method: fndm, cg_nm, cg, diffano, flair, memory, student
+    /// The method: fndm, cg_nm, cg, diffano, flair, memory, student, fndm_student
     #[arg(long, default_value = "fndm")]
     method: String,
     /// A row: JSON that is laid over the method's settings, for example '{"steps": 20}'
