@@ -17,6 +17,7 @@
 //! | [`device`] | a device by its name |
 //! | [`first_non_finite`] | whether a result is one, and where it isn't |
 //! | [`Tape`] | a backward pass without candle's bookkeeping |
+//! | [`joint_bilateral`] | smoothing of maps that an image guides |
 //! | [`panel_products`], [`pack_panel`] | rows times rows, a panel at a time |
 //! | [`CachingAlloc`] | a global allocator that keeps large blocks |
 //! | [`MappedFile`] | a file's bytes without reading them first |
@@ -44,6 +45,7 @@
 #![allow(clippy::needless_range_loop)]
 
 mod attention;
+mod bilateral;
 mod channels;
 mod columns;
 mod combination;
@@ -70,6 +72,7 @@ mod tensor;
 mod tile;
 
 pub use attention::{QkvOrder, attention, attention_qkv};
+pub use bilateral::{JointBilateral, joint_bilateral};
 pub use channels::{channel_means, scale_channels};
 pub use columns::unfold;
 pub use config::{
