@@ -53,8 +53,8 @@ pub(crate) struct Options {
     /// JSON file with the lists train, val, test; default: splits.json in the data folder
     #[arg(long, value_name = "FILE")]
     split_file: Option<PathBuf>,
-    /// Rows of the table: fndm, cg_nm, cg, diffano, flair, memory (the coarse map alone), student; default: fndm, cg_nm, cg, flair, and
-    /// student where the model has one
+    /// Rows of the table: fndm, cg_nm, cg, diffano, flair, memory (the coarse map alone), student, fndm_student; default: fndm, cg_nm, cg,
+    /// flair, student where the model has one, and the row that the model was found best by
     #[arg(long, value_delimiter = ',', value_name = "KEYS")]
     methods: Option<Vec<String>>,
     /// Where report.html and its pages, report.json, report.csv, cases.json and sheet.png go; with --shard a folder for each patient

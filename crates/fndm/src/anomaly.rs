@@ -100,6 +100,22 @@ pub(crate) fn otsu_of(values: &[f32]) -> Result<f32> {
     }
 }
 
+/// The same of a map's values inside; nothing where there are none.
+pub(crate) fn otsu_inside(
+    map: ArrayView3<'_, f32>,
+    inside: ArrayView3<'_, bool>,
+) -> Result<Option<f32>> {
+    // Of its full length at once: a vector that grows holds its values twice while it does.
+    let count = inside.iter().filter(|inside| **inside).count();
+    let mut values = Vec::with_capacity(count);
+    let all = map.iter().zip(inside);
+    values.extend(all.filter_map(|(&value, &inside)| inside.then_some(value)));
+    if values.is_empty() {
+        return Ok(None);
+    }
+    otsu_of(&values).map(Some)
+}
+
 /// Otsu's threshold of the map's values inside `inside`, for each slice or for all together, or 0.5; both are `(N, H, W)`.
 ///
 /// A constant map, or one with nothing inside, gives an empty mask.
@@ -118,31 +134,20 @@ pub fn threshold(
             got: format!("{:?}", inside.dim()),
         });
     }
-    let values_of = |map: ArrayView3<'_, f32>, inside: ArrayView3<'_, bool>| -> Vec<f32> {
-        // Of its full length at once: a vector that grows holds its values twice while it does.
-        let count = inside.iter().filter(|inside| **inside).count();
-        let mut values = Vec::with_capacity(count);
-        let all = map.iter().zip(inside);
-        values.extend(all.filter_map(|(&value, &inside)| inside.then_some(value)));
-        values
-    };
-    let otsu = |values: &[f32]| -> Result<f32> {
-        if values.is_empty() {
-            return Ok(f32::INFINITY);
-        }
-        otsu_of(values)
+    let otsu = |map: ArrayView3<'_, f32>, inside: ArrayView3<'_, bool>| -> Result<f32> {
+        Ok(otsu_inside(map, inside)?.unwrap_or(f32::INFINITY))
     };
     let slices = map.len_of(Axis(0));
     let thresholds = match scope {
         ThresholdScope::Half => vec![0.5; slices],
-        ThresholdScope::Volume => vec![otsu(&values_of(map, inside))?; slices],
+        ThresholdScope::Volume => vec![otsu(map, inside)?; slices],
         ThresholdScope::Slice => (0..slices)
             .map(|i| {
                 let at = i..i + 1;
-                otsu(&values_of(
+                otsu(
                     map.slice_axis(Axis(0), at.clone().into()),
                     inside.slice_axis(Axis(0), at.into()),
-                ))
+                )
             })
             .collect::<Result<_>>()?,
     };

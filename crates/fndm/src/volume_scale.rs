@@ -3,7 +3,7 @@
 use ndarray::Array3;
 use serde::{Deserialize, Serialize};
 
-use crate::anomaly::otsu_of;
+use crate::anomaly::otsu_inside;
 use crate::{Error, Result};
 
 /// Greatest steepness: beyond it a map is a mask.
@@ -43,12 +43,10 @@ impl VolumeScale {
 
     /// Brings a map of finite values to this scale, by its values `inside`; both are `(N, H, W)`. With nothing inside it stays as it is.
     pub(crate) fn apply(&self, map: &mut Array3<f32>, inside: &Array3<bool>) -> Result<()> {
-        let counted = map.iter().zip(inside);
-        let values: Vec<f32> = counted.filter_map(|(&v, &i)| i.then_some(v)).collect();
-        if values.is_empty() {
+        let Some(otsu) = otsu_inside(map.view(), inside.view())? else {
             return Ok(());
-        }
-        let threshold = otsu_of(&values)?.max(self.least as f32);
+        };
+        let threshold = otsu.max(self.least as f32);
         map.mapv_inplace(|value| self.of(value, threshold));
         Ok(())
     }

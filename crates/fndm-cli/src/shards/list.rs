@@ -61,10 +61,14 @@ pub(crate) fn check_id(id: &str) -> Result<()> {
     let inside = parts.all(|part| {
         matches!(part, Component::Normal(name) if !name.as_encoded_bytes().starts_with(b"."))
     });
-    let plain = !id.is_empty() && !id.ends_with('/') && !id.contains("//");
+    // Control characters would break the lines of tables and of what is told.
+    let plain = !id.is_empty()
+        && !id.ends_with('/')
+        && !id.contains("//")
+        && !id.contains(char::is_control);
     ensure!(
         inside && plain,
-        "expected a name, or names with / between them, none of which begins with a dot, got {id:?}"
+        "expected a name, or names with / between them, none of which has control characters or begins with a dot, got {id:?}"
     );
     Ok(())
 }
@@ -126,6 +130,8 @@ mod tests {
             ".p.12.tmp",
             ".fndm.json",
             "a/.b",
+            "a\nb",
+            "a\u{1b}[2Jb",
         ] {
             assert!(check_id(bad).is_err(), "{bad:?}");
         }

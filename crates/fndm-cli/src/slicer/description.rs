@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use fndm::Method;
+
 use super::OWN;
 
 /// Flag, label and description of each input volume.
@@ -12,17 +14,6 @@ const INPUTS: [[&str; 3]; 6] = [
     ["t2", "T2", "T2"],
     ["dwi", "DWI", "Diffusion-weighted image"],
     ["adc", "ADC", "Apparent diffusion coefficient"],
-];
-
-const METHODS: [&str; 8] = [
-    OWN,
-    "student",
-    "fndm",
-    "fndm_student",
-    "cg_nm",
-    "cg",
-    "memory",
-    "flair",
 ];
 
 pub(super) fn text() -> String {
@@ -41,7 +32,11 @@ pub(super) fn text() -> String {
         );
     }
     let mut methods = String::new();
-    for method in METHODS {
+    // A thousand steps a slice are nothing to wait for in a window.
+    let rows = Method::ALL
+        .into_iter()
+        .filter(|&row| row != Method::Diffano);
+    for method in std::iter::once(OWN).chain(rows.map(Method::key)) {
         let _ = write!(methods, "\n      <element>{method}</element>");
     }
     let version = env!("CARGO_PKG_VERSION");
