@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use fndm::{
-    CoarseSource, DetectConfig, FeatureConfig, Method, ModelConfig, ResidualSide, SeparateModel,
-    VolumeScale,
+    CoarseSource, DetectConfig, FeatureConfig, GuidedSmoothing, Method, ModelConfig, ResidualSide,
+    SeparateModel, VolumeScale,
 };
 use fndm_data::Preprocess;
 use fndm_data::corrupt::{PastedLesion, PseudoLesion};
@@ -158,6 +158,8 @@ impl TrainPlan {
             row.head_erosion = teacher.head_erosion;
             // Otsu's threshold of the volume divides tissues where lesions are a hundredth of the pixels.
             row.volume_scale = None;
+            // Lesions of a few pixels would flow into what is around them.
+            row.guided_smoothing = None;
             if self.student.is_some() && row.parts.memory_bank {
                 row.coarse_source = CoarseSource::Student;
                 // It knows far more of these than the residual does.
@@ -247,10 +249,12 @@ impl TrainPlan {
         };
         // CG alone takes a network that sees no image.
         self.detect.retain(|_, row| row.parts.image_condition);
+        let smoothing = GuidedSmoothing::of_size(self.preprocess.image_size);
         for (method, row) in &mut self.detect {
             *row = DetectConfig {
                 parts: row.parts,
                 residual_sides: sides.clone(),
+                guided_smoothing: Some(smoothing),
                 ..DetectConfig::removing()
             };
             // Without a coarse map the map is the residual alone.

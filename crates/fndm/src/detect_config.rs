@@ -1,7 +1,7 @@
 use fndm_memory::MAX_RADIUS;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ResidualSide, Result, SolverChoice, VolumeScale};
+use crate::{Error, GuidedSmoothing, ResidualSide, Result, SolverChoice, VolumeScale};
 
 /// Which parts of the method take part: Table 2 of the paper names them CG, NM and MB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +172,9 @@ pub struct DetectConfig {
     pub residual_sides: Vec<ResidualSide>,
     /// The outer pixels of the head that are left out of the anomaly map: scalp and skull differ for many reasons.
     pub head_erosion: usize,
+    /// Smooths the anomaly map along the tissue that it lies in, before its scale and any threshold; none leaves it as it is, as in the paper.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guided_smoothing: Option<GuidedSmoothing>,
     /// Brings the anomaly map to the scale of its volume, before any threshold; none leaves it as it is, as in the paper.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_scale: Option<VolumeScale>,
@@ -215,6 +218,7 @@ impl Default for DetectConfig {
             residual_limit: 2.,
             residual_sides: Vec::new(),
             head_erosion: 3,
+            guided_smoothing: None,
             volume_scale: None,
             threshold: ThresholdScope::Slice,
             empty_when_healthy: false,
@@ -354,6 +358,9 @@ impl DetectConfig {
         }
         let sides = &self.residual_sides;
         ResidualSide::check(sides, sides.len())?;
+        if let Some(smoothing) = &self.guided_smoothing {
+            smoothing.check()?;
+        }
         if let Some(scale) = &self.volume_scale {
             scale.check()?;
         }
@@ -423,6 +430,13 @@ mod tests {
             },
             DetectConfig {
                 map_power: 0.,
+                ..ok.clone()
+            },
+            DetectConfig {
+                guided_smoothing: Some(GuidedSmoothing {
+                    range: 0.,
+                    ..GuidedSmoothing::of_size(64)
+                }),
                 ..ok.clone()
             },
             DetectConfig {

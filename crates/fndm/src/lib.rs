@@ -18,6 +18,7 @@ mod detect_config;
 mod detector;
 mod error;
 mod flair;
+mod guided_smoothing;
 mod input_check;
 mod method;
 mod model_config;
@@ -39,6 +40,7 @@ pub use detector::{
 };
 pub use error::{Error, Result};
 pub use flair::{flair_map, flair_quantile};
+pub use guided_smoothing::GuidedSmoothing;
 pub use input_check::InputCheck;
 pub use method::Method;
 pub use model_config::{Distilled, FeatureConfig, ModelConfig, SeparateModel, separate_channels};

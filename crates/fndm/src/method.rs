@@ -71,6 +71,12 @@ impl Method {
         }
     }
 
+    /// Whether a row takes a student.
+    #[must_use]
+    pub fn takes_student(self) -> bool {
+        matches!(self, Self::Student | Self::FndmStudent)
+    }
+
     /// The parts of the method that a row uses; `None` for those without diffusion.
     #[must_use]
     pub fn parts(self) -> Option<Parts> {

@@ -316,8 +316,9 @@ impl ModelConfig {
             .unwrap_or_default();
         let no_residual = matches!(method, Method::Flair | Method::Memory);
         if no_residual && !self.detect.contains_key(&method) {
-            // The scale was chosen for residuals.
+            // The scale was chosen for residuals, the smoothing for maps of a network.
             config.volume_scale = None;
+            config.guided_smoothing = None;
             if method == Method::Flair {
                 config.smoothing = 0.;
             }
@@ -436,6 +437,19 @@ impl ModelConfig {
         ))
     }
 
+    /// Whether the model has the student that a row takes.
+    fn check_method(&self, method: Method) -> Result<()> {
+        match method.takes_student() && self.student.is_none() {
+            true => Err(Self::no_student(method)),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn no_student(method: Method) -> Error {
+        let expected = "another one, for a model without student.safetensors";
+        Error::option("method", expected, method.key())
+    }
+
     fn check_empty(&self, config: &DetectConfig) -> Result<()> {
         if config.empty_when_healthy && self.student.is_none() {
             let expected = "false, for a model without student.safetensors";
@@ -450,11 +464,7 @@ impl ModelConfig {
     /// # Errors
     /// The first thing that can't be.
     pub fn check_row(&self, method: Method, config: &DetectConfig) -> Result<()> {
-        let by_student = matches!(method, Method::Student | Method::FndmStudent);
-        if by_student && self.student.is_none() {
-            let expected = "another one, for a model folder without student.safetensors";
-            return Err(Error::option("method", expected, method.key()));
-        }
+        self.check_method(method)?;
         if method.parts().is_some() {
             return self.check_settings(config);
         }
@@ -520,10 +530,8 @@ impl ModelConfig {
         }
         if let Some(student) = &self.student {
             student.check_slices(channels, size)?;
-        } else if matches!(self.method, Method::Student | Method::FndmStudent) {
-            let expected = "another one, for a model without a student";
-            return Err(Error::option("method", expected, self.method.key()));
         }
+        self.check_method(self.method)?;
         self.detect.values().try_for_each(DetectConfig::check)
     }
 }

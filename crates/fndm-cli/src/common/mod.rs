@@ -17,8 +17,8 @@ use fndm::kernels::{MatrixMath, set_matrix_math};
 use fndm::memory::{MemoryConfig, Score};
 use fndm::solver::{self, Algorithm, Grid};
 use fndm::{
-    CoarseRule, CoarseSource, DetectConfig, Detector, Method, ResidualSide, Start, ThresholdScope,
-    VolumeScale,
+    CoarseRule, CoarseSource, DetectConfig, Detector, GuidedSmoothing, Method, ResidualSide, Start,
+    ThresholdScope, VolumeScale,
 };
 use fndm_files::{Inputs, chain};
 use fndm_study::train::StopFlag;
@@ -142,6 +142,10 @@ pub(crate) struct MethodOptions {
     /// the colon; "none" for the paper's map
     #[arg(long, value_name = "S:LEAST")]
     volume_scale: Option<Scale>,
+    /// Smooth the anomaly map over pixels near by that look alike: deviations in pixels, of intensity (images are in [-1, 1]) and in
+    /// slices, for example 5:0.06:1; "none" for the paper's map
+    #[arg(long, value_name = "PX:RANGE:Z")]
+    guided_smoothing: Option<Guided>,
     /// The threshold of the anomaly map: Otsu's of each slice, of the volume, or 0.5 for a map of probabilities
     #[arg(long, value_parser = one_of::<ThresholdScope>(["slice", "volume", "half"]))]
     threshold: Option<ThresholdScope>,
@@ -209,6 +213,28 @@ impl FromStr for Scale {
         };
         scale.check().map_err(|e| e.to_string())?;
         Ok(Self(Some(scale)))
+    }
+}
+
+/// A guided smoothing, or none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guided(Option<GuidedSmoothing>);
+
+impl FromStr for Guided {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let wrong = || format!("expected \"none\" or three numbers as 5:0.06:1, got {text:?}");
+        let numbers: Result<Vec<f64>, _> = text.split(':').map(str::parse).collect();
+        let Ok(&[space, range, z]) = numbers.as_deref() else {
+            return Err(wrong());
+        };
+        let smoothing = GuidedSmoothing { space, range, z };
+        smoothing.check().map_err(|e| e.to_string())?;
+        Ok(Self(Some(smoothing)))
     }
 }
 
@@ -311,6 +337,11 @@ pub(crate) fn method(option: &str, key: &str) -> Result<Method> {
 }
 
 impl MethodOptions {
+    /// What was said of the smoothing along the tissue, if anything was.
+    pub(crate) fn guided_smoothing(&self) -> Option<Option<GuidedSmoothing>> {
+        self.guided_smoothing.map(|smoothing| smoothing.0)
+    }
+
     /// The given options laid over `config`.
     pub(crate) fn apply(&self, config: &mut DetectConfig) {
         fn set<T: Clone>(target: &mut T, value: &Option<T>) {
@@ -373,6 +404,7 @@ impl MethodOptions {
         set(&mut config.residual_limit, &self.residual_limit);
         set(&mut config.residual_sides, &self.residual_sides);
         set(&mut config.head_erosion, &self.head_erosion);
+        set(&mut config.guided_smoothing, &self.guided_smoothing());
         set(
             &mut config.volume_scale,
             &self.volume_scale.map(|scale| scale.0),

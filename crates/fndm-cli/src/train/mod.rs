@@ -414,8 +414,11 @@ fn plan(options: &Options) -> Result<TrainPlan> {
                 .insert(method, SeparatePlan { unet, training });
         }
         // Without networks of their own there are no such rows: CG where lesions are removed, and DiffANO, which knows no labels.
+        let whole = plan.detect.get(&Method::Fndm);
         let cg = DetectConfig {
             parts: Parts::CG,
+            // Every row alike.
+            guided_smoothing: whole.and_then(|row| row.guided_smoothing),
             ..DetectConfig::default()
         };
         let cg = plan.detect.entry(Method::Cg).or_insert(cg);
@@ -445,7 +448,11 @@ fn student_plan(options: &Options, sequences: &[String], size: usize) -> Result<
     let numbers = (options.student_iterations, options.seed);
     let more = options.student_plan.as_deref();
     let more = more.map(|text| ("--student-plan", text));
-    student::plan(options.lesions, sequences, size, numbers, more)
+    let mut plan = student::plan(options.lesions, sequences, size, numbers, more)?;
+    if let Some(smoothing) = options.method.guided_smoothing() {
+        plan.guided_smoothing = smoothing;
+    }
+    Ok(plan)
 }
 
 /// Options of a student where none is trained would do nothing.

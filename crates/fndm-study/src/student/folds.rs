@@ -142,7 +142,7 @@ pub fn examine_fold(
     for slices in held_out {
         let mut found = teachers.say(plan, slices, place)?;
         for (row, student) in &students {
-            found.push((*row, student_says(student, slices, place)?));
+            found.push((*row, student_says(plan, student, slices, place)?));
         }
         seen(slices, &found)?;
         for (row, found) in found {
@@ -186,7 +186,7 @@ impl Teachers<'_> {
         let config = DetectConfig {
             head_erosion: teacher.head_erosion,
             empty_when_healthy: false,
-            ..DetectConfig::student()
+            ..plan.detect_config()
         };
         let start = Instant::now();
         let models = self.models.say(slices)?;
@@ -204,8 +204,9 @@ impl Teachers<'_> {
     }
 }
 
-/// What a student says of a patient, by its own settings.
+/// What a student says of a patient, by its plan's settings.
 fn student_says(
+    plan: &StudentPlan,
     student: &Student,
     slices: &PatientSlices,
     place: TrainingPlace<'_>,
@@ -215,7 +216,7 @@ fn student_says(
     let milliseconds = milliseconds_since(start);
     let diseased = student.diseased(&map);
     let says = Some((student, &diseased[..]));
-    let found = mask_of(&mut map, slices, &DetectConfig::student(), says)?;
+    let found = mask_of(&mut map, slices, &plan.detect_config(), says)?;
     Ok(method_map(map, found, Some(diseased), milliseconds))
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::Device;
 use fndm::student::probability;
-use fndm::{ResidualSide, SliceCalibration, keep_inside, smooth_z};
+use fndm::{DetectConfig, GuidedSmoothing, ResidualSide, SliceCalibration, keep_inside, smooth_z};
 use fndm_data::SliceSet;
 use fndm_data::corrupt::PseudoLesion;
 use fndm_memory::ContrastConfig;
@@ -256,6 +256,9 @@ pub struct StudentPlan {
     /// teacher does, and has seen more diseased slices than there are; below 0 it marks less. No pixel's rank changes. Default: 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub log_odds_shift: f64,
+    /// How the student's map is smoothed before its threshold; none leaves it as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guided_smoothing: Option<GuidedSmoothing>,
     /// One patient in so many is held apart from everything and calibrates; 0 for none.
     pub apart: usize,
     /// The share of healthy slices that gets an empty mask.
@@ -298,6 +301,7 @@ impl StudentPlan {
             student_training: fndm_train::StudentConfig::of(iterations),
             mirror: true,
             log_odds_shift: 0.0,
+            guided_smoothing: Some(GuidedSmoothing::of_size(size)),
             apart: 8,
             empty: 0.9,
             seed,
@@ -313,6 +317,8 @@ impl StudentPlan {
         self.teacher = TeacherConfig::small_bright(sequence, self.student.image_size);
         self.cross = None;
         self.apart = 0;
+        // Lesions of a few pixels would flow into what is around them.
+        self.guided_smoothing = None;
         // The teacher marks a third more than there is, and every second pixel of it is none.
         self.log_odds_shift = -2.0;
         self
@@ -356,6 +362,9 @@ impl StudentPlan {
             cross.check()?;
         }
         self.teacher.check()?;
+        if let Some(smoothing) = &self.guided_smoothing {
+            smoothing.check()?;
+        }
         if self.apart == 1 {
             return Err(Error::option("apart", "0, or 2 or more", 1));
         }
@@ -368,6 +377,15 @@ impl StudentPlan {
             return Err(Error::option("log_odds_shift", expected, got));
         }
         Ok(())
+    }
+
+    /// The settings of the student's row.
+    #[must_use]
+    pub fn detect_config(&self) -> DetectConfig {
+        DetectConfig {
+            guided_smoothing: self.guided_smoothing,
+            ..DetectConfig::student()
+        }
     }
 
     /// As [`StudentPlan::check`], and whether the networks are for slices of so many sequences and this size.

@@ -112,7 +112,7 @@ pub fn add_student(
     files.insert(model_folder::STUDENT.to_owned(), weights);
     let json = base.record_with(&record, place.folder)?;
     files.insert(model_folder::TRAINING.to_owned(), json);
-    with_student(&mut config, trained.config, Method::Student);
+    with_student(&mut config, trained.config, plan, Method::Student);
     // What a model says of itself stays; one without words gets them.
     if matches!(base, StudentBase::Nothing { .. }) {
         let statistics = told::statistics(&loaded.profiles, source)?;

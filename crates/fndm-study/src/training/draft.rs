@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use fndm::model_folder::{self, weight_bytes};
-use fndm::{DetectConfig, Method, ModelConfig, StudentConfig};
+use fndm::{Method, ModelConfig, StudentConfig};
 use fndm_data::profile::DataStatistics;
 
 use super::record::{TrainingRecord, record_json};
 use super::told::{Told, told};
+use crate::student::StudentPlan;
 use crate::{Result, TrainPlan, TrainingPlace};
 
 /// The model so far. Its files stay in memory: an older model in the folder is replaced at one moment, by a whole one.
@@ -58,9 +59,9 @@ impl<'a> Draft<'a> {
     pub(super) fn write(&mut self) -> Result<()> {
         let rows: Vec<Method> = self.record.separate.keys().copied().collect();
         let mut config = self.plan.model_config(&rows);
-        if let Some((student, method)) = &self.student {
+        if let (Some((student, method)), Some(plan)) = (&self.student, &self.plan.student) {
             config.detect.clone_from(&self.plan.detect);
-            with_student(&mut config, student.clone(), *method);
+            with_student(&mut config, student.clone(), plan, *method);
         }
         let json = record_json(self.place.folder, &self.record)?;
         self.add(model_folder::TRAINING, json);
@@ -80,8 +81,13 @@ impl<'a> Draft<'a> {
 }
 
 /// The settings of its row are written down: a default that changes one day changes no published model.
-pub(super) fn with_student(config: &mut ModelConfig, student: StudentConfig, method: Method) {
+pub(super) fn with_student(
+    config: &mut ModelConfig,
+    student: StudentConfig,
+    plan: &StudentPlan,
+    method: Method,
+) {
     (config.student, config.method) = (Some(student), method);
     let row = config.detect.entry(Method::Student);
-    row.or_insert_with(DetectConfig::student);
+    row.or_insert_with(|| plan.detect_config());
 }

@@ -4,8 +4,8 @@ use ndarray::{Array3, Axis, s};
 
 use super::{Detector, check_finite};
 use crate::{
-    CoarseModel, CoarseRule, CoarseSource, DetectConfig, Error, Result, ThresholdScope, anomaly,
-    model_folder as names,
+    CoarseModel, CoarseRule, CoarseSource, DetectConfig, Error, Result, Student, ThresholdScope,
+    anomaly, model_folder as names,
 };
 
 /// The coarse map of the slices of one patient.
@@ -34,6 +34,17 @@ impl Detector {
             Err(error) => error,
             Ok(()) => Error::option("coarse source", "one that the model has", source.name()),
         })
+    }
+
+    /// The student, where the coarse map is its.
+    fn coarse_student(&self, config: &DetectConfig) -> Option<&Student> {
+        let student = self.student.as_ref();
+        student.filter(|_| config.coarse_source == CoarseSource::Student)
+    }
+
+    /// Evaluations of a network that the settings' coarse map takes for each slice: a student's; features are not counted.
+    pub(super) fn coarse_evaluations(&self, config: &DetectConfig) -> usize {
+        self.coarse_student(config).map_or(0, Student::evaluations)
     }
 
     /// The file of the model that the coarse map comes from, or its name.
@@ -91,8 +102,7 @@ impl Detector {
         }
         check_finite(&soft, &what, slices)?;
         // By the whole map, as the student's own row.
-        let student =
-            (self.student.as_ref()).filter(|_| config.coarse_source == CoarseSource::Student);
+        let student = self.coarse_student(config);
         let diseased = student.map(|student| student.diseased(&soft));
         anomaly::keep_inside(&mut soft, &slices.head);
         let head = slices.head.view();

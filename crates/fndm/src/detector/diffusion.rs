@@ -96,11 +96,10 @@ impl Detector {
             anomaly::raise(&mut maps.anomaly, config.map_power);
         }
         maps.healthy = Some(healthy);
-        let by_student = maps.diseased.is_some();
         self.finish(&mut maps, slices, config)?;
         maps.evaluations = trip.evaluations();
-        if let Some(student) = self.student.as_ref().filter(|_| by_student) {
-            maps.evaluations += student.evaluations();
+        if config.parts.memory_bank {
+            maps.evaluations += self.coarse_evaluations(config);
         }
         maps.gradient_evaluations = trip.gradient_evaluations();
         maps.milliseconds = milliseconds(start);

@@ -253,7 +253,9 @@ impl Detector {
                 anomaly::smooth(&mut maps.anomaly, config.smoothing)?;
             }
             Method::Memory => {
-                maps.anomaly = self.find_coarse(&*I::in_memory(slices)?, config)?.soft;
+                let found = self.find_coarse(&*I::in_memory(slices)?, config)?;
+                (maps.anomaly, maps.diseased) = (found.soft, found.diseased);
+                maps.evaluations = self.coarse_evaluations(config);
             }
             _ => {
                 maps.anomaly = flair_map(&*I::in_memory(slices)?, 0, config.smoothing)?.0;
@@ -278,7 +280,7 @@ impl Detector {
     }
 
     fn need_student(&self) -> Result<&Student> {
-        self.student.as_ref().ok_or_else(mask::no_student)
+        (self.student.as_ref()).ok_or_else(|| ModelConfig::no_student(Method::Student))
     }
 
     /// Whether these are slices of the model's size, and finite.
