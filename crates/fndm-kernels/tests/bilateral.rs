@@ -80,7 +80,7 @@ impl Case {
                                 })
                                 .sum();
                             let exponent = place / (2. * f64::from(space).powi(2))
-                                + square / (2. * c as f64 * f64::from(range).powi(2));
+                                + square / (2. * c.max(1) as f64 * f64::from(range).powi(2));
                             let weight = f64::from(weight) * (-exponent).exp();
                             sum += weight * f64::from(self.map[at(other, yy, xx)]);
                             total += weight;
