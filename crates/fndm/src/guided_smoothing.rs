@@ -73,6 +73,13 @@ impl GuidedSmoothing {
         inside: &Array3<bool>,
     ) -> Result<()> {
         let (n, c, h, w) = slices.images.dim();
+        if map.dim() != (n, h, w) || slices.z.len() != n {
+            return Err(Error::Input {
+                what: format!("images and positions of {}", slices.id),
+                expected: format!("those of a map {:?}", map.dim()),
+                got: format!("{:?} and {}", slices.images.dim(), slices.z.len()),
+            });
+        }
         let seen = self.seen(&slices.z);
         let filter = JointBilateral {
             space: self.space as f32,

@@ -141,3 +141,15 @@ fn a_slice_is_smoothed_alike_whatever_lies_far_from_it() {
     // The slice at the end of the part has lost two of those that it looked at.
     assert_ne!(whole.index_axis(Axis(0), 30), alone.index_axis(Axis(0), 20));
 }
+
+#[test]
+fn images_of_other_slices_are_refused() {
+    let (mut slices, mut map) = faded(3);
+    slices.images = slices.images.select(Axis(0), &[0, 1]);
+    let config = DetectConfig {
+        guided_smoothing: Some(GuidedSmoothing::of_size(16)),
+        ..DetectConfig::default()
+    };
+    let error = mask_of(&mut map, &slices, &config, None).unwrap_err();
+    assert!(matches!(error, Error::Input { .. }), "{error}");
+}
