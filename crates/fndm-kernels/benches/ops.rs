@@ -4,7 +4,9 @@
 
 use candle_core::{Device, Result, Tensor, Var};
 use criterion::{Criterion, criterion_group, criterion_main};
-use fndm_kernels::{AdamStep, Backend, CachingAlloc, Conv2d, Tape, set_backend};
+use fndm_kernels::{
+    AdamStep, Backend, CachingAlloc, Conv2d, JointBilateral, Tape, joint_bilateral, set_backend,
+};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -163,6 +165,37 @@ fn other(c: &mut Criterion) -> Result<()> {
     Ok(())
 }
 
+/// Maps of a patient, smoothed as `detect` does: inside is a disc, slices look at two to each side. Nothing of candle's does the same.
+fn smoothing(c: &mut Criterion) -> Result<()> {
+    for (n, channels, side) in [(16, 4, 64), (16, 3, 64), (16, 4, 128), (4, 4, 256)] {
+        let size = [n, channels, side, side];
+        let values = |len: usize, least: f32| -> Result<Vec<f32>> {
+            Tensor::rand(least, 1f32, len, &Device::Cpu)?.to_vec1()
+        };
+        let map = values(n * side * side, 0.)?;
+        let guide = values(map.len() * channels, -1.)?;
+        let off = |p: usize| (p as f32 - side as f32 / 2.).powi(2);
+        let disc = |at: usize| off(at % side) + off(at / side % side) < (0.4 * side as f32).powi(2);
+        let inside: Vec<bool> = (0..map.len()).map(disc).collect();
+        let pairs = (0..3).flat_map(|d| (d..n).map(move |k| (k - d, k, 1. / (1. + d as f32))));
+        let pairs: Vec<_> = pairs.collect();
+        let filter = JointBilateral {
+            space: 5. * side as f32 / 64.,
+            radius: 12 * side / 64,
+            step: side / 64,
+            range: 0.06,
+        };
+        let name = format!("joint_bilateral {n}x{channels}x{side}x{side}");
+        c.bench_function(&name, |b| {
+            b.iter(|| {
+                let smooth = joint_bilateral(&map, &guide, &inside, size, &pairs, filter);
+                drop(black_box(smooth));
+            });
+        });
+    }
+    Ok(())
+}
+
 /// Residual blocks at 64, 32, 16 and 8 pixels with skips: about a small U-net.
 struct Network(Vec<Var>);
 
@@ -236,6 +269,7 @@ fn all(c: &mut Criterion) {
     if let Err(e) = network(c)
         .and_then(|()| convolution(c))
         .and_then(|()| other(c))
+        .and_then(|()| smoothing(c))
     {
         eprintln!("{e}");
     }

@@ -14,7 +14,7 @@ struct Case {
     map: Vec<f32>,
     guide: Vec<f32>,
     inside: Vec<bool>,
-    seen: Vec<Vec<(usize, f32)>>,
+    pairs: Vec<(usize, usize, f32)>,
     filter: JointBilateral,
 }
 
@@ -22,10 +22,10 @@ impl Case {
     fn new(size: [usize; 4], filter: JointBilateral, seed: u64) -> Self {
         let [n, c, h, w] = size;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let seen = (0..n).map(|i| {
-            let beside = [i.checked_sub(1), (i + 1 < n).then_some(i + 1)];
-            let beside = beside.into_iter().flatten().map(|k| (k, 0.4));
-            std::iter::once((i, 1.)).chain(beside).collect()
+        // Every slice with itself, with the next one, and with the next but one.
+        let pairs = (0..n).flat_map(|i| {
+            let beside = [(i, i, 1.), (i + 1, i, 0.4), (i, i + 2, 0.1)];
+            beside.into_iter().filter(|pair| pair.0.max(pair.1) < n)
         });
         Self {
             size,
@@ -34,14 +34,14 @@ impl Case {
                 .map(|_| rng.random::<f32>() * 2. - 1.)
                 .collect(),
             inside: (0..n * h * w).map(|_| rng.random::<f32>() < 0.8).collect(),
-            seen: seen.collect(),
+            pairs: pairs.collect(),
             filter,
         }
     }
 
     fn run(&self) -> candle_core::Result<Vec<f32>> {
         let (map, guide, inside) = (&self.map, &self.guide, &self.inside);
-        joint_bilateral(map, guide, inside, self.size, &self.seen, self.filter)
+        joint_bilateral(map, guide, inside, self.size, &self.pairs, self.filter)
     }
 
     /// The mean as it is written down.
@@ -61,7 +61,15 @@ impl Case {
                     continue;
                 }
                 let (mut sum, mut total) = (0., 0.);
-                for &(other, weight) in &self.seen[slice] {
+                let beside = self.pairs.iter().filter_map(|&(a, b, weight)| {
+                    let other = match slice {
+                        _ if a == slice => b,
+                        _ if b == slice => a,
+                        _ => return None,
+                    };
+                    Some((other, weight))
+                });
+                for (other, weight) in beside {
                     for yy in y.saturating_sub(radius)..h.min(y + radius + 1) {
                         for xx in x.saturating_sub(radius)..w.min(x + radius + 1) {
                             let off = [yy.abs_diff(y), xx.abs_diff(x)];
@@ -168,9 +176,10 @@ fn what_does_not_fit_is_refused() {
     assert!(whole(|c| c.map.truncate(3)));
     assert!(whole(|c| c.inside.truncate(3)));
     assert!(whole(|c| c.guide.truncate(3)));
-    assert!(whole(|c| c.seen.truncate(1)));
-    assert!(whole(|c| c.seen[0].push((2, 1.))));
-    assert!(whole(|c| c.seen[0].push((1, f32::NAN))));
+    assert!(whole(|c| c.pairs.push((0, 2, 1.))));
+    assert!(whole(|c| c.pairs.push((0, 1, 0.4))));
+    assert!(whole(|c| c.pairs[0].2 = f32::NAN));
+    assert!(whole(|c| c.pairs[0].2 = 0.));
     assert!(whole(|c| c.filter.space = 0.));
     assert!(whole(|c| c.filter.step = 0));
     assert!(whole(|c| c.filter.range = f32::NAN));

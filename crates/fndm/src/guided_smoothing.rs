@@ -1,5 +1,7 @@
 //! Anomaly maps smoothed along the tissue that they lie in.
 
+use std::ops::Range;
+
 use fndm_data::{PatientSlices, SliceImages};
 use fndm_kernels::{JointBilateral, joint_bilateral};
 use ndarray::{Array3, Axis, s};
@@ -80,7 +82,6 @@ impl GuidedSmoothing {
                 got: format!("{:?} and {}", slices.images.dim(), slices.z.len()),
             });
         }
-        let seen = self.seen(&slices.z);
         let filter = JointBilateral {
             space: self.space as f32,
             radius: (CUT * self.space) as usize,
@@ -91,18 +92,15 @@ impl GuidedSmoothing {
         // A part at a time: the images may be on the disk.
         for first in (0..n).step_by(SLICES) {
             let part = first..(first + SLICES).min(n);
-            let all = seen[part.clone()].iter().flatten().map(|&(k, _)| k);
-            let low = all.clone().min().unwrap_or(first);
-            let high = all.max().map_or(part.end, |k| k + 1);
+            let pairs = self.pairs(&slices.z, &part);
+            let low = pairs.iter().map(|pair| pair.0).min().unwrap_or(first);
+            let high = pairs.iter().map(|pair| pair.1 + 1).max();
+            let high = high.unwrap_or(part.end);
             let size = [high - low, c, h, w];
-            let shifted = (low..high).map(|k| match part.contains(&k) {
-                true => seen[k]
-                    .iter()
-                    .map(|&(k, weight)| (k - low, weight))
-                    .collect(),
-                false => Vec::new(),
-            });
-            let shifted: Vec<Vec<(usize, f32)>> = shifted.collect();
+            let shifted = pairs
+                .iter()
+                .map(|&(a, b, weight)| (a - low, b - low, weight));
+            let shifted: Vec<(usize, usize, f32)> = shifted.collect();
             let images = slices.images.part(low..high)?;
             let found = joint_bilateral(
                 &values(map.slice(s![low..high, .., ..]).iter()),
@@ -128,21 +126,25 @@ impl GuidedSmoothing {
         Ok(())
     }
 
-    /// For each slice those that it looks at, by their positions, and their weights.
-    fn seen(&self, z: &[usize]) -> Vec<Vec<(usize, f32)>> {
+    /// The slices that look at each other, by their positions, with their weights: pairs that have one of `part`, the lower first, near ones
+    /// first.
+    fn pairs(&self, z: &[usize], part: &Range<usize>) -> Vec<(usize, usize, f32)> {
         let reach = (CUT * self.z) as usize;
-        let of = |own: &usize| {
-            let beside = z.iter().enumerate().filter_map(|(k, other)| {
-                let distance = other.abs_diff(*own);
+        let of = |a: usize| {
+            (a..z.len()).filter_map(move |b| {
+                let distance = z[a].abs_diff(z[b]);
                 let weight = match distance {
                     0 => 1.,
                     _ => (-0.5 * (distance as f64 / self.z).powi(2)).exp() as f32,
                 };
-                (distance <= reach).then_some((k, weight))
-            });
-            beside.collect()
+                let wanted = part.contains(&a) || part.contains(&b);
+                (wanted && distance <= reach).then_some((a, b, weight))
+            })
         };
-        z.iter().map(of).collect()
+        let mut pairs: Vec<_> = (0..z.len()).flat_map(of).collect();
+        // Pairs of one distance share no slice but with their neighbours, so that many can be taken at a time.
+        pairs.sort_by_key(|&(a, b, _)| b - a);
+        pairs
     }
 }
 
