@@ -2,11 +2,11 @@
 
 pub(crate) mod cohort;
 pub(crate) mod labels;
+mod or_none;
 pub(crate) mod place;
 pub(crate) mod report;
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -24,6 +24,7 @@ use fndm_files::{Inputs, chain};
 use fndm_study::train::StopFlag;
 use fndm_study::{Arm, LeftOut, Source};
 use indicatif::{ProgressBar, ProgressStyle};
+use or_none::OrNone;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -104,7 +105,7 @@ pub(crate) struct MethodOptions {
     /// Replace the encoded state inside x_seg by fresh noise of this deviation relative to sigma: 1 for one of the healthy tissues
     /// that may lie there, 0 for the middle of them; "none" keeps the state
     #[arg(long, value_name = "X")]
-    region_noise: Option<RegionNoise>,
+    region_noise: Option<OrNone<f64>>,
     /// Blank the conditioning image inside x_seg
     #[arg(long, value_name = "BOOL")]
     blank_condition: Option<bool>,
@@ -141,11 +142,11 @@ pub(crate) struct MethodOptions {
     /// Bring the anomaly map to the scale of its volume: so steep around Otsu's threshold of the volume, or around the least one after
     /// the colon; "none" for the paper's map
     #[arg(long, value_name = "S:LEAST")]
-    volume_scale: Option<Scale>,
+    volume_scale: Option<OrNone<VolumeScale>>,
     /// Smooth the anomaly map over pixels near by that look alike: deviations in pixels, of intensity (images are in [-1, 1]) and in
     /// slices, for example 5:0.06:1; "none" for the paper's map
     #[arg(long, value_name = "PX:RANGE:Z")]
-    guided_smoothing: Option<Guided>,
+    guided_smoothing: Option<OrNone<GuidedSmoothing>>,
     /// The threshold of the anomaly map: Otsu's of each slice, of the volume, or 0.5 for a map of probabilities
     #[arg(long, value_parser = one_of::<ThresholdScope>(["slice", "volume", "half"]))]
     threshold: Option<ThresholdScope>,
@@ -173,68 +174,6 @@ impl RunOptions {
         self.method.apply(config);
         config.batch = self.batch.unwrap_or(config.batch);
         config.seed = self.seed.unwrap_or(config.seed);
-    }
-}
-
-/// A deviation, or none.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RegionNoise(Option<f64>);
-
-impl FromStr for RegionNoise {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self(None));
-        }
-        match text.parse() {
-            Ok(deviation) => Ok(Self(Some(deviation))),
-            Err(_) => Err(format!("expected a number or \"none\", got {text:?}")),
-        }
-    }
-}
-
-/// A scale of volumes, or none.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Scale(Option<VolumeScale>);
-
-impl FromStr for Scale {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self(None));
-        }
-        let wrong = || format!("expected \"none\" or numbers as 3:0.1, got {text:?}");
-        let (steepness, least) = text.split_once(':').unwrap_or((text, "0"));
-        let scale = VolumeScale {
-            steepness: steepness.parse().map_err(|_| wrong())?,
-            least: least.parse().map_err(|_| wrong())?,
-        };
-        scale.check().map_err(|e| e.to_string())?;
-        Ok(Self(Some(scale)))
-    }
-}
-
-/// A guided smoothing, or none.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Guided(Option<GuidedSmoothing>);
-
-impl FromStr for Guided {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self(None));
-        }
-        let wrong = || format!("expected \"none\" or three numbers as 5:0.06:1, got {text:?}");
-        let numbers: Result<Vec<f64>, _> = text.split(':').map(str::parse).collect();
-        let Ok(&[space, range, z]) = numbers.as_deref() else {
-            return Err(wrong());
-        };
-        let smoothing = GuidedSmoothing { space, range, z };
-        smoothing.check().map_err(|e| e.to_string())?;
-        Ok(Self(Some(smoothing)))
     }
 }
 
