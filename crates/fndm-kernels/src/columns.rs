@@ -1,8 +1,8 @@
 //! An image unfolded, so that a convolution of any kernel is a product.
 
 use crate::config::fast_path;
-use crate::depthwise::Pads;
 use crate::memory::{Input, Shared, filled};
+use crate::pads::{Pads, places};
 use crate::plain;
 use crate::tensor::{contiguous, from_floats, with_floats};
 use candle_core::{Result, Tensor};
@@ -21,11 +21,8 @@ const CHUNK: usize = 1 << 14;
 /// When `x` hasn't four dimensions, the stride is 0, or the padded image is smaller than the kernel.
 pub fn unfold(x: &Tensor, k: usize, stride: usize, pads: [Pads; 2]) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
-    let side = |n: usize, (before, after): Pads| {
-        let padded = n.checked_add(before)?.checked_add(after)?;
-        Some(padded.checked_sub(k)?.checked_div(stride)? + 1)
-    };
-    let (Some(oh), Some(ow)) = (side(h, pads[0]), side(w, pads[1])) else {
+    let sides = (places(h, pads[0], k, stride), places(w, pads[1], k, stride));
+    let (Some(oh), Some(ow)) = sides else {
         candle_core::bail!(
             "unfold: a kernel of {k}, stride {stride}, on images of {h}x{w}, padded by {pads:?}"
         );

@@ -2,6 +2,7 @@
 
 use crate::config::fast_path;
 use crate::memory::{Input, Scratch, filled};
+use crate::pads::{Pads, places};
 use crate::plain;
 use crate::simd::{Isa, kernel};
 use crate::tensor::{contiguous, from_floats, with_floats};
@@ -12,9 +13,6 @@ use fndm_runtime::parallel;
 const SUMS: usize = 1 << 13;
 /// Sums side by side in registers.
 const WIDE: usize = 64;
-
-/// Zeros before and after an axis.
-pub type Pads = (usize, usize);
 
 /// Each channel convolved by a kernel of its own: `x` is `(B, C, H, W)`, `weight` `(C, 1, k, k)`, `bias` `(C)`; the stride is 1 or 2,
 /// and `pads` are the zeros around rows and columns. Gives `(B, C, (H + pads - k) / stride + 1, (W + pads - k) / stride + 1)`.
@@ -53,11 +51,8 @@ pub fn depthwise(
             bias.dims()
         );
     }
-    let side = |n: usize, (before, after): Pads| {
-        let padded = n.checked_add(before)?.checked_add(after)?;
-        Some(padded.checked_sub(k)? / stride + 1)
-    };
-    let (Some(oh), Some(ow)) = (side(h, pads[0]), side(w, pads[1])) else {
+    let sides = (places(h, pads[0], k, stride), places(w, pads[1], k, stride));
+    let (Some(oh), Some(ow)) = sides else {
         candle_core::bail!("depthwise: a kernel of {k} on images of {h}x{w}, padded by {pads:?}");
     };
     let tracked = [x, weight, bias].iter().any(|t| t.track_op());

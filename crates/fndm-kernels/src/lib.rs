@@ -62,6 +62,7 @@ mod mapped;
 mod memory;
 mod norm;
 mod optim;
+mod pads;
 mod plain;
 mod products;
 mod rectify;
@@ -80,7 +81,7 @@ pub use config::{
     set_precision,
 };
 pub use conv::{Algorithm, Conv2d};
-pub use depthwise::{Pads, depthwise};
+pub use depthwise::depthwise;
 pub use device::device;
 pub use elementwise::{add, avg_pool_2x, cat_channels, linear_combination, upsample_nearest_2x};
 pub use finite::first_non_finite;
@@ -89,6 +90,7 @@ pub use linear::linear;
 pub use mapped::MappedFile;
 pub use norm::{group_norm, group_norm_silu, silu};
 pub use optim::{AdamStep, AdamTensor, adam_step, adam_step_all, ema_update, ema_update_all};
+pub use pads::Pads;
 pub use products::{PANEL_ROWS, pack_panel, panel_products};
 pub use rectify::{max_pool_3x3, relu, relu6};
 pub use simd::{Isa, set_simd};
