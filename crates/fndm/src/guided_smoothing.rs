@@ -1,10 +1,11 @@
 //! Anomaly maps smoothed along the tissue that they lie in.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use fndm_data::{PatientSlices, SliceImages};
 use fndm_kernels::{JointBilateral, joint_bilateral};
-use ndarray::{Array3, Axis, s};
+use ndarray::{Array3, ArrayView, Axis, Dimension, s};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -103,9 +104,9 @@ impl GuidedSmoothing {
             let shifted: Vec<(usize, usize, f32)> = shifted.collect();
             let images = slices.images.part(low..high)?;
             let found = joint_bilateral(
-                &values(map.slice(s![low..high, .., ..]).iter()),
-                &values(images.iter()),
-                &values(inside.slice(s![low..high, .., ..]).iter()),
+                &values(&map.slice(s![low..high, .., ..])),
+                &values(&images.view()),
+                &values(&inside.slice(s![low..high, .., ..])),
                 size,
                 &shifted,
                 filter,
@@ -148,6 +149,10 @@ impl GuidedSmoothing {
     }
 }
 
-fn values<'a, T: Copy + 'a>(array: impl Iterator<Item = &'a T>) -> Vec<T> {
-    array.copied().collect()
+/// The values of an array as they lie in memory, or in order where they lie otherwise.
+fn values<'a, T: Copy, D: Dimension>(array: &ArrayView<'a, T, D>) -> Cow<'a, [T]> {
+    match array.to_slice() {
+        Some(values) => Cow::Borrowed(values),
+        None => Cow::Owned(array.iter().copied().collect()),
+    }
 }
