@@ -2,6 +2,8 @@
 //!
 //! Lanes are output channels. For a handful of pixels the sums over taps and input channels stay in registers.
 
+use std::ops::Range;
+
 use super::Shape;
 use crate::memory::{Input, Scratch, filled};
 use crate::simd::{Isa, Simd, kernel};
@@ -10,6 +12,8 @@ use fndm_runtime::parallel;
 
 /// Floats of a channel-last strip, about: half of a second-level cache.
 const STRIP: usize = 256 << 10;
+/// Tasks for each thread, about, before several chunks of outputs are one task's.
+const TASKS: usize = 4;
 /// Pixels in a sum of the weights' gradient, about.
 const SUM: usize = 1024;
 
@@ -225,22 +229,52 @@ unsafe fn channel_last<S: Simd>(
 }
 
 kernel! {
-    /// Rows `first..last` of each pass's grid, for output channels `o..o + width`.
+    /// Rows `first..last` of each pass's grid, for the chunks of 32 output channels in `chunks`, which share the copy of the rows.
     unsafe fn run_task[S](
-        src: *const f32, u: *const f32, bias: *const f32, bias_step: usize, plan: &Plan, image: usize, o: usize,
+        src: *const f32, u: *const f32, bias: *const f32, bias_step: usize, plan: &Plan, image: usize, chunks: Range<usize>,
         first: usize, last: usize, buf: *mut f32, tmp: *mut f32, out: *mut f32,
     ) {
         let (c, h, w) = plan.src;
-        let (oc, oh, ow) = plan.dst;
         let cp = c.next_multiple_of(16);
-        let width = (oc.next_multiple_of(16) - o).min(32);
-        let u = u.add(o * plan.kernel_taps * c);
         let stride = plan.passes[0].stride;
-        let step = plan.passes[0].step;
         // Rows of the copy: from the border row above the first tap to two rows below the last.
         let y0 = first * stride;
         let copied = (last - first - 1) * stride + 3;
         channel_last::<S>(src.add(image * c * h * w), (c, h, w), y0, copied, 1, cp, buf);
+        for chunk in chunks {
+            run_chunk::<S>(u, bias, bias_step, plan, image, 32 * chunk, first, last, buf, tmp, out);
+        }
+    }
+}
+
+/// As [`run_task`], from the copy of the rows, for output channels `o..o + 32`.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn run_chunk<S: Simd>(
+    u: *const f32,
+    bias: *const f32,
+    bias_step: usize,
+    plan: &Plan,
+    image: usize,
+    o: usize,
+    first: usize,
+    last: usize,
+    buf: *const f32,
+    tmp: *mut f32,
+    out: *mut f32,
+) {
+    let (c, _, w) = plan.src;
+    let (oc, oh, ow) = plan.dst;
+    let cp = c.next_multiple_of(16);
+    let width = (oc.next_multiple_of(16) - o).min(32);
+    let stride = plan.passes[0].stride;
+    let step = plan.passes[0].step;
+    // SAFETY: the caller's contract.
+    unsafe {
+        let u = u.add(o * plan.kernel_taps * c);
         let line = (w + 2) * cp;
         for pass in &plan.passes {
             let rows = last.min(pass.rows);
@@ -306,14 +340,21 @@ fn run(isa: Isa, plan: &Plan, src: &[f32], weights: &Weights, bias: Option<&[f32
     let step = plan.passes.first().map_or(1, |p| p.step);
     let strip = (STRIP / ((w + 2) * cp * stride)).clamp(1, grid_rows.max(1));
     let strips = grid_rows.div_ceil(strip);
+    // Chunks of a task share its copy of the rows; a few tasks for each thread are enough.
     let chunks = oc.div_ceil(32);
+    let wanted = TASKS * rayon::current_num_threads();
+    let groups = wanted
+        .div_ceil((plan.batch * strips).max(1))
+        .clamp(1, chunks.max(1));
+    let group = chunks.div_ceil(groups).max(1);
+    let groups = chunks.div_ceil(group);
     let (src, bias, u) = (Input(src), bias.map(Input), weights.data.shared());
-    // SAFETY: image, strip and chunk of channels name a range of the output that one task writes in full.
+    // SAFETY: image, strip and group of channels name a range of the output that one task writes in full.
     unsafe {
         filled(plan.batch * oc * oh * ow, |out| {
-            parallel(plan.batch * strips * chunks, |task| {
-                let (image, rest) = (task / (strips * chunks), task % (strips * chunks));
-                let (s, chunk) = (rest / chunks, rest % chunks);
+            parallel(plan.batch * strips * groups, |task| {
+                let (image, rest) = (task / (strips * groups), task % (strips * groups));
+                let (s, which) = (rest / groups, rest % groups);
                 let (first, last) = (s * strip, ((s + 1) * strip).min(grid_rows));
                 let buf = Scratch::new((strip * stride + 3) * (w + 2) * cp);
                 let tmp = Scratch::new(strip * step * ow * 32);
@@ -328,7 +369,7 @@ fn run(isa: Isa, plan: &Plan, src: &[f32], weights: &Weights, bias: Option<&[f32
                     bias_step,
                     plan,
                     image,
-                    32 * chunk,
+                    which * group..chunks.min((which + 1) * group),
                     first,
                     last,
                     buf.ptr(),
