@@ -1,6 +1,7 @@
 //! Smoothing that another image guides.
 
 use std::collections::HashSet;
+use std::f32::consts::LOG2_E;
 
 use candle_core::{Result, bail};
 use fndm_runtime::parallel;
@@ -89,8 +90,8 @@ pub fn joint_bilateral(
         step: filter.step,
         // A vector may start at the last pixel. Rows of an odd number of cache lines don't meet in the same places of a cache.
         wide: ((w + LANES + 2 * radius).div_ceil(LANES) | 1) * LANES,
-        space: -0.5 / (filter.space * filter.space),
-        range: -0.5 / (c.max(1) as f32 * filter.range * filter.range),
+        space: -0.5 * LOG2_E / (filter.space * filter.space),
+        range: -0.5 * LOG2_E / (c.max(1) as f32 * filter.range * filter.range),
     };
     // Of deviations that are too small an infinity, which makes NaN of a distance of 0.
     if !(s.space.is_finite() && s.range.is_finite()) {
@@ -175,7 +176,7 @@ struct Sizes {
     step: usize,
     /// Floats of a padded row.
     wide: usize,
-    /// What squared distances and squared differences are multiplied by.
+    /// What squared distances and squared differences are multiplied by in two's logarithm of a weight.
     space: f32,
     range: f32,
 }
@@ -210,9 +211,7 @@ impl Sizes {
     fn places(&self, of_slice: f32) -> Vec<f32> {
         let off = |d: usize| (d as f32 - self.radius as f32).powi(2);
         let places = (0..self.side()).flat_map(|dx| {
-            (0..self.side()).map(move |dy| {
-                (self.space * (off(dy) + off(dx)) + of_slice.ln()) * std::f32::consts::LOG2_E
-            })
+            (0..self.side()).map(move |dy| self.space * (off(dy) + off(dx)) + of_slice.log2())
         });
         places.collect()
     }
@@ -356,7 +355,7 @@ unsafe fn vector<S: Simd, const C: usize>(
         let inside = S::load(values);
         let value = S::load(values.add(next));
         let guide = values.add(2 * next);
-        let range = S::splat(s.range * std::f32::consts::LOG2_E);
+        let range = S::splat(s.range);
         let (mut num, mut den) = (S::zero(), S::zero());
         // Columns outside, rows inside: what is added to b then never meets what was just stored there.
         for dx in (0..s.side()).step_by(s.step) {

@@ -185,6 +185,8 @@ fn what_does_not_fit_is_refused() {
     assert!(whole(|c| c.filter.range = f32::NAN));
     assert!(whole(|c| c.filter.space = 1e-25));
     assert!(whole(|c| c.filter.range = f32::MIN_POSITIVE));
+    // Its square's reciprocal is a number of f32, but not what turns e into 2.
+    assert!(whole(|c| c.filter.range = 4.5e-20));
     let mut empty = Case::new([0, 3, 4, 4], filter(1., 2, 0.1), 1);
     assert!(empty.run().unwrap().is_empty());
     empty.size = [0, 3, 0, 0];
