@@ -131,7 +131,7 @@ pub fn joint_bilateral(
                     std::slice::from_raw_parts(sums.at(slice * s.sums(), s.sums()), s.sums());
                 let y = y.at(slice * plane, plane);
                 for (at, &inside) in inside[slice * plane..][..plane].iter().enumerate() {
-                    let place = 2 * s.row(at / w + s.radius) + s.radius + at % w;
+                    let place = 2 * s.row(at / w) + s.radius + at % w;
                     let (total, weight) = (sums[place], sums[s.wide + place]);
                     // Without weight is who is in no pair, or has nothing alike in the others.
                     *y.add(at) = if inside && weight > 0. {
@@ -199,12 +199,12 @@ impl Sizes {
 
     /// Floats of a padded slice: of each row all values one after another, so that a window lies in few pages.
     fn slice(&self) -> usize {
-        self.values() * self.row(self.h + 2 * self.radius)
+        self.values() * self.row(self.h)
     }
 
     /// Floats of a slice's sums, laid out alike: weighted values, and weights.
     fn sums(&self) -> usize {
-        2 * self.row(self.h + 2 * self.radius)
+        2 * self.row(self.h)
     }
 
     /// Two's logarithm of the weight of each place of the window, `(dx, dy)`.
@@ -217,7 +217,7 @@ impl Sizes {
     }
 }
 
-/// Every slice with zeros around: inside (0 or 1), the map inside, the guide.
+/// Every slice with zeros to both sides: inside (0 or 1), the map inside, the guide.
 fn padded(map: &[f32], guide: &[f32], inside: &[bool], n: usize, s: &Sizes) -> Vec<f32> {
     let plane = s.h * s.w;
     let mut all = vec![0f32; n * s.slice()];
@@ -229,7 +229,7 @@ fn padded(map: &[f32], guide: &[f32], inside: &[bool], n: usize, s: &Sizes) -> V
                 _ => &guide[(slice * s.c + which - 2) * plane..][..plane],
             };
             for y in 0..s.h {
-                let row = s.values() * s.row(y + s.radius) + s.row(which) + s.radius;
+                let row = s.values() * s.row(y) + s.row(which) + s.radius;
                 let row = &mut out[row..][..s.w];
                 let pixels = values[y * s.w..].iter().zip(&inside[y * s.w..]);
                 for (out, (&value, &inside)) in row.iter_mut().zip(pixels) {
@@ -285,7 +285,7 @@ impl Extents {
 
 /// A slice as the kernel sees it.
 struct Part<'a> {
-    /// It with zeros around.
+    /// It with zeros to both sides.
     values: *const f32,
     sums: *mut f32,
     extents: &'a Extents,
@@ -350,7 +350,7 @@ unsafe fn vector<S: Simd, const C: usize>(
     let next = s.wide;
     // SAFETY: the caller's contract; the rows of b that are looked at lie within it.
     unsafe {
-        let (own, column) = (s.row(row + s.radius), s.radius + x);
+        let (own, column) = (s.row(row), s.radius + x);
         let values = a.values.add(s.values() * own + column);
         let inside = S::load(values);
         let value = S::load(values.add(next));
@@ -366,11 +366,11 @@ unsafe fn vector<S: Simd, const C: usize>(
                 true => s.radius + s.step,
                 false => 0,
             };
-            // Row `row + dy` of the padded plane is row `row + dy - radius` of the slice.
+            // Places of the window whose rows lie in b and have a pixel inside.
             let first = (top + s.radius).saturating_sub(row).max(least);
             let end = (bottom + s.radius).saturating_sub(row).min(s.side());
             for dy in (first.next_multiple_of(s.step)..end).step_by(s.step) {
-                let (at, column) = (s.row(row + dy), x + dx);
+                let (at, column) = (s.row(row + dy - s.radius), x + dx);
                 let src = b.values.add(s.values() * at + column);
                 let other = src.add(2 * next);
                 let mut square = S::zero();
