@@ -29,7 +29,8 @@ pub struct JointBilateral {
 /// guide. A weight is `exp(-|place|^2 / (2 space^2) - |difference|^2 / (2 C range^2))`, times the weight of the pair of slices.
 ///
 /// `map` and `inside` are `(N, H, W)`, `guide` is `(N, C, H, W)`, all finite. Pixels that aren't inside are neither looked at nor written: they are 0.
-/// `pairs` has the slices that look at each other, with their weights; of a slice with itself too. One that is in no pair is 0.
+/// `pairs` has the slices that look at each other, with their weights; of a slice with itself too. One that is in no pair is 0. A slice's
+/// sums are taken in the order of its pairs. Neighbours in it that share no slice are worked on side by side.
 ///
 /// # Errors
 /// When a length doesn't fit, a slice isn't there, a pair comes twice, or the filter's values are out of their ranges.
@@ -145,20 +146,15 @@ pub fn joint_bilateral(
     })
 }
 
-/// The pairs in rounds, in none of which a slice comes twice: a pair adds to the sums of both of its slices.
+/// The pairs in rounds, in none of which a slice comes twice: a pair adds to the sums of both of its slices. Each slice meets its pairs in
+/// the order given, so that its sums have the same bits whatever other slices are there.
 fn rounds(pairs: &[(usize, usize, f32)], n: usize) -> Vec<Vec<(usize, usize, f32)>> {
-    // For each slice the rounds that it is in.
-    let mut taken: Vec<Vec<bool>> = vec![Vec::new(); n];
+    // For each slice the first round after those that it is in.
+    let mut next = vec![0usize; n];
     let mut rounds: Vec<Vec<_>> = Vec::new();
     for &(a, b, weight) in pairs {
-        let is_taken = |slice: usize, round: usize| taken[slice].get(round) == Some(&true);
-        let round = (0..).find(|&round| !is_taken(a, round) && !is_taken(b, round));
-        let round = round.unwrap_or(rounds.len());
-        for slice in [a, b] {
-            let len = taken[slice].len().max(round + 1);
-            taken[slice].resize(len, false);
-            taken[slice][round] = true;
-        }
+        let round = next[a].max(next[b]);
+        (next[a], next[b]) = (round + 1, round + 1);
         if round == rounds.len() {
             rounds.push(Vec::new());
         }

@@ -143,8 +143,12 @@ impl GuidedSmoothing {
             })
         };
         let mut pairs: Vec<_> = (0..z.len()).flat_map(of).collect();
-        // Pairs of one distance share no slice but with their neighbours, so that many can be taken at a time.
-        pairs.sort_by_key(|&(a, b, _)| b - a);
+        // Of one distance those first that begin in an even stretch of its length: they share no slice, so that many can be taken at a
+        // time, and neither do the others. The order of a slice's pairs is its position's alone, not one of what else is there.
+        pairs.sort_by_key(|&(a, b, _)| {
+            let distance = z[a].abs_diff(z[b]);
+            (distance, z[a].min(z[b]) / distance.max(1) % 2)
+        });
         pairs
     }
 }
