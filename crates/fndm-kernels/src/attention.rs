@@ -8,7 +8,7 @@ use crate::plain;
 use crate::simd::{Isa, Simd, kernel};
 use crate::tape::{apply1, apply3};
 use crate::tensor::{contiguous, floats, from_floats, with_floats};
-use crate::tile::{clear, from_lanes, outer_rows, product_rows, to_lanes};
+use crate::tile::{Onto, clear, from_lanes, outer_rows, product_rows, to_lanes};
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor};
 use fndm_runtime::parallel;
 
@@ -184,7 +184,7 @@ unsafe fn matmul<S: Simd>(
                 b.add(l),
                 n,
                 |r| out.add(r * n + l),
-                false,
+                Onto::Nothing,
             );
             l += lanes;
         }

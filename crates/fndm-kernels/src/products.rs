@@ -3,7 +3,7 @@
 use candle_core::{Result, bail};
 
 use crate::simd::{Isa, kernel};
-use crate::tile::{product_rows, to_lanes};
+use crate::tile::{Onto, product_rows, to_lanes};
 
 /// Rows of a panel.
 pub const PANEL_ROWS: usize = 32;
@@ -22,7 +22,7 @@ kernel! {
     unsafe fn products[S](rows: *const f32, m: usize, k: usize, panel: *const f32, out: *mut f32) {
         product_rows::<S>(
             m, PANEL_ROWS, |r| rows.add(r * k), &[(0, 0)], k, panel, PANEL_ROWS,
-            |r| out.add(r * PANEL_ROWS), false,
+            |r| out.add(r * PANEL_ROWS), Onto::Nothing,
         );
     }
 }

@@ -6,8 +6,28 @@
 
 use crate::simd::Simd;
 
-/// `out[r][0..16 NV] = sum over taps and c of a[r][tap.0 + c] * b[tap.1 + c * ldb ..][0..16 NV]`, plus what is in
-/// `out` already when `add`.
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(crate) enum Onto {
+    Nothing,
+    /// What is in the output already.
+    Output,
+    /// A number for each row of the output, the same in all lanes.
+    Rows(*const f32),
+}
+
+impl Onto {
+    /// The same from row `r` on.
+    #[inline(always)]
+    unsafe fn from(self, r: usize) -> Self {
+        match self {
+            Self::Rows(p) => Self::Rows(p.add(r)),
+            other => other,
+        }
+    }
+}
+
+/// `out[r][0..16 NV] = sum over taps and c of a[r][tap.0 + c] * b[tap.1 + c * ldb ..][0..16 NV]`, added to `onto`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn product<S: Simd, const MR: usize, const NV: usize>(
@@ -17,7 +37,7 @@ pub(crate) unsafe fn product<S: Simd, const MR: usize, const NV: usize>(
     b: *const f32,
     ldb: usize,
     out: &[*mut f32; MR],
-    add: bool,
+    onto: Onto,
 ) {
     let mut acc = [[S::zero(); NV]; MR];
     for &(ta, tb) in taps {
@@ -41,10 +61,10 @@ pub(crate) unsafe fn product<S: Simd, const MR: usize, const NV: usize>(
         for n in 0..NV {
             let p = out[r].add(16 * n);
             // Sums of parts round less often than one long sum.
-            let v = if add {
-                S::add(S::load(p), acc[r][n])
-            } else {
-                acc[r][n]
+            let v = match onto {
+                Onto::Nothing => acc[r][n],
+                Onto::Output => S::add(S::load(p), acc[r][n]),
+                Onto::Rows(row) => S::add(S::splat(*row.add(r)), acc[r][n]),
             };
             S::store(p, v);
         }
@@ -63,7 +83,7 @@ pub(crate) unsafe fn product_rows<S: Simd>(
     b: *const f32,
     ldb: usize,
     out: impl Fn(usize) -> *mut f32,
-    add: bool,
+    onto: Onto,
 ) {
     let mut r = 0;
     macro_rules! step {
@@ -74,7 +94,7 @@ pub(crate) unsafe fn product_rows<S: Simd>(
                 ap[i] = a(r + i);
                 op[i] = out(r + i).add($lane);
             }
-            product::<S, $mr, $nv>(&ap, taps, k, b.add($lane), ldb, &op, add);
+            product::<S, $mr, $nv>(&ap, taps, k, b.add($lane), ldb, &op, onto.from(r));
         }};
     }
     macro_rules! lanes {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::Shape;
 use crate::memory::{Input, Scratch, filled};
 use crate::simd::{Isa, Simd, kernel};
-use crate::tile::{clear, from_lanes, outer_rows, product_rows, to_lanes};
+use crate::tile::{Onto, clear, from_lanes, outer_rows, product_rows, to_lanes};
 use fndm_runtime::parallel;
 
 /// Floats of a channel-last strip, about: half of a second-level cache.
@@ -298,7 +298,7 @@ unsafe fn run_chunk<S: Simd>(
                     let y = (p / pass.cols) * step + pass.oy;
                     tmp.add((y * ow + (p % pass.cols) * step + pass.ox) * 32)
                 },
-                false,
+                Onto::Nothing,
             );
         }
         let top = first * step;

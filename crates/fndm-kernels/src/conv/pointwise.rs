@@ -5,7 +5,7 @@
 use super::Shape;
 use crate::memory::{Input, Scratch, filled};
 use crate::simd::{Isa, kernel};
-use crate::tile::{product_rows, to_lanes};
+use crate::tile::{Onto, product_rows, to_lanes};
 use fndm_runtime::parallel;
 
 /// Floats of a panel of pixels, about: half of a first-level cache.
@@ -47,28 +47,22 @@ kernel! {
             let src = x.add(c * s.pixels + first);
             let mut i = 0;
             while i < n {
+                // The next task's pixels: those of each channel lie in pages of their own, where nothing else asks for them ahead.
+                S::prefetch(src.wrapping_add(i + n));
                 S::store(panel.add(c * s.panel + i), S::load_first(src.add(i), (n - i).min(16)));
                 i += 16;
             }
         }
+        let onto = if bias.is_null() { Onto::Nothing } else { Onto::Rows(bias) };
         let mut l = 0;
         while l < n {
             let left = n - l;
             let lanes = if left > 16 { 32 } else { 16 };
             // Whole vectors go to the output, ragged ones by way of `tail`.
             let (dst, ldo) = if left >= lanes { (out.add(first + l), s.pixels) } else { (tail, 32) };
-            if !bias.is_null() {
-                for r in 0..s.rows {
-                    let b = S::splat(*bias.add(r));
-                    S::store(dst.add(r * ldo), b);
-                    if lanes == 32 {
-                        S::store(dst.add(r * ldo + 16), b);
-                    }
-                }
-            }
             product_rows::<S>(
                 s.rows, lanes, |r| w.add(r * s.lda), &[(0, 0)], s.k, panel.add(l), s.panel,
-                |r| dst.add(r * ldo), !bias.is_null(),
+                |r| dst.add(r * ldo), onto,
             );
             if left < lanes {
                 for r in 0..s.rows {

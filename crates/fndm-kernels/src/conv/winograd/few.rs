@@ -9,7 +9,7 @@ use super::rows::x_row;
 use super::{Added, Resampling, Shape, Tiles, checked, clear_unused, output_rows, pack_inputs};
 use crate::memory::{Input, Scratch, filled};
 use crate::simd::{Isa, kernel};
-use crate::tile::product_rows;
+use crate::tile::{Onto, product_rows};
 use fndm_runtime::parallel;
 
 /// Tiles up to which this is the faster way, where packed weights stay and where each use would pack its own. With 256 tiles and packed
@@ -75,7 +75,7 @@ kernel! {
                 let (vp, mp) = (v.add(p * vplane + c), work.m.add(p * mplane));
                 product_rows::<S>(
                     tiles, width, |r| vp.add(r * s.cip), &[(0, 0)], n,
-                    work.u.add(p * uplane), width, |r| mp.add(r * 32), c > 0,
+                    work.u.add(p * uplane), width, |r| mp.add(r * 32), if c > 0 { Onto::Output } else { Onto::Nothing },
                 );
             }
             c += n;

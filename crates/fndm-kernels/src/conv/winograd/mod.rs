@@ -17,7 +17,7 @@ mod weight;
 use super::Shape;
 use crate::memory::{Input, Scratch, filled};
 use crate::simd::{Isa, Simd, kernel};
-use crate::tile::{clear, from_lanes_onto, product_rows, to_lanes};
+use crate::tile::{Onto, clear, from_lanes_onto, product_rows, to_lanes};
 pub(super) use few::{few, forward_few};
 use fndm_runtime::parallel;
 use points::{KEPT, POINTS, kernel_points, output_from_points, summed_from_points};
@@ -414,7 +414,7 @@ kernel! {
                 let (vp, mp) = (v.add(p * vplane), m.add(p * mplane));
                 product_rows::<S>(
                     tiles, width, |r| vp.add(r * s.cip), &[(0, 0)], s.ci,
-                    u.add(p * uplane + o * s.ci), width, |r| mp.add(r * 32), false,
+                    u.add(p * uplane + o * s.ci), width, |r| mp.add(r * 32), Onto::Nothing,
                 );
             }
             output_rows::<S>(&s, first, rows, (o, width), m, bias, bias_step, base, buf, out);
