@@ -182,7 +182,7 @@ pub struct DetectConfig {
     pub threshold: ThresholdScope,
     /// Whether slices that the student calls healthy have an empty mask. It takes a student.
     pub empty_when_healthy: bool,
-    /// Slices per network evaluation.
+    /// Slices in the networks at a time.
     pub batch: usize,
     /// Seed of the fresh noise.
     pub seed: u64,

@@ -16,6 +16,11 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::{DetectConfig, Error, Result, Start};
 
+/// Slices of a part, where several are worked on side by side.
+const PART: usize = 6;
+/// Channels of the widest layer of a network up to which they are.
+const NARROW: f64 = 128.;
+
 /// Since then.
 pub(crate) fn milliseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
@@ -249,6 +254,23 @@ impl<'a> RoundTrip<'a> {
     pub(crate) fn evaluations(&self) -> usize {
         let encode = self.encode.as_ref().map_or(0, Solver::evaluations);
         encode + self.sample.evaluations()
+    }
+
+    /// Of a batch of so many slices, how many go through the networks together, and how many such parts side by side. Neither depends
+    /// on the number of threads, so that results don't.
+    ///
+    /// On a CPU, a thread of its own for each part of narrow networks spares threads the waiting at the end of each layer, and keeps their
+    /// data in their caches. The weights of wide networks are read for every part, which would take longer.
+    pub(crate) fn parts(&self, batch: usize, device: &Device) -> (usize, usize) {
+        let widest = [self.unet, self.encoder].map(|unet| {
+            let factors = unet.config().channel_mult.iter().copied();
+            factors.fold(0., f64::max) * unet.config().model_channels as f64
+        });
+        if !device.is_cpu() || widest.iter().any(|&channels| channels > NARROW) {
+            return (batch, 1);
+        }
+        let size = PART.min(batch);
+        (size, batch / size)
     }
 
     /// Gradients of the classifier per slice.

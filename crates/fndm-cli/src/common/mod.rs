@@ -160,7 +160,7 @@ pub(crate) struct MethodOptions {
 pub(crate) struct RunOptions {
     #[command(flatten)]
     method: MethodOptions,
-    /// Slices per evaluation of the networks
+    /// Slices in the networks at a time
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Seed of the fresh noise

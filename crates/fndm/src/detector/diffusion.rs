@@ -3,7 +3,8 @@ use std::time::Instant;
 use candle_core::Tensor;
 use fndm_data::PatientSlices;
 use fndm_models::UNet;
-use ndarray::{Array4, Axis, concatenate, s};
+use fndm_runtime::side_by_side;
+use ndarray::{Array3, Array4, Axis, concatenate, s};
 
 use super::{Detector, Diffusion, SliceMaps, shape_error};
 use crate::{
@@ -33,7 +34,6 @@ impl Detector {
         progress: &mut dyn FnMut(f64),
     ) -> Result<SliceMaps> {
         self.check_input(slices)?;
-        let n = slices.len();
         let start = Instant::now();
         let diffusion = self.diffusion.as_ref();
         let diffusion = diffusion.ok_or_else(ModelConfig::no_diffusion)?;
@@ -55,37 +55,9 @@ impl Detector {
             maps.diseased = found.diseased;
         }
         let coarse = milliseconds(start);
-        let total = n * trip.evaluations();
-        let mut done = 0;
-        let mut healthy = Vec::new();
-        for first in (0..n).step_by(config.batch) {
-            let range = first..(first + config.batch).min(n);
-            let size = range.len();
-            let images = batch_tensor(
-                &slices.images.slice(s![range.clone(), .., .., ..]),
-                &self.device,
-            )?;
-            let region = maps
-                .x_seg
-                .slice(s![range.clone(), .., ..])
-                .mapv(|inside| f32::from(u8::from(inside)))
-                .insert_axis(Axis(1));
-            let region = batch_tensor(&region.view(), &self.device)?;
-            let place = Place {
-                unet: &unet_file,
-                classifier: &classifier_file,
-                patient: &slices.id,
-                z: &slices.z[range],
-            };
-            let batch = trip.run(&images, &region, place, &mut || {
-                done += size;
-                progress(done as f64 / total as f64);
-            })?;
-            healthy.push(to_array(&batch)?);
-        }
+        let names = [unet_file.as_str(), classifier_file.as_str()];
+        let healthy = self.reconstruct(&trip, names, slices, &maps.x_seg, config, progress)?;
         let trip_done = Instant::now();
-        let views: Vec<_> = healthy.iter().map(|batch| batch.view()).collect();
-        let healthy = concatenate(Axis(0), &views).map_err(|e| shape_error(&slices.id, &e))?;
         maps.anomaly = anomaly::anomaly_map(slices.images.view(), healthy.view(), config)?;
         if config.parts.memory_bank && config.coarse_weight > 0. {
             let threshold = self.coarse_threshold(config)?;
@@ -111,6 +83,46 @@ impl Detector {
             "milliseconds of a patient"
         );
         Ok(maps)
+    }
+
+    /// The healthy slices, by a part of them at a time, or by several side by side where that is faster. `names` are the files of UNet
+    /// and classifier.
+    fn reconstruct(
+        &self,
+        trip: &RoundTrip<'_>,
+        [unet, classifier]: [&str; 2],
+        slices: &PatientSlices,
+        x_seg: &Array3<bool>,
+        config: &DetectConfig,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Array4<f32>> {
+        let n = slices.len();
+        let (size, at_once) = trip.parts(config.batch, &self.device);
+        let count = n.div_ceil(size);
+        let part = |at: usize, tell: &dyn Fn(usize)| {
+            let range = at * n / count..(at + 1) * n / count;
+            let images = slices.images.slice(s![range.clone(), .., .., ..]);
+            let images = batch_tensor(&images, &self.device)?;
+            let region = x_seg.slice(s![range.clone(), .., ..]);
+            let region = region.mapv(|inside| f32::from(u8::from(inside)));
+            let region = batch_tensor(&region.insert_axis(Axis(1)).view(), &self.device)?;
+            let len = range.len();
+            let place = Place {
+                unet,
+                classifier,
+                patient: &slices.id,
+                z: &slices.z[range],
+            };
+            to_array(&trip.run(&images, &region, place, &mut || tell(len))?)
+        };
+        let (mut done, total) = (0, n * trip.evaluations());
+        let parts = side_by_side(count, at_once, part, |slices| {
+            done += slices;
+            progress(done as f64 / total as f64);
+        });
+        let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
+        let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+        concatenate(Axis(0), &views).map_err(|e| shape_error(&slices.id, &e))
     }
 }
 
