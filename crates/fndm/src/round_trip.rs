@@ -319,7 +319,7 @@ impl<'a> RoundTrip<'a> {
             slices = place.z.len(),
             encoding,
             sampling = milliseconds(start),
-            "milliseconds of a batch"
+            "milliseconds of a part"
         );
         if config.keep_outside && config.parts.memory_bank {
             let difference = (healthy - images)?;

@@ -14,7 +14,7 @@ use fndm::models::{
 };
 use fndm::ndarray::{Array3, s};
 use fndm::{
-    CoarseModel, CoarseSource, DetectConfig, Detector, Error, Method, ModelConfig, Result,
+    CoarseModel, CoarseSource, DetectConfig, Detector, Error, Method, ModelConfig, Parts, Result,
     SliceCalibration, StudentConfig, ThresholdScope, batch_tensor,
 };
 
@@ -51,9 +51,13 @@ fn classifier(config: &ModelConfig, seed: u64) -> StateDict {
 }
 
 fn patient(seed: u64) -> Patient {
+    patient_of(3, seed)
+}
+
+fn patient_of(slices: usize, seed: u64) -> Patient {
     let phantom = PhantomConfig {
         size: SIDE,
-        slices: 3,
+        slices,
         ..PhantomConfig::default()
     };
     let mut patient = phantom.patient(seed).unwrap();
@@ -358,6 +362,44 @@ fn a_two_dimensional_image_is_a_patient() {
         .unwrap();
     assert_eq!(found.mask.shape(), [40, 30, 1]);
     assert!(found.anomaly.data.iter().all(|v| v.is_finite()));
+}
+
+/// Parts of a patient go through narrow networks side by side.
+#[test]
+fn a_patient_has_the_same_bits_with_one_thread_and_with_several() {
+    let config = config();
+    let detector = Detector::builder(config.clone())
+        .unet(unet(&config))
+        .classifier(classifier(&config, 2))
+        .build()
+        .unwrap();
+    let slices = config.preprocess.apply(&patient_of(13, 4)).unwrap();
+    let settings = steps(DetectConfig {
+        // Three parts at a time.
+        batch: 18,
+        coarse_weight: 0.,
+        parts: Parts {
+            memory_bank: false,
+            ..Parts::FNDM
+        },
+        ..DetectConfig::default()
+    });
+    let run = || {
+        let mut shares = Vec::new();
+        let found = detector.examine(&slices, &settings, &mut |share| shares.push(share));
+        (found.unwrap(), shares)
+    };
+    let alone = rayon::ThreadPoolBuilder::new().num_threads(1);
+    let (expected, _) = alone.build().unwrap().install(run);
+    let (found, shares) = run();
+    assert!(slices.len() > 12, "{} slices", slices.len());
+    assert_eq!(found.healthy, expected.healthy);
+    assert_eq!(found.anomaly, expected.anomaly);
+    // The progress is told upwards, and ends with the end.
+    assert!(
+        shares.is_sorted() && shares.last() == Some(&1.),
+        "{shares:?}"
+    );
 }
 
 #[test]
