@@ -50,6 +50,14 @@ fn classifier(config: &ModelConfig, seed: u64) -> StateDict {
     parameters.state_dict().unwrap()
 }
 
+/// A detector of two networks, without a bank.
+fn diffusing(config: &ModelConfig) -> Detector {
+    let built = Detector::builder(config.clone())
+        .unet(unet(config))
+        .classifier(classifier(config, 2));
+    built.build().unwrap()
+}
+
 fn patient(seed: u64) -> Patient {
     patient_of(3, seed)
 }
@@ -295,11 +303,7 @@ fn parts_that_are_missing_or_too_many_are_named() {
     let error = builder.student(unet(&config)).build().unwrap_err();
     assert!(error.to_string().contains("student"), "{error}");
 
-    let detector = Detector::builder(config.clone())
-        .unet(unet(&config))
-        .classifier(classifier(&config, 2))
-        .build()
-        .unwrap();
+    let detector = diffusing(&config);
     let slices = detector.slices(&patient(1)).unwrap();
     for (method, settings) in [
         (Method::Student, DetectConfig::student()),
@@ -325,11 +329,7 @@ fn parts_that_are_missing_or_too_many_are_named() {
 #[test]
 fn a_two_dimensional_image_is_a_patient() {
     let config = config();
-    let detector = Detector::builder(config.clone())
-        .unet(unet(&config))
-        .classifier(classifier(&config, 2))
-        .build()
-        .unwrap();
+    let detector = diffusing(&config);
     let image = |factor: f32| {
         Array3::from_shape_fn((40, 30, 1), |(x, y, _)| {
             let (dx, dy) = (x as f32 - 20., y as f32 - 15.);
@@ -352,7 +352,7 @@ fn a_two_dimensional_image_is_a_patient() {
         mask: None,
     };
     let settings = DetectConfig {
-        parts: fndm::Parts::CG_NM,
+        parts: Parts::CG_NM,
         threshold: ThresholdScope::Volume,
         z_smoothing: 1.,
         ..steps(DetectConfig::default())
@@ -368,20 +368,13 @@ fn a_two_dimensional_image_is_a_patient() {
 #[test]
 fn a_patient_has_the_same_bits_with_one_thread_and_with_several() {
     let config = config();
-    let detector = Detector::builder(config.clone())
-        .unet(unet(&config))
-        .classifier(classifier(&config, 2))
-        .build()
-        .unwrap();
+    let detector = diffusing(&config);
     let slices = config.preprocess.apply(&patient_of(13, 4)).unwrap();
     let settings = steps(DetectConfig {
         // Three parts at a time.
         batch: 18,
         coarse_weight: 0.,
-        parts: Parts {
-            memory_bank: false,
-            ..Parts::FNDM
-        },
+        parts: Parts::CG_NM,
         ..DetectConfig::default()
     });
     let run = || {
