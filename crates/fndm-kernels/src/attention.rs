@@ -14,6 +14,8 @@ use fndm_runtime::parallel;
 
 /// Queries in a strip.
 const STRIP: usize = 64;
+/// Products of a sum at a time: what they are multiplied with stays in the nearest cache for all rows.
+const DEPTH: usize = 256;
 /// Tasks of a backward pass, at least, where there are enough queries.
 const PARTS: usize = 8;
 
@@ -59,6 +61,8 @@ struct Sizes {
     t: usize,
     cp: usize,
     tp: usize,
+    /// From one row of tokens to the next: rows a power of two apart would all lie in the same few places of the nearest cache.
+    lt: usize,
 }
 
 impl Sizes {
@@ -68,6 +72,7 @@ impl Sizes {
             t,
             cp: c.next_multiple_of(16),
             tp: t.next_multiple_of(16),
+            lt: t.next_multiple_of(16) + 16,
         }
     }
 }
@@ -142,7 +147,7 @@ unsafe fn tokens_first<S: Simd>(src: *const f32, s: Sizes, first: usize, n: usiz
     }
 }
 
-/// `dst[c][tp]` from `src[c][t]`, zero past the last token.
+/// `dst[c][lt]` from `src[c][t]`, zero past the last token.
 #[inline(always)]
 unsafe fn padded<S: Simd>(src: *const f32, s: Sizes, dst: *mut f32) {
     unsafe {
@@ -151,7 +156,7 @@ unsafe fn padded<S: Simd>(src: *const f32, s: Sizes, dst: *mut f32) {
             while i < s.tp {
                 let n = s.t.saturating_sub(i).min(16);
                 S::store(
-                    dst.add(c * s.tp + i),
+                    dst.add(c * s.lt + i),
                     S::load_first(src.add(c * s.t + i), n),
                 );
                 i += 16;
@@ -160,33 +165,43 @@ unsafe fn padded<S: Simd>(src: *const f32, s: Sizes, dst: *mut f32) {
     }
 }
 
-/// `out[rows][n]` (n a multiple of 16) = `a[rows][lda, first k]` times `b[k][n]`.
+/// `out[rows][ldo, first n]` (n a multiple of 16) = `a[rows][lda, first k]` times `b[k][ldb, first n]`.
 #[inline(always)]
 unsafe fn matmul<S: Simd>(
     a: *const f32,
     lda: usize,
     rows: usize,
     k: usize,
-    b: *const f32,
+    (b, ldb): (*const f32, usize),
     n: usize,
-    out: *mut f32,
+    (out, ldo): (*mut f32, usize),
 ) {
     unsafe {
-        let mut l = 0;
-        while l < n {
-            let lanes = (n - l).min(32);
-            product_rows::<S>(
-                rows,
-                lanes,
-                |r| a.add(r * lda),
-                &[(0, 0)],
-                k,
-                b.add(l),
-                n,
-                |r| out.add(r * n + l),
-                Onto::Nothing,
-            );
-            l += lanes;
+        let mut first = 0;
+        while first < k {
+            let sums = (k - first).min(DEPTH);
+            let onto = if first > 0 {
+                Onto::Output
+            } else {
+                Onto::Nothing
+            };
+            let mut l = 0;
+            while l < n {
+                let lanes = (n - l).min(32);
+                product_rows::<S>(
+                    rows,
+                    lanes,
+                    |r| a.add(r * lda + first),
+                    &[(0, 0)],
+                    sums,
+                    b.add(first * ldb + l),
+                    ldb,
+                    |r| out.add(r * ldo + l),
+                    onto,
+                );
+                l += lanes;
+            }
+            first += sums;
         }
     }
 }
@@ -230,21 +245,27 @@ unsafe fn softmax<S: Simd>(row: *mut f32, s: Sizes, scale: f32) {
 }
 
 kernel! {
-    /// Queries `first..first + n` of one head. `kp`: `c * tp`, `vt`: `t * cp`, `qt`, `ot`: `STRIP * cp`,
-    /// `p`: `STRIP * tp` floats.
-    unsafe fn forward_strip[S](
-        q: *const f32, k: *const f32, v: *const f32, s: Sizes, first: usize, n: usize,
-        kp: *mut f32, vt: *mut f32, qt: *mut f32, ot: *mut f32, p: *mut f32, out: *mut f32,
-    ) {
+    /// Keys and values of one head as [`forward_strip`] takes them.
+    unsafe fn prepare[S](k: *const f32, v: *const f32, s: Sizes, kp: *mut f32, vt: *mut f32) {
         padded::<S>(k, s, kp);
         tokens_first::<S>(v, s, 0, s.t, vt);
+    }
+}
+
+kernel! {
+    /// Queries `first..first + n` of one head. `kp`: keys `[c][lt]`, `vt`: values `[t][cp]`; `qt`, `ot`: `STRIP * cp`,
+    /// `p`: `STRIP * lt` floats.
+    unsafe fn forward_strip[S](
+        q: *const f32, kp: *const f32, vt: *const f32, s: Sizes, first: usize, n: usize,
+        qt: *mut f32, ot: *mut f32, p: *mut f32, out: *mut f32,
+    ) {
         tokens_first::<S>(q, s, first, n, qt);
-        matmul::<S>(qt, s.cp, n, s.c, kp, s.tp, p);
+        matmul::<S>(qt, s.cp, n, s.c, (kp, s.lt), s.tp, (p, s.lt));
         let scale = 1. / (s.c as f32).sqrt();
         for r in 0..n {
-            softmax::<S>(p.add(r * s.tp), s, scale);
+            softmax::<S>(p.add(r * s.lt), s, scale);
         }
-        matmul::<S>(p, s.tp, n, s.t, vt, s.cp, ot);
+        matmul::<S>(p, s.lt, n, s.t, (vt, s.cp), s.cp, (ot, s.cp));
         let mut c = 0;
         while c < s.c {
             from_lanes::<S>(ot.add(c), s.cp, out.add(c * s.t + first), s.t, (s.c - c).min(16), n);
@@ -256,7 +277,7 @@ kernel! {
 /// Scratch of the backward pass.
 #[derive(Clone, Copy)]
 struct Work {
-    /// Keys and values `[c][tp]`, keys `[t][cp]`.
+    /// Keys and values `[c][lt]`, keys `[t][cp]`.
     kp: *mut f32,
     vp: *mut f32,
     kt: *mut f32,
@@ -264,10 +285,10 @@ struct Work {
     qt: *mut f32,
     ot: *mut f32,
     gt: *mut f32,
-    /// Weights and their gradient, `[STRIP][tp]`.
+    /// Weights and their gradient, `[STRIP][lt]`.
     p: *mut f32,
     dp: *mut f32,
-    /// Sums `[c][tp]`.
+    /// Sums `[c][lt]`.
     dk: *mut f32,
     dv: *mut f32,
 }
@@ -282,17 +303,17 @@ kernel! {
         padded::<S>(k, s, w.kp);
         padded::<S>(v, s, w.vp);
         tokens_first::<S>(k, s, 0, s.t, w.kt);
-        clear::<S>(w.dk, s.c * s.tp / 16);
-        clear::<S>(w.dv, s.c * s.tp / 16);
+        clear::<S>(w.dk, s.c * s.lt / 16);
+        clear::<S>(w.dv, s.c * s.lt / 16);
         let mut first = first;
         while first < last {
             let n = (last - first).min(STRIP);
             tokens_first::<S>(q, s, first, n, w.qt);
             tokens_first::<S>(dy, s, first, n, w.ot);
-            matmul::<S>(w.qt, s.cp, n, s.c, w.kp, s.tp, w.p);
-            matmul::<S>(w.ot, s.cp, n, s.c, w.vp, s.tp, w.dp);
+            matmul::<S>(w.qt, s.cp, n, s.c, (w.kp, s.lt), s.tp, (w.p, s.lt));
+            matmul::<S>(w.ot, s.cp, n, s.c, (w.vp, s.lt), s.tp, (w.dp, s.lt));
             for r in 0..n {
-                let (p, dp) = (w.p.add(r * s.tp), w.dp.add(r * s.tp));
+                let (p, dp) = (w.p.add(r * s.lt), w.dp.add(r * s.lt));
                 softmax::<S>(p, s, scale);
                 let mut dot = S::zero();
                 let mut i = 0;
@@ -310,9 +331,9 @@ kernel! {
                 }
             }
             // dV[c][key] = sum over queries of dy P; dK likewise of q dS.
-            outer_rows::<S>(s.c, s.tp, (1, n), w.ot, (0, s.cp), w.p, (0, s.tp), w.dv, s.tp, true);
-            outer_rows::<S>(s.c, s.tp, (1, n), w.qt, (0, s.cp), w.dp, (0, s.tp), w.dk, s.tp, true);
-            matmul::<S>(w.dp, s.tp, n, s.t, w.kt, s.cp, w.gt);
+            outer_rows::<S>(s.c, s.tp, (1, n), w.ot, (0, s.cp), w.p, (0, s.lt), w.dv, s.lt, true);
+            outer_rows::<S>(s.c, s.tp, (1, n), w.qt, (0, s.cp), w.dp, (0, s.lt), w.dk, s.lt, true);
+            matmul::<S>(w.dp, s.lt, n, s.t, (w.kt, s.cp), s.cp, (w.gt, s.cp));
             let mut c = 0;
             while c < s.c {
                 from_lanes::<S>(w.gt.add(c), s.cp, dq.add(c * s.t + first), s.t, (s.c - c).min(16), n);
@@ -324,12 +345,12 @@ kernel! {
 }
 
 kernel! {
-    /// The total of `parts` sums `[c][tp]`, `part` floats apart, to `[c][t]`.
+    /// The total of `parts` sums `[c][lt]`, `part` floats apart, to `[c][t]`.
     unsafe fn total[S](sums: *const f32, parts: usize, part: usize, s: Sizes, out: *mut f32) {
         for c in 0..s.c {
             let mut i = 0;
             while i < s.t {
-                let src = sums.add(c * s.tp + i);
+                let src = sums.add(c * s.lt + i);
                 let mut sum = S::load(src);
                 for p in 1..parts {
                     sum = S::add(sum, S::load(src.add(p * part)));
@@ -372,28 +393,35 @@ impl Attention {
         self.check(parts)?;
         let (isa, s) = (Isa::current(), self.s);
         let parts = parts.map(Input);
-        let strips = s.t.div_ceil(STRIP);
+        let (heads, strips) = (self.batch * self.heads, s.t.div_ceil(STRIP));
+        let n = s.c * s.t;
+        let part = |which: usize, head: usize| parts[which].at(self.place(which, head), n);
+        let big = s.cp * s.lt;
+        let packed = Scratch::new(2 * heads * big);
+        // SAFETY: `which` is 0 or 1.
+        let packed = |which: usize, head: usize| unsafe {
+            packed.shared().at((2 * head + which) * big, big)
+        };
+        parallel(heads, |head| {
+            let (k, v) = (part(1, head), part(2, head));
+            // SAFETY: each head has room of its own, as the kernel asks.
+            unsafe { prepare(isa, k, v, s, packed(0, head), packed(1, head)) };
+        });
         // SAFETY: head and strip name a range of the output that one task writes; scratch as the kernel asks.
         Ok(unsafe {
             filled(self.len(), |out| {
-                parallel(self.batch * self.heads * strips, |task| {
-                    let (head, n) = (task / strips, s.c * s.t);
-                    let part = |which: usize| parts[which].at(self.place(which, head), n);
-                    let first = task % strips * STRIP;
-                    let kp = Scratch::new(s.c * s.tp);
-                    let vt = Scratch::new(s.t * s.cp);
+                parallel(heads * strips, |task| {
+                    let (head, first) = (task / strips, task % strips * STRIP);
                     let strip = Scratch::new(2 * STRIP * s.cp);
-                    let p = Scratch::new(STRIP * s.tp);
+                    let p = Scratch::new(STRIP * s.lt);
                     forward_strip(
                         isa,
-                        part(0),
-                        part(1),
-                        part(2),
+                        part(0, head),
+                        packed(0, head),
+                        packed(1, head),
                         s,
                         first,
                         STRIP.min(s.t - first),
-                        kp.ptr(),
-                        vt.ptr(),
                         strip.ptr(),
                         strip.shared().at(STRIP * s.cp, STRIP * s.cp),
                         p.ptr(),
@@ -413,7 +441,7 @@ impl Attention {
         let (isa, s, heads) = (Isa::current(), self.s, self.batch * self.heads);
         let n = s.c * s.t;
         let (inputs, dy) = (parts.map(Input), Input(dy));
-        let (big, small, wide) = (s.cp * s.tp, STRIP * s.cp, STRIP * s.tp);
+        let (big, small, wide) = (s.cp * s.lt, STRIP * s.cp, STRIP * s.lt);
         // Few heads: the queries are split as well, and each part sums the gradients of all keys and values. The
         // parts depend on the shape alone.
         let strips = s.t.div_ceil(STRIP);

@@ -259,6 +259,10 @@ impl Simd for Avx2 {
     const MR: usize = 6;
     const NV: usize = 1;
 
+    #[inline(always)]
+    unsafe fn prefetch(p: *const f32) {
+        _mm_prefetch::<_MM_HINT_T0>(p.cast());
+    }
     pairwise! {
         add(a, b) = _mm256_add_ps;
         sub(a, b) = _mm256_sub_ps;
