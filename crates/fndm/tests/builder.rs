@@ -206,6 +206,21 @@ fn what_is_saved_is_the_detector_that_was_built() {
     assert_eq!(both.diseased, student.diseased);
     let alone = of(Method::Fndm, &steps(config.detect_config(Method::Fndm)));
     assert_eq!(both.evaluations, alone.evaluations + student.evaluations);
+    // Every row is told what the student says of whole slices; it counts for a row whose mask comes from it.
+    assert_eq!(alone.diseased, student.diseased);
+    let emptied = DetectConfig {
+        empty_when_healthy: true,
+        ..config.detect_config(Method::Flair)
+    };
+    for (empty, expected) in [(true, student.evaluations), (false, 0)] {
+        let flair = DetectConfig {
+            empty_when_healthy: empty,
+            ..emptied.clone()
+        };
+        let flair = of(Method::Flair, &flair);
+        assert_eq!(flair.diseased, student.diseased);
+        assert_eq!(flair.evaluations, expected);
+    }
     // A model that isn't there any more can't be saved again.
     std::fs::remove_file(folder.path().join("model.json")).unwrap();
     assert!(loaded.save(again.path()).is_err());

@@ -68,11 +68,11 @@ impl Detector {
             anomaly::raise(&mut maps.anomaly, config.map_power);
         }
         maps.healthy = Some(healthy);
-        self.finish(&mut maps, slices, config)?;
         maps.evaluations = trip.evaluations();
         if config.parts.memory_bank {
             maps.evaluations += self.coarse_evaluations(config);
         }
+        self.finish(&mut maps, slices, config)?;
         maps.gradient_evaluations = trip.gradient_evaluations();
         maps.milliseconds = milliseconds(start);
         tracing::debug!(
@@ -82,6 +82,7 @@ impl Detector {
             all = maps.milliseconds,
             "milliseconds of a patient"
         );
+        self.ask_student(&mut maps, slices)?;
         Ok(maps)
     }
 

@@ -263,6 +263,7 @@ impl Detector {
         }
         self.finish(&mut maps, slices, config)?;
         maps.milliseconds = milliseconds(start);
+        self.ask_student(&mut maps, slices)?;
         progress(1.);
         Ok(maps)
     }
@@ -277,6 +278,20 @@ impl Detector {
         };
         let probability = student.probability(slices, &self.device)?;
         Ok(Some(student.diseased(&probability)))
+    }
+
+    /// Lets the student say how likely each slice is diseased, where it hasn't yet; whether it was asked. What a row takes doesn't hang on
+    /// it, unless slices that count as healthy are emptied.
+    fn ask_student<I: SliceImages>(
+        &self,
+        maps: &mut SliceMaps,
+        slices: &PatientSlices<I>,
+    ) -> Result<bool> {
+        if maps.diseased.is_some() {
+            return Ok(false);
+        }
+        maps.diseased = self.diseased(slices)?;
+        Ok(maps.diseased.is_some())
     }
 
     fn need_student(&self) -> Result<&Student> {
@@ -315,8 +330,8 @@ impl Detector {
             let one = vec![0; slices.z.len()];
             maps.anomaly = smooth_z(&maps.anomaly, &one, &slices.z, config.z_smoothing)?;
         }
-        if maps.diseased.is_none() {
-            maps.diseased = self.diseased(slices)?;
+        if config.empty_when_healthy && self.ask_student(maps, slices)? {
+            maps.evaluations += self.student.as_ref().map_or(0, Student::evaluations);
         }
         let student = self.student.as_ref().zip(maps.diseased.as_deref());
         let found = mask_of(&mut maps.anomaly, slices, config, student)?;

@@ -23,11 +23,11 @@ pub struct SliceMaps {
     pub thresholds: Vec<f32>,
     /// How likely each slice is diseased, 0 to 1, where the model has a student.
     pub diseased: Option<Vec<f64>>,
-    /// Evaluations per slice: of the UNet, and of the student where its map is a part of the row's.
+    /// Evaluations per slice: of the UNet, and of the student where the row's map or mask comes from what it says.
     pub evaluations: usize,
     /// Gradients of the classifier per slice.
     pub gradient_evaluations: usize,
-    /// Wall time in milliseconds.
+    /// Wall time in milliseconds, without what the student is asked beside: `diseased`, where neither map nor mask comes from it.
     pub milliseconds: f64,
 }
 
