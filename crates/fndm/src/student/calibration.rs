@@ -57,7 +57,10 @@ impl SliceCalibration {
     }
 
     /// Learns from probabilities `(N, H, W)` of slices with these labels, 0 healthy and 1 diseased. The share `empty` of the
-    /// healthy slices, 0 to 1, will count as healthy.
+    /// healthy slices, 0 to 1, will count as healthy; more of them where slices are equally likely.
+    ///
+    /// Where the healthy slices are the more suspicious ones, which few patients can bring about, nothing is learned: what comes back is
+    /// [`NONE`](Self::NONE) with the counts. By such a line the most suspicious slices would count as healthy.
     ///
     /// # Errors
     /// When the lengths differ, or there is no healthy or no diseased slice.
@@ -80,6 +83,17 @@ impl SliceCalibration {
             .map(|(map, &label)| (suspicion(map.iter().copied()), f64::from(label)))
             .collect();
         let (offset, slope) = logistic(&points);
+        if slope <= 0.0 {
+            tracing::warn!(
+                healthy,
+                diseased = slices[1],
+                "the student finds healthy slices the more suspicious ones: it says nothing of whole slices"
+            );
+            return Ok(Self {
+                slices,
+                ..Self::NONE
+            });
+        }
         let mut found = Self {
             offset,
             slope,
@@ -92,13 +106,13 @@ impl SliceCalibration {
             .map(|&(x, _)| found.of(x))
             .collect();
         likely.sort_by(f64::total_cmp);
-        // The middle between the last that counts as healthy and the next one.
-        let count = (empty * healthy as f64).ceil() as usize;
-        found.healthy_below = match (count.checked_sub(1).map(|i| likely[i]), likely.get(count)) {
-            (None, _) => 0.0,
-            (Some(last), Some(next)) => f64::midpoint(last, *next),
-            (Some(last), None) => f64::midpoint(last, 1.0),
-        };
+        // A share of 0.55 of 100 slices is 55 of them, whatever the last bit of the product says.
+        let count = (empty * healthy as f64 - 1e-9).ceil() as usize;
+        if let Some(last) = count.checked_sub(1).and_then(|i| likely.get(i)) {
+            // The middle between the last that counts as healthy and the next that is more likely.
+            let next = likely.iter().find(|next| *next > last);
+            found.healthy_below = f64::midpoint(*last, next.copied().unwrap_or(1.0));
+        }
         Ok(found)
     }
 
@@ -186,6 +200,59 @@ mod tests {
             ..SliceCalibration::NONE
         };
         assert!(wrong.check().is_err());
+    }
+
+    /// Maps of 8 by 8 whose values are all the same in a slice.
+    fn flat(values: &[f32]) -> Array3<f32> {
+        Array3::from_shape_fn((values.len(), 8, 8), |(n, _, _)| values[n])
+    }
+
+    #[test]
+    fn slices_that_are_equally_likely_are_emptied_together() {
+        // 19 of 20 healthy slices have nothing in them.
+        let mut values = vec![0.0; 19];
+        values.extend([0.2, 0.9, 0.8]);
+        let mut labels = vec![0; 20];
+        labels.extend([1, 1]);
+        let found = SliceCalibration::learn(&flat(&values), &labels, 0.9).unwrap();
+        let emptied = values
+            .iter()
+            .map(|&v| found.slice([v; 64]) < found.healthy_below);
+        let expected: Vec<bool> = (0..22).map(|n| n < 19).collect();
+        assert_eq!(emptied.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_share_is_no_more_than_it_says() {
+        let mut values: Vec<f32> = (1..=100).map(|n| n as f32 / 250.0).collect();
+        values.extend([0.9, 0.8]);
+        let labels: Vec<u8> = (0..102).map(|n| u8::from(n >= 100)).collect();
+        // In f64 0.55 * 100 is a little more than 55.
+        for (empty, expected) in [(0.55, 55), (0.07, 7), (0.551, 56), (1.0, 100)] {
+            let found = SliceCalibration::learn(&flat(&values), &labels, empty).unwrap();
+            let emptied = values
+                .iter()
+                .filter(|&&v| found.slice([v; 64]) < found.healthy_below);
+            assert_eq!(emptied.count(), expected, "{empty}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_falls_is_not_learned() {
+        // Of a patient whose lesion is fainter than what is found in healthy slices.
+        let values = [0.14, 0.18, 0.23, 0.12, 0.27, 0.07, 0.08, 0.05, 0.1, 0.06];
+        let labels = [0, 0, 0, 0, 0, 1, 1, 1, 1, 1];
+        let found = SliceCalibration::learn(&flat(&values), &labels, 0.9).unwrap();
+        let none = SliceCalibration {
+            slices: [5, 5],
+            ..SliceCalibration::NONE
+        };
+        assert_eq!(found, none);
+        assert!(
+            values
+                .iter()
+                .all(|&v| found.slice([v; 64]) >= found.healthy_below)
+        );
     }
 
     /// Data made by a known line is fitted by it.
