@@ -114,14 +114,25 @@ impl Source {
     }
 
     /// These patients without every so-manieth, and those: for a validation where no split is given. `None` when there are too few
-    /// for both, and for the phantom, which has patients enough.
+    /// for both, and for the phantom, which has patients enough. Of healthy and diseased folders it is every so-manieth of each, and one
+    /// of a folder that has fewer: either side takes both.
     #[must_use]
     pub fn held_apart(&self, one_in: usize) -> Option<(Self, Self)> {
-        let apart = |n: usize| n % one_in == one_in - 1;
-        let pick = |ids: &[String], wanted: bool| -> Option<Vec<String>> {
-            let of = ids.iter().enumerate().filter(|&(n, _)| apart(n) == wanted);
-            let ids: Vec<String> = of.map(|(_, id)| id.clone()).collect();
-            (!ids.is_empty()).then_some(ids)
+        let pick = |sides: &[&[String]], wanted: bool| -> Option<Vec<String>> {
+            let mut found = Vec::new();
+            for ids in sides {
+                let apart = |n: usize| {
+                    let few = sides.len() > 1 && ids.len() < one_in;
+                    n % one_in == one_in - 1 || few && n + 1 == ids.len()
+                };
+                let of = ids.iter().enumerate().filter(|&(n, _)| apart(n) == wanted);
+                let before = found.len();
+                found.extend(of.map(|(_, id)| id.clone()));
+                if found.len() == before {
+                    return None;
+                }
+            }
+            Some(found)
         };
         let with = |patients: Vec<String>| match self {
             Self::Phantom { .. } => None,
@@ -153,7 +164,16 @@ impl Source {
             return None;
         }
         let ids = self.ids();
-        Some((with(pick(&ids, false)?)?, with(pick(&ids, true)?)?))
+        let sides = match self {
+            Self::Sides { .. } => {
+                let healthy = format!("{}/", Label::Healthy.name());
+                let (healthy, diseased) =
+                    ids.split_at(ids.partition_point(|id| id.starts_with(&healthy)));
+                vec![healthy, diseased]
+            }
+            _ => vec![&*ids],
+        };
+        Some((with(pick(&sides, false)?)?, with(pick(&sides, true)?)?))
     }
 
     /// Who they are, in words; of a path the last name alone.
@@ -320,5 +340,40 @@ impl Source {
                 Ok(patient)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_of_either_side_are_held_apart() {
+        let sides = |healthy: usize, diseased: usize| {
+            let healthy = (0..healthy).map(|i| format!("healthy/{i}"));
+            let diseased = (0..diseased).map(|i| format!("diseased/{i}"));
+            Source::Sides {
+                healthy: "h".into(),
+                diseased: "d".into(),
+                patients: healthy.chain(diseased).collect(),
+            }
+        };
+        let apart = |source: &Source| {
+            let (kept, apart) = source.held_apart(4)?;
+            assert_eq!(kept.ids().len() + apart.ids().len(), source.ids().len());
+            Some(apart.ids())
+        };
+        let expected = ["healthy/3", "diseased/3", "diseased/7"];
+        assert_eq!(apart(&sides(6, 9)).unwrap(), expected);
+        // Each side has one at least, and keeps one.
+        let expected = ["healthy/2", "diseased/1"];
+        assert_eq!(apart(&sides(3, 2)).unwrap(), expected);
+        assert_eq!(apart(&sides(1, 9)), None);
+        let folder = |n: usize| Source::Folder {
+            path: "data".into(),
+            patients: (0..n).map(|i| i.to_string()).collect(),
+        };
+        assert_eq!(apart(&folder(9)).unwrap(), ["3", "7"]);
+        assert_eq!(apart(&folder(3)), None);
     }
 }

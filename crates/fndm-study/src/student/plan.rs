@@ -1,5 +1,7 @@
 //! What decides what a student is.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use candle_core::Device;
 use fndm::student::probability;
 use fndm::{DetectConfig, GuidedSmoothing, ResidualSide, SliceCalibration, keep_inside, smooth_z};
@@ -423,9 +425,47 @@ impl StudentPlan {
     }
 
     /// The slices of patients that are held apart, and of those that are learned from.
+    ///
+    /// Healthy and diseased slices are held apart, or none: a calibration by slices of one kind isn't possible. Where one patient in so
+    /// many doesn't have both, as where each patient is healthy or diseased as a whole, it is one in so many of each kind of patient, and
+    /// at least one of those that there are two of.
     pub(super) fn parts(&self, set: &SliceSet) -> (Vec<usize>, Vec<usize>) {
-        let apart = |patient: usize| self.apart > 0 && patient % self.apart == self.apart - 1;
-        (0..set.len()).partition(|&n| apart(set.patient[n]))
+        if self.apart == 0 {
+            return (Vec::new(), (0..set.len()).collect());
+        }
+        let nth = |n: usize| n % self.apart == self.apart - 1;
+        let has_both = |slices: &[usize]| {
+            let has = |label: u8| slices.iter().any(|&n| set.labels[n] == label);
+            has(0) && has(1)
+        };
+        let (apart, learned): (Vec<_>, Vec<_>) = (0..set.len()).partition(|&n| nth(set.patient[n]));
+        if apart.is_empty() || has_both(&apart) {
+            return (apart, learned);
+        }
+        let mut kinds: BTreeMap<[bool; 2], Vec<usize>> = BTreeMap::new();
+        for patient in 0..set.ids.len() {
+            let own = (0..set.len()).filter(|&n| set.patient[n] == patient);
+            let labels: Vec<u8> = own.map(|n| set.labels[n]).collect();
+            let kind = [labels.contains(&0), labels.contains(&1)];
+            kinds.entry(kind).or_default().push(patient);
+        }
+        let mut held = BTreeSet::new();
+        for patients in kinds.values().filter(|patients| patients.len() > 1) {
+            let of_kind = patients.iter().enumerate().filter(|&(rank, _)| nth(rank));
+            held.extend(of_kind.map(|(_, patient)| *patient));
+            if patients.len() < self.apart {
+                held.extend(patients.last());
+            }
+        }
+        let (apart, learned): (Vec<_>, Vec<_>) =
+            (0..set.len()).partition(|&n| held.contains(&set.patient[n]));
+        if has_both(&apart) {
+            return (apart, learned);
+        }
+        tracing::warn!(
+            "too few patients to hold some of each kind apart: the student isn't calibrated"
+        );
+        (Vec::new(), (0..set.len()).collect())
     }
 
     /// What a network's numbers mean, by the bits of the slices that were held apart.
@@ -455,5 +495,65 @@ impl StudentPlan {
         let mut map = smooth_z(&map, patient, z, self.teacher.z_smoothing)?;
         keep_inside(&mut map, &set.head);
         Ok(map)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Array3, Array4};
+
+    /// Slices of patients, each given by the labels of its slices.
+    fn set(patients: &[&[u8]]) -> SliceSet {
+        let labels = patients.concat();
+        let n = labels.len();
+        let numbers = patients.iter().enumerate();
+        SliceSet {
+            images: Array4::zeros((n, 1, 4, 4)),
+            head: Array3::from_elem((n, 4, 4), true),
+            patient: numbers
+                .flat_map(|(p, labels)| vec![p; labels.len()])
+                .collect(),
+            z: patients.iter().flat_map(|labels| 0..labels.len()).collect(),
+            ids: (0..patients.len()).map(|p| p.to_string()).collect(),
+            sequences: vec!["flair".into()],
+            labels,
+        }
+    }
+
+    /// The patients that are held apart.
+    fn apart(patients: &[&[u8]], one_in: usize) -> Vec<usize> {
+        let set = set(patients);
+        let plan = StudentPlan {
+            apart: one_in,
+            ..StudentPlan::new(&["flair".to_owned()], 64, 1, 0)
+        };
+        let (apart, learned) = plan.parts(&set);
+        let of = |slices: &[usize]| -> BTreeSet<usize> {
+            slices.iter().map(|&n| set.patient[n]).collect()
+        };
+        assert_eq!(apart.len() + learned.len(), set.len());
+        assert!(of(&apart).is_disjoint(&of(&learned)) && !learned.is_empty());
+        of(&apart).into_iter().collect()
+    }
+
+    #[test]
+    fn healthy_and_diseased_slices_are_held_apart_or_none() {
+        let (both, healthy, diseased): (&[u8], &[u8], &[u8]) = (&[0, 1, 0], &[0, 0], &[1, 1]);
+        // Every fourth, where that has both.
+        assert_eq!(apart(&[both; 9], 4), [3, 7]);
+        assert!(apart(&[both; 3], 4).is_empty());
+        assert!(apart(&[both; 9], 0).is_empty());
+        // Patients of one kind: every fourth of each, and one at least.
+        let sides = [vec![healthy; 5], vec![diseased; 9]].concat();
+        assert_eq!(apart(&sides, 4), [3, 8, 12]);
+        let sides = [vec![healthy; 2], vec![diseased; 6]].concat();
+        assert_eq!(apart(&sides, 4), [1, 5]);
+        // Every fourth is diseased, the others are not.
+        let turns = [[healthy, healthy, healthy, diseased]; 3].concat();
+        assert_eq!(apart(&turns, 4), [4, 10, 11]);
+        // The only healthy patient is learned from.
+        let one = [vec![healthy; 1], vec![diseased; 9]].concat();
+        assert!(apart(&one, 4).is_empty());
     }
 }
