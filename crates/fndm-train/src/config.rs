@@ -492,7 +492,7 @@ impl LoopConfig {
             self.iterations != Some(0),
             "iterations",
             "1 or more, or none",
-            self.iterations,
+            self.iterations.unwrap_or_default(),
         )?;
         self.optimizer.check()?;
         let cosine = matches!(self.optimizer.rate, RateSchedule::Cosine { .. });

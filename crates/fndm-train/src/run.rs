@@ -29,6 +29,9 @@ pub struct RunConfig {
     pub curve: bool,
     /// Iterations between validations, for [`run_validated`].
     pub validate_every: u64,
+    /// What the scores of validations are made by, in any words: a best state that other words stand beside isn't held against new ones,
+    /// since their scores can't be compared.
+    pub validated_by: Option<String>,
 }
 
 impl Default for RunConfig {
@@ -41,6 +44,7 @@ impl Default for RunConfig {
             events: false,
             curve: false,
             validate_every: 1000,
+            validated_by: None,
         }
     }
 }
@@ -247,6 +251,7 @@ struct Logs {
     validation: Option<JsonLines>,
     events: Option<EventWriter>,
     best: Option<f64>,
+    validated_by: Option<String>,
 }
 
 /// Contents of `best.json`.
@@ -254,6 +259,9 @@ struct Logs {
 struct Best {
     iteration: u64,
     score: f64,
+    /// See [`RunConfig::validated_by`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    validated_by: Option<String>,
 }
 
 impl Logs {
@@ -265,11 +273,25 @@ impl Logs {
             true => read_best(&folder.join("best.json"))?,
             false => None,
         };
+        let best = best.filter(|best| {
+            let (before, now) = (&best.validated_by, &config.validated_by);
+            let comparable = before.is_none() || now.is_none() || before == now;
+            if !comparable {
+                let (iteration, score) = (best.iteration, best.score);
+                tracing::warn!(
+                    iteration,
+                    score,
+                    "another validation than before: its best state doesn't count"
+                );
+            }
+            comparable
+        });
         Ok(Self {
             log: open("log.jsonl")?,
             validation: validated.then(|| open("validation.jsonl")).transpose()?,
             events: config.events.then(events).transpose()?,
             best: best.map(|best| best.score),
+            validated_by: config.validated_by.clone(),
         })
     }
 
@@ -315,7 +337,11 @@ impl Logs {
     /// After the checkpoint: a process that is killed in between validates again.
     fn best(&mut self, folder: &Path, iteration: u64, score: f64) -> Result<()> {
         let path = folder.join("best.json");
-        let best = Best { iteration, score };
+        let best = Best {
+            iteration,
+            score,
+            validated_by: self.validated_by.clone(),
+        };
         fndm_files::write_json(&path, &best)?;
         self.best = Some(score);
         tracing::info!(iteration, score, "best state so far");

@@ -402,6 +402,52 @@ fn the_newest_checkpoints_are_kept() {
 }
 
 #[test]
+fn a_best_state_of_another_validation_is_not_held_against_new_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = DiffusionConfig {
+        iterations: Some(4),
+        ..diffusion_config()
+    };
+    // Up to an iteration, with a validation after each that always gives the same score.
+    let session = |by: Option<&str>, until: u64, score: f64| {
+        let place = RunConfig {
+            folder: folder.path().to_owned(),
+            validate_every: 1,
+            validated_by: by.map(str::to_owned),
+            ..RunConfig::default()
+        };
+        let stop = StopFlag::new();
+        let mut trainer = diffusion(&config);
+        run_validated(
+            &mut trainer,
+            &place,
+            &stop,
+            |_, report| {
+                if report.iteration == until {
+                    stop.stop();
+                }
+                Ok::<(), Error>(())
+            },
+            |_| {
+                Ok(Validation {
+                    score: Some(score),
+                    ..Validation::default()
+                })
+            },
+        )
+        .unwrap();
+        let best = read_checkpoint_state(&folder.path().join("best.safetensors"));
+        best.unwrap().iteration
+    };
+    assert_eq!(session(Some("few slices"), 1, 0.8), 1);
+    // The same validation, and one that doesn't say what it is: 0.8 stays the best.
+    assert_eq!(session(Some("few slices"), 2, 0.7), 1);
+    assert_eq!(session(None, 3, 0.7), 1);
+    // Another one's scores can't be compared with it.
+    assert_eq!(session(Some("many slices"), 4, 0.6), 4);
+}
+
+#[test]
 fn a_stopped_run_saves_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let config = DiffusionConfig {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use candle_core::Tensor;
 use fndm::{Detector, Method, model_folder};
@@ -15,10 +16,10 @@ use super::Training;
 use super::draft::Draft;
 use super::event::{OnEvent, TrainEvent};
 use super::record::StageRecord;
-use super::run::{CHECKPOINT_EVERY, Run, run_folder, run_stage};
-use super::validation::{ValidationRecord, Validator};
+use super::run::{CHECKPOINT_EVERY, Run, Validate, run_folder, run_stage};
+use super::validation::{ValidationPlan, ValidationRecord, Validator};
 use crate::donors::donors_for;
-use crate::{Result, SeparatePlan};
+use crate::{Result, SeparatePlan, TrainPlan};
 
 /// Trains the first diffusion model, which the others of the plan are compared with.
 pub(super) struct DiffusionStage<'a> {
@@ -27,7 +28,7 @@ pub(super) struct DiffusionStage<'a> {
     pub(super) classifier: StateDict,
     pub(super) bank: MemoryBank,
     pub(super) contrast: Option<Contrast>,
-    pub(super) validator: Option<&'a Validator>,
+    pub(super) validator: Option<&'a Validator<'a>>,
 }
 
 /// What came of it.
@@ -57,7 +58,14 @@ impl DiffusionStage<'_> {
                 Ok(found)
             }
         });
-        let validate = validate.as_mut().zip(plan.validation.as_ref());
+        let validate = match (validate.as_mut(), &plan.validation) {
+            (Some(validate), Some(validation)) => Some(Validate {
+                every: validation.every,
+                by: validated_by(plan, validation)?,
+                validate,
+            }),
+            _ => None,
+        };
         let folder = run_folder(place.folder, Run::Diffusion);
         let (ended, record) = run_stage(
             &mut trainer,
@@ -77,7 +85,7 @@ impl DiffusionStage<'_> {
                 }
                 Ok(())
             },
-            validate.map(|(validate, validation)| (validation.every, validate as _)),
+            validate,
         )?;
         let best = folder.join("best.safetensors");
         // The first process has written it.
@@ -111,6 +119,18 @@ impl DiffusionStage<'_> {
         }
         Ok(parts.build()?)
     }
+}
+
+/// All that the score of a state hangs on beside the state.
+fn validated_by(plan: &TrainPlan, validation: &ValidationPlan) -> Result<String> {
+    let settings = plan.model_config(&[]).detect_config(Method::Fndm);
+    let ids = validation.source.ids();
+    let all = (&*ids, validation.slices, &plan.labels, settings);
+    let text = serde_json::to_string(&all).map_err(fndm_files::Error::json(
+        Path::new("best.json"),
+        "what the validation is made by",
+    ))?;
+    Ok(text)
 }
 
 impl Training<'_> {

@@ -36,9 +36,15 @@ pub(crate) fn run_folder(folder: &Path, run: Run) -> PathBuf {
     }
 }
 
-/// Iterations between validations, and what to do then.
-pub(super) type Validate<'a, T> =
-    Option<(u64, &'a mut dyn FnMut(&Trainer<T>) -> Result<Validation>)>;
+/// A validation.
+pub(super) struct Validate<'a, T: Task> {
+    /// Iterations between two.
+    pub(super) every: u64,
+    /// See [`RunConfig::validated_by`].
+    pub(super) by: String,
+    /// What to do then.
+    pub(super) validate: &'a mut dyn FnMut(&Trainer<T>) -> Result<Validation>,
+}
 
 /// What to do after an iteration, by which so large a share of the budget is used.
 pub(super) type OnStep<'a, T> = &'a mut dyn FnMut(&Trainer<T>, &StepReport, f64) -> Result<()>;
@@ -49,7 +55,7 @@ pub(super) fn run_stage<T: Task>(
     folder: &Path,
     stop: &StopFlag,
     on_step: OnStep<'_, T>,
-    validate: Validate<'_, T>,
+    validate: Option<Validate<'_, T>>,
 ) -> Result<(Ended, StageRecord)> {
     let mut config = RunConfig {
         folder: folder.to_path_buf(),
@@ -68,9 +74,10 @@ pub(super) fn run_stage<T: Task>(
         on_step(trainer, report, trainer.budget_used())
     };
     let ended = match validate {
-        Some((every, validate)) => {
-            config.validate_every = every;
-            fndm_train::run_validated(trainer, &config, stop, progress, validate)?
+        Some(validation) => {
+            config.validate_every = validation.every;
+            config.validated_by = Some(validation.by);
+            fndm_train::run_validated(trainer, &config, stop, progress, validation.validate)?
         }
         None => fndm_train::try_run(trainer, &config, stop, progress)?,
     };

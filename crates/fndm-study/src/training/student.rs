@@ -50,16 +50,17 @@ impl StudentTraining<'_> {
     }
 }
 
-/// The row that finds most on the validation's slices: the student, the whole method, or both together.
+/// The row that finds most in the validation's patients: the student, the whole method, or both together.
 pub(super) fn better_row(
-    validator: &Validator,
+    validator: &Validator<'_>,
     detector: &Detector,
     on_event: OnEvent<'_>,
 ) -> Result<Method> {
     let mut best = (Method::Student, None);
     let mut told = Vec::new();
-    for method in [Method::Student, Method::Fndm, Method::FndmStudent] {
-        let score = validator.score_of(detector, method)?;
+    let methods = [Method::Student, Method::Fndm, Method::FndmStudent];
+    let scores = validator.scores_of_whole_patients(detector, &methods)?;
+    for (method, score) in methods.into_iter().zip(scores) {
         let words = score.map_or("none".into(), |score| format!("{score:.3}"));
         told.push(format!("{} {words}", method.title()));
         // None is less than any.
