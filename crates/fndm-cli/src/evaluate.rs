@@ -241,7 +241,7 @@ fn by_masks(
     pages.finish(&mut folder, settings, |all| {
         all.by_masks(&report, &evaluations)
     })?;
-    save_sheet(options, &gallery, &mut folder)?;
+    let sheet = save_sheet(options, &gallery, &mut folder)?;
     folder.finish()?;
     say!(
         "\nPer slice with a lesion ({}):\n{}",
@@ -254,7 +254,7 @@ fn by_masks(
         table(&report.volumes)
     );
     say!(
-        "wrote {}report.json, report.csv, cases.json and sheet.png to {}",
+        "wrote {}report.json, report.csv, cases.json{sheet} to {}",
         common::report::named(&options.report),
         options.output.display()
     );
@@ -309,7 +309,7 @@ fn by_bits(
     };
     folder.write_json("report.json", &report)?;
     pages.finish(&mut folder, &report.settings, |all| all.by_bits(&report))?;
-    save_sheet(options, &gallery, &mut folder)?;
+    let sheet = save_sheet(options, &gallery, &mut folder)?;
     folder.finish()?;
     say!(
         "\nNo masks: by {}\n{}",
@@ -317,7 +317,7 @@ fn by_bits(
         bit_table(&report.rows)
     );
     say!(
-        "wrote {}report.json and sheet.png to {}",
+        "wrote {}report.json{sheet} to {}",
         common::report::named(&options.report),
         options.output.display()
     );
@@ -344,10 +344,16 @@ fn add_first(gallery: &mut Gallery, slices: &PatientSlices, found: &[MethodMap])
     Ok(())
 }
 
-fn save_sheet(options: &Options, gallery: &Gallery, folder: &mut OutputFolder) -> Result<()> {
-    if gallery.is_empty() {
-        return Ok(());
+/// Draws the picture where there is something to draw; how it stands in a list of files.
+fn save_sheet(
+    options: &Options,
+    gallery: &Gallery,
+    folder: &mut OutputFolder,
+) -> Result<&'static str> {
+    if gallery.is_empty() || options.sheet_rows == 0 {
+        return Ok("");
     }
     let chosen = gallery.spread(options.sheet_rows);
-    Ok(gallery.save(&chosen, &folder.file("sheet.png")?)?)
+    gallery.save(&chosen, &folder.file("sheet.png")?)?;
+    Ok(", sheet.png")
 }

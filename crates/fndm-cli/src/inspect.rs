@@ -77,6 +77,14 @@ struct Count {
 /// The split, among the patients that something is wrong with.
 const SPLITS: &str = "splits.json";
 
+/// The sequences of a folder's patients.
+struct Contents {
+    /// Those that all have.
+    common: Vec<String>,
+    /// Patients without one that most have, and which.
+    lacking: Vec<(String, String)>,
+}
+
 /// A head that covers more than this share of the slices leaves no background.
 const ALL_HEAD: f64 = 0.9;
 
@@ -102,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     for reason in &left_out {
         say!("left out: {reason}");
     }
-    let common = contents(&options.folder, &ids)?;
+    let Contents { common, lacking } = contents(&options.folder, &ids)?;
     let sequences = if options.sequences.is_empty() {
         say!("looked at: {}", common.join(", "));
         common
@@ -129,6 +137,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut grids: BTreeMap<String, usize> = BTreeMap::new();
     let mut wrong: Vec<(&str, String)> = Vec::new();
     wrong.extend(wrong_splits.map(|reason| (SPLITS, reason)));
+    if options.sequences.is_empty() {
+        wrong.extend(
+            lacking
+                .iter()
+                .map(|(id, reason)| (id.as_str(), reason.clone())),
+        );
+    }
     let mut rows = Vec::new();
     let mut used = 0;
     say!(
@@ -255,14 +270,18 @@ fn patients(count: usize) -> String {
     counted(count, "patient")
 }
 
-/// Prints how many patients have which sequence; returns those that all have.
-fn contents(folder: &Path, ids: &[String]) -> Result<Vec<String>> {
+/// Prints how many patients have which sequence.
+fn contents(folder: &Path, ids: &[String]) -> Result<Contents> {
     let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    let mut each = Vec::new();
     let mut masks = 0;
     for id in ids {
         // What can't be read is told with the patient, below.
-        for name in list_sequences(folder.join(id)).unwrap_or_default() {
-            *found.entry(name).or_default() += 1;
+        if let Ok(names) = list_sequences(folder.join(id)) {
+            for name in &names {
+                *found.entry(name.clone()).or_default() += 1;
+            }
+            each.push((id, names));
         }
         // Two files that could be the mask are told with the patient, below.
         masks += usize::from(!matches!(find_mask(folder.join(id)), Ok(None)));
@@ -272,8 +291,23 @@ fn contents(folder: &Path, ids: &[String]) -> Result<Vec<String>> {
         .map(|(name, n)| format!("{name} {n}"))
         .collect();
     say!("files: {}, mask {masks}", listed.join(", "));
+    let mut lacking = Vec::new();
+    for (id, names) in each {
+        let missing = found.iter().filter(|(name, _)| !names.contains(name));
+        // What few patients have may be there by chance, and what most have is missing.
+        let missing: Vec<String> = missing
+            .filter(|&(_, &n)| 2 * n >= ids.len())
+            .map(|(name, n)| format!("no {name}, which {n} of {} patients have", ids.len()))
+            .collect();
+        if !missing.is_empty() {
+            lacking.push((id.clone(), missing.join("; ")));
+        }
+    }
     let all = found.into_iter().filter(|(_, n)| *n == ids.len());
-    Ok(all.map(|(name, _)| name).collect())
+    Ok(Contents {
+        common: all.map(|(name, _)| name).collect(),
+        lacking,
+    })
 }
 
 /// The split and, where the file is no split of this folder, why.

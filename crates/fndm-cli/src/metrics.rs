@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use fndm::data::{Limits, Volume, nifti};
+use fndm::data::{Limits, Note, Volume, nifti};
 use fndm::metrics::{
     self, Aggregate, BootstrapConfig, BorderDistances, Cell, Column, Confusion, Connectivity,
     EmptyPolicy, EmptyRules, LesionConfig, LesionReport, LesionSummary, Score, SizeBins,
@@ -29,7 +29,7 @@ use ndarray::{ArrayD, Axis};
 use crate::common::place;
 use crate::screen;
 
-/// Segmentation metrics of masks against reference masks (NIfTI).
+/// Segmentation metrics of masks against reference masks (NIfTI). A voxel is marked where its value is above 0.5.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// The mask to judge, or a folder of masks.
@@ -229,6 +229,11 @@ fn columns() -> Vec<Column> {
 fn judge(name: &str, result: &Path, reference: &Path, options: &Options) -> Result<Case> {
     let (result_volume, result_mask) = read_mask(result, options.flat)?;
     let (reference_volume, reference_mask) = read_mask(reference, options.flat)?;
+    for (path, volume) in [(result, &result_volume), (reference, &reference_volume)] {
+        if let Some(note) = Note::on_values(volume) {
+            tell!("note: {name}: {}: {note}", path.display());
+        }
+    }
     let same_place = result_volume
         .affine
         .iter()

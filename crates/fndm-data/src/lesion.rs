@@ -4,7 +4,7 @@ use std::fmt;
 
 use ndarray::{ArrayView3, Zip};
 
-use crate::Patient;
+use crate::{Patient, Volume};
 
 /// Whether a mask's value means lesion: above 0.5. All crates and programs have this one rule.
 ///
@@ -46,6 +46,13 @@ pub enum Note {
         /// Share of the head's voxels, 0 to 1.
         share: f64,
     },
+    /// Part of the lesion lies in slices that aren't used: no figure counts it, neither as found nor as missed.
+    NotUsed {
+        /// Its voxels in such slices.
+        outside: usize,
+        /// All of its voxels.
+        lesion: usize,
+    },
 }
 
 impl fmt::Display for Note {
@@ -66,6 +73,10 @@ impl fmt::Display for Note {
                 "the lesion mask covers {:.0} % of the head: is it a mask of the brain?",
                 100.0 * share
             ),
+            Self::NotUsed { outside, lesion } => write!(
+                f,
+                "{outside} of {lesion} lesion voxels lie in slices that aren't used, and no figure counts them"
+            ),
         }
     }
 }
@@ -81,16 +92,21 @@ impl Note {
         let share = covered as f64 / inside.max(1) as f64;
         (share > MOST).then_some(Self::CoversHead { share })
     }
-}
 
-impl Patient {
-    /// What is odd about the values of the lesion mask. Voxels that aren't finite are an error of
-    /// [`check`](Self::check), and passed over here.
+    /// A note where a mask (N, H, W) has lesion in slices that aren't among those of `used`.
+    pub(crate) fn on_used(mask: ArrayView3<'_, f32>, used: &[usize]) -> Option<Self> {
+        let (mut outside, mut lesion) = (0, 0);
+        for (z, slice) in mask.outer_iter().enumerate() {
+            let voxels = slice.iter().filter(|value| is_lesion(**value)).count();
+            lesion += voxels;
+            outside += if used.contains(&z) { 0 } else { voxels };
+        }
+        (outside > 0).then_some(Self::NotUsed { outside, lesion })
+    }
+
+    /// A note where the values of a mask are no labels. What isn't finite is passed over.
     #[must_use]
-    pub fn notes(&self) -> Vec<Note> {
-        let Some(mask) = &self.mask else {
-            return Vec::new();
-        };
+    pub fn on_values(mask: &Volume) -> Option<Self> {
         let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
         let (mut odd, mut below, mut lesion) = (false, 0, 0);
         // `for_each` goes in the order of memory, `iter` does not.
@@ -103,14 +119,21 @@ impl Patient {
             lesion += usize::from(is_lesion(value));
             below += usize::from(value > 0.0 && !is_lesion(value));
         });
-        if !odd {
-            return Vec::new();
-        }
-        vec![Note::NotBinary {
+        odd.then_some(Self::NotBinary {
             low,
             high,
             below,
             lesion,
-        }]
+        })
+    }
+}
+
+impl Patient {
+    /// What is odd about the values of the lesion mask. Voxels that aren't finite are an error of
+    /// [`check`](Self::check), and passed over here.
+    #[must_use]
+    pub fn notes(&self) -> Vec<Note> {
+        let mask = self.mask.as_ref();
+        mask.and_then(Note::on_values).into_iter().collect()
     }
 }

@@ -66,13 +66,13 @@ impl Report {
 }
 
 const DEFINITIONS: [&str; 10] = [
-    "Dice (Otsu): mean over slices (volumes) with a lesion, threshold by Otsu's method inside the eroded head, no label used",
+    "Dice (Otsu): mean over slices (volumes: the slices that the model uses, on its grid) with a lesion, threshold by Otsu's method inside the eroded head, no label used",
     "ceiling Dice: the same at each case's best threshold, which needs the truth",
     "HD95: 95th percentile of border distances, both directions joined (medpy's definition), pixels per slice, millimetres per volume; cases with an empty mask are skipped and counted",
     "volumetric similarity: 1 - |FP - FN| / (2 TP + FP + FN)",
     "AUROC: pixels of the head in all slices, healthy slices included",
     "evaluations: of the UNet or the student, per slice; the classifier's gradients come on top",
-    "Dice (mask): of the mask by the method's own rule, as detect writes it",
+    "Dice (mask): of the mask by the method's own rule, on the model's grid and in the slices that it uses: detect writes it on the grid of the files, where lesion in other slices is missed",
     "empty: share of the slices without a lesion whose mask, by that rule, is empty",
     "lesions found, false lesions: parts of a volume's truth, and of the mask at Otsu's threshold, that are connected by faces, edges or corners; a lesion is found where the mask has a voxel of it, and a part of the mask is false where it touches no lesion; means over volumes",
     "slice AUROC: of whether a slice has a lesion, by how likely the student calls it diseased",

@@ -170,9 +170,31 @@ fn table(rows: &[Row]) -> String {
     markdown(&cells)
 }
 
-/// Lower quartile, median and upper quartile: values of the list, none between two.
+/// Lower quartile, median and upper quartile; between two values by a straight line.
 fn quartiles(mut values: Vec<f64>) -> Option<[f64; 3]> {
     values.sort_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
-    Some([1, 2, 3].map(|quarter| values[(last * quarter).div_ceil(4)]))
+    Some([1, 2, 3].map(|quarter| {
+        let (at, rest) = (last * quarter / 4, last * quarter % 4);
+        let next = values[(at + 1).min(last)];
+        values[at] + (next - values[at]) * rest as f64 / 4.
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As numpy's `percentile` has them.
+    #[test]
+    fn quartiles_lie_between_values() {
+        assert_eq!(quartiles(vec![]), None);
+        assert_eq!(quartiles(vec![3.]), Some([3.; 3]));
+        let two = quartiles(vec![48577.5, 16582.5]);
+        assert_eq!(two, Some([24581.25, 32580., 40578.75]));
+        let five = quartiles(vec![5., 1., 4., 2., 3.]);
+        assert_eq!(five, Some([2., 3., 4.]));
+        let six = quartiles(vec![1., 2., 3., 4., 5., 10.]);
+        assert_eq!(six, Some([2.25, 3.5, 4.75]));
+    }
 }

@@ -34,6 +34,30 @@ use crate::common::{self, place};
 use crate::model_card;
 use student::Lesions;
 
+/// Options of the other trainings: where a student is trained alone they would count for nothing.
+const OF_OTHERS: [&str; 20] = [
+    "student",
+    "plan",
+    "validate_every",
+    "validate_slices",
+    "classifier_minutes",
+    "classifier_iterations",
+    "classifier_batch",
+    "minutes",
+    "iterations",
+    "batch",
+    "objective",
+    "pasted",
+    "lr",
+    "cosine",
+    "width",
+    "feature_blocks",
+    "position_weight",
+    "contrast",
+    "separate",
+    "memory_bytes",
+];
+
 /// Train the classifier, the memory bank and the diffusion model from slices with one bit each (healthy or diseased).
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -127,10 +151,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     student: bool,
     /// Train a student alone, and write this model with it into the output folder
-    #[arg(long, value_name = "MODEL", conflicts_with_all = ["student", "plan", "validate_every"])]
+    #[arg(long, value_name = "MODEL", conflicts_with_all = OF_OTHERS)]
     student_for: Option<PathBuf>,
     /// Train a student alone, and write a model of nothing else: minutes instead of hours
-    #[arg(long, conflicts_with_all = ["student", "student_for", "plan", "validate_every"])]
+    #[arg(long, conflicts_with = "student_for", conflicts_with_all = OF_OTHERS)]
     student_alone: bool,
     /// Iterations of each of the student's two trainings
     #[arg(long, value_name = "N", default_value_t = 1200)]

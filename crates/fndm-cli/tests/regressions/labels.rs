@@ -142,3 +142,16 @@ fn a_split_that_is_none_is_something_wrong() {
         "splits.json: patient nope",
     ]);
 }
+
+#[test]
+fn a_sequence_that_one_patient_lacks_is_something_wrong() {
+    let place = patients();
+    place.run(&["inspect", "d"]).ends_with(0);
+    std::fs::remove_file(place.path("d/b/b_t1.nii.gz")).unwrap();
+    place.run(&["inspect", "d"]).ends_with(2).says(&[
+        "something is wrong with 1 patient:",
+        "b: no t1, which 1 of 2 patients have",
+    ]);
+    // Whoever names sequences is told of those alone.
+    place.run(&["inspect", "d", "flair"]).ends_with(0);
+}

@@ -93,3 +93,38 @@ fn n15_detect_needs_no_mask() {
     fs::copy(place.path(seg), place.path("in/p1/p1_lesion_mask.nii.gz")).unwrap();
     detect();
 }
+
+/// An anomaly map is easily given in place of its mask.
+#[test]
+fn a_map_that_is_compared_as_a_mask_is_told() {
+    let place = Place::new();
+    place.patient("p1", 1, 6);
+    let compare = |result: &str| place.run(&["metrics", result, "p1/p1_seg.nii.gz"]);
+    assert_eq!(compare("p1/p1_seg.nii.gz").ends_with(0).err, "");
+    place.change("p1/p1_flair.nii.gz", |volume| {
+        let most = volume.data.iter().copied().fold(0., f32::max);
+        volume.data.mapv_inplace(|v| v / most);
+    });
+    compare("p1/p1_flair.nii.gz")
+        .ends_with(0)
+        .tells(&["p1_flair.nii.gz: the lesion mask isn't binary: its values go from 0 to 1"]);
+}
+
+/// What a model doesn't look at counts in no figure, and that is told.
+#[test]
+fn lesion_in_slices_that_are_not_used_is_told() {
+    let place = Place::new();
+    place.patient("data/p1", 1, 6);
+    place.change("data/p1/p1_seg.nii.gz", |volume| {
+        volume.data.fill(0.);
+        // The third axis is that of the slices.
+        volume.data[[30, 30, 1]] = 1.;
+        volume.data[[30, 30, 5]] = 1.;
+        volume.data[[31, 30, 5]] = 1.;
+    });
+    place.run(&["inspect", "data"]).ends_with(0);
+    place
+        .run(&["inspect", "data", "--z", "0,0.5"])
+        .ends_with(2)
+        .says(&["p1: 2 of 3 lesion voxels lie in slices that aren't used"]);
+}

@@ -123,3 +123,24 @@ fn the_fault_of_a_single_patient_is_told_once() {
         .tells(&["p: p/p_t1.nii.gz: "]);
     assert_eq!(ran.err.matches("p_t1.nii.gz").count(), 1, "{}", ran.err);
 }
+
+/// What would count for nothing is refused, and not passed over.
+#[test]
+fn options_that_a_student_alone_knows_nothing_of() {
+    let place = Place::new();
+    for option in [["--lr", "nan"], ["--batch", "0"], ["--contrast", "false"]] {
+        let all = [
+            "train",
+            "--student-alone",
+            "--phantom",
+            "2",
+            "--output",
+            "m",
+        ];
+        place
+            .run(&[&all[..], &option].concat())
+            .ends_with(2)
+            .tells(&["--student-alone", option[0]]);
+        assert!(place.names("").is_empty());
+    }
+}

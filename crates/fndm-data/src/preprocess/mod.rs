@@ -351,6 +351,7 @@ impl Turned<'_> {
         });
         let mut notes = self.notes.clone();
         notes.extend(mask.and_then(|mask| Note::on_head(mask, self.head.view())));
+        notes.extend(mask.and_then(|mask| Note::on_used(mask, z)));
         let mask = mask.map(|mask| {
             let lesion = |k: usize| mask.index_axis(Axis(0), k).mapv(is_lesion);
             stack_up(z, size, |k| shrink(k, &lesion))
