@@ -443,6 +443,12 @@ pub(crate) fn folder(path: &Path, split: &str, file: Option<&Path>) -> Result<So
             None => bail!("--split: expected train, val, test or all, got {name}"),
         },
     };
+    if let (None, Some(file)) = (side, file) {
+        bail!(
+            "--split-file {}: expected one of its sides, got --split all, which takes every patient of the folder",
+            file.display()
+        );
+    }
     Ok(Source::folder(path, side, file)?)
 }
 

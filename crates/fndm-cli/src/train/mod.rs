@@ -526,6 +526,10 @@ fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
     };
     let config = base.config()?;
     let plan = student_plan(options, &config.sequences, config.preprocess.image_size)?;
+    // Before there is a folder.
+    config.preprocess.check()?;
+    plan.check_slices(config.sequences.len(), config.preprocess.image_size)?;
+    source.check()?;
     let inputs = match options.labels.file() {
         Some(table) => Inputs::new().file(table),
         None => Inputs::new(),

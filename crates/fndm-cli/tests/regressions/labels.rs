@@ -1,6 +1,6 @@
 //! Bits from tables and folders, through the programs.
 
-use crate::support::Place;
+use crate::support::{Place, Ran};
 
 const QUICK: [&str; 10] = [
     "--sequences",
@@ -154,4 +154,15 @@ fn a_sequence_that_one_patient_lacks_is_something_wrong() {
     ]);
     // Whoever names sequences is told of those alone.
     place.run(&["inspect", "d", "flair"]).ends_with(0);
+}
+
+#[test]
+fn a_split_that_would_count_for_nothing_is_refused() {
+    let place = patients();
+    let mut evaluate = place.evaluate_command("d", "out");
+    evaluate.args(["--split-file", "nope.json"]);
+    Ran::of(&evaluate.output().unwrap())
+        .ends_with(1)
+        .tells(&["--split-file nope.json", "--split all"]);
+    assert!(!place.path("out").exists());
 }

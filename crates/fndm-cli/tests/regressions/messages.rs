@@ -124,10 +124,20 @@ fn the_fault_of_a_single_patient_is_told_once() {
     assert_eq!(ran.err.matches("p_t1.nii.gz").count(), 1, "{}", ran.err);
 }
 
-/// What would count for nothing is refused, and not passed over.
+/// What makes no sense, or would count for nothing, is refused before there is a folder.
 #[test]
 fn options_that_a_student_alone_knows_nothing_of() {
     let place = Place::new();
+    let alone = ["train", "--student-alone", "--output", "m", "--phantom"];
+    let wrong: [&[&str]; 3] = [
+        &["0"],
+        &["2", "--z-low", "0.9", "--z-high", "0.1"],
+        &["2", "--student-iterations", "0"],
+    ];
+    for wrong in wrong {
+        place.run(&[&alone[..], wrong].concat()).ends_with(1);
+        assert!(place.names("").is_empty(), "{wrong:?}");
+    }
     for option in [["--lr", "nan"], ["--batch", "0"], ["--contrast", "false"]] {
         let all = [
             "train",
