@@ -149,7 +149,7 @@ fn options_that_a_student_alone_knows_nothing_of() {
         ];
         place
             .run(&[&all[..], &option].concat())
-            .ends_with(2)
+            .ends_with(1)
             .tells(&["--student-alone", option[0]]);
         assert!(place.names("").is_empty());
     }
