@@ -7,7 +7,7 @@ use fndm_metrics::{
     Aggregate, BootstrapConfig, Confusion, Definition, LesionConfig, Ranking, Score,
     bootstrap_mean, lesion_detection, percentile_hausdorff,
 };
-use ndarray::{Array3, ArrayView, Axis, Dimension};
+use ndarray::{Array3, ArrayView, ArrayView3, Axis, CowArray, Dimension, Ix3};
 use serde::{Deserialize, Serialize};
 
 use fndm::{ThresholdScope, threshold};
@@ -29,6 +29,8 @@ pub struct Case {
     pub head: Array3<bool>,
     /// The truth.
     pub truth: Array3<bool>,
+    /// 1 for each slice with a lesion in the files, also a small one of which the model's grid has nothing left. `None`: those of the truth.
+    pub labels: Option<Vec<u8>>,
     /// Distance between neighbours along (slice, row, column), in millimetres.
     pub spacing: [f64; 3],
     /// The mask by the method's own rule, where it has one.
@@ -62,6 +64,7 @@ impl Case {
             inner_head: found.inner_head.clone(),
             head: slices.head.clone(),
             truth,
+            labels: slices.labels.clone(),
             spacing: [slices.geometry.slice_spacing(), row, column],
             mask: Some(found.mask.clone()),
             diseased: found.diseased.clone(),
@@ -89,7 +92,14 @@ impl Case {
                 shape.0.to_string(),
                 self.z.len().to_string(),
             ),
-            None => return Ok(()),
+            None => match &self.labels {
+                Some(labels) if labels.len() != shape.0 => (
+                    "labels of slices",
+                    shape.0.to_string(),
+                    labels.len().to_string(),
+                ),
+                _ => return Ok(()),
+            },
         };
         Err(Error::Input {
             what: format!("patient {}: {what}", self.patient),
@@ -412,6 +422,16 @@ impl MaskScores {
         }
         let lesions = case.truth.outer_iter().map(|t| t.iter().any(|&v| v));
         let lesions: Vec<bool> = lesions.collect();
+        // A lesion that the grid lost can't be overlapped with, but the slice isn't healthy.
+        let diseased: Vec<bool> = match &case.labels {
+            Some(labels) => {
+                let either = lesions.iter().zip(labels);
+                either
+                    .map(|(&lesion, &label)| lesion || label == 1)
+                    .collect()
+            }
+            None => lesions.clone(),
+        };
         for scores in &mut self.levels {
             scores.add(case, &lesions)?;
         }
@@ -423,14 +443,14 @@ impl MaskScores {
             }
         }
         if let Some(mask) = &case.mask {
-            let masks = mask.outer_iter().zip(&lesions);
-            let healthy = masks.filter(|&(_, &lesion)| !lesion);
+            let masks = mask.outer_iter().zip(&diseased);
+            let healthy = masks.filter(|&(_, &diseased)| !diseased);
             let empty = healthy.map(|(mask, _)| !mask.iter().any(|&v| v));
             self.empty.extend(empty);
         }
         if let Some(likely) = &case.diseased {
             self.likely.0.extend(likely.iter().map(|&p| p as f32));
-            self.likely.1.extend(&lesions);
+            self.likely.1.extend(&diseased);
         }
         self.slices += case.z.len();
         *self.milliseconds.get_or_insert(0.) += case.milliseconds;
@@ -577,17 +597,37 @@ fn score_volume(case: &Case, scores: &mut Vec<CaseScore>) -> Result<()> {
         let found = threshold(map, case.inner_head.view(), ThresholdScope::Volume)?;
         let mask = found.mask.view();
         let (patient, spacing) = (&case.patient, &case.spacing);
+        let mut scored = score(patient, None, &map, &mask, &truth, spacing)?;
+        // Slices that aren't used may lie in between: neither are those around them neighbours, nor is a distance shorter for it.
+        let (mask, truth) = (in_place(&mask, &case.z), in_place(&truth, &case.z));
+        let (mask, truth) = (mask.view(), truth.view());
+        if truth.dim() != case.truth.dim() {
+            scored.hd95 = percentile_hausdorff(&mask, &truth, spacing, 95., Definition::Medpy)?;
+        }
         let lesions = lesion_detection(&mask, &truth, spacing, &LesionConfig::default())?;
-        scores.push(CaseScore {
-            lesions: Some(LesionCount {
-                lesions: lesions.lesions.len(),
-                found: lesions.found(),
-                false_lesions: lesions.false_lesions,
-            }),
-            ..score(patient, None, &map, &mask, &truth, spacing)?
+        scored.lesions = Some(LesionCount {
+            lesions: lesions.lesions.len(),
+            found: lesions.found(),
+            false_lesions: lesions.false_lesions,
         });
+        scores.push(scored);
     }
     Ok(())
+}
+
+/// Bits `(N, H, W)` of slices at these places, with empty slices in the gaps between them.
+fn in_place<'a>(bits: &ArrayView3<'a, bool>, z: &[usize]) -> CowArray<'a, bool, Ix3> {
+    let (n, h, w) = bits.dim();
+    let first = z.iter().min().copied().unwrap_or_default();
+    let count = z.iter().max().map_or(0, |last| last - first + 1);
+    if count == n {
+        return bits.clone().into();
+    }
+    let mut all = Array3::from_elem((count, h, w), false);
+    for (slice, z) in bits.outer_iter().zip(z) {
+        all.index_axis_mut(Axis(0), z - first).assign(&slice);
+    }
+    all.into()
 }
 
 fn score<D: Dimension>(
@@ -635,6 +675,7 @@ mod tests {
             inner_head: inside.clone(),
             head: inside,
             truth,
+            labels: None,
             spacing: [5., 2., 2.],
             mask: None,
             diseased: None,
@@ -781,6 +822,54 @@ mod tests {
             halves.into_iter().try_for_each(|(v, t)| next(v, t))
         });
         assert_eq!(found.unwrap(), whole);
+    }
+
+    /// Two slices with one between them that isn't used: what is 10 mm apart is no lesion in one piece.
+    #[test]
+    fn distances_and_lesions_span_slices_that_are_not_used() {
+        let mut case = case();
+        // The truth in both slices, the map in the first alone.
+        case.truth.slice_mut(s![1, 5..11, 5..11]).fill(true);
+        case.anomaly.fill(0.);
+        case.anomaly.slice_mut(s![0, 5..11, 5..11]).fill(1.);
+        let volume = |z: Vec<usize>| {
+            let case = Case { z, ..case.clone() };
+            let found = evaluate("fndm", Level::Volume, &[case], 1, 1).unwrap();
+            let case = found.cases[0].clone();
+            let lesions = case.lesions.unwrap();
+            (case.hd95, lesions.lesions, lesions.found, case.dice_otsu)
+        };
+        let (together, apart) = (volume(vec![3, 4]), volume(vec![3, 5]));
+        assert_eq!((together.1, together.2), (1, 1));
+        assert_eq!((apart.1, apart.2), (2, 1));
+        assert_eq!((together.0, apart.0), (Score::Value(5.), Score::Value(10.)));
+        assert_eq!(together.3, apart.3);
+    }
+
+    /// A lesion of less than half a pixel is none of the truth's, and its slice isn't a healthy one.
+    #[test]
+    fn a_slice_whose_lesion_the_grid_lost_is_not_healthy() {
+        let mut case = case();
+        case.mask = Some(Array3::from_elem((2, 20, 20), true));
+        case.diseased = Some(vec![0.8, 0.9]);
+        let row = |case: &Case| {
+            let cases = std::slice::from_ref(case);
+            evaluate("fndm", Level::Slice, cases, 1, 1).unwrap().row
+        };
+        // By the truth alone the second slice is healthy: marked wrongly, and likelier diseased than the first.
+        let by_truth = row(&case);
+        assert_eq!(by_truth.empty_when_healthy, Some(0.));
+        assert_eq!(by_truth.slice_auroc, Some(0.));
+        case.labels = Some(vec![1, 1]);
+        let by_labels = row(&case);
+        assert_eq!(by_labels.empty_when_healthy, None);
+        assert_eq!(by_labels.slice_auroc, None);
+        assert_eq!(
+            (by_labels.cases, by_labels.dice_otsu),
+            (1, by_truth.dice_otsu)
+        );
+        case.labels = Some(vec![1]);
+        assert!(case.check().is_err());
     }
 
     #[test]

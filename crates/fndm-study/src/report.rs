@@ -73,7 +73,7 @@ const DEFINITIONS: [&str; 10] = [
     "AUROC: pixels of the head in all slices, healthy slices included",
     "evaluations: of the UNet or the student, per slice; the classifier's gradients come on top",
     "Dice (mask): of the mask by the method's own rule, on the model's grid and in the slices that it uses: detect writes it on the grid of the files, where lesion in other slices is missed",
-    "empty: share of the slices without a lesion whose mask, by that rule, is empty",
+    "empty: share of the slices without a lesion in the files whose mask, by that rule, is empty",
     "lesions found, false lesions: parts of a volume's truth, and of the mask at Otsu's threshold, that are connected by faces, edges or corners; a lesion is found where the mask has a voxel of it, and a part of the mask is false where it touches no lesion; means over volumes",
     "slice AUROC: of whether a slice has a lesion, by how likely the student calls it diseased",
 ];
