@@ -266,11 +266,12 @@ impl<'a> RoundTrip<'a> {
             let factors = unet.config().channel_mult.iter().copied();
             factors.fold(0., f64::max) * unet.config().model_channels as f64
         });
-        if !device.is_cpu() || widest.iter().any(|&channels| channels > NARROW) {
+        let narrow = widest.iter().all(|&channels| channels <= NARROW);
+        // Fewer slices than two parts have go together as they were asked for.
+        if !device.is_cpu() || !narrow || batch < 2 * PART {
             return (batch, 1);
         }
-        let size = PART.min(batch);
-        (size, batch / size)
+        (PART, batch / PART)
     }
 
     /// Gradients of the classifier per slice.

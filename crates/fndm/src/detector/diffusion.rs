@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::Tensor;
@@ -100,6 +101,8 @@ impl Detector {
         let n = slices.len();
         let (size, at_once) = trip.parts(config.batch, &self.device);
         let count = n.div_ceil(size);
+        // Parts begin in order: one that isn't begun any more comes behind the one that failed.
+        let failed = AtomicBool::new(false);
         let part = |at: usize, tell: &dyn Fn(usize)| {
             let range = at * n / count..(at + 1) * n / count;
             let images = slices.images.slice(s![range.clone(), .., .., ..]);
@@ -116,12 +119,20 @@ impl Detector {
             };
             to_array(&trip.run(&images, &region, place, &mut || tell(len))?)
         };
+        let part = |at: usize, tell: &dyn Fn(usize)| {
+            if failed.load(Ordering::Relaxed) {
+                return None;
+            }
+            let found = part(at, tell);
+            failed.fetch_or(found.is_err(), Ordering::Relaxed);
+            Some(found)
+        };
         let (mut done, total) = (0, n * trip.evaluations());
         let parts = side_by_side(count, at_once, part, |slices| {
             done += slices;
             progress(done as f64 / total as f64);
         });
-        let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
+        let parts = parts.into_iter().flatten().collect::<Result<Vec<_>>>()?;
         let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
         concatenate(Axis(0), &views).map_err(|e| shape_error(&slices.id, &e))
     }
