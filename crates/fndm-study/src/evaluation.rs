@@ -7,7 +7,7 @@ use fndm_metrics::{
     Aggregate, BootstrapConfig, Confusion, Definition, LesionConfig, Ranking, Score,
     bootstrap_mean, lesion_detection, percentile_hausdorff,
 };
-use ndarray::{Array3, ArrayView, ArrayView3, Axis, CowArray, Dimension, Ix3};
+use ndarray::{Array3, ArrayView, Axis, CowArray, Dimension, Ix3};
 use serde::{Deserialize, Serialize};
 
 use fndm::{ThresholdScope, threshold};
@@ -599,7 +599,10 @@ fn score_volume(case: &Case, scores: &mut Vec<CaseScore>) -> Result<()> {
         let (patient, spacing) = (&case.patient, &case.spacing);
         let mut scored = score(patient, None, &map, &mask, &truth, spacing)?;
         // Slices that aren't used may lie in between: neither are those around them neighbours, nor is a distance shorter for it.
-        let (mask, truth) = (in_place(&mask, &case.z), in_place(&truth, &case.z));
+        let (mask, truth) = (
+            in_place(&found.mask, &case.z),
+            in_place(&case.truth, &case.z),
+        );
         let (mask, truth) = (mask.view(), truth.view());
         if truth.dim() != case.truth.dim() {
             scored.hd95 = percentile_hausdorff(&mask, &truth, spacing, 95., Definition::Medpy)?;
@@ -616,12 +619,12 @@ fn score_volume(case: &Case, scores: &mut Vec<CaseScore>) -> Result<()> {
 }
 
 /// Bits `(N, H, W)` of slices at these places, with empty slices in the gaps between them.
-fn in_place<'a>(bits: &ArrayView3<'a, bool>, z: &[usize]) -> CowArray<'a, bool, Ix3> {
+fn in_place<'a>(bits: &'a Array3<bool>, z: &[usize]) -> CowArray<'a, bool, Ix3> {
     let (n, h, w) = bits.dim();
     let first = z.iter().min().copied().unwrap_or_default();
     let count = z.iter().max().map_or(0, |last| last - first + 1);
     if count == n {
-        return bits.clone().into();
+        return bits.view().into();
     }
     let mut all = Array3::from_elem((count, h, w), false);
     for (slice, z) in bits.outer_iter().zip(z) {
