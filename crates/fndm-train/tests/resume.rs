@@ -8,8 +8,9 @@ use candle_core::Device;
 use common::{bits, classifier, classifier_config, diffusion_config, slices, unet};
 use fndm_train::{
     ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended, Error, NonFinite, RunConfig,
-    StopFlag, Task, TimeSampling, Trainer, Validation, ValidationLine, list_checkpoints,
-    read_checkpoint_ema, read_checkpoint_state, run, run_validated, write_loss_curve,
+    StepReport, StopFlag, Task, TimeSampling, Trainer, Validation, ValidationLine,
+    list_checkpoints, read_checkpoint_ema, read_checkpoint_state, run, run_validated,
+    write_loss_curve,
 };
 
 fn diffusion(config: &DiffusionConfig) -> DiffusionTrainer {
@@ -225,6 +226,24 @@ fn a_resumed_loss_aware_run_has_the_same_bits() {
     }
 }
 
+/// A session that is stopped after an iteration, or goes to the config's end before it.
+fn run_up_to(
+    until: u64,
+    config: &DiffusionConfig,
+    place: &RunConfig,
+    validate: impl FnMut(&DiffusionTrainer) -> Result<Validation, Error>,
+) {
+    let stop = StopFlag::new();
+    let mut trainer = diffusion(config);
+    let stop_then = |_: &DiffusionTrainer, report: &StepReport| {
+        if report.iteration == until {
+            stop.stop();
+        }
+        Ok(())
+    };
+    run_validated(&mut trainer, place, &stop, stop_then, validate).unwrap();
+}
+
 #[test]
 fn the_best_checkpoint_is_kept_and_known_after_a_stop() {
     let folder = tempfile::tempdir().unwrap();
@@ -243,28 +262,14 @@ fn the_best_checkpoint_is_kept_and_known_after_a_stop() {
     // The scores after 2, 4, 6, 8 and 9 iterations.
     let score = |iteration: u64| [0.1, 0.4, f64::NAN, 0.3, 0.4][iteration.div_ceil(2) as usize - 1];
     let session = |until: u64| {
-        let stop = StopFlag::new();
-        let mut trainer = diffusion(&config);
         let mut asked = Vec::new();
-        run_validated(
-            &mut trainer,
-            &place,
-            &stop,
-            |_, report| {
-                if report.iteration == until {
-                    stop.stop();
-                }
-                Ok::<(), Error>(())
-            },
-            |trainer| {
-                asked.push(trainer.iteration());
-                Ok(Validation {
-                    score: Some(score(trainer.iteration())),
-                    ranges: trainer.validate(&slices(2), 4, 2, 1)?,
-                })
-            },
-        )
-        .unwrap();
+        run_up_to(until, &config, &place, |trainer| {
+            asked.push(trainer.iteration());
+            Ok(Validation {
+                score: Some(score(trainer.iteration())),
+                ranges: trainer.validate(&slices(2), 4, 2, 1)?,
+            })
+        });
         asked
     };
     assert_eq!(session(5), [2, 4]);
@@ -416,26 +421,12 @@ fn a_best_state_of_another_validation_is_not_held_against_new_ones() {
             validated_by: by.map(str::to_owned),
             ..RunConfig::default()
         };
-        let stop = StopFlag::new();
-        let mut trainer = diffusion(&config);
-        run_validated(
-            &mut trainer,
-            &place,
-            &stop,
-            |_, report| {
-                if report.iteration == until {
-                    stop.stop();
-                }
-                Ok::<(), Error>(())
-            },
-            |_| {
-                Ok(Validation {
-                    score: Some(score),
-                    ..Validation::default()
-                })
-            },
-        )
-        .unwrap();
+        run_up_to(until, &config, &place, |_| {
+            Ok(Validation {
+                score: Some(score),
+                ..Validation::default()
+            })
+        });
         let best = read_checkpoint_state(&folder.path().join("best.safetensors"));
         best.unwrap().iteration
     };
