@@ -1,8 +1,39 @@
 //! Long tasks at the same time, each of which has parallel work of its own.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
+
+use rayon::Scope;
+
+thread_local! {
+    /// Whether this thread is within a task.
+    static WITHIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Takes the mark off again, also where a task panics.
+struct Within;
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        WITHIN.set(false);
+    }
+}
+
+/// Work for a thread that isn't within a task. One that waits within a task does rayon's other work meanwhile: begun there, a task would
+/// meet what the first one has open in its thread, a tape or a lock, and the first could go on only when it ends. It is handed on.
+fn spawn_apart<'s>(scope: &Scope<'s>, work: impl FnOnce() + Send + 's) {
+    scope.spawn(move |scope| {
+        if WITHIN.get() {
+            std::thread::yield_now();
+            return spawn_apart(scope, work);
+        }
+        WITHIN.set(true);
+        let _within = Within;
+        work();
+    });
+}
 
 /// `task(i, tell)` for each i below `tasks`, at most `at_once` at a time, in rayon's threads: the results in order. What a task hands to
 /// `tell` comes to `hear`, in the caller's thread.
@@ -51,7 +82,7 @@ pub fn side_by_side<R: Send, M: Send>(
             for _ in 0..workers {
                 let (sender, work) = (sender.clone(), &work);
                 // Nobody hears what is said after a panic.
-                scope.spawn(move |_| work(&|message| _ = sender.send(message)));
+                spawn_apart(scope, move || work(&|message| _ = sender.send(message)));
             }
             drop(sender);
             messages.into_iter().for_each(&mut hear);
@@ -114,6 +145,28 @@ mod tests {
         assert!(most.load(Ordering::SeqCst) <= 2);
         // A pool's only thread mustn't wait for another.
         assert_eq!(with_threads(1, || run(4)), (0..20).collect::<Vec<_>>());
+    }
+
+    /// A thread that waits for a part of its task takes other work, but no other task.
+    #[test]
+    fn no_task_begins_within_another() {
+        thread_local! {
+            static OPEN: Cell<bool> = const { Cell::new(false) };
+        }
+        for _ in 0..30 {
+            let task = |_: usize, _: &dyn Fn(())| {
+                assert!(!OPEN.replace(true), "a task within a task");
+                for _ in 0..3 {
+                    rayon::scope(|scope| {
+                        for _ in 0..4 {
+                            scope.spawn(|_| thread::sleep(std::time::Duration::from_micros(300)));
+                        }
+                    });
+                }
+                OPEN.set(false);
+            };
+            side_by_side(4, 4, task, |()| {});
+        }
     }
 
     #[test]

@@ -298,6 +298,18 @@ impl Conv2d {
     }
 }
 
+/// What is kept, packed where nothing is yet. Two threads may both pack, and one result stays: a thread that packs waits for others and does
+/// rayon's other work meanwhile, which may come here again. Nothing may be locked then.
+fn packed_once<W>(kept: &OnceLock<W>, pack: impl FnOnce() -> W) -> &W {
+    match kept.get() {
+        Some(weights) => weights,
+        None => {
+            let weights = pack();
+            kept.get_or_init(|| weights)
+        }
+    }
+}
+
 /// `base + y`
 fn onto(base: Option<&Tensor>, y: Tensor) -> Result<Tensor> {
     match base {
@@ -339,7 +351,7 @@ impl ConvOp {
         let keep = self.packed.is_some();
         let pack = || winograd::Weights::pack(isa, w, (s.co, s.ci), transposed, keep);
         match &self.packed {
-            Some(p) => f(p.winograd[usize::from(transposed)].get_or_init(pack)),
+            Some(p) => f(packed_once(&p.winograd[usize::from(transposed)], pack)),
             None => f(&pack()),
         }
     }
@@ -355,7 +367,7 @@ impl ConvOp {
         let keep = self.packed.is_some();
         let pack = || direct::Weights::pack(isa, w, (s.co, s.ci, s.k), transposed, keep);
         match &self.packed {
-            Some(p) => f(p.direct[usize::from(transposed)].get_or_init(pack)),
+            Some(p) => f(packed_once(&p.direct[usize::from(transposed)], pack)),
             None => f(&pack()),
         }
     }
