@@ -601,11 +601,23 @@ fn results_do_not_depend_on_the_number_of_threads() -> Result<()> {
                     }
                 }
             }
+            // More inputs than are summed at a time, of few tiles: with weights that are kept, and that change.
+            for (n, i, o, h) in [(1, 128, 16, 32), (24, 96, 96, 8)] {
+                let x = Var::from_tensor(&tensor(&draw(rng, n * i * h * h), &[n, i, h, h])?)?;
+                let w = tensor(&draw(rng, o * i * 9), &[o, i, 3, 3])?;
+                for w in [w.clone(), Var::from_tensor(&w)?.as_tensor().clone()] {
+                    let y = Conv2d::new(w, None, 1)?.forward(&x)?;
+                    let grads = y.sqr()?.sum_all()?.backward()?;
+                    out.push(y.flatten_all()?.to_vec1()?);
+                    let dx = grads.get(&x).map(Tensor::flatten_all).transpose()?;
+                    out.push(dx.map(|dx| dx.to_vec1()).transpose()?.unwrap_or_default());
+                }
+            }
             Ok(out)
         })
     };
     let one = run(1)?;
-    for threads in [2, 3, 5] {
+    for threads in [2, 3, 4, 5, 8] {
         assert!(run(threads)? == one, "{threads} threads");
     }
     Ok(())

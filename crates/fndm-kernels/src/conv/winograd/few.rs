@@ -52,10 +52,12 @@ struct Work {
 }
 
 kernel! {
-    /// Tile rows `first..first + rows` of output channels `o..o + width` (16 or 32). `v`: all tiles, transformed.
+    /// Tile rows `first..first + rows` of output channels `o..o + width` (16 or 32). `v`: all tiles, transformed. `depth`: inputs at a time, up to
+    /// `INPUTS`.
     unsafe fn forward_chunk[S](
         v: *const f32, vplane: usize, w: *const f32, transposed: bool, bias: *const f32, bias_step: usize,
-        base: *const f32, s: &Tiles, first: usize, rows: usize, o: usize, width: usize, work: &Work, out: *mut f32,
+        base: *const f32, s: &Tiles, first: usize, rows: usize, o: usize, width: usize, depth: usize, work: &Work,
+        out: *mut f32,
     ) {
         let s = *s;
         let (tiles, v) = (rows * s.tw, v.add(first * s.tw * s.cip));
@@ -63,11 +65,11 @@ kernel! {
         // As the weights are stored.
         let size = if transposed { (s.ci, s.co) } else { (s.co, s.ci) };
         // Not a multiple of 4 KB: the 36 places of a weight would share one set of the nearest cache.
-        let uplane = inputs(tiles) * width + 16;
+        let uplane = depth * width + 16;
         clear_unused::<S>(&s, work.m, tiles);
         let mut c = 0;
         while c < s.ci {
-            let n = (s.ci - c).min(inputs(tiles));
+            let n = (s.ci - c).min(depth);
             let place = (work.u, uplane, width);
             let end = (o + width).min(s.co);
             pack_inputs::<S>(w, size, transposed, (o, end), (c, c + n), work.tmp, place);
@@ -114,6 +116,8 @@ pub(in crate::conv) fn forward_few(
         .div_ceil(chunks)
         .min(s.all_rows());
     let per_group = s.all_rows().div_ceil(groups);
+    // By all tiles and not by a group's, whose number hangs on that of the threads: a sum's parts decide on its last bits.
+    let depth = inputs(tiles);
     let groups = s.all_rows().div_ceil(per_group);
     // SAFETY: a task writes the pixels of its rows for its channels; the scratch is as `Work` says.
     unsafe {
@@ -147,6 +151,7 @@ pub(in crate::conv) fn forward_few(
                     rows,
                     o,
                     (s.cop - o).min(32),
+                    depth,
                     &work,
                     out.all(),
                 );
