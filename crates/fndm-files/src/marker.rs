@@ -20,6 +20,8 @@ pub const MARKER: &str = ".fndm.json";
 const FORMAT: u32 = 1;
 /// Files that are brought to the disk at a time.
 const SYNCING: usize = 8;
+/// What the names of folders begin with, behind their dot, that other writers fill with one file.
+pub(crate) const FILLED: &str = "fndm.";
 /// No marker of ours is longer.
 const LONGEST: u64 = 16 << 20;
 
@@ -250,7 +252,7 @@ impl Marker {
     }
 
     /// Removes what a killed run left of a file that it was writing: `.NAME.*.tmp` of the marker, or of a file of the list that lies
-    /// in the folder itself.
+    /// in the folder itself; and the folder `.fndm.*.tmp` that another writer was filling with such a file.
     pub(crate) fn remove_temporary(&self, folder: &Path) -> Result<()> {
         for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
             let entry = entry.map_err(Error::io("read", folder))?;
@@ -264,8 +266,29 @@ impl Marker {
                 let path = entry.path();
                 fs::remove_file(&path).map_err(Error::io("remove", &path))?;
             }
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if middle.is_some_and(|middle| middle.starts_with(FILLED)) && is_folder {
+                self.remove_filled(&entry.path())?;
+            }
         }
         Ok(())
+    }
+
+    /// Removes a folder beside the files where no more than files of the list are in it.
+    fn remove_filled(&self, folder: &Path) -> Result<()> {
+        let found = contents(folder)?;
+        let ours = found
+            .files
+            .iter()
+            .all(|file| name_of(file).is_some_and(|name| self.files.contains_key(&name)));
+        if !ours || !found.folders.is_empty() || !found.others.is_empty() {
+            return Ok(());
+        }
+        for file in &found.files {
+            let path = folder.join(file);
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+        fs::remove_dir(folder).map_err(Error::io("remove", folder))
     }
 
     /// Removes our files, then the marker, then the folder if nothing else is in it. Killed on the way, it can be gone on with.

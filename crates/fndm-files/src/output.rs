@@ -260,7 +260,8 @@ pub(crate) fn recover(place: &Path) -> Result<()> {
     }
     for path in old {
         let missing = fs::symlink_metadata(place).is_err();
-        if missing && Marker::read(&path)?.is_some_and(|marker| marker.is_whole(&path)) {
+        // Whole or not: a user may have taken a file away.
+        if missing && Marker::read(&path)?.is_some() {
             fs::rename(&path, place).map_err(Error::io("rename", &path))?;
         } else {
             remove(&path)?;

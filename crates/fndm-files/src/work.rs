@@ -8,19 +8,24 @@ use serde::Serialize;
 
 use crate::atomic::{json_text, plain};
 use crate::lock::Lock;
-use crate::marker::{Marker, Stamp, is_empty};
+use crate::marker::{FILLED, MARKER, Marker, Stamp, is_empty};
 use crate::output::Parents;
 use crate::{Error, Inputs, Maker, Result, resolve, write_atomic};
 
 /// A folder that a run writes into as it goes and a later run goes on with: a training, or a figure that grows point by point. It is never
-/// replaced or emptied as a whole; a file in it is replaced only as we left it.
+/// replaced or emptied as a whole; a file in it is replaced only as we left it. One that was made and got nothing is gone again when the
+/// run ends.
 #[derive(Debug)]
 pub struct WorkFolder {
     given: PathBuf,
     place: PathBuf,
     marker: Marker,
+    /// Whether this run made it.
+    made: bool,
     // Held until the run ends.
     _lock: Lock,
+    // After the lock, whose file lies in the last of them.
+    parents: Parents,
 }
 
 impl WorkFolder {
@@ -47,33 +52,33 @@ impl WorkFolder {
                 folder: output.into(),
             });
         };
-        let mut parents = Parents::create(parent)?;
+        let parents = Parents::create(parent)?;
         let lock = Lock::take(&place)?;
-        let marker = match usable(&place, output, maker)? {
+        let (marker, made) = match usable(&place, output, maker)? {
             Some(marker) => {
                 if lock.held {
                     marker.remove_temporary(&place)?;
                 }
-                marker
+                (marker, false)
             }
             None => {
-                match fs::create_dir(&place) {
-                    Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                        return Err(Error::io("write", &place)(error));
-                    }
-                    _ => {}
-                }
+                let made = match fs::create_dir(&place) {
+                    Ok(()) => true,
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+                    Err(error) => return Err(Error::io("write", &place)(error)),
+                };
                 let marker = Marker::new(maker);
                 marker.write(&place)?;
-                marker
+                (marker, made)
             }
         };
-        parents.keep();
         Ok(Self {
             given: output.into(),
             place,
             marker,
+            made,
             _lock: lock,
+            parents,
         })
     }
 
@@ -159,8 +164,16 @@ impl WorkFolder {
         name: &str,
         fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
+        self.marker
+            .check_file(&self.place, name)
+            .map_err(|e| self.named(e))?;
+        // What is left of it if this run is killed is known for ours by its name.
+        if !self.marker.files.contains_key(name) {
+            self.marker.files.insert(name.into(), Vec::new());
+            self.marker.write(&self.place)?;
+        }
         let beside = tempfile::Builder::new()
-            .prefix(".fndm.")
+            .prefix(&format!(".{FILLED}"))
             .suffix(".tmp")
             .tempdir_in(&self.place)
             .map_err(|e| Error::io("write", &self.place)(plain(e)))?;
@@ -177,6 +190,21 @@ impl WorkFolder {
             Error::Foreign { file, .. } => Error::Foreign { folder, file },
             Error::Changed { file, .. } => Error::Changed { folder, file },
             other => other,
+        }
+    }
+}
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        let names = || {
+            fs::read_dir(&self.place)?
+                .map(|entry| Ok(entry?.file_name()))
+                .collect()
+        };
+        let names: std::io::Result<Vec<_>> = names();
+        let unused = self.made && names.is_ok_and(|names| names == [MARKER]);
+        if !unused || self.marker.remove(&self.place).is_err() {
+            self.parents.keep();
         }
     }
 }

@@ -364,10 +364,56 @@ fn a_work_folder_is_cleaned_of_half_files() {
     put(place.join(".a.csv.x1Yz.tmp"), "on");
     put(place.join(format!(".{MARKER}.x1Yz.tmp")), "{");
     put(place.join(".b.csv.x1Yz.tmp"), "mine");
+    // What another writer was filling, and a folder with something else in it.
+    put(place.join(".fndm.x1Yz.tmp/a.csv"), "on");
+    put(place.join(".fndm.x2Yz.tmp/mine"), "mine");
     drop(open().unwrap());
     assert_eq!(fs::read(place.join(".b.csv.x1Yz.tmp")).unwrap(), b"mine");
+    assert_eq!(
+        fs::read(place.join(".fndm.x2Yz.tmp/mine")).unwrap(),
+        b"mine"
+    );
     fs::remove_file(place.join(".b.csv.x1Yz.tmp")).unwrap();
+    fs::remove_dir_all(place.join(".fndm.x2Yz.tmp")).unwrap();
     assert_eq!(snapshot(&root), before);
+    // A run that is killed while such a writer is at it has the name in its list.
+    let mut work = open().unwrap();
+    let failed = work.write_by("new.png", |_| {
+        Err(fndm_files::Error::Busy { path: "x".into() })
+    });
+    assert!(failed.is_err());
+    put(place.join(".fndm.x3Yz.tmp/new.png"), "half");
+    drop(work);
+    let mut work = open().unwrap();
+    assert!(!place.join(".fndm.x3Yz.tmp").exists());
+    work.write("new.png", "whole").unwrap();
+    assert_eq!(fs::read(place.join("new.png")).unwrap(), b"whole");
+}
+
+/// A run that found at once that it can't do anything leaves no folder behind.
+#[test]
+fn a_work_folder_that_got_nothing_is_gone() {
+    let (_keep, root) = root();
+    let place = root.join("deep/er/run");
+    let open = || WorkFolder::open(&place, &maker(), &Inputs::new()).unwrap();
+    drop(open());
+    assert!(!root.join("deep").exists());
+    // Something in it, by us or beside us: it stays.
+    let mut work = open();
+    work.write("a.txt", "one").unwrap();
+    drop(work);
+    drop(open());
+    assert_eq!(fs::read_to_string(place.join("a.txt")).unwrap(), "one");
+    fs::remove_dir_all(&place).unwrap();
+    let work = open();
+    put(place.join("checkpoint"), "one");
+    drop(work);
+    assert!(place.join("checkpoint").is_file() && place.join(MARKER).is_file());
+    // A folder of the user's is the user's.
+    fs::remove_dir_all(&place).unwrap();
+    fs::create_dir(&place).unwrap();
+    drop(open());
+    assert!(place.is_dir());
 }
 
 #[test]
