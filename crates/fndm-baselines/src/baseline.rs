@@ -15,6 +15,11 @@ pub trait Baseline: std::fmt::Debug {
     /// When the slices don't fit what it was fitted to.
     fn maps(&self, slices: &Tensor) -> Result<Tensor>;
 
+    /// Whether a slice's map hangs on the slices that are given with it. Then those of a patient, or of a whole set, belong together.
+    fn is_relative(&self) -> bool {
+        false
+    }
+
     /// One number a slice, as the method defines it: higher is more anomalous.
     ///
     /// # Errors

@@ -438,9 +438,10 @@ impl Level {
         let on_x0 = snr.min(gamma);
         match prediction {
             Prediction::X0 => on_x0,
-            Prediction::Noise => on_x0 / snr,
+            // At a signal of zero 0 / 0: the limit is 1.
+            Prediction::Noise => (gamma / snr).min(1.0),
             Prediction::V => on_x0 / (snr + 1.0),
-            Prediction::Score => on_x0 * self.sigma.powi(2) / snr,
+            Prediction::Score => (gamma / snr).min(1.0) * self.sigma.powi(2),
         }
     }
 }
@@ -448,4 +449,32 @@ impl Level {
 /// A batch's arrays as tensors.
 pub(crate) fn tensor(values: Vec<f32>, shape: &[usize], device: &Device) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, shape, device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Min-SNR where no signal is left, and where there is nothing else.
+    #[test]
+    fn weights_are_finite_at_both_ends() {
+        let weight = LossWeight::MinSnr { gamma: 5.0 };
+        let at = |alpha, sigma, prediction| {
+            let level = Level {
+                alpha,
+                sigma,
+                model_time: 0.0,
+            };
+            level.weight(weight, prediction)
+        };
+        for (prediction, no_signal, no_noise) in [
+            (Prediction::Noise, 1.0, 0.0),
+            (Prediction::Score, 1.0, 0.0),
+            (Prediction::V, 0.0, 0.0),
+            (Prediction::X0, 0.0, 5.0),
+        ] {
+            assert_eq!(at(0.0, 1.0, prediction), no_signal, "{prediction:?}");
+            assert_eq!(at(1.0, 0.0, prediction), no_noise, "{prediction:?}");
+        }
+    }
 }

@@ -64,6 +64,9 @@ pub struct Fingerprint {
     pub shape: [usize; 3],
     /// A hash (FNV-1a, 64 bits, hexadecimal) of all intensities and labels, or of other values.
     pub hash: String,
+    /// A hash of the heads, and of the patient and the place of each slice; none of other data, and in checkpoints of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub places: Option<String>,
     /// The patients; empty in checkpoints of older versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<String>,
@@ -76,7 +79,11 @@ impl Fingerprint {
         let (slices, c, h, w) = set.images.dim();
         let intensities = set.images.iter().map(|value| value.to_bits());
         let labels = set.labels.iter().map(|&label| u32::from(label));
+        let heads = set.head.iter().map(|&inside| u32::from(inside));
+        let places = set.patient.iter().zip(&set.z);
+        let places = places.flat_map(|(&patient, &z)| [patient as u32, z as u32]);
         Self {
+            places: Some(format!("{:016x}", hash::of_words(heads.chain(places)))),
             ids: set.ids.clone(),
             patients: set.patient.iter().collect::<BTreeSet<_>>().len(),
             ..Self::of_words(slices, [c, h, w], intensities.chain(labels))
@@ -110,6 +117,7 @@ impl Fingerprint {
             patients: 0,
             shape,
             hash: format!("{hash:016x}"),
+            places: None,
             ids: Vec::new(),
         }
     }
@@ -345,9 +353,11 @@ pub(crate) fn check_data(path: &Path, saved: &Fingerprint, current: &Fingerprint
             added,
         });
     }
+    let both = saved.places.is_some() && current.places.is_some();
     let data = |f: &Fingerprint| {
         let anonymous = Fingerprint {
             ids: Vec::new(),
+            places: f.places.clone().filter(|_| both),
             ..f.clone()
         };
         serde_json::to_value(anonymous).unwrap_or(Value::Null)

@@ -10,7 +10,7 @@
 //! - [`SegmenterTrainer`]: a network for segmentation, as a remover of lesions ([`RemoverConfig`]) or as a student of a
 //!   teacher's masks ([`StudentConfig`], [`PixelTargets`]). [`PixelAugmentation`], [`ImageLoss`]: their settings.
 //! - [`run`], [`try_run`], [`RunConfig`], [`StopFlag`]: a whole run with checkpoints and a log;
-//!   [`run_validated`], [`Validation`]: the same with a validation that chooses the best checkpoint.
+//!   [`run_validated`], [`Validation`], [`best_state`]: the same with a validation that chooses the best checkpoint.
 //! - [`Optimizer`], [`UpdateRule`], [`Ema`], [`OptimizerConfig`], [`EmaConfig`], [`RateSchedule`], [`NonFinite`], [`Compute`]: the optimiser, and
 //!   the arithmetic.
 //! - [`Group`], [`Alone`], and `MpiGroup` with the cargo feature `mpi`: one training in several processes; [`agree`] and
@@ -79,7 +79,9 @@ pub use optimizer::{EmaConfig, NonFinite, OptimizerConfig, RateSchedule, UpdateR
 pub use plot::write_loss_curve;
 pub use report::{StepReport, TimeRange};
 pub use resume::check_resume;
-pub use run::{Ended, RunConfig, Validation, ValidationLine, run, run_validated, try_run};
+pub use run::{
+    Ended, RunConfig, Validation, ValidationLine, best_state, run, run_validated, try_run,
+};
 pub use segmenter::{
     ImageLoss, PixelAugmentation, PixelBatch, PixelTargets, RemoverBatches, RemoverConfig,
     SegmenterTask, SegmenterTrainConfig, SegmenterTrainer, ShownLesions, StudentBatches,

@@ -162,13 +162,22 @@ fn session<T: Task, E: From<Error>>(
     agree(group, begin(trainer, folder))?;
     // Only the first process writes.
     let opened = match group.rank() {
-        0 => Logs::open(config, trainer.iteration(), validate.is_some()).map(Some),
+        0 => Logs::open(config, trainer, validate.is_some()).map(Some),
         _ => Ok(None),
     };
     let mut logs = agree(group, opened)?;
-    let mut saved = trainer.iteration();
+    let begun = trainer.iteration();
+    let mut saved = begun;
+    let mut validated = None;
     let ended = loop {
         if any(group, trainer.finished())? {
+            // The time may have run out after the last iteration, or nothing that was there before counts.
+            let none = logs.as_ref().is_some_and(|logs| logs.best.is_none());
+            let now = trainer.iteration();
+            let due = any(group, validated != Some(now) && (now != begun || none))?;
+            if let (Some(validate), true) = (&mut validate, due) {
+                validate_now(trainer, config, &mut logs, validate)?;
+            }
             break Ended::Finished;
         }
         if any(group, stop.is_set())? {
@@ -196,18 +205,8 @@ fn session<T: Task, E: From<Error>>(
         if let Some(validate) = &mut validate
             && (last || report.iteration.is_multiple_of(config.validate_every))
         {
-            let better = match &mut logs {
-                Some(logs) => validate(trainer)
-                    .and_then(|found| Ok(logs.validation(report.iteration, found)?)),
-                None => Ok(None),
-            };
-            let better = agree(group, better)?;
-            if any(group, better.is_some())? {
-                trainer.save(&folder.join("best.safetensors"))?;
-            }
-            if let (Some(logs), Some(score)) = (&mut logs, better) {
-                logs.best(folder, report.iteration, score)?;
-            }
+            validate_now(trainer, config, &mut logs, validate)?;
+            validated = Some(report.iteration);
         }
         if report.iteration.is_multiple_of(config.checkpoint_every) {
             trainer.checkpoint(folder, config.keep)?;
@@ -220,6 +219,63 @@ fn session<T: Task, E: From<Error>>(
         agree(group, draw(logs.is_some(), config))?;
     }
     Ok(ended)
+}
+
+/// Validates the state as it is, and keeps it where it is the best so far.
+fn validate_now<T: Task, E: From<Error>>(
+    trainer: &Trainer<T>,
+    config: &RunConfig,
+    logs: &mut Option<Logs>,
+    validate: &mut Validate<'_, T, E>,
+) -> Result<(), E> {
+    let (group, iteration) = (trainer.group().as_ref(), trainer.iteration());
+    let better = match logs {
+        Some(logs) => validate(trainer).and_then(|found| Ok(logs.validation(iteration, found)?)),
+        None => Ok(None),
+    };
+    let better = agree(group, better)?;
+    if any(group, better.is_some())? {
+        trainer.save(&config.folder.join(BEST))?;
+    }
+    if let (Some(logs), Some(score)) = (logs, better) {
+        logs.best(&config.folder, iteration, score)?;
+    }
+    Ok(())
+}
+
+/// The best state of a validated run.
+const BEST: &str = "best.safetensors";
+
+/// The best state so far of the run that `trainer` is in, with its score's entry: one that the same training came by, at this iteration or
+/// before, by a validation that this one's scores can be compared with. A state of another run that was in the folder before is none.
+fn best_of<T: Task>(trainer: &Trainer<T>, config: &RunConfig) -> Result<Option<Best>> {
+    let Some(best) = read_best(&config.folder.join("best.json"))? else {
+        return Ok(None);
+    };
+    let (iteration, score) = (best.iteration, best.score);
+    let (before, now) = (&best.validated_by, &config.validated_by);
+    let reason = if !(before.is_none() || now.is_none() || before == now) {
+        "another validation than before".to_owned()
+    } else if iteration > trainer.iteration() {
+        format!("the run is at iteration {}", trainer.iteration())
+    } else {
+        match trainer.fitting(&config.folder.join(BEST)) {
+            Ok(state) if state.iteration == iteration => return Ok(Some(best)),
+            Ok(state) => format!("its state is of iteration {}", state.iteration),
+            Err(error) => fndm_files::chain(&error),
+        }
+    };
+    tracing::warn!(iteration, score, reason, "a best state that doesn't count");
+    Ok(None)
+}
+
+/// Where the best state so far lies, of the run that `trainer` is in: [`run_validated`] has written it, and
+/// [`read_checkpoint_ema`](crate::read_checkpoint_ema) reads it. `None` where there is none yet, or one of another run or another validation.
+///
+/// # Errors
+/// When `best.json` can't be read.
+pub fn best_state<T: Task>(trainer: &Trainer<T>, config: &RunConfig) -> Result<Option<PathBuf>> {
+    Ok(best_of(trainer, config)?.map(|_| config.folder.join(BEST)))
 }
 
 fn begin<T: Task>(trainer: &mut Trainer<T>, folder: &Path) -> Result<()> {
@@ -265,27 +321,14 @@ struct Best {
 }
 
 impl Logs {
-    fn open(config: &RunConfig, iteration: u64, validated: bool) -> Result<Self> {
-        let folder = &config.folder;
+    fn open<T: Task>(config: &RunConfig, trainer: &Trainer<T>, validated: bool) -> Result<Self> {
+        let (folder, iteration) = (&config.folder, trainer.iteration());
         let open = |name: &str| JsonLines::open(&folder.join(name), iteration);
         let events = || EventWriter::open(folder, iteration);
         let best = match validated {
-            true => read_best(&folder.join("best.json"))?,
+            true => best_of(trainer, config)?,
             false => None,
         };
-        let best = best.filter(|best| {
-            let (before, now) = (&best.validated_by, &config.validated_by);
-            let comparable = before.is_none() || now.is_none() || before == now;
-            if !comparable {
-                let (iteration, score) = (best.iteration, best.score);
-                tracing::warn!(
-                    iteration,
-                    score,
-                    "another validation than before: its best state doesn't count"
-                );
-            }
-            comparable
-        });
         Ok(Self {
             log: open("log.jsonl")?,
             validation: validated.then(|| open("validation.jsonl")).transpose()?,

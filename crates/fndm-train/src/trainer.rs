@@ -395,6 +395,14 @@ impl<T: Task> Trainer<T> {
         self.write(|checkpoint| checkpoint::save_as(path, checkpoint))
     }
 
+    /// What a checkpoint says of its run, where it is one that this trainer could go back to: of the same settings, network, seed and data.
+    pub(crate) fn fitting(&self, path: &Path) -> Result<CheckpointState> {
+        let saved = checkpoint::read_checkpoint_state(path)?;
+        check_settings::<T::Config, T::Model>(path, &saved, &self.state()?)?;
+        checkpoint::check_data(path, &saved.data, &self.setup.data)?;
+        Ok(saved)
+    }
+
     /// Goes back to a checkpoint file, or to the newest one in a folder.
     ///
     /// # Errors

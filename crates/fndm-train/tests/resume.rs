@@ -8,7 +8,7 @@ use candle_core::Device;
 use common::{bits, classifier, classifier_config, diffusion_config, slices, unet};
 use fndm_train::{
     ClassifierTrainer, DiffusionConfig, DiffusionTrainer, Ended, Error, NonFinite, RunConfig,
-    StepReport, StopFlag, Task, TimeSampling, Trainer, Validation, ValidationLine,
+    StepReport, StopFlag, Task, TimeSampling, Trainer, Validation, ValidationLine, best_state,
     list_checkpoints, read_checkpoint_ema, read_checkpoint_state, run, run_validated,
     write_loss_curve,
 };
@@ -438,6 +438,117 @@ fn a_best_state_of_another_validation_is_not_held_against_new_ones() {
     assert_eq!(session(Some("many slices"), 4, 0.6), 4);
 }
 
+/// A run that was killed before its first checkpoint leaves a best state, which is none of the next run's.
+#[test]
+fn a_best_state_of_another_run_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let best = folder.path().join("best.safetensors");
+    let place = RunConfig {
+        folder: folder.path().to_owned(),
+        validate_every: 1,
+        validated_by: Some("few slices".into()),
+        ..RunConfig::default()
+    };
+    let session = |config: &DiffusionConfig, until: u64, score: f64| {
+        run_up_to(until, config, &place, |_| {
+            Ok(Validation {
+                score: Some(score),
+                ..Validation::default()
+            })
+        });
+    };
+    let first = DiffusionConfig {
+        iterations: Some(4),
+        ..diffusion_config()
+    };
+    session(&first, 2, 0.9);
+    assert_eq!(
+        best_state(&diffusion(&first), &place).unwrap(),
+        None,
+        "it is of a later iteration"
+    );
+    let mut trainer = diffusion(&first);
+    trainer.resume(folder.path()).unwrap();
+    assert_eq!(best_state(&trainer, &place).unwrap(), Some(best.clone()));
+    for path in list_checkpoints(folder.path()).unwrap() {
+        std::fs::remove_file(path).unwrap();
+    }
+    let mut second = first;
+    second.optimizer.lr *= 2.;
+    session(&second, 3, 0.1);
+    let state = read_checkpoint_state(&best).unwrap();
+    assert_eq!(state.iteration, 1);
+    assert_eq!(state.config["optimizer"]["lr"], second.optimizer.lr);
+}
+
+/// A run that is at its end is validated anew where nothing that is there counts, and once.
+#[test]
+fn a_finished_run_is_validated_by_another_validation() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = DiffusionConfig {
+        iterations: Some(3),
+        ..diffusion_config()
+    };
+    let session = |by: &str, score: Option<f64>| {
+        let place = RunConfig {
+            folder: folder.path().to_owned(),
+            validate_every: 2,
+            validated_by: Some(by.into()),
+            ..RunConfig::default()
+        };
+        let mut asked = Vec::new();
+        run_up_to(99, &config, &place, |trainer| {
+            asked.push(trainer.iteration());
+            Ok(Validation {
+                score,
+                ..Validation::default()
+            })
+        });
+        asked
+    };
+    assert_eq!(session("few slices", Some(0.5)), [2, 3]);
+    assert_eq!(session("few slices", Some(0.5)), [0; 0]);
+    assert_eq!(session("many slices", Some(0.5)), [3]);
+    assert_eq!(session("many slices", Some(0.5)), [0; 0]);
+    // Without a score there is no best state, and one validation all the same.
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    assert_eq!(session("few slices", None), [2, 3]);
+}
+
+/// The clock runs while a checkpoint is written, and may end the run there.
+#[test]
+fn the_last_state_of_a_run_with_a_budget_is_validated() {
+    // Most of the time goes into checkpoints, so that most of these end in one.
+    for budget in [0.05, 0.08, 0.11, 0.14, 0.17] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = DiffusionConfig {
+            iterations: None,
+            time_budget_s: Some(budget),
+            ..diffusion_config()
+        };
+        let place = RunConfig {
+            folder: folder.path().to_owned(),
+            checkpoint_every: 1,
+            validate_every: 100_000,
+            ..RunConfig::default()
+        };
+        let mut trainer = diffusion(&config);
+        let mut asked = Vec::new();
+        let ended = run_validated(
+            &mut trainer,
+            &place,
+            &StopFlag::new(),
+            |_, _| Ok::<(), Error>(()),
+            |trainer| {
+                asked.push(trainer.iteration());
+                Ok(Validation::default())
+            },
+        );
+        assert_eq!(ended.unwrap(), Ended::Finished);
+        assert_eq!(asked, [trainer.iteration()]);
+    }
+}
+
 #[test]
 fn a_stopped_run_saves_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -493,4 +604,26 @@ fn a_stopped_run_saves_and_goes_on() {
     assert!(pixels.chunks(3).filter(|p| p == &[24, 78, 152]).count() > 100);
     std::fs::write(folder.path().join("log.jsonl"), "").unwrap();
     assert!(write_loss_curve(&folder.path().join("log.jsonl"), &picture).is_err());
+}
+
+/// Where the head is, whose slice it is and at which height decide on what is drawn.
+#[test]
+fn a_resume_notices_other_heads_and_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = diffusion(&diffusion_config());
+    steps(&mut trainer, 1);
+    let path = trainer.checkpoint(folder.path(), 1).unwrap();
+    let set = (*slices(6)).clone();
+    let mut head = set.head.clone();
+    head[[0, 0, 0]] = !head[[0, 0, 0]];
+    let mut moved = set.clone();
+    moved.z[1] += 1;
+    for other in [set.clone().with_head(head).unwrap(), moved] {
+        let mut trainer =
+            DiffusionTrainer::new(&diffusion_config(), &unet(), other.into(), 11, &Device::Cpu)
+                .unwrap();
+        let error = trainer.resume(&path).unwrap_err();
+        assert!(matches!(error, Error::Changed { .. }), "{error}");
+    }
+    trainer.resume(&path).unwrap();
 }

@@ -333,6 +333,10 @@ impl Baseline for CflowBaseline {
         Ok(self.score(slices)?.map.to_dtype(DType::F32)?)
     }
 
+    fn is_relative(&self) -> bool {
+        self.model.reference == Reference::Together
+    }
+
     /// The largest value of the map.
     fn scores(&self, slices: &Tensor) -> Result<Vec<f32>> {
         let scores = self.score(slices)?.scores;

@@ -67,6 +67,9 @@ pub fn evaluate(
         });
     }
     let truth: Vec<bool> = masks.iter().copied().collect();
+    if !truth.contains(&true) {
+        return Err(Error::config("masks", "a pixel of a lesion", "none"));
+    }
     let half = halved(scores.iter().copied().collect())?;
     let average_precision = average_precision(&half, &truth)?;
     let exact: Vec<f32> = (0..THRESHOLDS)
@@ -112,4 +115,19 @@ fn best_dice(scores: &[f32], truth: &[bool], thresholds: &[f32]) -> (f64, usize)
         }
     }
     best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_lesion_there_is_nothing_to_judge_by() {
+        let scores = Array3::from_shape_fn((2, 4, 4), |(n, y, x)| (n + y + x) as f32 / 10.0);
+        let mut masks = Array3::from_elem((2, 4, 4), false);
+        let error = evaluate(scores.view(), masks.view(), &[2]).unwrap_err();
+        assert!(error.to_string().contains("a pixel of a lesion"), "{error}");
+        masks[[0, 1, 1]] = true;
+        assert!(evaluate(scores.view(), masks.view(), &[2]).is_ok());
+    }
 }
