@@ -253,8 +253,10 @@ pub enum Error {
         /// The value of the first "and" that of the second.
         values: String,
     },
-    /// A volume has voxels that are NaN or infinite.
-    #[error("patient {patient}: {sequence} has {count} of {total} voxels that are NaN or infinite")]
+    /// A volume has voxels that are NaN or infinite, or are so as float32.
+    #[error(
+        "patient {patient}: {sequence} has {count} of {total} voxels that are NaN, infinite, or beyond float32 (3.4e38)"
+    )]
     NotFinite {
         /// Patient.
         patient: String,
@@ -313,8 +315,8 @@ pub enum Error {
         /// What is wrong, and in which line.
         source: crate::labels::LabelProblem,
     },
-    /// A patient stands on two sides of the split.
-    #[error("patient {patient} stands on two sides of the split: {first} and {second}")]
+    /// A patient stands on two sides of the split, or twice on one.
+    #[error("patient {patient} stands {}", twice(first, second))]
     PatientOnTwoSides {
         /// Patient.
         patient: String,
@@ -394,5 +396,13 @@ impl Error {
             path: path.to_path_buf(),
             source,
         }
+    }
+}
+
+/// Where a patient of two sides stands.
+fn twice(first: &str, second: &str) -> String {
+    match first == second {
+        true => format!("twice on the side {first} of the split"),
+        false => format!("on two sides of the split: {first} and {second}"),
     }
 }

@@ -1,4 +1,4 @@
-//! What the values of a lesion mask mean.
+//! What the values of a lesion mask mean, and what is odd about the files of a patient.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ const WHOLE: f32 = 1e-3;
 /// A mask that covers more than this share of the head is hardly one of lesions.
 const MOST: f64 = 0.5;
 
-/// Something odd about a lesion mask that is no error: it is used, and the user should know.
+/// Something odd about a patient's files, mostly the lesion mask, that is no error: they are used, and the user should know.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Note {
@@ -46,12 +46,17 @@ pub enum Note {
         /// Share of the head's voxels, 0 to 1.
         share: f64,
     },
-    /// Part of the lesion lies in slices that aren't used: no figure counts it, neither as found nor as missed.
+    /// Part of the lesion lies in slices that aren't used. Figures of whole volumes count it as missed, all others not at all.
     NotUsed {
         /// Its voxels in such slices.
         outside: usize,
         /// All of its voxels.
         lesion: usize,
+    },
+    /// The header of the first sequence has neither an sform nor a qform.
+    NoOrientation {
+        /// Where the axes are taken to point, as nibabel takes them.
+        taken: [char; 3],
     },
 }
 
@@ -73,9 +78,14 @@ impl fmt::Display for Note {
                 "the lesion mask covers {:.0} % of the head: is it a mask of the brain?",
                 100.0 * share
             ),
+            Self::NoOrientation { taken: [i, j, k] } => write!(
+                f,
+                "the files don't say how they lie (neither sform nor qform): the axes are taken to point to {i}, {j} and {k}, and which \
+                 side is which isn't known"
+            ),
             Self::NotUsed { outside, lesion } => write!(
                 f,
-                "{outside} of {lesion} lesion voxels lie in slices that aren't used, and no figure counts them"
+                "{outside} of {lesion} lesion voxels lie in slices that aren't used: no figure counts them but those of whole volumes, as missed"
             ),
         }
     }

@@ -58,10 +58,10 @@ pub use neighbours::{neighbours, neighbours_of, with_neighbours};
 pub use order::Order;
 pub use patient::{Patient, find_identical_sequences};
 pub use preprocess::{
-    Geometry, HistogramReference, ImagesOnDisk, Normalization, PatientSlices, Plane, Preprocess,
-    SliceImages, Turned,
+    Geometry, HistogramReference, ImagesOnDisk, Normalization, Overlap, PatientSlices, Plane,
+    Preprocess, SliceImages, Turned, WholeLesion,
 };
-pub use resample::resample;
+pub use resample::{resample, resample_mask};
 pub use slice_set::SliceSet;
 pub use splits::{Side, Splits};
 pub use stream::stream;

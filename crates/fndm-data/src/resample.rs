@@ -22,6 +22,34 @@ use crate::{Error, Result, Volume};
 /// # Ok::<(), fndm_data::Error>(())
 /// ```
 pub fn resample(volume: &Volume, like: &Volume) -> Result<Volume> {
+    onto(volume, like, at)
+}
+
+/// As [`resample`], for a mask: each voxel is the nearest one of `volume`, so that no values come up in between.
+///
+/// # Errors
+/// As there.
+///
+/// ```
+/// use fndm_data::{Volume, affine, resample_mask};
+/// use ndarray::Array3;
+/// let coarse = Array3::from_shape_fn((2, 1, 1), |(i, ..)| i as f32);
+/// let coarse = Volume::new(coarse, affine::diagonal([4.0, 1.0, 1.0]));
+/// let fine = Volume::new(Array3::zeros((8, 1, 1)), affine::diagonal([1.0; 3]));
+/// let found = resample_mask(&coarse, &fine)?.data;
+/// assert_eq!(found.as_slice().unwrap(), [0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]);
+/// # Ok::<(), fndm_data::Error>(())
+/// ```
+pub fn resample_mask(volume: &Volume, like: &Volume) -> Result<Volume> {
+    onto(volume, like, nearest)
+}
+
+/// `at` gives the value at a place between voxels.
+fn onto(
+    volume: &Volume,
+    like: &Volume,
+    at: impl Fn(&Volume, [usize; 3], [f64; 3]) -> f32,
+) -> Result<Volume> {
     let to = compose(&inverse(&volume.affine)?, &like.affine);
     let shape = volume.shape();
     let data = Array3::from_shape_fn(like.shape(), |(i, j, k)| {
@@ -32,6 +60,20 @@ pub fn resample(volume: &Volume, like: &Volume) -> Result<Volume> {
         at(volume, shape, place)
     });
     Ok(Volume::new(data, like.affine))
+}
+
+/// The nearest voxel's value, the upper one's of two; 0 outside of all voxels.
+fn nearest(volume: &Volume, shape: [usize; 3], place: [f64; 3]) -> f32 {
+    let mut index = [0; 3];
+    for axis in 0..3 {
+        let x = (place[axis] + 0.5).floor();
+        // Also where it's NaN.
+        if !(x >= 0.0 && x < shape[axis] as f64) {
+            return 0.0;
+        }
+        index[axis] = x as usize;
+    }
+    volume.data[index]
 }
 
 /// The value at a place between voxels; 0 farther out than the rounding of affines.

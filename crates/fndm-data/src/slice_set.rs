@@ -186,6 +186,7 @@ impl SliceSet {
                     head: self.head.select(Axis(0), &numbers),
                     mask: None,
                     labels: Some(numbers.iter().map(|&n| self.labels[n]).collect()),
+                    lesion: None,
                     notes: Vec::new(),
                     geometry: Geometry::of_square(stack, w),
                 };

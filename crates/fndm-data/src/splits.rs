@@ -52,6 +52,14 @@ impl Side {
 ///     splits.check().unwrap_err().to_string(),
 ///     "patient b stands on two sides of the split: train and test"
 /// );
+/// let again = Splits {
+///     test: vec!["d".into(), "d".into()],
+///     ..Splits::default()
+/// };
+/// assert_eq!(
+///     again.check().unwrap_err().to_string(),
+///     "patient d stands twice on the side test of the split"
+/// );
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

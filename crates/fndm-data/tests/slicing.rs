@@ -546,7 +546,7 @@ fn bad_volumes_are_told_by_name() {
     });
     assert_eq!(
         error.to_string(),
-        "patient p: t2 has 2 of 720 voxels that are NaN or infinite"
+        "patient p: t2 has 2 of 720 voxels that are NaN, infinite, or beyond float32 (3.4e38)"
     );
     let error = with(&|p| p.sequences[1].1.data.fill(0.0));
     assert_eq!(
@@ -948,5 +948,121 @@ fn the_square_tells_where_a_pixel_lies() {
                 }
             }
         }
+    }
+}
+
+/// Masks beside the lesion of the whole volume, counted voxel by voxel on the input's grid: resized, cropped, however the file is stored.
+#[test]
+fn whole_overlap_counts_what_is_written() {
+    let straight = patient([20, 24, 16]);
+    for (crop_to, pad_to, image_size, z_range) in [
+        (None, Some(24), 24, (0., 1.)),
+        (None, None, 11, (0.2, 0.6)),
+        (Some(18), None, 18, (0.4, 1.)),
+        (Some(14), Some(40), 25, (0., 0.8)),
+    ] {
+        let preprocess = Preprocess {
+            image_size,
+            pad_to,
+            crop_to,
+            z_range,
+            ..Preprocess::default()
+        };
+        for codes in all_codes() {
+            let patient = turned(&straight, codes);
+            let slices = preprocess.apply(&patient).unwrap();
+            // Neither the lesion nor far from it.
+            let mut masks = slices.mask.clone().unwrap();
+            masks.indexed_iter_mut().for_each(|((n, y, x), bit)| {
+                *bit = (*bit || (y + x) % 7 == 0) && (n + x) % 3 != 0;
+            });
+            let written = slices.to_mask(&masks).unwrap();
+            let mut counted = fndm_data::Overlap::default();
+            let truth = &patient.mask.as_ref().unwrap().data;
+            for (&marked, &lesion) in written.data.iter().zip(truth) {
+                match (marked > 0.5, lesion > 0.5) {
+                    (true, true) => counted.both += 1,
+                    (true, false) => counted.mask_only += 1,
+                    (false, true) => counted.lesion_only += 1,
+                    (false, false) => {}
+                }
+            }
+            let found = slices.whole_overlap(&written).unwrap();
+            assert_eq!(found, Some(counted), "{codes:?}");
+            assert!(counted.both > 0 && counted.mask_only > 0 && counted.lesion_only > 0);
+            let lesion = slices.lesion.as_ref().unwrap();
+            assert_eq!(lesion.voxels(), counted.both + counted.lesion_only);
+            // Of some of the slices nothing can be said.
+            let some = slices.select(&[0]).unwrap();
+            assert_eq!(some.whole_overlap(&written).unwrap(), None);
+            let other = Volume::new(Array3::zeros((2, 2, 2)), written.affine);
+            assert!(slices.whole_overlap(&other).is_err());
+        }
+    }
+}
+
+/// A disc that a fine grid shows sharply: drawn between the pixels of a coarse map it is closer to it than along them. Where nothing is
+/// resized the two are one.
+#[test]
+fn borders_of_a_finer_grid_lie_between_the_pixels() {
+    let straight = patient([48, 48, 12]);
+    let disc = |y: f64, x: f64| 9.3 - ((y - 22.7).powi(2) + (x - 25.1).powi(2)).sqrt();
+    for (image_size, resized) in [(48, false), (16, true), (20, true)] {
+        let preprocess = Preprocess {
+            image_size,
+            pad_to: Some(48),
+            ..Preprocess::default()
+        };
+        let slices = preprocess.apply(&straight).unwrap();
+        let n = slices.len();
+        let scale = 48. / image_size as f64;
+        let place = |at: usize| (at as f64 + 0.5) * scale - 0.5;
+        let map = Array3::from_shape_fn((n, image_size, image_size), |(_, y, x)| {
+            (disc(place(y), place(x)) + 10.) as f32
+        });
+        let mut masks = map.mapv(|value| value > 10.);
+        masks.index_axis_mut(Axis(0), 1).fill(false);
+        let thresholds = vec![10.; n];
+        let fine = slices.to_mask_above(&map, &thresholds, &masks).unwrap();
+        let plain = slices.to_mask(&masks).unwrap();
+        assert_eq!(fine.data == plain.data, !resized);
+        let stack = |volume: &Volume| {
+            slices
+                .geometry
+                .reorder()
+                .view(volume.data.view())
+                .to_owned()
+        };
+        let (fine, plain) = (stack(&fine), stack(&plain));
+        let wrong = |found: &Array3<f32>| {
+            let slice = found.index_axis(Axis(0), slices.z[0]);
+            let wrong = slice
+                .indexed_iter()
+                .filter(|&((y, x), &v)| (v > 0.) != (disc(y as f64, x as f64) > 0.));
+            wrong.count()
+        };
+        if resized {
+            assert!(
+                2 * wrong(&fine) < wrong(&plain),
+                "{} {}",
+                wrong(&fine),
+                wrong(&plain)
+            );
+        }
+        // What was emptied stays so, and no thresholds are no border.
+        assert!(
+            fine.index_axis(Axis(0), slices.z[1])
+                .iter()
+                .all(|&v| v == 0.)
+        );
+        assert_eq!(
+            stack(&slices.to_mask_above(&map, &[], &masks).unwrap()),
+            plain
+        );
+        assert!(
+            slices
+                .to_mask_above(&map, &thresholds[1..], &masks)
+                .is_err()
+        );
     }
 }

@@ -89,15 +89,12 @@ impl Series {
             description.clone(),
             text(tags::PROTOCOL_NAME),
             text(tags::SEQUENCE_NAME),
-        ]
-        .join(" ")
-        .to_lowercase();
-        let words = all
-            .split(|c: char| !(c.is_alphanumeric() || c == '+' || c == '*'))
-            .filter(|word| !word.is_empty());
+        ];
+        // What one text ends with says nothing of how the next begins.
+        let all = all.map(|text| words(&text)).join(&END.to_owned());
         let types = text(tags::IMAGE_TYPE);
         Facts {
-            words: words.map(str::to_owned).collect(),
+            words: all,
             description,
             types: types.split('\\').map(|t| t.trim().to_uppercase()).collect(),
             agent: text(tags::CONTRAST_BOLUS_AGENT),
@@ -107,6 +104,65 @@ impl Series {
             b_value: self.header().and_then(|h| h.b_value),
         }
     }
+}
+
+/// A word of no text, between those of several.
+const END: &str = "";
+
+/// The words of a text, in small letters.
+fn words(text: &str) -> Vec<String> {
+    let mut text = text.to_lowercase();
+    // The slash would take it apart. Not where more letters follow, as in "T1W/OBL".
+    while let Some(at) = text.match_indices("w/o").map(|(at, _)| at).find(|at| {
+        let next = text[at + 3..].chars().next();
+        !next.is_some_and(char::is_alphanumeric)
+    }) {
+        text.replace_range(at..at + 3, " without ");
+    }
+    let words = text.split(|c: char| !(c.is_alphanumeric() || "+*".contains(c)));
+    let words = words.filter(|word| !word.is_empty());
+    words.map(str::to_owned).collect()
+}
+
+/// Whether the words speak of contrast medium, and whether they say that there is none.
+fn contrast(words: &[String]) -> (bool, bool) {
+    let begins = |word: &str, all: &[&str]| all.iter().any(|start| word.starts_with(start));
+    // "No FS" is another matter than "no contrast".
+    let medium = |word: &str| {
+        begins(word, &["gd", "gad", "+gd", "contrast", "kontrast", "enh"])
+            || ["c", "+c", "ce", "km", "iv", "agent"].contains(&word)
+    };
+    let (mut with, mut without) = (false, false);
+    for (at, word) in words.iter().map(String::as_str).enumerate() {
+        let next = words.get(at + 1).map_or(END, String::as_str);
+        match word {
+            "pre" | "native" | "nativ" | "unenhanced" | "noncontrast" => without = true,
+            "without" | "wo" | "non" | "no" => without |= medium(next) || next == END,
+            // After an operation, or the fossa behind.
+            "post" => with |= !begins(next, &["op", "surg", "rad", "rt", "treat", "ther"]),
+            _ if begins(
+                word,
+                &[
+                    "poster",
+                    "postop",
+                    "postsurg",
+                    "postrad",
+                    "posttreat",
+                    "postther",
+                ],
+            ) => {}
+            _ => {
+                with |= begins(
+                    word,
+                    &[
+                        "gd", "gad", "+c", "+gd", "post", "contrast", "enhanced", "t1ce", "t1gd",
+                        "t1c+",
+                    ],
+                ) || ["ce", "c+", "km", "kontrast", "t1c", "t1+c"].contains(&word);
+            }
+        }
+    }
+    (with, without)
 }
 
 fn told(facts: &Facts) -> (Option<&'static str>, String) {
@@ -166,24 +222,14 @@ fn told(facts: &Facts) -> (Option<&'static str>, String) {
 
 /// With an agent or without.
 fn weighted_t1(facts: &Facts, said: String) -> (Option<&'static str>, String) {
-    let none = ["", "no", "none", "n", "0", "without"];
-    let agent = facts.agent.to_lowercase();
-    if !none.contains(&agent.as_str()) {
+    let agent = facts.agent.trim().to_lowercase();
+    let none = ["", "no", "none", "n", "0", "without", "n/a", "na", "-"];
+    let first = words(&agent).into_iter().next().unwrap_or_default();
+    // "NO CONTRAST" is none either.
+    if !none.contains(&agent.as_str()) && !["no", "none", "without"].contains(&first.as_str()) {
         return (Some("t1ce"), format!("{said}, agent \"{}\"", facts.agent));
     }
-    let without = facts.has(&[
-        "pre",
-        "without",
-        "native",
-        "nativ",
-        "wo",
-        "unenhanced",
-        "noncontrast",
-        "non",
-    ]);
-    let with = facts.begins(&[
-        "gd", "gad", "+c", "+gd", "post", "contrast", "enhanced", "t1ce", "t1gd", "t1c+",
-    ]) || facts.has(&["ce", "c+", "km", "kontrast", "t1c", "t1+c"]);
+    let (with, without) = contrast(&facts.words);
     if with && !without {
         return (Some("t1ce"), said);
     }
@@ -216,12 +262,8 @@ mod tests {
     use super::*;
 
     fn kind(description: &str, types: &str, agent: &str, times: [f64; 3]) -> Option<&'static str> {
-        let lower = description.to_lowercase();
-        let words = lower
-            .split(|c: char| !(c.is_alphanumeric() || c == '+' || c == '*'))
-            .filter(|word| !word.is_empty());
         told(&Facts {
-            words: words.map(str::to_owned).collect(),
+            words: words(description),
             description: description.into(),
             types: types.split('\\').map(str::to_owned).collect(),
             agent: agent.into(),
@@ -248,6 +290,19 @@ mod tests {
             ("AX T1 SE GAD", Some("t1ce")),
             ("T1 pre contrast", Some("t1")),
             ("T1 non contrast", Some("t1")),
+            ("AX T1 W/O CONTRAST", Some("t1")),
+            ("SAG T1 NO CONTRAST", Some("t1")),
+            ("T1 POSTERIOR FOSSA", Some("t1")),
+            ("AX T1 W CONTRAST", Some("t1ce")),
+            ("AX T1 POSTGAD", Some("t1ce")),
+            ("AX T1 POST NO FS", Some("t1ce")),
+            ("T1 +C NO FATSAT", Some("t1ce")),
+            ("T1 POST W/O FS", Some("t1ce")),
+            ("T1W/OBL +C", Some("t1ce")),
+            ("T1 W/O", Some("t1")),
+            ("T1 SE postKM", Some("t1ce")),
+            ("T1 post OP", Some("t1")),
+            ("T1 without GAD", Some("t1")),
             ("T2W_TSE", Some("t2")),
             ("ep2d_diff_3scan_trace_p2_ADC", Some("adc")),
             ("ADC (10^-6 mm2/s)", Some("adc")),
@@ -284,9 +339,16 @@ mod tests {
             kind("brain", "ORIGINAL", "Gadovist", [500., 10., 0.]),
             Some("t1ce")
         );
-        assert_eq!(
-            kind("brain", "ORIGINAL", "NONE", [500., 10., 0.]),
-            Some("t1")
-        );
+        for (agent, expected) in [
+            ("NONE", "t1"),
+            ("NO CONTRAST", "t1"),
+            ("W/O", "t1"),
+            ("0", "t1"),
+            ("0.1 mmol/kg Gadovist", "t1ce"),
+            ("0.5 M Dotarem", "t1ce"),
+        ] {
+            let found = kind("brain", "ORIGINAL", agent, [500., 10., 0.]);
+            assert_eq!(found, Some(expected), "{agent}");
+        }
     }
 }

@@ -10,6 +10,7 @@ mod resize;
 mod slices;
 mod stacks;
 mod turned;
+mod whole;
 
 use std::fs::File;
 
@@ -28,6 +29,7 @@ pub use resize::Resampler;
 pub use slices::{Geometry, PatientSlices};
 pub(crate) use stacks::Stacks;
 pub use turned::Turned;
+pub use whole::{Overlap, WholeLesion};
 
 use resize::majority;
 
@@ -352,6 +354,7 @@ impl Turned<'_> {
         let mut notes = self.notes.clone();
         notes.extend(mask.and_then(|mask| Note::on_head(mask, self.head.view())));
         notes.extend(mask.and_then(|mask| Note::on_used(mask, z)));
+        let whole = mask.map(WholeLesion::of);
         let mask = mask.map(|mask| {
             let lesion = |k: usize| mask.index_axis(Axis(0), k).mapv(is_lesion);
             stack_up(z, size, |k| shrink(k, &lesion))
@@ -364,6 +367,7 @@ impl Turned<'_> {
             head: small_head,
             mask,
             labels,
+            lesion: whole,
             notes,
             geometry: self.geometry.clone(),
         }

@@ -4,6 +4,7 @@ use ndarray::{Array2, Array3, Array4, ArrayView2, Axis, ShapeBuilder};
 
 use super::head::erode;
 use super::resize::{Pad, Resampler};
+use super::whole::WholeLesion;
 use super::{SliceImages, count};
 use crate::affine::{Affine, Orientation, Reorder};
 use crate::nifti::Header;
@@ -54,6 +55,16 @@ impl Geometry {
             stack: [slices, size, size],
             pad: Pad::square(size, size, None, None),
             size,
+        }
+    }
+
+    /// What is odd about where the input lies.
+    pub(super) fn notes(&self) -> Vec<Note> {
+        let lost = |header: &Header| header.sform_code <= 0 && header.qform_code <= 0;
+        let taken = Orientation::of(&self.affine).codes();
+        match self.header.as_ref().is_some_and(lost) {
+            true => vec![Note::NoOrientation { taken }],
+            false => Vec::new(),
         }
     }
 
@@ -140,12 +151,13 @@ impl Geometry {
         crate::affine::spacing(&self.affine)[self.reorder.from[0]]
     }
 
-    /// Puts resized slices on the input's grid; voxels of other slices are 0.
+    /// Puts resized slices on the input's grid, each once `change` has had it there; voxels of other slices are 0.
     fn restore(
         &self,
         z: &[usize],
         resampler: &Resampler,
         slice: impl Fn(usize) -> Array2<f32>,
+        change: impl Fn(usize, &mut Array2<f32>),
     ) -> Volume {
         let [i, j, k] = self.shape;
         let mut data = Array3::<f32>::zeros((i, j, k).f());
@@ -153,6 +165,7 @@ impl Geometry {
         let mut square = Array2::<f32>::zeros((self.pad.size, self.pad.size));
         for (n, &z) in z.iter().enumerate() {
             resampler.apply(slice(n).view(), square.view_mut());
+            change(n, &mut square);
             if z < stack.dim().0 {
                 stack
                     .index_axis_mut(Axis(0), z)
@@ -189,7 +202,10 @@ pub struct PatientSlices<I = Array4<f32>> {
     /// 1 where the slice's mask has a voxel of lesion before resizing, else 0; or from
     /// [`Labels`](crate::labels::Labels). `None` without either.
     pub labels: Option<Vec<u8>>,
-    /// What is odd about the mask. Tell the user.
+    /// Where the lesion is in the whole volume, also in slices that aren't used, for evaluation only. `None` without a mask, and of slices
+    /// chosen among those of a patient.
+    pub lesion: Option<WholeLesion>,
+    /// What is odd about the files, mostly the mask. Tell the user.
     pub notes: Vec<Note>,
     /// The way back.
     pub geometry: Geometry,
@@ -245,6 +261,7 @@ impl PatientSlices {
             head: self.head.select(Axis(0), indices),
             mask: self.mask.as_ref().map(|mask| mask.select(Axis(0), indices)),
             labels: labels.map(|labels| indices.iter().map(|&n| labels[n]).collect()),
+            lesion: None,
             notes: self.notes.clone(),
             geometry: self.geometry.clone(),
         })
@@ -274,6 +291,7 @@ impl<I> PatientSlices<I> {
             head: self.head.clone(),
             mask: self.mask.clone(),
             labels: self.labels.clone(),
+            lesion: self.lesion.clone(),
             notes: self.notes.clone(),
             geometry: self.geometry.clone(),
         }
@@ -306,7 +324,37 @@ impl<I> PatientSlices<I> {
         self.check_stack("maps", maps.dim())?;
         let resampler = Resampler::linear(self.geometry.size, self.geometry.pad.size);
         let slice = |n: usize| maps.index_axis(Axis(0), n).to_owned();
-        Ok(self.geometry.restore(&self.z, &resampler, slice))
+        Ok(self.geometry.restore(&self.z, &resampler, slice, |_, _| {}))
+    }
+
+    /// Masks on the input's grid, 0 or 1, of what is above each slice's threshold in maps (N, H, W): where the input's pixels are smaller than the
+    /// map's, the border is drawn by the map between its pixels, linearly, and not along them. Slices whose mask (N, H, W) is empty stay
+    /// empty. Where nothing is resized, and where there are no thresholds, it is [`to_mask`](Self::to_mask) of the masks.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn to_mask_above(
+        &self,
+        maps: &Array3<f32>,
+        thresholds: &[f32],
+        masks: &Array3<bool>,
+    ) -> Result<Volume> {
+        if thresholds.is_empty() {
+            return self.to_mask(masks);
+        }
+        self.check_stack("maps", maps.dim())?;
+        self.check_stack("masks", masks.dim())?;
+        if thresholds.len() != self.len() {
+            let expected = format!("({})", self.len());
+            return Err(Error::shape("thresholds", expected, &[thresholds.len()]));
+        }
+        let resampler = Resampler::linear(self.geometry.size, self.geometry.pad.size);
+        let slice = |n: usize| maps.index_axis(Axis(0), n).to_owned();
+        let mark = |n: usize, square: &mut Array2<f32>| {
+            let any = masks.index_axis(Axis(0), n).iter().any(|&bit| bit);
+            square.mapv_inplace(|value| f32::from(u8::from(any && value > thresholds[n])));
+        };
+        Ok(self.geometry.restore(&self.z, &resampler, slice, mark))
     }
 
     /// Masks (N, H, W) on the input's grid, 0 or 1: nearest pixel in the plane, 0 in
@@ -321,7 +369,7 @@ impl<I> PatientSlices<I> {
             let bits = masks.index_axis(Axis(0), n);
             bits.mapv(|bit| f32::from(u8::from(bit)))
         };
-        Ok(self.geometry.restore(&self.z, &resampler, slice))
+        Ok(self.geometry.restore(&self.z, &resampler, slice, |_, _| {}))
     }
 
     fn check_stack(&self, what: &str, got: (usize, usize, usize)) -> Result<()> {

@@ -28,7 +28,7 @@ pub struct Turned<'a> {
     pub(crate) stacks: Stacks<'a>,
     /// The lesion mask, (N, H, W).
     pub(super) mask: Option<ArrayView3<'a, f32>>,
-    /// What is odd about the mask.
+    /// What is odd about the files.
     pub(super) notes: Vec<Note>,
     /// The head, in the same axes.
     pub(crate) head: Array3<bool>,
@@ -152,7 +152,7 @@ impl Preprocess {
                 .mask
                 .as_ref()
                 .map(|m| turned.reorder.view(m.data.view())),
-            notes: patient.notes(),
+            notes: [turned.notes.as_slice(), &patient.notes()].concat(),
             stacks: Stacks::Memory(stacks),
             ..turned
         })
@@ -275,10 +275,10 @@ impl Preprocess {
             names,
             reorder: axes.reorder,
             pad: axes.pad,
+            notes: axes.geometry.notes(),
             geometry: axes.geometry,
             stacks: Stacks::Memory(Vec::new()),
             mask: None,
-            notes: Vec::new(),
             head,
             spacing: axes.spacing,
             used,
