@@ -12,7 +12,7 @@ use fndm::data::profile::{DataStatistics, Finding, Light, Verdict, missing_seque
 use fndm::data::{Limits, Patient, Turned, list_patients, nifti, read_sequences};
 use fndm_files::{Inputs, chain, write_json};
 use fndm_study::fndm_report;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::{self, place};
 
@@ -249,8 +249,23 @@ pub(crate) fn before_detection(
     for finding in &verdict.findings {
         tell!("{id}: {}", words(finding));
     }
-    if strict && verdict.light == Light::Red {
-        bail!("not like the patients that the model was trained on, and --strict is given");
+    if strict {
+        refuse_red(verdict.light)?;
     }
     Ok(Some(verdict))
+}
+
+/// With `--strict`, of results that are there: the verdict that stands in their report.
+pub(crate) fn done_before(report: &Path) -> Result<()> {
+    let report: Value = fndm_files::read_json(report, "report of a patient")?;
+    let verdict: Option<Verdict> = serde_json::from_value(report["input_check"].clone())?;
+    verdict.map_or(Ok(()), |verdict| refuse_red(verdict.light))
+}
+
+fn refuse_red(light: Light) -> Result<()> {
+    ensure!(
+        light != Light::Red,
+        "not like the patients that the model was trained on, and --strict is given"
+    );
+    Ok(())
 }

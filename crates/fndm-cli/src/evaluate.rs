@@ -16,7 +16,7 @@ use fndm::{Detector, Method, ModelConfig, model_folder};
 use fndm_files::{Inputs, OutputFolder};
 use fndm_study::{
     Arm, BIT_DEFINITIONS, BitReport, Comparison, Gallery, LabelRecord, LabelSource, LeftOut, Level,
-    MethodMap, Patients, Report, Source, TrainingRecord, Truth, bit_table, table, write_csv,
+    MethodMap, Patients, Report, Source, TrainingRecord, Truth, bit_table, write_csv,
 };
 
 use crate::common::labels::TableOptions;
@@ -243,16 +243,7 @@ fn by_masks(
     })?;
     let sheet = save_sheet(options, &gallery, &mut folder)?;
     folder.finish()?;
-    say!(
-        "\nPer slice with a lesion ({}):\n{}",
-        cohort.diseased,
-        table(&report.rows)
-    );
-    say!(
-        "Per volume ({}):\n{}",
-        cohort.patients,
-        table(&report.volumes)
-    );
+    say!("\n{}", report.tables());
     say!(
         "wrote {}report.json, report.csv, cases.json{sheet} to {}",
         common::report::named(&options.report),

@@ -147,7 +147,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut rows = Vec::new();
     let mut used = 0;
     say!(
-        "{:28} {:>15}  axes  {:>18}  slices used",
+        "{:28} {:>15}  axes  {:>18}  slices used, counted from 1 at the lower end",
         "patient",
         "voxels",
         "mm"
@@ -204,8 +204,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             "{id:28} {size:>15}  {codes}   {spacing:>18}  {} of {} ({} to {}), head {:.0} %, {labels}",
             cut.len(),
             cut.geometry.total_slices(),
-            cut.z.first().copied().unwrap_or_default(),
-            cut.z.last().copied().unwrap_or_default(),
+            cut.z.first().map_or(0, |z| z + 1),
+            cut.z.last().map_or(0, |z| z + 1),
             100.0 * head,
         );
         if head > ALL_HEAD {

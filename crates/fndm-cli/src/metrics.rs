@@ -177,6 +177,13 @@ fn masks_in(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
         }
     }
     masks.sort();
+    if let Some([(name, one), (_, other)]) = masks.array_windows().find(|[a, b]| a.0 == b.0) {
+        bail!(
+            "two masks of the name {name}: {} and {}",
+            one.display(),
+            other.display()
+        );
+    }
     Ok(masks)
 }
 

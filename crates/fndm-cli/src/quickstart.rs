@@ -12,7 +12,7 @@ use fndm::data::{Patient, PatientSlices, nifti};
 use fndm_files::{Inputs, OutputFolder};
 use fndm_study::{
     Comparison, Gallery, Level, PatientRead, Patients, Report, Source, TrainingRecord, Truth,
-    table, write_csv,
+    write_csv,
 };
 
 use crate::common::{self, cohort, place};
@@ -139,16 +139,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let sheet = folder.file("sheet.png")?;
     gallery.save(&gallery.spread(14), &sheet)?;
     folder.finish()?;
-    say!(
-        "\nPer slice with a lesion ({}):\n{}",
-        cohort.diseased,
-        table(&report.rows)
-    );
-    say!(
-        "Per volume ({}):\n{}",
-        cohort.patients,
-        table(&report.volumes)
-    );
+    say!("\n{}", report.tables());
     say!(
         "wrote {}report.json, report.csv, sheet.png and a folder for each patient to {}",
         common::report::named(&options.report),
@@ -172,7 +163,7 @@ fn write_patient(
     if let Some(truth) = &patient.mask {
         nifti::write_mask(file("seg")?, truth)?;
     }
-    nifti::write_mask(file("mask")?, &slices.to_mask(&maps.mask)?)?;
+    nifti::write_mask(file("mask")?, &maps.to_mask(slices)?)?;
     nifti::write_map(file("anomaly")?, &slices.to_volume(&maps.anomaly)?)?;
     Ok(())
 }

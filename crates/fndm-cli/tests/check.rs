@@ -151,6 +151,10 @@ fn detection_warns_and_goes_on_or_stops_where_asked_to() {
     let report = fs::read(output.join("b/b_report.json")).unwrap();
     let report: Value = serde_json::from_slice(&report).unwrap();
     assert_eq!(report["input_check"]["light"], "red");
+    // Also where it was examined before.
+    let strict = fndm(&[&all[..], &["--strict"]].concat());
+    assert_eq!(strict.status.code(), Some(1), "{}", told(&strict));
+    assert!(told(&strict).contains("--strict"), "{}", told(&strict));
     // And the page says it.
     let page = fs::read_to_string(output.join("b/report.html")).unwrap();
     assert!(page.contains("like the training data") && page.contains("voxel size"));

@@ -786,7 +786,19 @@ fn joined_evaluations_by_bits_are_those_of_one_run() {
         figures(&cohort.place.json("ahead/report.json")),
         figures(&whole)
     );
-    // A changed table makes all doubtful.
+    // Another way to count in the table makes all doubtful.
+    let counted = [&labels[..], &["--shard", "1/2", "--slice-order", "upward"]].concat();
+    let again = cohort.evaluate("counted", &counted).ends_with(0);
+    again.says(&["(0 before)"]);
+    cohort
+        .evaluate("counted", &counted[..4])
+        .ends_with(0)
+        .says(&["(0 before)"]);
+    cohort
+        .evaluate("counted", &counted[..4])
+        .ends_with(0)
+        .says(&["(2 before)"]);
+    // So does a changed table.
     cohort
         .place
         .put("labels.csv", table.replace("p01,,healthy", "p01,,diseased"));

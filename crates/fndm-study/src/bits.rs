@@ -1,6 +1,6 @@
 //! Figures of a method where no mask is known: how well its map tells healthy slices from diseased ones.
 
-use fndm::{DetectConfig, Method, ThresholdScope, threshold};
+use fndm::{DetectConfig, Method};
 use fndm_data::PatientSlices;
 use fndm_metrics::Ranking;
 use ndarray::{Array3, Axis};
@@ -23,6 +23,8 @@ pub struct BitCase {
     pub anomaly: Array3<f32>,
     /// Where the map counts, `(N, H, W)`.
     pub inner_head: Array3<bool>,
+    /// The mask by the method's own rule, `(N, H, W)`: the one that `detect` writes.
+    pub mask: Array3<bool>,
     /// Wall time in milliseconds.
     pub milliseconds: f64,
 }
@@ -45,8 +47,41 @@ impl BitCase {
             labels,
             anomaly: found.anomaly.clone(),
             inner_head: found.inner_head.clone(),
+            mask: found.mask.clone(),
             milliseconds: found.milliseconds,
         })
+    }
+}
+
+impl BitCase {
+    fn check(&self) -> Result<()> {
+        let shape = self.anomaly.dim();
+        let wrong = |what: &str, expected: String, got: String| Error::Input {
+            what: format!("{what} of patient {}", self.patient),
+            expected,
+            got,
+        };
+        if self.labels.len() != shape.0 {
+            let expected = format!("{} slices", shape.0);
+            return Err(wrong("bits", expected, self.labels.len().to_string()));
+        }
+        for (what, dim) in [
+            ("inner head", self.inner_head.dim()),
+            ("mask", self.mask.dim()),
+        ] {
+            if dim != shape {
+                return Err(wrong(
+                    what,
+                    format!("{shape:?}, as the map"),
+                    format!("{dim:?}"),
+                ));
+            }
+        }
+        let mut inside = self.anomaly.iter().zip(&self.inner_head);
+        match inside.all(|(value, &inside)| !inside || value.is_finite()) {
+            true => Ok(()),
+            false => Err(wrong("map", "finite values".into(), "others".into())),
+        }
     }
 }
 
@@ -75,12 +110,12 @@ pub struct BitRow {
     pub ms_per_slice: Option<f64>,
 }
 
-/// Scores a method by the bits of slices alone, with masks by one Otsu threshold a slice or volume.
+/// Scores a method by the bits of slices alone.
 ///
 /// # Errors
 /// When arrays of a case differ in shape, or a map isn't finite.
-pub fn evaluate_bits(method: &str, cases: &[BitCase], scope: ThresholdScope) -> Result<BitRow> {
-    let mut scores = BitScores::new(method, scope);
+pub fn evaluate_bits(method: &str, cases: &[BitCase]) -> Result<BitRow> {
+    let mut scores = BitScores::new(method);
     for case in cases {
         scores.add_case(case)?;
     }
@@ -91,7 +126,6 @@ pub fn evaluate_bits(method: &str, cases: &[BitCase], scope: ThresholdScope) -> 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BitScores {
     method: String,
-    scope: ThresholdScope,
     /// Score and bit of each slice.
     slices: (Vec<f32>, Vec<bool>),
     /// The mask's share of the inner head, of healthy slices and of diseased ones.
@@ -103,10 +137,9 @@ pub struct BitScores {
 impl BitScores {
     /// No case yet.
     #[must_use]
-    pub fn new(method: &str, scope: ThresholdScope) -> Self {
+    pub fn new(method: &str) -> Self {
         Self {
             method: method.to_string(),
-            scope,
             slices: (Vec::new(), Vec::new()),
             areas: [Vec::new(), Vec::new()],
             milliseconds: None,
@@ -128,14 +161,13 @@ impl BitScores {
     /// Adds the scores of other patients. Joined in one order they give the figures of a single run in that order, to the last bit.
     ///
     /// # Errors
-    /// When they are of another method, or by another threshold.
+    /// When they are of another method.
     pub fn join(&mut self, other: Self) -> Result<()> {
-        if (&other.method, other.scope) != (&self.method, self.scope) {
-            let of = |scores: &Self| format!("{} by {:?}", scores.method, scores.scope);
+        if other.method != self.method {
             return Err(Error::Input {
                 what: "scores to be joined".into(),
-                expected: of(self),
-                got: of(&other),
+                expected: self.method.clone(),
+                got: other.method,
             });
         }
         self.milliseconds = match self.slices.0.is_empty() {
@@ -158,14 +190,7 @@ impl BitScores {
     /// # Errors
     /// As [`evaluate_bits`].
     pub fn add_case(&mut self, case: &BitCase) -> Result<()> {
-        if case.labels.len() != case.anomaly.len_of(Axis(0)) {
-            return Err(Error::Input {
-                what: format!("bits of patient {}", case.patient),
-                expected: format!("{} slices", case.anomaly.len_of(Axis(0))),
-                got: case.labels.len().to_string(),
-            });
-        }
-        let found = threshold(case.anomaly.view(), case.inner_head.view(), self.scope)?;
+        case.check()?;
         for (i, &label) in case.labels.iter().enumerate() {
             let inside = case.inner_head.index_axis(Axis(0), i);
             let map = case.anomaly.index_axis(Axis(0), i);
@@ -179,7 +204,7 @@ impl BitScores {
                 .0
                 .push((sum / values.len().max(1) as f64) as f32);
             self.slices.1.push(label == 1);
-            let marked = found.mask.index_axis(Axis(0), i);
+            let marked = case.mask.index_axis(Axis(0), i);
             let marked = marked.iter().filter(|&&marked| marked).count();
             self.areas[usize::from(label == 1)].push(marked as f64 / pixels as f64);
         }
@@ -240,7 +265,8 @@ pub struct BitReport {
 }
 
 /// The definitions of a [`BitRow`]'s figures, in words.
-pub const BIT_DEFINITIONS: [&str; 3] = [
+pub const BIT_DEFINITIONS: [&str; 4] = [
+    "mask: by the method's own rule, the one that detect writes",
     "AUROC, AP: of the slice's bit, by the mean of the highest half per cent of the anomaly map in each slice",
     "false area: mean share of the eroded head that the mask covers in healthy slices, where all of it is false",
     "empty when healthy, found when diseased: share of the slices whose mask is empty, is not empty",
@@ -286,18 +312,20 @@ mod tests {
         anomaly.slice_mut(s![1, 0..2, 0..2]).fill(0.2f32);
         anomaly.slice_mut(s![2, 5..9, 5..9]).fill(0.6);
         anomaly.slice_mut(s![3, 5..7, 5..9]).fill(0.1);
+        let mask = anomaly.mapv(|value| value > 0.);
         BitCase {
             patient: "a".into(),
             labels: vec![0, 0, 1, 1],
             anomaly,
             inner_head: Array3::from_elem((4, 20, 20), true),
+            mask,
             milliseconds: 8.,
         }
     }
 
     #[test]
     fn the_figures_are_those_counted_by_hand() {
-        let row = evaluate_bits("fndm", &[case()], ThresholdScope::Slice).unwrap();
+        let row = evaluate_bits("fndm", &[case()]).unwrap();
         assert_eq!((row.healthy, row.diseased), (2, 2));
         // Scores 0, 0.2 against 0.6, 0.1: three of four pairs are in order.
         assert_eq!(row.auroc, Some(0.75));
@@ -313,32 +341,42 @@ mod tests {
         let mut other = case();
         other.patient = "b".into();
         other.anomaly.slice_mut(s![0, .., 3]).fill(0.1 / 3.);
-        let mut whole = BitScores::new("fndm", ThresholdScope::Slice);
+        let mut whole = BitScores::new("fndm");
         let mut joined = whole.clone();
         for case in [&case(), &other] {
             whole.add_case(case).unwrap();
-            let mut part = BitScores::new("fndm", ThresholdScope::Slice);
+            let mut part = BitScores::new("fndm");
             part.add_case(case).unwrap();
             let text = serde_json::to_string(&part).unwrap();
             joined.join(serde_json::from_str(&text).unwrap()).unwrap();
         }
-        assert!(
-            joined
-                .join(BitScores::new("fndm", ThresholdScope::Volume))
-                .is_err()
-        );
+        assert!(joined.join(BitScores::new("cg")).is_err());
         let mut whole = whole.finish().unwrap();
         assert!(whole.ms_per_slice.take().is_some());
         assert_eq!(joined.finish().unwrap(), whole);
+    }
+
+    /// Whatever the map would give by Otsu's threshold.
+    #[test]
+    fn the_mask_is_the_methods_own() {
+        let mut case = case();
+        case.mask.fill(false);
+        let row = evaluate_bits("student", &[case.clone()]).unwrap();
+        assert_eq!(row.empty_when_healthy, Some(1.));
+        assert_eq!(row.false_area, Some(0.));
+        assert_eq!(row.found_when_diseased, Some(0.));
+        assert_eq!(row.auroc, Some(0.75));
+        case.mask = Array3::from_elem((4, 20, 19), false);
+        assert!(evaluate_bits("student", &[case]).is_err());
     }
 
     #[test]
     fn one_kind_of_slices_has_no_ranking() {
         let mut case = case();
         case.labels = vec![0; 4];
-        let row = evaluate_bits("fndm", &[case.clone()], ThresholdScope::Slice).unwrap();
+        let row = evaluate_bits("fndm", &[case.clone()]).unwrap();
         assert_eq!((row.auroc, row.found_when_diseased), (None, None));
         case.labels.pop();
-        assert!(evaluate_bits("fndm", &[case], ThresholdScope::Slice).is_err());
+        assert!(evaluate_bits("fndm", &[case]).is_err());
     }
 }

@@ -127,7 +127,7 @@ impl Comparison<BitScores> {
     /// Against one bit a slice.
     #[must_use]
     pub fn by_bits(arms: Vec<Arm>) -> Self {
-        Self::by(arms, |arm| BitScores::new(&arm.key, arm.config.threshold))
+        Self::by(arms, |arm| BitScores::new(&arm.key))
     }
 }
 

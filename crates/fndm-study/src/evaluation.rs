@@ -35,6 +35,9 @@ pub struct Case {
     pub spacing: [f64; 3],
     /// The mask by the method's own rule, where it has one.
     pub mask: Option<Array3<bool>>,
+    /// The same mask on the grid of the patient's files, beside the lesion of the whole volume; background isn't counted. `None` where that
+    /// isn't known.
+    pub whole: Option<Confusion>,
     /// How likely each slice is diseased, 0 to 1, where that is known.
     pub diseased: Option<Vec<f64>>,
     /// Wall time of the whole method on this patient, in milliseconds.
@@ -53,10 +56,15 @@ impl Case {
     /// What a method says of a patient, beside the patient's mask.
     ///
     /// # Errors
-    /// When the slices have no mask.
+    /// When the slices have no mask, or what was found is of other slices.
     pub fn new(slices: &PatientSlices, found: &MethodMap) -> Result<Self> {
         let truth = Self::truth_of(slices)?.clone();
         let [row, column] = slices.geometry.pixel_spacing();
+        // It isn't small.
+        let whole = match &slices.lesion {
+            Some(_) => slices.whole_overlap(&found.to_mask(slices)?)?,
+            None => None,
+        };
         Ok(Self {
             patient: slices.id.clone(),
             z: slices.z.clone(),
@@ -67,9 +75,25 @@ impl Case {
             labels: slices.labels.clone(),
             spacing: [slices.geometry.slice_spacing(), row, column],
             mask: Some(found.mask.clone()),
+            whole: whole.map(|overlap| Confusion {
+                true_positive: overlap.both,
+                false_positive: overlap.mask_only,
+                false_negative: overlap.lesion_only,
+                true_negative: 0,
+            }),
             diseased: found.diseased.clone(),
             milliseconds: found.milliseconds,
         })
+    }
+
+    /// Whether each slice has a lesion in the files. One that the grid lost can't be overlapped with, but the slice isn't healthy.
+    #[must_use]
+    pub fn diseased_slices(&self) -> Vec<bool> {
+        let lesion = self.truth.outer_iter().map(|t| t.iter().any(|&v| v));
+        match &self.labels {
+            Some(labels) => lesion.zip(labels).map(|(any, &l)| any || l == 1).collect(),
+            None => lesion.collect(),
+        }
     }
 
     /// Whether the arrays are of one shape, with a position for each slice.
@@ -149,6 +173,10 @@ pub struct Row {
     /// Mean Dice of the mask by the method's own rule.
     #[serde(default)]
     pub dice_mask: Option<f64>,
+    /// Per volume: mean Dice of that mask as `detect` writes it, on the grid of the patient's files, over all of their slices: lesion in those
+    /// that the model doesn't use is missed.
+    #[serde(default)]
+    pub dice_whole: Option<f64>,
     /// Share of the slices without a lesion whose mask, by the method's own rule, is empty.
     #[serde(default)]
     pub empty_when_healthy: Option<f64>,
@@ -291,6 +319,9 @@ struct LevelScores {
     cases: Vec<CaseScore>,
     /// Dice of the mask by the method's own rule.
     own_dice: Vec<Score>,
+    /// The same over whole volumes.
+    #[serde(default)]
+    whole_dice: Vec<Score>,
 }
 
 impl MaskScores {
@@ -301,6 +332,7 @@ impl MaskScores {
             level,
             cases: Vec::new(),
             own_dice: Vec::new(),
+            whole_dice: Vec::new(),
         });
         Self {
             method: method.to_string(),
@@ -396,6 +428,7 @@ impl MaskScores {
         for (own, more) in self.levels.iter_mut().zip(other.levels) {
             own.cases.extend(more.cases);
             own.own_dice.extend(more.own_dice);
+            own.whole_dice.extend(more.whole_dice);
         }
         self.patients.extend(other.patients);
         self.pixels.0.extend(other.pixels.0);
@@ -422,16 +455,7 @@ impl MaskScores {
         }
         let lesions = case.truth.outer_iter().map(|t| t.iter().any(|&v| v));
         let lesions: Vec<bool> = lesions.collect();
-        // A lesion that the grid lost can't be overlapped with, but the slice isn't healthy.
-        let diseased: Vec<bool> = match &case.labels {
-            Some(labels) => {
-                let either = lesions.iter().zip(labels);
-                either
-                    .map(|(&lesion, &label)| lesion || label == 1)
-                    .collect()
-            }
-            None => lesions.clone(),
-        };
+        let diseased = case.diseased_slices();
         for scores in &mut self.levels {
             scores.add(case, &lesions)?;
         }
@@ -502,6 +526,7 @@ impl MaskScores {
                 level,
                 cases,
                 own_dice,
+                whole_dice,
             } = scores;
             let aggregate = |pick: fn(&CaseScore) -> Score| Aggregate::of(cases.iter().map(pick));
             let hd95 = aggregate(|s| s.hd95);
@@ -529,6 +554,7 @@ impl MaskScores {
                 auroc: ranked[0].value(),
                 average_precision: ranked[1].value(),
                 dice_mask: Aggregate::of(own_dice).mean,
+                dice_whole: Aggregate::of(whole_dice).mean,
                 empty_when_healthy,
                 slice_auroc,
                 lesion_sensitivity: lesions(|count| {
@@ -555,6 +581,11 @@ impl LevelScores {
         match self.level {
             Level::Slice => score_slices(case, &mut self.cases)?,
             Level::Volume => score_volume(case, &mut self.cases)?,
+        }
+        if let (Level::Volume, Some(whole)) = (self.level, &case.whole)
+            && whole.true_positive + whole.false_negative > 0
+        {
+            self.whole_dice.push(whole.dice());
         }
         let Some(mask) = &case.mask else {
             return Ok(());
@@ -681,6 +712,7 @@ mod tests {
             labels: None,
             spacing: [5., 2., 2.],
             mask: None,
+            whole: None,
             diseased: None,
             milliseconds: 30.,
         }

@@ -1,7 +1,7 @@
 //! A method over a cohort: the cases that an evaluation scores.
 
 use fndm::{DetectConfig, Detector, Method, SliceMaps};
-use fndm_data::PatientSlices;
+use fndm_data::{PatientSlices, Volume};
 use ndarray::Array3;
 
 use crate::{Case, Result};
@@ -16,6 +16,8 @@ pub struct MethodMap {
     pub inner_head: Array3<bool>,
     /// The mask by the method's own rule, `(N, H, W)`.
     pub mask: Array3<bool>,
+    /// The threshold of each slice that gave the mask; empty where it didn't come about so.
+    pub thresholds: Vec<f32>,
     /// How likely each slice is diseased, where the model has a student.
     pub diseased: Option<Vec<f64>>,
     /// Wall time in milliseconds.
@@ -25,6 +27,14 @@ pub struct MethodMap {
 }
 
 impl MethodMap {
+    /// The mask on the grid of the patient's files, as `detect` writes it: see [`SliceMaps::to_mask`].
+    ///
+    /// # Errors
+    /// When it is of other slices.
+    pub fn to_mask(&self, slices: &PatientSlices) -> Result<Volume> {
+        Ok(slices.to_mask_above(&self.anomaly, &self.thresholds, &self.mask)?)
+    }
+
     /// What a method without networks says: a map, where it counts, and its mask, each `(N, H, W)`.
     #[must_use]
     pub fn plain(
@@ -37,6 +47,7 @@ impl MethodMap {
             anomaly,
             inner_head,
             mask,
+            thresholds: Vec::new(),
             diseased: None,
             milliseconds,
             maps: None,
@@ -60,6 +71,7 @@ pub fn method_map(
         anomaly: maps.anomaly.clone(),
         inner_head: maps.inner_head.clone(),
         mask: maps.mask.clone(),
+        thresholds: maps.thresholds.clone(),
         diseased: maps.diseased.clone(),
         milliseconds: maps.milliseconds,
         maps: (!matches!(method, Method::Flair | Method::Memory)).then_some(maps),

@@ -23,6 +23,8 @@ struct Shown {
     /// Coarse map and reconstruction, of rows with diffusion.
     diffusion: Option<[Array2<f32>; 2]>,
     anomaly: Array2<f32>,
+    /// Whether the anomaly map is of probabilities.
+    probability: bool,
     mask: Array2<bool>,
     truth: Array2<bool>,
 }
@@ -99,6 +101,7 @@ impl Shown {
                 [coarse, healthy.slice(s![i, channel, .., ..]).to_owned()]
             }),
             anomaly: maps.anomaly.index_axis(Axis(0), i).to_owned(),
+            probability: maps.probability,
             mask: maps.mask.index_axis(Axis(0), i).to_owned(),
             truth: match &slices.mask {
                 Some(mask) => mask.index_axis(Axis(0), i).to_owned(),
@@ -239,10 +242,10 @@ impl Gallery {
             }
             let anomaly = shown.anomaly.view();
             tiles.extend([
-                match shown.diffusion {
-                    Some(_) => heat(anomaly),
-                    // A student's map is of probabilities: next to nothing should look like it.
-                    None => Tile::Heat {
+                match shown.probability {
+                    false => heat(anomaly),
+                    // Of probabilities next to nothing should look like it.
+                    true => Tile::Heat {
                         map: anomaly,
                         low: 0.,
                         high: 1.,
@@ -257,15 +260,17 @@ impl Gallery {
             return Ok(());
         };
         let first = chosen.iter().find_map(|&at| self.all.get(at));
+        let of = |is: fn(&Shown) -> bool| first.is_some_and(is);
         sheet.legend(&legend(
-            first.is_some_and(|shown| shown.diffusion.is_some()),
+            of(|shown| shown.diffusion.is_some()),
+            of(|shown| shown.probability),
         ))?;
         Ok(sheet.save(path)?)
     }
 }
 
 /// What the columns are.
-fn legend(diffusion: bool) -> Vec<Legend> {
+fn legend(diffusion: bool, probability: bool) -> Vec<Legend> {
     let images = match diffusion {
         true => "input, and healthy reconstruction",
         false => "input",
@@ -273,9 +278,10 @@ fn legend(diffusion: bool) -> Vec<Legend> {
     let mut lines = vec![Legend::Grey(format!(
         "{images}: black -1, white 1, the ends of the sequence's usual intensities"
     ))];
-    let scale = match diffusion {
-        true => "coarse map and anomaly map: black 0, white the largest value of the slice",
-        false => "anomaly map: black 0, white 1, the probability of a lesion",
+    let scale = match (diffusion, probability) {
+        (true, _) => "coarse map and anomaly map: black 0, white the largest value of the slice",
+        (false, true) => "anomaly map: black 0, white 1, the probability of a lesion",
+        (false, false) => "anomaly map: black 0, white the largest value of the slice",
     };
     lines.extend([
         Legend::Heat(scale.into()),
@@ -304,6 +310,7 @@ mod tests {
                         input: Array2::zeros((1, 1)),
                         diffusion: None,
                         anomaly: Array2::zeros((1, 1)),
+                        probability: false,
                         mask: Array2::from_elem((1, 1), false),
                         truth: Array2::from_elem((1, 1), false),
                     });
@@ -323,6 +330,24 @@ mod tests {
                 all.len() <= 8 && (came < 8 || all.len() > 3),
                 "{came}: {all:?}"
             );
+        }
+    }
+
+    /// Intensities and distances are no probabilities.
+    #[test]
+    fn the_scale_is_that_of_the_map() {
+        let words = |diffusion, probability| {
+            let lines = legend(diffusion, probability);
+            let heat = lines.iter().find_map(|line| match line {
+                Legend::Heat(words) => Some(words.clone()),
+                _ => None,
+            });
+            heat.unwrap()
+        };
+        assert!(words(false, true).contains("the probability of a lesion"));
+        for diffusion in [false, true] {
+            let words = words(diffusion, false);
+            assert!(words.contains("white the largest value") && !words.contains("probability"));
         }
     }
 }

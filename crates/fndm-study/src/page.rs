@@ -1,6 +1,6 @@
 //! The page of a patient from what a detector says of the patient's slices.
 
-use fndm::{Method, SliceMaps};
+use fndm::SliceMaps;
 use fndm_data::{Patient, PatientSlices, SliceImages, Turned, Volume, is_lesion};
 use fndm_report::{
     Frame, Layer, Measure, PatientPage, Place, SliceAt, map_range, shrunk, usual_range,
@@ -23,6 +23,8 @@ pub struct PageMethod<'a> {
     pub anomaly: &'a Array3<f32>,
     /// The mask by the method's own rule.
     pub mask: &'a Array3<bool>,
+    /// The threshold of each slice that gave the mask: see [`PatientSlices::to_mask_above`]. Empty where it didn't come about so.
+    pub thresholds: &'a [f32],
     /// The coarse map, of methods that have one.
     pub coarse: Option<&'a Array3<f32>>,
     /// The healthy reconstruction in [-1, 1], of methods with diffusion.
@@ -34,27 +36,29 @@ pub struct PageMethod<'a> {
 impl<'a> PageMethod<'a> {
     /// All maps of a method.
     #[must_use]
-    pub fn new(title: &'a str, method: Method, maps: &'a SliceMaps) -> Self {
+    pub fn new(title: &'a str, maps: &'a SliceMaps) -> Self {
         let coarse = maps.coarse.iter().any(|&v| v > 0.);
         Self {
             title,
             anomaly: &maps.anomaly,
             mask: &maps.mask,
+            thresholds: &maps.thresholds,
             coarse: coarse.then_some(&maps.coarse),
             healthy: maps.healthy.as_ref(),
-            probability: method == Method::Student,
+            probability: maps.probability,
         }
     }
 
     /// What a comparison has of a method.
     #[must_use]
-    pub fn of(title: &'a str, method: Method, found: &'a MethodMap) -> Self {
+    pub fn of(title: &'a str, found: &'a MethodMap) -> Self {
         match &found.maps {
-            Some(maps) => Self::new(title, method, maps),
+            Some(maps) => Self::new(title, maps),
             None => Self {
                 title,
                 anomaly: &found.anomaly,
                 mask: &found.mask,
+                thresholds: &found.thresholds,
                 coarse: None,
                 healthy: None,
                 probability: false,
@@ -262,7 +266,7 @@ impl PageBase {
             false => map_range(anomaly),
         };
         layers.push(self.small(Layer::map("anomaly map", anomaly, range)?));
-        let volume = slices.to_mask(method.mask)?;
+        let volume = slices.to_mask_above(method.anomaly, method.thresholds, method.mask)?;
         layers.push(match self.square {
             Some(_) => Layer::mask("mask", bits(slices, &volume).view())?,
             None => Layer::mask("mask", method.mask.view())?,

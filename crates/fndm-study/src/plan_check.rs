@@ -143,6 +143,14 @@ impl TrainPlan {
             return Ok(());
         };
         validation.check()?;
+        if let Some(patient) = validation.source.shared_with(&self.source) {
+            let expected = "patients that the model doesn't train on";
+            return Err(Error::option("source", expected, patient));
+        }
+        if matches!(self.source, Source::Given { .. }) {
+            let expected = "none, where the calling program gives the slices";
+            return Err(Error::option("validation", expected, "one"));
+        }
         if let Source::Phantom { .. } = &validation.source {
             check_sequences(&self.sequences, &validation.source)?;
         }

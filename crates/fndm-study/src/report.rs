@@ -56,6 +56,19 @@ impl Report {
         }
     }
 
+    /// Both tables under their headings, as the programs print them. The number of cases is that of all rows.
+    #[must_use]
+    pub fn tables(&self) -> String {
+        let cases = |rows: &[Row]| rows.first().map_or(0, |row| row.cases);
+        format!(
+            "Per slice with a lesion ({}):\n{}\nPer volume with a lesion ({}):\n{}",
+            cases(&self.rows),
+            table(&self.rows),
+            cases(&self.volumes),
+            table(&self.volumes)
+        )
+    }
+
     /// Writes the report as JSON.
     ///
     /// # Errors
@@ -65,14 +78,15 @@ impl Report {
     }
 }
 
-const DEFINITIONS: [&str; 10] = [
+const DEFINITIONS: [&str; 11] = [
     "Dice (Otsu): mean over slices (volumes: the slices that the model uses, on its grid) with a lesion, threshold by Otsu's method inside the eroded head, no label used",
     "ceiling Dice: the same at each case's best threshold, which needs the truth",
     "HD95: 95th percentile of border distances, both directions joined (medpy's definition), pixels per slice, millimetres per volume; cases with an empty mask are skipped and counted",
     "volumetric similarity: 1 - |FP - FN| / (2 TP + FP + FN)",
     "AUROC: pixels of the head in all slices, healthy slices included",
     "evaluations: of the UNet or the student, per slice; the classifier's gradients come on top",
-    "Dice (mask): of the mask by the method's own rule, on the model's grid and in the slices that it uses: detect writes it on the grid of the files, where lesion in other slices is missed",
+    "Dice (mask): of the mask by the method's own rule, on the model's grid and in the slices that it uses",
+    "Dice (whole volume): of the same mask as detect writes it, on the grid of the files and over all of their slices: lesion in slices that the model doesn't use is missed, and volumes with no other lesion count too",
     "empty: share of the slices without a lesion in the files whose mask, by that rule, is empty",
     "lesions found, false lesions: parts of a volume's truth, and of the mask at Otsu's threshold, that are connected by faces, edges or corners; a lesion is found where the mask has a voxel of it, and a part of the mask is false where it touches no lesion; means over volumes",
     "slice AUROC: of whether a slice has a lesion, by how likely the student calls it diseased",
@@ -106,7 +120,10 @@ pub fn markdown(cells: &[Vec<String>]) -> String {
     text
 }
 
-/// The table that the programs print, in Markdown.
+/// Where rows of volumes have the Dice over whole volumes.
+const AFTER_DICE_OF_MASK: usize = 7;
+
+/// The table that the programs print, in Markdown. Rows of volumes have a column more: the mask's Dice over whole volumes.
 #[must_use]
 pub fn table(rows: &[Row]) -> String {
     let header = [
@@ -122,13 +139,17 @@ pub fn table(rows: &[Row]) -> String {
         "ms/slice",
     ];
     let mut cells: Vec<Vec<String>> = vec![header.map(String::from).to_vec()];
+    let whole = rows.iter().any(|row| row.dice_whole.is_some());
+    if whole {
+        cells[0].insert(AFTER_DICE_OF_MASK, "whole volume".into());
+    }
     for row in rows {
         let title = Method::ALL.into_iter().find(|m| m.key() == row.method);
         let gradients = match row.gradient_evaluations {
             0 => String::new(),
             n => format!(" + {n} grad"),
         };
-        cells.push(vec![
+        let mut line = vec![
             title.map_or_else(|| row.method.clone(), |m| m.title().to_string()),
             figure(row.dice_otsu, 3),
             figure(row.dice_ceiling, 3),
@@ -139,7 +160,11 @@ pub fn table(rows: &[Row]) -> String {
             figure(row.empty_when_healthy, 3),
             format!("{}{gradients}", row.evaluations),
             figure(row.ms_per_slice, 1),
-        ]);
+        ];
+        if whole {
+            line.insert(AFTER_DICE_OF_MASK, figure(row.dice_whole, 3));
+        }
+        cells.push(line);
     }
     let mut text = markdown(&cells);
     for row in rows.iter().filter(|row| !row.hd95_skipped.is_empty()) {
@@ -154,7 +179,7 @@ pub fn table(rows: &[Row]) -> String {
 /// When the file can't be written.
 pub fn write_csv(rows: &[Row], path: &Path) -> Result<()> {
     let mut text = String::from(
-        "level,method,dice_otsu,dice_ceiling,hd95,volumetric_similarity,auroc,dice_mask,empty_when_healthy,slice_auroc,lesion_sensitivity,false_lesions,evaluations,gradient_evaluations,ms_per_slice,cases\n",
+        "level,method,dice_otsu,dice_ceiling,hd95,volumetric_similarity,auroc,dice_mask,dice_whole,empty_when_healthy,slice_auroc,lesion_sensitivity,false_lesions,evaluations,gradient_evaluations,ms_per_slice,cases\n",
     );
     let full = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
     for row in rows {
@@ -164,7 +189,7 @@ pub fn write_csv(rows: &[Row], path: &Path) -> Result<()> {
         };
         let _ = writeln!(
             text,
-            "{level},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+            "{level},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
             row.method,
             full(row.dice_otsu),
             full(row.dice_ceiling),
@@ -172,6 +197,7 @@ pub fn write_csv(rows: &[Row], path: &Path) -> Result<()> {
             full(row.volumetric_similarity),
             full(row.auroc),
             full(row.dice_mask),
+            full(row.dice_whole),
             full(row.empty_when_healthy),
             full(row.slice_auroc),
             full(row.lesion_sensitivity),

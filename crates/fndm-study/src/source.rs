@@ -1,6 +1,6 @@
 //! Patients from a folder or from the phantom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use fndm_data::labels::Label;
@@ -244,6 +244,34 @@ impl Source {
             | Self::Given { patients } => patients.clone(),
             Self::Files { patients, .. } => patients.iter().map(|files| files.id.clone()).collect(),
         }
+    }
+
+    /// A patient that is one of `other`'s as well, as far as can be told without looking at the disk: of the same folder, or of the same phantom.
+    #[must_use]
+    pub fn shared_with(&self, other: &Self) -> Option<String> {
+        let one_place = match (self, other) {
+            (Self::Phantom { config: a, .. }, Self::Phantom { config: b, .. }) => a == b,
+            (Self::Folder { path: a, .. }, Self::Folder { path: b, .. })
+            | (Self::Files { path: a, .. }, Self::Files { path: b, .. }) => a == b,
+            (
+                Self::Sides {
+                    healthy: a,
+                    diseased: b,
+                    ..
+                },
+                Self::Sides {
+                    healthy: c,
+                    diseased: d,
+                    ..
+                },
+            ) => (a, b) == (c, d),
+            _ => false,
+        };
+        let others: BTreeSet<String> = match one_place {
+            true => other.ids().into_iter().collect(),
+            false => return None,
+        };
+        self.ids().into_iter().find(|id| others.contains(id))
     }
 
     /// Reads or makes patient number `index`, with the sequences in this order, and the lesion mask if there is one.

@@ -250,12 +250,24 @@ fn slices_of_a_program_give_the_same_bytes() {
 fn the_best_state_is_chosen_by_bits_where_there_are_no_masks() {
     let data = Data::new();
     data.spoil_masks();
-    let mut plan = plan(data.source(), data.table());
-    plan.validation = Some(ValidationPlan {
-        source: data.source(),
+    let of = |patients: &[&str]| Source::Folder {
+        path: data.path("data"),
+        patients: patients.iter().map(ToString::to_string).collect(),
+    };
+    let mut plan = plan(of(&PATIENTS[1..]), data.table());
+    let validation = |source| ValidationPlan {
+        source,
         every: 1,
         slices: 3,
-    });
+    };
+    // By patients that it trains on nothing could be chosen.
+    plan.validation = Some(validation(of(&PATIENTS[..2])));
+    let error = chain(&plan.check().unwrap_err());
+    assert!(
+        error.contains("validation") && error.contains("HGG/b"),
+        "{error}"
+    );
+    plan.validation = Some(validation(of(&PATIENTS[..1])));
     let record = train(&plan, &data.path("model")).unwrap();
     let chosen = record.validation.unwrap();
     assert!((0. ..=1.).contains(&chosen.score), "{}", chosen.score);

@@ -304,10 +304,11 @@ impl DetectConfig {
                 self.noise_level,
             ));
         }
-        if !(self.guidance_scale.is_finite() && self.guidance_scale >= 0.) {
+        // The networks compute in float32.
+        if !(self.guidance_scale >= 0. && self.guidance_scale <= f64::from(f32::MAX)) {
             return Err(Error::option(
                 "guidance scale",
-                "0 or more",
+                "0 or more, up to 3.4e38",
                 self.guidance_scale,
             ));
         }
@@ -418,6 +419,10 @@ mod tests {
             },
             DetectConfig {
                 guidance_scale: f64::INFINITY,
+                ..ok.clone()
+            },
+            DetectConfig {
+                guidance_scale: 1e39,
                 ..ok.clone()
             },
             DetectConfig {

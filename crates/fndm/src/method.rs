@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::Parts;
+use crate::{DetectConfig, Parts};
 
 /// The rows of the tables: the method, its ablations, and the rival that it must beat.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,6 +26,12 @@ pub enum Method {
 }
 
 impl Method {
+    /// Whether the row's anomaly map is of probabilities, 0 to 1: the student's is, unless it is brought to the scale of its volume.
+    #[must_use]
+    pub fn gives_probabilities(self, config: &DetectConfig) -> bool {
+        self == Self::Student && config.volume_scale.is_none()
+    }
+
     /// All of them.
     pub const ALL: [Self; 8] = [
         Self::Fndm,

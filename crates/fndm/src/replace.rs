@@ -50,6 +50,9 @@ fn replace_with(
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let json = folder.join(file_names::CONFIG);
     let present = read_staged(&json)?;
+    // Of a model that is there what the new one hasn't is its own too, and would be taken for somebody's later.
+    let old =
+        ModelConfig::read(&json).map_or_else(|_| Vec::new(), |old| file_names::names_of(&old));
     let mut staged = BTreeSet::new();
     for (name, bytes) in parts {
         let (plain, new) = (folder.join(name), staged_path(folder, name));
@@ -83,8 +86,10 @@ fn replace_with(
         before()?;
         write_config(&json, config, &BTreeSet::new())?;
     }
-    for name in names() {
-        let path = staged_path(folder, &name);
+    let leftover = old.iter().filter(|name| !parts.contains_key(*name));
+    let leftover = leftover.map(|name| folder.join(name));
+    let staged = names().into_iter().map(|name| staged_path(folder, &name));
+    for path in staged.chain(leftover) {
         if path.is_file() {
             before()?;
             fs::remove_file(&path).map_err(Error::io(&path))?;
@@ -355,7 +360,10 @@ mod tests {
             assert_eq!(whole(folder), Some(1));
             if !dies_at(folder, 2, false, at) {
                 assert_eq!(whole(folder), Some(2));
-                assert!(listed(folder).iter().all(|name| !name.ends_with(".new")));
+                let names = listed(folder);
+                assert!(names.iter().all(|name| !name.ends_with(".new")));
+                // What the old model had and the new one hasn't would be taken for a user's.
+                assert!(!names.iter().any(|name| name == file_names::CONTRAST));
                 break;
             }
             first += 1;

@@ -9,7 +9,7 @@ use fndm_files::{OutputFolder, read_json};
 use fndm_study::fndm_report::IndexPage;
 use fndm_study::{
     Arm, BIT_DEFINITIONS, BitReport, BitScores, EvaluationPages, LabelRecord, LeftOut, PagePart,
-    PatientBits, Report, bit_table, settings_section, table, versions_section, write_csv,
+    PatientBits, Report, bit_table, settings_section, versions_section, write_csv,
 };
 
 use super::joined::{Joined, State};
@@ -77,12 +77,7 @@ pub(super) fn write(joined: &Joined, output: &Path, folder: &mut OutputFolder) -
                 let index = pages.by_masks(&report, &evaluations)?;
                 write_index(index, &report.settings, folder)?;
             }
-            let _ = write!(
-                words,
-                "\n{cohort}\n\nPer slice with a lesion ({diseased}):\n{}\nPer volume ({patients}):\n{}",
-                table(&report.rows),
-                table(&report.volumes)
-            );
+            let _ = write!(words, "\n{cohort}\n\n{}", report.tables());
         }
         Scores::Bits(arms) => {
             let cohort = format!(

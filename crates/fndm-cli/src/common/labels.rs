@@ -6,6 +6,8 @@ use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use fndm::data::labels::{SliceOrder, SlicesFrom};
 use fndm_study::LabelSource;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::one_of;
 
@@ -46,6 +48,15 @@ impl TableOptions {
             path,
             slices_from: self.slices_from,
             order: self.slice_order,
+        })
+    }
+
+    /// What decides on the bits: what the table says, and how it is meant.
+    pub(crate) fn how(&self, contents: impl Serialize) -> Value {
+        json!({
+            "table": contents,
+            "slices_from": self.slices_from,
+            "order": self.slice_order,
         })
     }
 

@@ -17,8 +17,8 @@ use fndm::kernels::{MatrixMath, set_matrix_math};
 use fndm::memory::{MemoryConfig, Score};
 use fndm::solver::{self, Algorithm, Grid};
 use fndm::{
-    CoarseRule, CoarseSource, DetectConfig, Detector, GuidedSmoothing, Method, ResidualSide, Start,
-    ThresholdScope, VolumeScale,
+    CoarseRule, CoarseSource, DetectConfig, Detector, GuidedSmoothing, Method, Parts, ResidualSide,
+    Start, ThresholdScope, VolumeScale,
 };
 use fndm_files::{Inputs, chain};
 use fndm_study::train::StopFlag;
@@ -281,6 +281,23 @@ impl MethodOptions {
         self.guided_smoothing.map(|smoothing| smoothing.0)
     }
 
+    /// A row of a table is what its parts are: other parts are another row.
+    pub(crate) fn check_parts(&self, row: Method, parts: Parts) -> Result<()> {
+        for (option, asked, has) in [
+            ("--cg", self.cg, parts.classifier_gradient),
+            ("--nm", self.nm, parts.image_condition),
+            ("--mb", self.mb, parts.memory_bank),
+        ] {
+            if let Some(asked) = asked.filter(|&asked| asked != has) {
+                bail!(
+                    "{option} {asked}: the row {} has {has}; choose another row",
+                    row.key()
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// The given options laid over `config`.
     pub(crate) fn apply(&self, config: &mut DetectConfig) {
         fn set<T: Clone>(target: &mut T, value: &Option<T>) {
@@ -426,12 +443,13 @@ pub(crate) fn command() -> String {
     let program = std::env::args_os().next().map(PathBuf::from);
     let program = program.as_deref().and_then(Path::file_stem);
     let program = match program.and_then(|name| name.to_str()) {
+        Some("quickstart") if arguments.is_empty() => "cargo run --release --example quickstart",
         Some("quickstart") => "cargo run --release --example quickstart --",
         _ => "fndm",
     };
-    format!("{program} {}", arguments.join(" "))
-        .trim_end_matches([' ', '-'])
-        .to_string()
+    [&[program.to_owned()], arguments.as_slice()]
+        .concat()
+        .join(" ")
 }
 
 /// The patients of one side of a split, or all: `train`, `val`, `test`, `all`.
@@ -476,13 +494,14 @@ pub(crate) fn passed_over(source: &Source, split: &str) -> Result<Vec<LeftOut>> 
 }
 
 /// The settings of one method: the model's, with the options laid over them.
-fn settings(detector: &Detector, method: Method, options: &RunOptions) -> DetectConfig {
+fn settings(detector: &Detector, method: Method, options: &RunOptions) -> Result<DetectConfig> {
     let mut config = detector.config().detect_config(method);
     options.apply(&mut config);
     if let Some(parts) = method.parts() {
+        options.method.check_parts(method, parts)?;
         config.parts = parts;
     }
-    config
+    Ok(config)
 }
 
 /// The rows of the usual table that the model can serve, the student where it has one, and the model's own row.
@@ -509,7 +528,7 @@ pub(crate) fn arms(
     options: &RunOptions,
 ) -> Result<Vec<Arm>> {
     let arm = |&method: &Method| {
-        let config = settings(detector, method, options);
+        let config = settings(detector, method, options)?;
         detector.config().check_row(method, &config)?;
         Ok(Arm::new(method, config))
     };

@@ -1,6 +1,7 @@
 //! A BIDS data set in, a BIDS derivative out.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +12,7 @@ use fndm::data::bids::{Filter, Session, Tree};
 use fndm_files::{OutputFolder, chain};
 use serde_json::{Value, json};
 
-use super::input::{Input, Listed, Names, Place};
+use super::input::{Input, Listed, Names, Place, Row};
 
 const BIDS_VERSION: &str = "1.10.0";
 const DESCRIPTION: &str = "dataset_description.json";
@@ -41,7 +42,7 @@ pub(super) fn list(
     root: &Path,
     options: &BidsOptions,
     sequences: &[String],
-    method: Method,
+    row: &Row,
 ) -> Result<Listed> {
     for filter in &options.filters {
         if let Some(named) = filter.sequence() {
@@ -65,10 +66,15 @@ pub(super) fn list(
         left_out: tree.left_out.iter().map(|l| chain(&l.reason)).collect(),
         unreadable: BTreeMap::new(),
     };
+    let probability = row.0.gives_probabilities(&row.1);
     for session in &tree.sessions {
-        match input(&tree.root, session, options, sequences, method) {
+        match input(&tree.root, session, options, sequences, probability) {
             Ok(input) => listed.inputs.push(input),
-            Err(error) => listed.left_out.push(chain(error.as_ref())),
+            Err(error) => {
+                let reason = chain(error.as_ref());
+                listed.unreadable.insert(session.id(), reason.clone());
+                listed.left_out.push(reason);
+            }
         }
     }
     Ok(listed)
@@ -79,7 +85,7 @@ fn input(
     session: &Session,
     options: &BidsOptions,
     sequences: &[String],
-    method: Method,
+    probability: bool,
 ) -> Result<Input> {
     let chosen = session.choose(sequences, &options.filters)?;
     let mut sources = Vec::new();
@@ -100,7 +106,7 @@ fn input(
         names: Names::Bids(Derivative {
             prefix: session.prefix(),
             sources,
-            probability: method == Method::Student,
+            probability,
         }),
     })
 }
@@ -171,14 +177,15 @@ pub(super) fn check_output(output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes what the derivative has beside its subjects.
+/// Writes what the derivative has beside its subjects. What is there already stays: in the description no more is replaced than what this
+/// run knows, and other files are left.
 pub(super) fn begin(output: &Path, root: &Path) -> Result<()> {
     std::fs::create_dir_all(output)
         .with_context(|| format!("cannot make the folder {}", output.display()))?;
     let raw = root
         .canonicalize()
         .with_context(|| format!("{}", root.display()))?;
-    let url = format!("file://{}", raw.display());
+    let url = file_url(&raw);
     let mut source = json!({ "URL": url });
     let described: Result<Value, _> =
         fndm_files::read_json(raw.join(DESCRIPTION), "description of a data set");
@@ -199,10 +206,57 @@ pub(super) fn begin(output: &Path, root: &Path) -> Result<()> {
         "SourceDatasets": [source],
         "DatasetLinks": { "raw": url },
     });
-    fndm_files::write_json(output.join(DESCRIPTION), &description)?;
-    fndm_files::write_atomic(output.join(".bidsignore"), IGNORE)?;
-    fndm_files::write_atomic(output.join("README.md"), README)?;
+    let path = output.join(DESCRIPTION);
+    let description = match path.exists() {
+        true => renewed(
+            fndm_files::read_json(&path, "description of a data set")?,
+            &description,
+        ),
+        false => description,
+    };
+    fndm_files::write_json(path, &description)?;
+    for (name, text) in [(".bidsignore", IGNORE), ("README.md", README)] {
+        let path = output.join(name);
+        match std::fs::read(&path) {
+            Ok(found) if found == text.as_bytes() => {}
+            Ok(_) => tell!("{} is left as it is", path.display()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                fndm_files::write_atomic(path, text)?;
+            }
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        }
+    }
     Ok(())
+}
+
+/// A description that is there, with what a new one says of how and from what the results were made.
+fn renewed(mut there: Value, new: &Value) -> Value {
+    // Ours is the first: see `check_output`.
+    let (ours, now) = (&mut there["GeneratedBy"][0], &new["GeneratedBy"][0]);
+    for key in ["Name", "Version", "Description"] {
+        ours[key] = now[key].clone();
+    }
+    there["SourceDatasets"] = new["SourceDatasets"].clone();
+    match there["DatasetLinks"].as_object_mut() {
+        Some(links) => {
+            links.insert("raw".into(), new["DatasetLinks"]["raw"].clone());
+        }
+        None => there["DatasetLinks"] = new["DatasetLinks"].clone(),
+    }
+    there
+}
+
+/// The URL of a file, after RFC 3986: what isn't plain is written by its bytes.
+fn file_url(path: &Path) -> String {
+    let mut url = String::from("file://");
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'~' => url.push(byte.into()),
+            _ if byte.is_ascii_alphanumeric() => url.push(byte.into()),
+            _ => url.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    url
 }
 
 const IGNORE: &str =

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use fndm::data::dicom::{self, Algorithm, Series, Study};
-use fndm::data::{Limits, Patient, Volume, resample};
+use fndm::data::{Limits, Patient, Volume, resample, resample_mask};
 use fndm::{DetectConfig, Method};
 use fndm_files::{OutputFolder, chain};
 use serde_json::json;
@@ -29,10 +29,17 @@ pub(super) struct DicomOptions {
 pub(super) struct Chosen {
     series: Vec<(String, Series)>,
     resample: bool,
+    /// Which of them is a mask.
+    brain_mask: Option<String>,
 }
 
 /// Finds the sequences in a study, and tells what it found and why.
-pub(super) fn choose(root: &Path, options: &DicomOptions, sequences: &[String]) -> Result<Chosen> {
+pub(super) fn choose(
+    root: &Path,
+    options: &DicomOptions,
+    sequences: &[String],
+    brain_mask: Option<String>,
+) -> Result<Chosen> {
     ensure!(
         root.is_dir(),
         "--dicom {}: expected a folder",
@@ -87,6 +94,7 @@ pub(super) fn choose(root: &Path, options: &DicomOptions, sequences: &[String]) 
     Ok(Chosen {
         series: chosen,
         resample: options.resample,
+        brain_mask,
     })
 }
 
@@ -245,7 +253,11 @@ impl Chosen {
                 "{name} and {} have no frame of reference in common: where one lies in the other isn't known",
                 first.0
             );
-            *volume = resample(volume, &first.1)?;
+            *volume = match self.brain_mask.as_ref() == Some(name) {
+                // Between brain and not there is nothing.
+                true => resample_mask(volume, &first.1)?,
+                false => resample(volume, &first.1)?,
+            };
             tell!("{name} is brought onto the grid of {}", first.0);
         }
         Ok(())

@@ -144,8 +144,8 @@ fn entry(place: &Place<'_>) -> Result<Entry> {
 
 /// From one folder to another, as a link has it.
 pub(crate) fn relative(from: &Path, to: &Path) -> Option<String> {
-    let from = std::path::absolute(from).ok()?;
-    let to = std::path::absolute(to).ok()?;
+    let from = fndm_files::resolve(from).ok()?;
+    let to = fndm_files::resolve(to).ok()?;
     let common = from
         .iter()
         .zip(to.iter())
@@ -167,5 +167,6 @@ mod tests {
         assert_eq!(between("out/collect", "out/detect/a/b"), "../detect/a/b");
         assert_eq!(between("/x", "/y/z"), "../y/z");
         assert_eq!(between("out", "out/p1"), "p1");
+        assert_eq!(between("/x/cwd/../b", "/x/cwd/a/p"), "../cwd/a/p");
     }
 }

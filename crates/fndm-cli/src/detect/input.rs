@@ -10,7 +10,7 @@ use fndm::data::layout::Files;
 use fndm::data::{
     Limits, Patient, Volume, list_patients, nifti, read_sequences, read_sequences_below,
 };
-use fndm::{DetectConfig, Method};
+use fndm::{DetectConfig, Method, ModelConfig};
 use fndm_files::{Inputs, OutputFolder, chain};
 
 use super::Options;
@@ -118,7 +118,7 @@ impl Input {
     pub(super) fn add_own(
         &self,
         folder: &mut OutputFolder,
-        row: &(Method, DetectConfig),
+        row: &Row,
         mask: &Volume,
     ) -> Result<()> {
         if let Names::Bids(derivative) = &self.names {
@@ -130,6 +130,9 @@ impl Input {
         Ok(())
     }
 }
+
+/// A row of the method, and its settings.
+pub(super) type Row = (Method, DetectConfig);
 
 /// Who is looked at, and who was passed over.
 pub(super) struct Listed {
@@ -193,14 +196,14 @@ impl Listed {
 }
 
 /// Those that are asked for, as far as a list names them.
-pub(super) fn list(options: &Options, sequences: &[String], method: Method) -> Result<Listed> {
+pub(super) fn list(options: &Options, model: &ModelConfig, row: &Row) -> Result<Listed> {
     let Some(file) = &options.list else {
-        return list_all(options, sequences, method);
+        return list_all(options, model, row);
     };
     let names = shards::list::read(file)?;
     let listed = match options.data.is_some() || options.bids.bids.is_some() {
         false => Listed::folders(&names),
-        true => list_all(options, sequences, method)?.only(names),
+        true => list_all(options, model, row)?.only(names),
     };
     for input in &listed.inputs {
         check_id(&input.id).context("--list")?;
@@ -208,9 +211,10 @@ pub(super) fn list(options: &Options, sequences: &[String], method: Method) -> R
     Ok(listed)
 }
 
-fn list_all(options: &Options, sequences: &[String], method: Method) -> Result<Listed> {
+fn list_all(options: &Options, model: &ModelConfig, row: &Row) -> Result<Listed> {
+    let sequences = &model.names_to_read();
     if let Some(root) = &options.bids.bids {
-        return bids::list(root, &options.bids, sequences, method);
+        return bids::list(root, &options.bids, sequences, row);
     }
     if let Some(id) = &options.id {
         check_id(id).context("--id")?;
@@ -221,7 +225,12 @@ fn list_all(options: &Options, sequences: &[String], method: Method) -> Result<L
             None => folder_name(root)?,
         };
         check_id(&id)?;
-        let chosen = dicom::choose(root, &options.dicom, sequences)?;
+        let chosen = dicom::choose(
+            root,
+            &options.dicom,
+            sequences,
+            model.preprocess.brain_mask.clone(),
+        )?;
         return Ok(Listed::one(id, Place::Dicom(root.clone(), chosen)));
     }
     match (&options.patient, &options.data, options.files.as_slice()) {

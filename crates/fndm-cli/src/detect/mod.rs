@@ -137,12 +137,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut config = detector.config().detect_config(method);
     options.method.apply(&mut config);
     detector.config().check_row(method, &config)?;
-    let mut listed = input::list(options, &detector.config().names_to_read(), method)?;
+    let row = (method, config);
+    let mut listed = input::list(options, detector.config(), &row)?;
     shards::list::check_apart(listed.inputs.iter().map(|input| input.id.as_str()))?;
     let mut settings = json!({
         "device": options.device.kind(),
-        "method": method,
-        "config": config,
+        "method": row.0,
+        "config": row.1,
         "report": options.report,
     });
     // What else decides on what is written, and where.
@@ -190,7 +191,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         options,
         detector: &detector,
         check: check.as_ref(),
-        row: (method, config),
+        row,
         how,
         inputs,
     };

@@ -24,6 +24,8 @@ pub(super) struct About<'a> {
     pub(super) input: &'a Input,
     pub(super) row: &'a (Method, DetectConfig),
     pub(super) verdict: Option<&'a Verdict>,
+    /// Whether the student's word of a slice was calibrated.
+    pub(super) calibrated: bool,
 }
 
 /// Fills the patient's folder; what is measured of the mask comes back. `base` is what a page shows of the patient's volumes; none where
@@ -37,7 +39,7 @@ pub(super) fn fill<I: SliceImages>(
 ) -> Result<Measure> {
     let input = about.input;
     let file = |what: &str| input.file(what);
-    let mask = slices.to_mask(&maps.mask)?;
+    let mask = maps.to_mask(slices)?;
     nifti::write_mask(folder.file(&file("mask.nii.gz"))?, &mask)?;
     let measured = measure("mask", &mask, &slices.geometry, &slices.z)?;
     input.add_own(folder, about.row, &mask)?;
@@ -88,7 +90,7 @@ fn page<I: SliceImages>(
 ) -> Result<PatientPage> {
     let (method, config) = about.row;
     let title = method.title();
-    let shown = PageMethod::new(title, *method, maps);
+    let shown = PageMethod::new(title, maps);
     let mut page = base.page(slices, &[shown])?;
     page.id.clone_from(&about.input.id);
     page.summary = format!("What {title} finds, without any truth to compare with.");
@@ -100,7 +102,8 @@ fn page<I: SliceImages>(
         ));
     }
     if let Some(likely) = &maps.diseased {
-        page.sections.push(likely_section(&slices.z, likely));
+        page.sections
+            .push(likely_section(&slices.z, likely, about.calibrated));
     }
     page.sections
         .push(common::report::versions(&about.options.model, false));
@@ -110,7 +113,7 @@ fn page<I: SliceImages>(
 }
 
 /// How likely each slice is diseased.
-fn likely_section(z: &[usize], likely: &[f64]) -> Section {
+fn likely_section(z: &[usize], likely: &[f64], calibrated: bool) -> Section {
     let mut cells = vec![
         ["Slice", "Diseased with probability"]
             .map(String::from)
@@ -119,7 +122,12 @@ fn likely_section(z: &[usize], likely: &[f64]) -> Section {
     for (z, p) in z.iter().zip(likely) {
         cells.push(vec![(z + 1).to_string(), format!("{p:.3}")]);
     }
-    let caption = "As the student says it of each slice, calibrated on patients held apart. Counted from 1 at the lower end.".into();
+    let how = match calibrated {
+        true => "calibrated on patients held apart",
+        false => "by its highest pixels alone: it wasn't calibrated",
+    };
+    let caption =
+        format!("As the student says it of each slice, {how}. Counted from 1 at the lower end.");
     Section::closed(
         "How likely each slice is diseased",
         vec![Block::Table { caption, cells }],

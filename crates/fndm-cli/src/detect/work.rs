@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use fndm::data::profile::Verdict;
 use fndm::data::{ImagesOnDisk, Limits, PatientSlices, SliceImages, Turned};
-use fndm::{DetectConfig, Detector, InputCheck, Method, SliceMaps};
+use fndm::{Detector, InputCheck, SliceMaps};
 use fndm_files::{Inputs, OutputFolder};
 use fndm_study::fndm_report::Measure;
 use fndm_study::{PageBase, copies_among};
 use serde::{Deserialize, Serialize};
 
-use super::input::Input;
+use super::input::{Input, Row};
 use super::{Options, output, target};
-use crate::check::before_detection;
+use crate::check::{before_detection, done_before};
 use crate::common;
 use crate::shards::fingerprint::Hashed;
 use crate::shards::pipeline::{Next, Steps};
@@ -26,7 +26,7 @@ pub(super) struct Work<'a> {
     pub(super) detector: &'a Detector,
     /// What patients are compared with, where the model has it.
     pub(super) check: Option<&'a InputCheck>,
-    pub(super) row: (Method, DetectConfig),
+    pub(super) row: Row,
     pub(super) how: How,
     pub(super) inputs: Inputs,
 }
@@ -122,6 +122,9 @@ impl<'b> Steps<'b> for Work<'_> {
             && record::is_of(&output, &input.id, &self.how, &files.contents)
             && OutputFolder::is_finished(&output, &maker, &self.inputs)?
         {
+            if self.options.strict {
+                done_before(&output.join(input.file("report.json")))?;
+            }
             return Ok(Next::Done(Done::Before));
         }
         // Before the work: another process may be at it, and a disk may have filled up.
@@ -229,6 +232,8 @@ impl Work<'_> {
             input: read.input,
             row: &self.row,
             verdict: read.verdict.as_ref(),
+            calibrated: (self.detector.student())
+                .is_some_and(|student| student.config().calibration.is_learned()),
         };
         let measured = output::fill(&mut folder, &about, slices, maps, base)?;
         let figures = Figures::of(maps, &measured);

@@ -74,6 +74,10 @@ enum Tried {
     LeftOut(String),
 }
 
+/// What is scored of a patient, by number: scores of earlier versions, which lack the Dice over whole volumes and took Otsu's masks for
+/// the method's own by bits, can't be joined with these.
+const FIGURES: u32 = 2;
+
 pub(super) fn run(
     options: &Options,
     detector: &Detector,
@@ -94,9 +98,10 @@ pub(super) fn run(
     };
     let arms_as_json: Vec<_> = arms.iter().map(arm_as_json).collect();
     let settings = json!({
+        "figures": FIGURES,
         "device": options.device.kind(),
         "arms": arms_as_json,
-        "labels": table,
+        "labels": table.map(|table| options.labels.how(table)),
         "report": options.report,
     });
     let model = fingerprint::of_model(&options.model, detector.config())?;

@@ -15,7 +15,7 @@ mod table2;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use fndm::Detector;
 use fndm_files::{Inputs, WorkFolder};
@@ -106,6 +106,27 @@ impl Where {
         place::check_work(&self.output, &maker, &inputs)?;
         Ok(WorkFolder::open(&self.output, &maker, &inputs)?)
     }
+}
+
+/// The folds that are wanted: all of so many, or those that are named.
+///
+/// # Errors
+/// For a fold that is named twice, or isn't there.
+fn wanted(only: Option<&[usize]>, folds: usize) -> Result<Vec<usize>> {
+    let Some(only) = only else {
+        return Ok((0..folds).collect());
+    };
+    for (at, fold) in only.iter().enumerate() {
+        ensure!(
+            !only[..at].contains(fold),
+            "--only: expected each fold once, got {fold} twice"
+        );
+        ensure!(
+            *fold < folds,
+            "--only: expected folds below {folds}, got {fold}"
+        );
+    }
+    Ok(only.to_vec())
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {

@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             }
         }
         slices.extend(case.diseased.iter().flatten().map(|&p| p as f32));
-        diseased.extend(case.truth.outer_iter().map(|t| t.iter().any(|&t| t)));
+        diseased.extend(case.diseased_slices());
         Ok(())
     })?;
     let of = |p: &[f32], labels: &[bool], what: &'static str| {

@@ -73,6 +73,8 @@ const METHODS: [Method; 2] = [Method::Diffano, Method::Fndm];
 fn settings(detector: &Detector, method: Method, steps: usize) -> DetectConfig {
     let mut config = detector.config().detect_config(method);
     config.steps = steps;
+    // As many in each direction.
+    config.encode_steps = None;
     config.order = config.order.min(steps);
     config
 }

@@ -76,6 +76,9 @@ pub(super) fn arms(detector: &Detector) -> Vec<Arm> {
     arms
 }
 
+/// Where rows of volumes have the Dice over whole volumes.
+const AFTER_DICE_OF_MASK: usize = 9;
+
 pub(super) fn figure(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".into(), |v| format!("{v:.digits$}"))
 }
@@ -100,13 +103,17 @@ pub(super) fn figures(rows: &[(&str, &Evaluation)]) -> String {
         .map(String::from)
         .to_vec(),
     ];
+    let whole = rows.iter().any(|(_, e)| e.row.dice_whole.is_some());
+    if whole {
+        cells[0].insert(AFTER_DICE_OF_MASK, "whole".into());
+    }
     for (title, evaluation) in rows {
         let row = &evaluation.row;
         let gradients = match row.gradient_evaluations {
             0 => String::new(),
             n => format!(" + {n} grad"),
         };
-        cells.push(vec![
+        let mut line = vec![
             (*title).to_owned(),
             figure(row.dice_otsu, 3),
             row.dice_interval.map_or_else(
@@ -122,7 +129,11 @@ pub(super) fn figures(rows: &[(&str, &Evaluation)]) -> String {
             figure(row.empty_when_healthy, 2),
             format!("{}{gradients}", row.evaluations),
             figure(row.ms_per_slice, 1),
-        ]);
+        ];
+        if whole {
+            line.insert(AFTER_DICE_OF_MASK, figure(row.dice_whole, 3));
+        }
+        cells.push(line);
     }
     fndm_study::markdown(&cells)
 }

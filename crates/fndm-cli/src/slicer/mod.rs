@@ -5,7 +5,7 @@
 
 mod description;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,6 +13,7 @@ use clap::Parser;
 use fndm::candle_core::Device;
 use fndm::data::{Limits, Patient, nifti};
 use fndm::{Detection, Detector};
+use fndm_files::Inputs;
 
 use crate::common;
 
@@ -82,6 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             "{name}: expected a name that ends in .nii or .nii.gz"
         );
     }
+    check_outputs(options, model)?;
     say!(
         "<filter-start><filter-name>fndm</filter-name><filter-comment>Find lesions</filter-comment></filter-start>"
     );
@@ -100,6 +102,38 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     say!("<filter-end><filter-name>fndm</filter-name></filter-end>");
     Ok(ExitCode::SUCCESS)
+}
+
+/// No output changes an input, and none another one.
+fn check_outputs(options: &Options, model: &Path) -> Result<()> {
+    let volumes = given(options).into_iter().flatten();
+    let inputs = volumes.fold(Inputs::new().whole(model), Inputs::file);
+    let outputs = [&options.mask, &options.anomaly, &options.values];
+    let outputs: Vec<&PathBuf> = outputs.into_iter().flatten().collect();
+    for (at, path) in outputs.iter().enumerate() {
+        inputs.check_file(path, true)?;
+        let place = fndm_files::resolve(path)?;
+        for other in &outputs[..at] {
+            ensure!(
+                fndm_files::resolve(other)? != place,
+                "{}: expected another file for each result",
+                path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The volumes, in the order of [`SEQUENCES`].
+fn given(options: &Options) -> [&Option<PathBuf>; 6] {
+    [
+        &options.flair,
+        &options.t1,
+        &options.t1ce,
+        &options.t2,
+        &options.dwi,
+        &options.adc,
+    ]
 }
 
 fn detect(options: &Options, model: &PathBuf) -> Result<Detection> {
@@ -126,14 +160,7 @@ fn detect(options: &Options, model: &PathBuf) -> Result<Detection> {
 }
 
 fn read(options: &Options, sequences: &[String]) -> Result<Patient> {
-    let given = [
-        &options.flair,
-        &options.t1,
-        &options.t1ce,
-        &options.t2,
-        &options.dwi,
-        &options.adc,
-    ];
+    let given = given(options);
     let mut volumes = Vec::new();
     for sequence in sequences {
         let place = SEQUENCES.iter().position(|name| name == sequence);

@@ -18,7 +18,7 @@ use fndm::data::phantom::PhantomConfig;
 use fndm::data::{Preprocess, Side};
 use fndm::memory::ContrastConfig;
 use fndm::models::UNetConfig;
-use fndm::{DetectConfig, Method, Parts};
+use fndm::{DetectConfig, Method, ModelConfig, Parts};
 use fndm_files::{Inputs, WorkFolder};
 use fndm_study::student::StudentPlan;
 use fndm_study::train::{Alone, ConditionDropout, DiffusionConfig, Group, RateSchedule};
@@ -407,7 +407,10 @@ fn plan(options: &Options) -> Result<TrainPlan> {
         }),
         _ => None,
     };
-    for config in plan.detect.values_mut() {
+    for (row, config) in &mut plan.detect {
+        if let Some(parts) = row.parts() {
+            options.method.check_parts(*row, parts)?;
+        }
         options.method.apply(config);
     }
     if options.separate {
@@ -491,13 +494,13 @@ fn check_student(options: &Options) -> Result<()> {
 
 /// A card that can't be laid over any other is told before the training.
 fn check_card(options: &Options) -> Result<()> {
-    match &options.card {
-        Some(path) => fndm::ModelCard::default()
-            .with(path)
-            .map(drop)
-            .context("--card"),
-        None => Ok(()),
-    }
+    let Some(path) = &options.card else {
+        return Ok(());
+    };
+    // What the training says of the model itself has every key that is needed.
+    let any = ModelConfig::without_diffusion(Vec::new(), Preprocess::default());
+    let card = fndm::ModelCard::of(&any).with(path);
+    card.and_then(|card| card.check()).context("--card")
 }
 
 /// Adds a student to a model, or to nothing.
@@ -527,9 +530,7 @@ fn add(options: &Options, model: Option<&Path>) -> Result<ExitCode> {
     let config = base.config()?;
     let plan = student_plan(options, &config.sequences, config.preprocess.image_size)?;
     // Before there is a folder.
-    config.preprocess.check()?;
-    plan.check_slices(config.sequences.len(), config.preprocess.image_size)?;
-    source.check()?;
+    StudentBase::check(&config, &plan, &source)?;
     let inputs = match options.labels.file() {
         Some(table) => Inputs::new().file(table),
         None => Inputs::new(),

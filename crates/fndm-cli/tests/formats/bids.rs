@@ -91,6 +91,33 @@ fn a_tree_gives_a_derivative() {
     assert!(output.join("sub-01/ses-post/anat").is_dir());
     assert!(output.join("sub-01/ses-pre/anat").is_dir());
     validate(&output);
+
+    // What a user wrote beside the subjects stays; what a run knows of itself is renewed.
+    let mut theirs = description;
+    theirs["Authors"] = serde_json::json!(["A. Reader"]);
+    theirs["GeneratedBy"][0]["Version"] = "0.0.0".into();
+    let path = output.join("dataset_description.json");
+    fs::write(&path, theirs.to_string()).unwrap();
+    fs::write(output.join("README.md"), "notes").unwrap();
+    let list = place.path().join("list.txt");
+    fs::write(&list, "sub-01/ses-pre\nsub-01/ses-post\nsub-03\n").unwrap();
+    let out = command(&["--list", text(&list)]);
+    let said = told(&out);
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.contains("README.md is left as it is"), "{said}");
+    assert_eq!(
+        fs::read_to_string(output.join("README.md")).unwrap(),
+        "notes"
+    );
+    let now = json(&path);
+    assert_eq!(now["Authors"][0], "A. Reader");
+    assert_eq!(now["GeneratedBy"][0]["Version"], env!("CARGO_PKG_VERSION"));
+    // A session that is there and can't be used isn't one that isn't there.
+    assert!(said.contains("sub-01/ses-post: flair could be"), "{said}");
+    assert!(
+        said.contains("patient sub-03 is listed, but isn't in the data"),
+        "{said}"
+    );
 }
 
 /// The official validator, `bids-validator-deno`; skipped out loud where it's missing.
@@ -128,6 +155,37 @@ fn data_sets_of_others_are_left_alone() {
         "run=1",
     ]);
     assert!(told(&out).contains("cannot be used with"), "{}", told(&out));
+    // The address of a data set is one, whatever its path.
+    let spaced = place.path().join("raw data");
+    write_tree(&spaced);
+    let found = place.path().join("found");
+    fs::create_dir(&found).unwrap();
+    fs::write(found.join("README.md"), "mine").unwrap();
+    let own = self::model();
+    let out = fndm(&[
+        "detect",
+        "--model",
+        text(&own),
+        "--bids",
+        text(&spaced),
+        "--output",
+        text(&found),
+        "--bids-filter",
+        "sub=01",
+        "ses=pre",
+        "--volume-scale",
+        "3:0.05",
+    ]);
+    assert!(out.status.success(), "{}", told(&out));
+    assert_eq!(fs::read_to_string(found.join("README.md")).unwrap(), "mine");
+    let url = json(&found.join("dataset_description.json"))["DatasetLinks"]["raw"].clone();
+    assert!(url.as_str().unwrap().ends_with("/raw%20data"), "{url}");
+    // What was brought to the scale of its volume is no probability.
+    let anat = found.join("sub-01/ses-pre/anat");
+    assert!(
+        anat.join("sub-01_ses-pre_desc-anomaly_map.nii.gz")
+            .is_file()
+    );
     // Into the raw data itself, and into another program's derivative.
     let other = place.path().join("other");
     fs::create_dir(&other).unwrap();

@@ -43,6 +43,37 @@ fn slicer_calls_it() {
     assert_eq!(values, format!("lesionVolume = {expected:.1}\n"));
 }
 
+/// What is read is never written over, and results don't replace each other.
+#[test]
+fn an_input_is_no_output() {
+    let place = tempfile::tempdir().unwrap();
+    let mut volumes = Vec::new();
+    for (name, volume) in &patient(50_000).sequences {
+        let path = place.path().join(format!("{name}.nii.gz"));
+        nifti::write_map(&path, volume).unwrap();
+        volumes.extend([format!("--{name}"), text(&path).to_owned()]);
+    }
+    let flair = place.path().join("flair.nii.gz");
+    let before = fs::read(&flair).unwrap();
+    let new = place.path().join("new.nii.gz");
+    let model = model();
+    for (mask, anomaly, told_of) in [
+        (&flair, &new, "flair.nii.gz"),
+        (&new, &flair, "flair.nii.gz"),
+        (&new, &new, "another file for each result"),
+        (&model.join("model.nii.gz"), &new, "model"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fndm-slicer"));
+        command.args(["--model", text(&model)]).args(&volumes);
+        command.args(["--mask", text(mask), "--anomaly", text(anomaly)]);
+        let out = command.output().unwrap();
+        assert_eq!(out.status.code(), Some(1), "{}", told(&out));
+        assert!(told(&out).contains(told_of), "{}", told(&out));
+        assert_eq!(fs::read(&flair).unwrap(), before);
+        assert!(!new.exists());
+    }
+}
+
 #[test]
 fn what_is_missing_is_told() {
     let place = tempfile::tempdir().unwrap();

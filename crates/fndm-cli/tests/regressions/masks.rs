@@ -4,7 +4,7 @@ use std::fs;
 
 use fndm::data::nifti;
 
-use crate::support::{Place, read};
+use crate::support::{Place, model, read};
 
 /// A brain mask is no lesion mask.
 #[test]
@@ -122,9 +122,98 @@ fn lesion_in_slices_that_are_not_used_is_told() {
         volume.data[[30, 30, 5]] = 1.;
         volume.data[[31, 30, 5]] = 1.;
     });
-    place.run(&["inspect", "data"]).ends_with(0);
+    place
+        .run(&["inspect", "data"])
+        .ends_with(0)
+        .says(&["6 of 6 (1 to 6)"]);
     place
         .run(&["inspect", "data", "--z", "0,0.5"])
         .ends_with(2)
-        .says(&["p1: 2 of 3 lesion voxels lie in slices that aren't used"]);
+        .says(&[
+            "3 of 6 (1 to 3)",
+            "p1: 2 of 3 lesion voxels lie in slices that aren't used",
+        ]);
+}
+
+/// The Dice over whole volumes is that of the files that `detect` writes, with lesion in slices that the model doesn't use.
+#[test]
+fn dice_over_whole_volumes_is_that_of_the_files() {
+    let place = Place::new();
+    for seed in [1, 2] {
+        let name = format!("p{seed}");
+        place.patient(format!("data/{name}"), seed, 12);
+    }
+    for file in fs::read_dir(model()).unwrap() {
+        let file = file.unwrap().path();
+        let bytes = fs::read(&file).unwrap();
+        place.put(
+            &format!("model/{}", file.file_name().unwrap().to_str().unwrap()),
+            bytes,
+        );
+    }
+    let mut config = place.json("model/model.json");
+    config["preprocess"]["z_range"] = serde_json::json!([0.0, 0.5]);
+    place.put("model/model.json", config.to_string());
+    place
+        .run(&[
+            "evaluate",
+            "--model",
+            "model",
+            "--data",
+            "data",
+            "--split",
+            "all",
+            "--methods",
+            "student,flair",
+            "--output",
+            "evaluated",
+        ])
+        .ends_with(0)
+        .says(&["whole volume", "Per volume with a lesion (2)"]);
+    place
+        .run(&[
+            "detect", "--model", "model", "--method", "student", "--data", "data", "--output",
+            "found",
+        ])
+        .ends_with(0);
+    let mut dice = 0.;
+    for name in ["p1", "p2"] {
+        let truth = read(&place.path(format!("data/{name}/{name}_seg.nii.gz"))).data;
+        let mask = read(&place.path(format!("found/{name}/{name}_mask.nii.gz"))).data;
+        let pairs = || mask.iter().zip(&truth).map(|(a, b)| (*a > 0.5, *b > 0.5));
+        let both = pairs().filter(|&(a, b)| a && b).count();
+        let either: usize = pairs().map(|(a, b)| usize::from(a) + usize::from(b)).sum();
+        dice += 2. * both as f64 / either as f64 / 2.;
+    }
+    let report = place.json("evaluated/report.json");
+    let volumes = &report["volumes"][0];
+    let whole = volumes["dice_whole"].as_f64().unwrap();
+    assert!((whole - dice).abs() < 1e-12, "{whole} {dice}");
+    // What isn't looked at isn't found.
+    assert!(whole < volumes["dice_mask"].as_f64().unwrap());
+    assert!(report["rows"][0]["dice_whole"].is_null());
+}
+
+/// Which of two is meant isn't guessed.
+#[test]
+fn two_masks_of_one_name_are_refused() {
+    let place = Place::new();
+    for folder in ["results", "references"] {
+        place.patient(format!("{folder}/p1"), 1, 2);
+        fs::rename(
+            place.path(format!("{folder}/p1/p1_seg.nii.gz")),
+            place.path(format!("{folder}/a.nii.gz")),
+        )
+        .unwrap();
+    }
+    let compare = || place.run(&["metrics", "results", "references"]);
+    compare().ends_with(0);
+    for folder in ["results", "references"] {
+        let twin = place.path(format!("{folder}/a.nii"));
+        nifti::write_mask(&twin, &read(&place.path(format!("{folder}/a.nii.gz")))).unwrap();
+        compare()
+            .ends_with(1)
+            .tells(&["two masks of the name a: ", "a.nii.gz"]);
+        fs::remove_file(twin).unwrap();
+    }
 }

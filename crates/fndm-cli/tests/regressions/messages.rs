@@ -1,6 +1,6 @@
 //! Messages that help.
 
-use crate::support::{Place, committed};
+use crate::support::{Place, Ran, committed};
 
 #[test]
 fn n21_a_byte_order_mark() {
@@ -153,4 +153,38 @@ fn options_that_a_student_alone_knows_nothing_of() {
             .tells(&["--student-alone", option[0]]);
         assert!(place.names("").is_empty());
     }
+}
+
+/// A row of a table is what its parts are.
+#[test]
+fn parts_of_a_row_that_has_others_are_refused() {
+    let place = Place::new();
+    place.patient("data/p1", 1, 2);
+    let mut command = place.evaluate_command("data", "out");
+    command.args(["--nm", "false"]);
+    Ran::of(&command.output().unwrap())
+        .ends_with(1)
+        .tells(&["--nm false: the row fndm has true"]);
+    assert!(place.names("out").is_empty());
+}
+
+/// A card that nobody could rely on is told before the training.
+#[test]
+fn a_card_without_words_is_told_at_once() {
+    let place = Place::new();
+    place.put("card.json", r#"{"authors": ""}"#);
+    place
+        .run(&[
+            "train",
+            "--student-alone",
+            "--phantom",
+            "3",
+            "--card",
+            "card.json",
+            "--output",
+            "model",
+        ])
+        .ends_with(1)
+        .tells(&["--card", "authors"]);
+    assert!(!place.path("model").exists());
 }

@@ -142,3 +142,26 @@ fn n23_two_and_four_axes() {
         }
     }
 }
+
+/// Which side is left isn't known: that is said wherever the patient is looked at.
+#[test]
+fn files_that_do_not_say_how_they_lie_are_told() {
+    let place = Place::new();
+    place.scan("in/p1", 1);
+    place.scan("in/p2", 1);
+    with_header(&place, "in/p2", |bytes| bytes[252..256].fill(0));
+    let told = "the files don't say how they lie (neither sform nor qform): the axes are taken to point to L, A and S";
+    let ran = place.run(&["inspect", "in"]).ends_with(2);
+    ran.says(&[&format!("p2: {told}")]);
+    let ran = place
+        .detect(&["--data", "in", "--output", "out", "--method", "flair"])
+        .ends_with(0);
+    assert!(
+        ran.err.contains(told) && !ran.err.contains("p1: warning"),
+        "{}",
+        ran.err
+    );
+    let notes = |id: &str| place.json(&format!("out/{id}/{id}_report.json"))["notes"].clone();
+    assert_eq!(notes("p1").as_array().unwrap().len(), 0);
+    assert!(notes("p2")[0].as_str().unwrap().starts_with(told));
+}

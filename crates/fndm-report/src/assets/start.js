@@ -55,7 +55,7 @@
     const style = getComputedStyle(section);
     const step = canvas.width / slices.length;
     const chosen = measures.filter(({ title }) => title !== "truth");
-    const mask = chosen.find(({ title }) => title.endsWith(state.method ?? "")) ?? chosen[0];
+    const mask = chosen.find(({ title }) => title === `mask by ${state.method}`) ?? chosen[0];
     const truth = measures.find(({ title }) => title === "truth");
     const most = Math.max(1e-9, ...(mask?.areas ?? []), ...(truth?.areas ?? []));
     const y = (area) => (canvas.height - 4) * (1 - area / most) + 2;

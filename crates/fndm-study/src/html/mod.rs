@@ -67,7 +67,7 @@ impl EvaluationPages {
         let shown = self.arms.iter().zip(found);
         let methods: Vec<PageMethod<'_>> = shown
             .clone()
-            .map(|(arm, found)| PageMethod::of(&arm.title, arm.method, found))
+            .map(|(arm, found)| PageMethod::of(&arm.title, found))
             .collect();
         let mut ordered = methods.clone();
         // The reference is what a reader sees first.

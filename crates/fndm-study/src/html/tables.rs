@@ -41,6 +41,9 @@ pub(super) fn by_masks(report: &Report) -> Section {
     Section::new("Figures", blocks)
 }
 
+/// Where rows of volumes have the Dice over whole volumes.
+const AFTER_DICE_OF_MASK: usize = 10;
+
 fn figures(rows: &[Row]) -> Vec<Vec<String>> {
     let header = [
         "Method",
@@ -58,6 +61,10 @@ fn figures(rows: &[Row]) -> Vec<Vec<String>> {
         "Evaluations",
     ];
     let mut cells = vec![header.map(String::from).to_vec()];
+    let whole = rows.iter().any(|row| row.dice_whole.is_some());
+    if whole {
+        cells[0].insert(AFTER_DICE_OF_MASK, "Whole volume".into());
+    }
     for row in rows {
         let interval = row.dice_interval.map_or_else(
             || "-".into(),
@@ -67,7 +74,7 @@ fn figures(rows: &[Row]) -> Vec<Vec<String>> {
             0 => String::new(),
             n => format!(" + {n} gradients"),
         };
-        cells.push(vec![
+        let mut line = vec![
             title(&row.method),
             row.cases.to_string(),
             figure(row.dice_otsu, 3),
@@ -81,7 +88,11 @@ fn figures(rows: &[Row]) -> Vec<Vec<String>> {
             figure(row.empty_when_healthy, 3),
             figure(row.slice_auroc, 3),
             format!("{}{gradients}", row.evaluations),
-        ]);
+        ];
+        if whole {
+            line.insert(AFTER_DICE_OF_MASK, figure(row.dice_whole, 3));
+        }
+        cells.push(line);
     }
     cells
 }

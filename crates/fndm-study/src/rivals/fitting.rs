@@ -66,7 +66,12 @@ pub fn fit_or_load(
     place: TrainingPlace<'_>,
 ) -> Result<Option<FittedRival>> {
     let slices = Fingerprint::of_slices(set);
-    let fingerprint = fingerprint(row, &slices, seed)?;
+    // Fits of older versions are known by a name without it.
+    let named = Fingerprint {
+        places: None,
+        ..slices.clone()
+    };
+    let fingerprint = fingerprint(row, &named, seed)?;
     let folder = place.folder.join(format!("{}-{fingerprint}", row.key));
     if let Some(record) = read_record(&folder)? {
         if record.fingerprint != fingerprint {

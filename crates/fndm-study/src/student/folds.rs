@@ -95,6 +95,7 @@ pub fn examine_fold(
     };
     let bits = learned.iter().map(|slices| PatientSlices {
         mask: None,
+        lesion: None,
         ..slices.clone()
     });
     let set = SliceSet::from_patients(bits)?;
@@ -230,6 +231,7 @@ fn method_map(
         anomaly,
         inner_head: found.inner_head,
         mask: found.mask,
+        thresholds: found.thresholds,
         diseased,
         milliseconds,
         maps: None,
@@ -266,9 +268,10 @@ fn train_bound(
     place: TrainingPlace<'_>,
     on_step: OnStep<'_>,
 ) -> Result<Option<Student>> {
-    // What it learns from is exact as it is.
+    // What it learns from is exact as it is: there is no teacher whose marks had to be made up for.
     let mut plan = plan.clone();
     plan.student_training.shown = None;
+    plan.log_odds_shift = 0.;
     let plan = &plan;
     let (apart, learned) = plan.parts(set);
     let masks = masks.select(Axis(0), &learned);

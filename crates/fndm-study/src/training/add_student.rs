@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fndm::model_folder::{self, weight_bytes};
-use fndm::{Method, ModelConfig};
+use fndm::{Method, ModelCard, ModelConfig};
 use fndm_data::Preprocess;
 
 use super::draft::with_student;
@@ -43,6 +43,18 @@ impl StudentBase<'_> {
             } => ModelConfig::without_diffusion(sequences.to_vec(), (*preprocess).clone()),
         })
     }
+
+    /// Whether a student of this plan can be added, as far as is known before any patient is read. `config` is that of [`config`](Self::config).
+    ///
+    /// # Errors
+    /// The first setting that makes no sense.
+    pub fn check(config: &ModelConfig, plan: &StudentPlan, source: &Source) -> Result<()> {
+        let (sequences, preprocess) = (&config.sequences, &config.preprocess);
+        preprocess.check()?;
+        plan.check_slices(sequences.len(), preprocess.image_size)?;
+        source.check()
+    }
+
     /// The model's files, by name.
     fn files(&self, config: &ModelConfig) -> Result<BTreeMap<String, Vec<u8>>> {
         let Self::Model(folder) = self else {
@@ -92,9 +104,7 @@ pub fn add_student(
 ) -> Result<Option<StudentRecord>> {
     let mut config = base.config()?;
     let (sequences, preprocess) = (&config.sequences, &config.preprocess);
-    preprocess.check()?;
-    plan.check_slices(sequences.len(), preprocess.image_size)?;
-    source.check()?;
+    StudentBase::check(&config, plan, source)?;
     let loaded = load(source, labels, sequences, preprocess, on_event)?;
     let stage = StudentTraining {
         plan,
@@ -112,8 +122,12 @@ pub fn add_student(
     files.insert(model_folder::STUDENT.to_owned(), weights);
     let json = base.record_with(&record, place.folder)?;
     files.insert(model_folder::TRAINING.to_owned(), json);
+    let before = config.clone();
     with_student(&mut config, trained.config, plan, Method::Student);
-    // What a model says of itself stays; one without words gets them.
+    // What a user says of a model stays; a new one gets words.
+    if let Some(card) = files.get_mut(model_folder::METADATA) {
+        *card = ModelCard::retold(card, &before, &config)?;
+    }
     if matches!(base, StudentBase::Nothing { .. }) {
         let statistics = told::statistics(&loaded.profiles, source)?;
         let words = Told::of_student(&record, source);

@@ -41,7 +41,7 @@ impl ClassifierStage<'_> {
             on_event(TrainEvent::Classifier(report, share));
             Ok(())
         };
-        let (ended, record) = run_stage(&mut trainer, &folder, place.stop, &mut tell, None)?;
+        let (ended, record, _) = run_stage(&mut trainer, &folder, place.stop, &mut tell, None)?;
         if ended == Ended::Stopped {
             return Ok(None);
         }

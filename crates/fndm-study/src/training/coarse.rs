@@ -1,5 +1,6 @@
 //! The stage of the models of healthy tissue: memory bank and contrast.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use candle_core::{Device, Tensor};
@@ -15,8 +16,12 @@ use super::Training;
 use super::event::{OnEvent, TrainEvent};
 use crate::{Result, TrainPlan};
 
-/// One training patient in this many is held apart from the memory bank: its healthy slices calibrate the threshold.
+/// Of the training patients with healthy slices one in this many is held apart from the memory bank, and one at least of two: its healthy
+/// slices calibrate the threshold.
 const CALIBRATION_SHARE: usize = 8;
+
+/// So many slices of either kind are left to be learned from, where there are as many.
+const LEAST: usize = 2;
 
 /// Builds the memory bank of the classifier's features, and the contrast where the plan has one.
 pub(super) struct CoarseStage<'a> {
@@ -121,16 +126,38 @@ struct Shares {
 
 impl Shares {
     fn of(set: &SliceSet) -> Self {
-        let (apart, learned): (Vec<usize>, Vec<usize>) = (0..set.labels.len())
-            .partition(|&i| set.patient[i] % CALIBRATION_SHARE == CALIBRATION_SHARE - 1);
+        // Healthy slices calibrate: of the patients that have some every so manieth is held apart, or one of fewer.
+        let with_healthy = (0..set.labels.len()).filter(|&i| set.labels[i] == 0);
+        let with_healthy: BTreeSet<usize> = with_healthy.map(|i| set.patient[i]).collect();
+        let last = (CALIBRATION_SHARE - 1).min(with_healthy.len().saturating_sub(1));
+        let apart = with_healthy
+            .into_iter()
+            .skip(last)
+            .step_by(CALIBRATION_SHARE);
+        let apart: BTreeSet<usize> = apart.collect();
+        let all = 0..set.labels.len();
+        let (apart, learned): (Vec<usize>, Vec<usize>) =
+            all.clone().partition(|&i| apart.contains(&set.patient[i]));
+        // Both models and the contrast learn from what is left.
+        let spared = [0, 1].iter().all(|bit| {
+            let count =
+                |indices: &[usize]| indices.iter().filter(|&&i| set.labels[i] == *bit).count();
+            count(&learned) >= LEAST.min(count(&all.clone().collect::<Vec<_>>()))
+        });
+        let (apart, learned) = match spared && last > 0 {
+            true => (apart, learned),
+            false => (Vec::new(), all.collect()),
+        };
         let healthy = |indices: &[usize]| -> Vec<usize> {
             let healthy = indices.iter().filter(|&&i| set.labels[i] == 0);
             healthy.copied().collect()
         };
         let (kept, apart) = (healthy(&learned), healthy(&apart));
         Self {
-            // A handful of patients can't spare one: then the learned slices calibrate.
             apart: if apart.is_empty() {
+                tracing::warn!(
+                    "no patient with healthy slices can be spared: x_seg's threshold is calibrated on those that were learned, and is low"
+                );
                 kept.clone()
             } else {
                 apart
@@ -165,4 +192,62 @@ fn build_contrast(
         contrast.to_bytes()
     });
     unless_stopped(calibrated)
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array4;
+
+    use super::*;
+
+    /// Two slices of each patient, both of one bit.
+    fn set(bits: &[u8]) -> SliceSet {
+        let names: Vec<String> = (0..2 * bits.len()).map(|i| (i / 2).to_string()).collect();
+        let labels = bits.iter().flat_map(|&bit| [bit, bit]).collect();
+        SliceSet::new(
+            Array4::zeros((names.len(), 1, 4, 4)),
+            labels,
+            &names,
+            &["flair"],
+        )
+        .unwrap()
+    }
+
+    /// The patients of these slices.
+    fn patients(slices: &[usize]) -> Vec<usize> {
+        let mut of: Vec<usize> = slices.iter().map(|i| i / 2).collect();
+        of.dedup();
+        of
+    }
+
+    /// By the number among all patients the diseased ones alone would be held apart, for nothing.
+    #[test]
+    fn patients_with_healthy_slices_are_held_apart() {
+        for (healthy, apart) in [
+            (1, vec![0]),
+            (2, vec![1]),
+            (7, vec![6]),
+            (8, vec![7]),
+            (17, vec![7, 15]),
+        ] {
+            let bits = [vec![0; healthy], vec![1; 40]].concat();
+            let shares = Shares::of(&set(&bits));
+            assert_eq!(patients(&shares.apart), apart, "{healthy}");
+            assert!(shares.apart.len() == 2 * apart.len());
+            let spared = if healthy == 1 { 0 } else { apart.len() };
+            assert_eq!(patients(&shares.kept).len(), healthy - spared);
+            assert_eq!(patients(&shares.learned).len(), healthy + 40 - spared);
+        }
+    }
+
+    /// The only patient with diseased slices has healthy ones too.
+    #[test]
+    fn what_is_learned_from_keeps_both_kinds() {
+        let names = ["a", "a", "b", "b", "b"];
+        let images = Array4::zeros((5, 1, 4, 4));
+        let set = SliceSet::new(images, vec![0, 0, 0, 1, 1], &names, &["flair"]).unwrap();
+        let shares = Shares::of(&set);
+        assert_eq!(shares.learned, [0, 1, 2, 3, 4]);
+        assert_eq!((shares.kept, shares.apart), (vec![0, 1, 2], vec![0, 1, 2]));
+    }
 }

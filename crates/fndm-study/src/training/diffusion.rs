@@ -67,7 +67,7 @@ impl DiffusionStage<'_> {
             _ => None,
         };
         let folder = run_folder(place.folder, Run::Diffusion);
-        let (ended, record) = run_stage(
+        let (ended, record, best) = run_stage(
             &mut trainer,
             &folder,
             place.stop,
@@ -87,17 +87,15 @@ impl DiffusionStage<'_> {
             },
             validate,
         )?;
-        let best = folder.join("best.safetensors");
         // The first process has written it.
-        let chosen = plan.validation.is_some() && training.writes() && best.exists();
-        let (weights, validation) = match chosen {
-            true => {
+        let (weights, validation) = match best.filter(|_| training.writes()) {
+            Some(best) => {
                 let json = best.with_file_name("best.json");
                 let validation = fndm_files::read_json(json, "the best validation")?;
                 let weights = fndm_train::read_checkpoint_ema(&best, place.device)?;
                 (weights, Some(validation))
             }
-            false => (trainer.ema_tensors()?, None),
+            None => (trainer.ema_tensors()?, None),
         };
         Ok(TrainedUNet {
             weights,
@@ -165,7 +163,7 @@ impl SeparateStage<'_> {
             on_event(TrainEvent::Separate(self.method, report, share));
             Ok(())
         };
-        let (ended, record) = run_stage(&mut trainer, &folder, place.stop, &mut tell, None)?;
+        let (ended, record, _) = run_stage(&mut trainer, &folder, place.stop, &mut tell, None)?;
         Ok(TrainedUNet {
             weights: trainer.ema_tensors()?,
             record,

@@ -1,5 +1,6 @@
 //! A model of few steps, taught by a model of many.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -229,6 +230,19 @@ struct Picked {
     which: Vec<usize>,
 }
 
+/// Which of a patient's `n` slices are looked at, of `most` over all patients: as many of each as of any other but for one, in the middles
+/// of equal parts of the head, which move up from patient to patient where each gives but one or two.
+fn spread(most: usize, (patient, patients): (usize, usize), n: usize) -> Vec<usize> {
+    let share =
+        |patient: usize| (most as u128 * patient as u128 / patients.max(1) as u128) as usize;
+    let count = (share(patient + 1) - share(patient)).min(n);
+    // The golden ratio's multiples fill an interval evenly, however many there are: by slices, for most patients may give none.
+    let offset = (0.5 + 0.618_033_988_75 * share(patient) as f64).fract();
+    (0..count)
+        .map(|i| (((i as f64 + offset) * n as f64 / count as f64) as usize).min(n - 1))
+        .collect()
+}
+
 /// The slices that are looked at.
 fn pick(
     plan: &DistillPlan,
@@ -237,7 +251,8 @@ fn pick(
     command: &str,
     on_event: OnEvent<'_>,
 ) -> Result<(Vec<Picked>, DistillRecord)> {
-    let share = plan.slices.div_ceil(plan.source.ids().len().max(1));
+    let total = plan.source.ids().len();
+    let number = Cell::new(0);
     let mut picked = Vec::new();
     let patients = Patients::of(detector, &plan.source, Truth::Nothing);
     let mut tell = |event: CohortEvent<'_>| {
@@ -247,18 +262,21 @@ fn pick(
                 let note = format!("left out {}: {}", left.patient, left.reason);
                 on_event(TrainEvent::Note(note));
             }
-            CohortEvent::Done(done, all) => on_event(TrainEvent::Loaded(done, all)),
+            CohortEvent::Done(done, all) => {
+                number.set(done);
+                on_event(TrainEvent::Loaded(done, all));
+            }
         }
         ControlFlow::Continue(())
     };
     let cohort = patients.each(&mut tell, |read| -> Result<()> {
-        let n = read.slices.len();
-        let count = share.min(n);
-        let which = (0..count).map(|i| i * n / count).collect();
-        picked.push(Picked {
-            slices: read.slices,
-            which,
-        });
+        let which = spread(plan.slices, (number.get(), total), read.slices.len());
+        if !which.is_empty() {
+            picked.push(Picked {
+                slices: read.slices,
+                which,
+            });
+        }
         Ok(())
     })?;
     if picked.is_empty() {
@@ -358,7 +376,8 @@ impl Stage<'_> {
             ));
             Ok(())
         };
-        let (ended, record) = run_stage(&mut trainer, &folder, self.place.stop, &mut tell, None)?;
+        let (ended, record, _) =
+            run_stage(&mut trainer, &folder, self.place.stop, &mut tell, None)?;
         if ended == Ended::Stopped {
             return Ok(None);
         }
@@ -426,5 +445,37 @@ fn lacks_diffusion(teacher: &Path) -> Error {
         what: format!("model folder {}", teacher.display()),
         expected: "one with a diffusion".into(),
         got: "none".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_slices_than_asked_for_and_from_all_heights() {
+        for (most, patients, n) in [
+            (4, 10, 24),
+            (1000, 2000, 18),
+            (1000, 600, 18),
+            (1080, 90, 20),
+        ] {
+            let all: Vec<Vec<usize>> = (0..patients)
+                .map(|patient| spread(most, (patient, patients), n))
+                .collect();
+            assert_eq!(all.iter().map(Vec::len).sum::<usize>(), most);
+            assert!(all.iter().flatten().all(|&z| z < n));
+            assert!(all.iter().all(|which| which.is_sorted_by(|a, b| a < b)));
+            // Each third of the height has about a third of them.
+            let mut thirds = [0usize; 3];
+            for &z in all.iter().flatten() {
+                thirds[3 * z / n] += 1;
+            }
+            let least = thirds.iter().min().copied().unwrap();
+            assert!(5 * least >= most, "{most} of {patients}: {thirds:?}");
+        }
+        // A patient of few slices gives all of them.
+        assert_eq!(spread(100, (0, 2), 3), [0, 1, 2]);
+        assert!(spread(100, (0, 2), 0).is_empty());
     }
 }

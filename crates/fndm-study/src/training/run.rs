@@ -49,14 +49,15 @@ pub(super) struct Validate<'a, T: Task> {
 /// What to do after an iteration, by which so large a share of the budget is used.
 pub(super) type OnStep<'a, T> = &'a mut dyn FnMut(&Trainer<T>, &StepReport, f64) -> Result<()>;
 
-/// Trains to the end or until `stop` is set, with checkpoints, logs and a loss curve in `folder`.
+/// Trains to the end or until `stop` is set, with checkpoints, logs and a loss curve in `folder`. The path is that of the best state by the
+/// validation, where one was found.
 pub(super) fn run_stage<T: Task>(
     trainer: &mut Trainer<T>,
     folder: &Path,
     stop: &StopFlag,
     on_step: OnStep<'_, T>,
     validate: Option<Validate<'_, T>>,
-) -> Result<(Ended, StageRecord)> {
+) -> Result<(Ended, StageRecord, Option<PathBuf>)> {
     let mut config = RunConfig {
         folder: folder.to_path_buf(),
         checkpoint_every: CHECKPOINT_EVERY,
@@ -73,6 +74,7 @@ pub(super) fn run_stage<T: Task>(
         recent.push_back(report.loss);
         on_step(trainer, report, trainer.budget_used())
     };
+    let validates = validate.is_some();
     let ended = match validate {
         Some(validation) => {
             config.validate_every = validation.every;
@@ -90,5 +92,9 @@ pub(super) fn run_stage<T: Task>(
         seconds: trainer.elapsed_s(),
         loss: (!recent.is_empty()).then(|| recent.iter().sum::<f64>() / recent.len() as f64),
     };
-    Ok((ended, record))
+    let best = match validates && trainer.group().rank() == 0 {
+        true => fndm_train::best_state(trainer, &config)?,
+        false => None,
+    };
+    Ok((ended, record, best))
 }

@@ -139,6 +139,20 @@ impl ModelCard {
         }
     }
 
+    /// A card's file for a model that was changed from one config to another: words of the program's own are those of the new one, a user's stay.
+    ///
+    /// # Errors
+    /// When the bytes aren't such a card.
+    pub fn retold(bytes: &[u8], from: &ModelConfig, to: &ModelConfig) -> Result<Vec<u8>> {
+        let path = Path::new(model_folder::METADATA);
+        let mut card: Self =
+            serde_json::from_slice(bytes).map_err(fndm_files::Error::json(path, "model card"))?;
+        if card.description == describe(from) {
+            card.description = describe(to);
+        }
+        card.to_bytes()
+    }
+
     /// Reads that of a model folder; what can be said by its config where it has none.
     ///
     /// # Errors
@@ -264,5 +278,33 @@ impl DataFormat {
             outputs: BTreeMap::from([("anomaly".into(), anomaly), ("mask".into(), mask)]),
             inputs: BTreeMap::from([("image".into(), image)]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fndm_data::Preprocess;
+
+    use super::*;
+
+    /// A model that gets a student is examined by it: its own words say so, and a user's aren't touched.
+    #[test]
+    fn words_of_a_changed_model_are_told_anew() {
+        let from = ModelConfig::without_diffusion(vec!["flair".into()], Preprocess::default());
+        let mut to = from.clone();
+        to.contrast = true;
+        let card = ModelCard::of(&from);
+        let told = |card: &ModelCard| -> ModelCard {
+            let bytes = ModelCard::retold(&card.to_bytes().unwrap(), &from, &to).unwrap();
+            serde_json::from_slice(&bytes).unwrap()
+        };
+        assert!(!card.description.contains("Gaussians"));
+        assert!(told(&card).description.contains("Gaussians"));
+        let own = ModelCard {
+            description: "Mine.".into(),
+            ..card
+        };
+        assert_eq!(told(&own), own);
+        assert!(ModelCard::retold(b"{", &from, &to).is_err());
     }
 }

@@ -192,7 +192,7 @@ impl Detector {
     ) -> Result<Detection> {
         let maps = self.examine_by(method, &slices, config, progress)?;
         Ok(Detection {
-            mask: slices.to_mask(&maps.mask)?,
+            mask: maps.to_mask(&slices)?,
             anomaly: slices.to_volume(&maps.anomaly)?,
             slices,
             maps,
@@ -262,6 +262,7 @@ impl Detector {
             }
         }
         self.finish(&mut maps, slices, config)?;
+        maps.probability = method.gives_probabilities(config);
         maps.milliseconds = milliseconds(start);
         self.ask_student(&mut maps, slices)?;
         progress(1.);

@@ -2,6 +2,7 @@ use fndm_data::{PatientSlices, Volume};
 use ndarray::{Array3, Array4};
 
 use super::none_of;
+use crate::Result;
 
 /// What the method says of the slices of one patient.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct SliceMaps {
     pub mask: Array3<bool>,
     /// The threshold of each slice.
     pub thresholds: Vec<f32>,
+    /// Whether the anomaly map is of probabilities, 0 to 1: a student's is, unless it was brought to the scale of its volume.
+    pub probability: bool,
     /// How likely each slice is diseased, 0 to 1, where the model has a student.
     pub diseased: Option<Vec<f64>>,
     /// Evaluations per slice: of the UNet, and of the student where the row's map or mask comes from what it says.
@@ -32,6 +35,15 @@ pub struct SliceMaps {
 }
 
 impl SliceMaps {
+    /// The mask on the grid of the patient's volumes, 0 or 1: what is above the slice's threshold there, where the grid is finer than the map's, so that
+    /// borders lie between its pixels. Slices whose mask is empty stay so.
+    ///
+    /// # Errors
+    /// When the maps are of other slices.
+    pub fn to_mask<I>(&self, slices: &PatientSlices<I>) -> Result<Volume> {
+        Ok(slices.to_mask_above(&self.anomaly, &self.thresholds, &self.mask)?)
+    }
+
     pub(super) fn empty<I>(slices: &PatientSlices<I>) -> Self {
         Self {
             healthy: None,
@@ -41,6 +53,7 @@ impl SliceMaps {
             inner_head: none_of(slices),
             mask: none_of(slices),
             thresholds: Vec::new(),
+            probability: false,
             diseased: None,
             evaluations: 0,
             gradient_evaluations: 0,

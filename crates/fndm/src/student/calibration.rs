@@ -36,6 +36,16 @@ impl SliceCalibration {
         slices: [0, 0],
     };
 
+    /// Whether anything was learned: without patients held apart, or where their slices say nothing, it is [`NONE`](Self::NONE) but for the
+    /// counts.
+    #[must_use]
+    pub fn is_learned(&self) -> bool {
+        Self {
+            slices: Self::NONE.slices,
+            ..*self
+        } != Self::NONE
+    }
+
     /// Whether the numbers make sense.
     ///
     /// # Errors
@@ -200,6 +210,14 @@ mod tests {
             ..SliceCalibration::NONE
         };
         assert!(wrong.check().is_err());
+        // One with counts alone says nothing.
+        let counted = SliceCalibration {
+            slices: [3, 4],
+            ..SliceCalibration::NONE
+        };
+        assert!(!counted.is_learned() && !SliceCalibration::NONE.is_learned());
+        let learned = SliceCalibration::learn(&maps, &labels, 0.9).unwrap();
+        assert!(learned.is_learned());
     }
 
     /// Maps of 8 by 8 whose values are all the same in a slice.

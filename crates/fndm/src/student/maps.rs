@@ -15,6 +15,7 @@ use fndm_memory::{Edge, gaussian_blur};
 use fndm_models::Segmenter;
 use ndarray::{Array3, Array4, ArrayView4, Axis, Zip};
 
+use crate::residual::at_least_0;
 use crate::{Error, ResidualSide, Result};
 
 /// Pixels per pass through a network on a CPU: 32 slices of 64 px. More would take memory and no less time.
@@ -167,7 +168,7 @@ pub fn smooth_z(
 }
 
 /// The product of maps of 0 or more, each to its power: with powers that sum to 1 their weighted geometric mean. What is below
-/// 0 counts as 0.
+/// 0 counts as 0; NaN stays NaN.
 ///
 /// # Errors
 /// When there is no map, or their shapes differ.
@@ -183,7 +184,7 @@ pub fn weighted_product(maps: &[(&Array3<f32>, f64)]) -> Result<Array3<f32>> {
         let power = *power as f32;
         Zip::from(&mut out)
             .and(*map)
-            .for_each(|out, &v| *out *= v.max(0.0).powf(power));
+            .for_each(|out, &v| *out *= at_least_0(v).powf(power));
     }
     Ok(out)
 }
@@ -262,6 +263,9 @@ mod tests {
         let mean = weighted_product(&[(&a, 0.5), (&b, 0.5)]).unwrap();
         assert_eq!(mean, row([2.0, 6.0, 0.0]));
         assert!(weighted_product(&[]).is_err());
+        // What isn't a number is told where the map is used, and not taken for healthy.
+        let broken = weighted_product(&[(&row([f32::NAN, 1.0, 1.0]), 0.5), (&b, 0.5)]).unwrap();
+        assert!(broken[[0, 0, 0]].is_nan() && broken[[0, 0, 1]] == 2.0);
 
         // Patient 0 has values of 0 and 10, patient 1 of 100 and 200; one pixel lies outside.
         let maps = Array3::from_shape_fn((3, 2, 2), |(n, y, _)| match n {

@@ -24,6 +24,7 @@ use fndm_study::{
 };
 
 use crate::common::{self, cohort, place};
+use crate::reproduce::wanted;
 use crate::train::asked;
 use crate::train::student::{self, Lesions};
 use normal::NormalPixels;
@@ -115,11 +116,6 @@ struct Study {
 impl Options {
     /// What would come to light when everything is trained.
     fn check(&self) -> Result<()> {
-        let only = self.only.as_deref().unwrap_or_default();
-        let twice = (only.iter().enumerate()).find(|&(at, fold)| only[..at].contains(fold));
-        if let Some((_, fold)) = twice {
-            ensure!(false, "--only: expected each fold once, got {fold} twice");
-        }
         let flair = &self.flair;
         let twice = (flair.iter().enumerate()).find(|&(at, row)| flair[..at].contains(row));
         if let Some((_, (quantile, pixels, _))) = twice {
@@ -185,6 +181,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let study = options.study()?;
     let (folds, source) = options.source()?;
     source.check()?;
+    let count = match &folds {
+        Some(folds) => folds.len(),
+        None => options.folds.parse().unwrap_or_default(),
+    };
+    let wanted = wanted(options.only.as_deref(), count)?;
     let mut inputs = Inputs::new();
     if options.train.is_empty() {
         inputs = inputs.whole(&options.model);
@@ -204,7 +205,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         None => {
             let one_stratum = |id: &String| (id.clone(), String::new());
             let all: Vec<(String, String)> = patients.keys().map(one_stratum).collect();
-            let count = options.folds.parse().unwrap_or_default();
             Folds::stratified(&all, count, options.seed)?
         }
     };
@@ -218,17 +218,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         )?),
         None => None,
     };
-    let wanted = match &options.only {
-        Some(only) => only.clone(),
-        None => (0..folds.folds.len()).collect(),
-    };
-    if let Some(wrong) = wanted.iter().find(|&&fold| fold >= folds.folds.len()) {
-        ensure!(
-            false,
-            "--only: expected folds below {}, got {wrong}",
-            folds.folds.len()
-        );
-    }
     let stop = common::stop_by_ctrl_c()?;
 
     let mut rows = Rows::default();

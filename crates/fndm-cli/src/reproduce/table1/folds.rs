@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::rows::fit_all;
 use super::{Options, stopped};
 use crate::common::{self, cohort};
+use crate::reproduce::wanted;
 
 /// The best ways to a mask that are shown.
 const SHOWN: usize = 3;
@@ -36,6 +37,7 @@ pub(super) fn run(options: &Options, file: &Path, stop: &StopFlag) -> Result<Exi
     let device = options.device.device()?;
     let config = ModelConfig::read(&options.model.join(fndm::model_folder::CONFIG))?;
     let folds = Folds::read(file, &Limits::default())?;
+    let wanted = wanted(options.only.as_deref(), folds.len())?;
     let source = Source::Folder {
         path: options.data.clone(),
         patients: folds.folds.iter().flatten().cloned().collect(),
@@ -48,10 +50,6 @@ pub(super) fn run(options: &Options, file: &Path, stop: &StopFlag) -> Result<Exi
     let (patients, cohort) =
         cohort::slices_with_masks(&source, &config.sequences, &config.preprocess)?;
 
-    let wanted = match &options.only {
-        Some(only) => only.clone(),
-        None => (0..folds.len()).collect(),
-    };
     // Of each row, the fits and the maps of the folds so far.
     let mut cases: BTreeMap<String, (Vec<FitRecord>, Vec<RawCase<'_>>)> = BTreeMap::new();
     for &fold in &wanted {
