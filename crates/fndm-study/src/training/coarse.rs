@@ -126,45 +126,51 @@ struct Shares {
 
 impl Shares {
     fn of(set: &SliceSet) -> Self {
-        // Healthy slices calibrate: of the patients that have some every so manieth is held apart, or one of fewer.
-        let with_healthy = (0..set.labels.len()).filter(|&i| set.labels[i] == 0);
-        let with_healthy: BTreeSet<usize> = with_healthy.map(|i| set.patient[i]).collect();
-        let last = (CALIBRATION_SHARE - 1).min(with_healthy.len().saturating_sub(1));
-        let apart = with_healthy
+        let with = |indices: &[usize], bit: u8| -> Vec<usize> {
+            let all = indices.iter().copied();
+            all.filter(|&i| set.labels[i] == bit).collect()
+        };
+        let all: Vec<usize> = (0..set.labels.len()).collect();
+        let spared = spared(set);
+        let (apart, learned): (Vec<usize>, Vec<usize>) = all
+            .iter()
+            .copied()
+            .partition(|&i| spared.contains(&set.patient[i]));
+        // The bank and the contrast learn from what is left.
+        let left = [0, 1]
             .into_iter()
-            .skip(last)
-            .step_by(CALIBRATION_SHARE);
-        let apart: BTreeSet<usize> = apart.collect();
-        let all = 0..set.labels.len();
-        let (apart, learned): (Vec<usize>, Vec<usize>) =
-            all.clone().partition(|&i| apart.contains(&set.patient[i]));
-        // Both models and the contrast learn from what is left.
-        let spared = [0, 1].iter().all(|bit| {
-            let count =
-                |indices: &[usize]| indices.iter().filter(|&&i| set.labels[i] == *bit).count();
-            count(&learned) >= LEAST.min(count(&all.clone().collect::<Vec<_>>()))
-        });
-        let (apart, learned) = match spared && last > 0 {
-            true => (apart, learned),
-            false => (Vec::new(), all.collect()),
-        };
-        let healthy = |indices: &[usize]| -> Vec<usize> {
-            let healthy = indices.iter().filter(|&&i| set.labels[i] == 0);
-            healthy.copied().collect()
-        };
-        let (kept, apart) = (healthy(&learned), healthy(&apart));
+            .all(|bit| with(&learned, bit).len() >= LEAST.min(with(&all, bit).len()));
+        if apart.is_empty() || !left {
+            tracing::warn!(
+                "no patient with healthy slices can be spared: x_seg's threshold is calibrated on those that were learned, and is low"
+            );
+            let kept = with(&all, 0);
+            return Self {
+                apart: kept.clone(),
+                kept,
+                learned: all,
+            };
+        }
         Self {
-            apart: if apart.is_empty() {
-                tracing::warn!(
-                    "no patient with healthy slices can be spared: x_seg's threshold is calibrated on those that were learned, and is low"
-                );
-                kept.clone()
-            } else {
-                apart
-            },
-            kept,
+            kept: with(&learned, 0),
+            apart: with(&apart, 0),
             learned,
         }
+    }
+}
+
+/// The patients that may be held apart: of those with healthy slices, which calibrate, every so manieth, or one of fewer; none of one.
+fn spared(set: &SliceSet) -> BTreeSet<usize> {
+    let healthy = (0..set.labels.len()).filter(|&i| set.labels[i] == 0);
+    let patients: BTreeSet<usize> = healthy.map(|i| set.patient[i]).collect();
+    let first = (CALIBRATION_SHARE - 1).min(patients.len().saturating_sub(1));
+    match first {
+        0 => BTreeSet::new(),
+        _ => patients
+            .into_iter()
+            .skip(first)
+            .step_by(CALIBRATION_SHARE)
+            .collect(),
     }
 }
 
