@@ -616,22 +616,6 @@ fn a_fold_has_a_row_for_each_teacher_and_the_bound() {
         found.1[0].anomaly.clone()
     };
     assert_ne!(of(&rows, FoldRow::Teacher), of(&rows, FoldRow::Remover));
-    // What makes up for the teacher's marks is none of the bound's, whose marks are exact.
-    let mut shifted = plan.clone();
-    shifted.log_odds_shift -= 2.;
-    let third = tempfile::tempdir().unwrap();
-    let others = examine_fold(
-        &shifted,
-        true,
-        &known,
-        &new,
-        at(third.path(), &never),
-        &mut |_, _, _| {},
-        &mut |_, _| Ok(()),
-    );
-    let others = others.unwrap().unwrap();
-    assert_eq!(of(&rows, FoldRow::Bound), of(&others, FoldRow::Bound));
-    assert_ne!(of(&rows, FoldRow::Student), of(&others, FoldRow::Student));
     let mut alone = plan.clone();
     (alone.teacher.contrast_power, alone.teacher.remover_power) = (0., 1.);
     let other = tempfile::tempdir().unwrap();
