@@ -4,7 +4,7 @@ use std::fmt;
 
 use ndarray::{ArrayView3, Zip};
 
-use crate::{Patient, Volume};
+use crate::{Patient, Volume, WholeLesion};
 
 /// Whether a mask's value means lesion: above 0.5. All crates and programs have this one rule.
 ///
@@ -103,15 +103,15 @@ impl Note {
         (share > MOST).then_some(Self::CoversHead { share })
     }
 
-    /// A note where a mask (N, H, W) has lesion in slices that aren't among those of `used`.
-    pub(crate) fn on_used(mask: ArrayView3<'_, f32>, used: &[usize]) -> Option<Self> {
-        let (mut outside, mut lesion) = (0, 0);
-        for (z, slice) in mask.outer_iter().enumerate() {
-            let voxels = slice.iter().filter(|value| is_lesion(**value)).count();
-            lesion += voxels;
-            outside += if used.contains(&z) { 0 } else { voxels };
-        }
-        (outside > 0).then_some(Self::NotUsed { outside, lesion })
+    /// A note where a lesion has voxels in slices that aren't among those of `used`.
+    pub(crate) fn on_used(lesion: &WholeLesion, used: &[usize]) -> Option<Self> {
+        let all = lesion.voxels() as usize;
+        let inside: u64 = used.iter().map(|&z| lesion.voxels_in(z)).sum();
+        let outside = all - inside as usize;
+        (outside > 0).then_some(Self::NotUsed {
+            outside,
+            lesion: all,
+        })
     }
 
     /// A note where the values of a mask are no labels. What isn't finite is passed over.

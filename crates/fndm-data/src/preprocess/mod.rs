@@ -346,15 +346,14 @@ impl Turned<'_> {
             |k: usize, bits: &dyn Fn(usize) -> Array2<bool>| majority(bits(k).view(), pad, size);
         let head_slice = |k: usize| self.head.index_axis(Axis(0), k).to_owned();
         let small_head = stack_up(z, size, |k| shrink(k, &head_slice));
-        let labels = mask.map(|mask| {
-            z.iter()
-                .map(|&k| u8::from(mask.index_axis(Axis(0), k).iter().any(|&v| is_lesion(v))))
-                .collect()
+        let lesion = mask.map(WholeLesion::of);
+        let labels = lesion.as_ref().map(|lesion| {
+            let bits = z.iter().map(|&k| u8::from(lesion.voxels_in(k) > 0));
+            bits.collect()
         });
         let mut notes = self.notes.clone();
         notes.extend(mask.and_then(|mask| Note::on_head(mask, self.head.view())));
-        notes.extend(mask.and_then(|mask| Note::on_used(mask, z)));
-        let whole = mask.map(WholeLesion::of);
+        notes.extend(lesion.as_ref().and_then(|lesion| Note::on_used(lesion, z)));
         let mask = mask.map(|mask| {
             let lesion = |k: usize| mask.index_axis(Axis(0), k).mapv(is_lesion);
             stack_up(z, size, |k| shrink(k, &lesion))
@@ -367,7 +366,7 @@ impl Turned<'_> {
             head: small_head,
             mask,
             labels,
-            lesion: whole,
+            lesion,
             notes,
             geometry: self.geometry.clone(),
         }

@@ -49,15 +49,15 @@ impl WholeLesion {
     /// Voxels of the lesion.
     #[must_use]
     pub fn voxels(&self) -> u64 {
-        self.slices.iter().map(|runs| voxels(runs)).sum()
+        (0..self.slices.len()).map(|z| self.voxels_in(z)).sum()
     }
-}
 
-/// Voxels of these runs.
-fn voxels(runs: &[[u32; 3]]) -> u64 {
-    runs.iter()
-        .map(|[_, first, end]| u64::from(end - first))
-        .sum()
+    /// Voxels of the lesion in one slice of the volume, counted from the lower end.
+    #[must_use]
+    pub fn voxels_in(&self, z: usize) -> u64 {
+        let runs = self.slices.get(z).into_iter().flatten();
+        runs.map(|[_, first, end]| u64::from(end - first)).sum()
+    }
 }
 
 impl<I> PatientSlices<I> {
