@@ -56,7 +56,7 @@ pub use overlay::overlay;
 pub use page::{PageBase, PageMethod};
 pub use place::TrainingPlace;
 pub use plan::{SeparatePlan, TrainPlan};
-pub use report::{Report, markdown, table, write_csv};
+pub use report::{Report, add_whole_volumes, markdown, table, write_csv};
 pub use source::{PHANTOM_SEQUENCES, Source};
 pub use training::{
     Direction, DistillPlan, DistillRecord, StageRecord, StudentBase, StudentRecord, TrainEvent,

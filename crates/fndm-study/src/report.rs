@@ -120,8 +120,26 @@ pub fn markdown(cells: &[Vec<String>]) -> String {
     text
 }
 
-/// Where rows of volumes have the Dice over whole volumes.
-const AFTER_DICE_OF_MASK: usize = 7;
+/// Puts the Dice over whole volumes behind the column of this title, where rows have one: those of volumes. `cells` are the header and a line a
+/// row.
+pub fn add_whole_volumes<'a>(
+    cells: &mut [Vec<String>],
+    behind: &str,
+    title: &str,
+    rows: impl Iterator<Item = &'a Row> + Clone,
+) {
+    let place = cells
+        .first()
+        .and_then(|header| header.iter().position(|cell| cell == behind));
+    let (Some(place), true) = (place, rows.clone().any(|row| row.dice_whole.is_some())) else {
+        return;
+    };
+    let figures = rows.map(|row| figure(row.dice_whole, 3));
+    let column = std::iter::once(title.to_owned()).chain(figures);
+    for (line, cell) in cells.iter_mut().zip(column) {
+        line.insert(place + 1, cell);
+    }
+}
 
 /// The table that the programs print, in Markdown. Rows of volumes have a column more: the mask's Dice over whole volumes.
 #[must_use]
@@ -139,17 +157,13 @@ pub fn table(rows: &[Row]) -> String {
         "ms/slice",
     ];
     let mut cells: Vec<Vec<String>> = vec![header.map(String::from).to_vec()];
-    let whole = rows.iter().any(|row| row.dice_whole.is_some());
-    if whole {
-        cells[0].insert(AFTER_DICE_OF_MASK, "whole volume".into());
-    }
     for row in rows {
         let title = Method::ALL.into_iter().find(|m| m.key() == row.method);
         let gradients = match row.gradient_evaluations {
             0 => String::new(),
             n => format!(" + {n} grad"),
         };
-        let mut line = vec![
+        cells.push(vec![
             title.map_or_else(|| row.method.clone(), |m| m.title().to_string()),
             figure(row.dice_otsu, 3),
             figure(row.dice_ceiling, 3),
@@ -160,12 +174,9 @@ pub fn table(rows: &[Row]) -> String {
             figure(row.empty_when_healthy, 3),
             format!("{}{gradients}", row.evaluations),
             figure(row.ms_per_slice, 1),
-        ];
-        if whole {
-            line.insert(AFTER_DICE_OF_MASK, figure(row.dice_whole, 3));
-        }
-        cells.push(line);
+        ]);
     }
+    add_whole_volumes(&mut cells, "Dice (mask)", "whole volume", rows.iter());
     let mut text = markdown(&cells);
     for row in rows.iter().filter(|row| !row.hd95_skipped.is_empty()) {
         let _ = writeln!(text, "HD95 of {} without: {}", row.method, row.hd95_skipped);
@@ -209,4 +220,34 @@ pub fn write_csv(rows: &[Row], path: &Path) -> Result<()> {
         );
     }
     Ok(fndm_files::write_atomic(path, text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The column stands behind the mask's Dice in tables of volumes, and isn't there in others.
+    #[test]
+    fn whole_volumes_have_a_column_where_rows_have_a_figure() {
+        let row = |dice_whole: Option<f64>| -> Row {
+            let json = serde_json::json!({
+                "method": "student", "level": "volume", "dice_mask": 0.5, "dice_whole": dice_whole,
+                "evaluations": 2, "gradient_evaluations": 0, "cases": 1, "hd95_skipped": "",
+            });
+            serde_json::from_value(json).unwrap()
+        };
+        let words = table(&[row(Some(0.25)), row(None)]);
+        let cells = |line: usize| -> Vec<String> {
+            let line = words.lines().nth(line).unwrap();
+            line.split('|').map(|cell| cell.trim().to_owned()).collect()
+        };
+        let place = cells(0)
+            .iter()
+            .position(|cell| cell == "Dice (mask)")
+            .unwrap();
+        assert_eq!(cells(0)[place + 1], "whole volume");
+        assert_eq!(cells(2)[place..place + 2], ["0.500", "0.250"]);
+        assert_eq!(cells(3)[place..place + 2], ["0.500", "-"]);
+        assert!(!table(&[row(None)]).contains("whole volume"));
+    }
 }

@@ -76,9 +76,6 @@ pub(super) fn arms(detector: &Detector) -> Vec<Arm> {
     arms
 }
 
-/// Where rows of volumes have the Dice over whole volumes.
-const AFTER_DICE_OF_MASK: usize = 9;
-
 pub(super) fn figure(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".into(), |v| format!("{v:.digits$}"))
 }
@@ -103,17 +100,13 @@ pub(super) fn figures(rows: &[(&str, &Evaluation)]) -> String {
         .map(String::from)
         .to_vec(),
     ];
-    let whole = rows.iter().any(|(_, e)| e.row.dice_whole.is_some());
-    if whole {
-        cells[0].insert(AFTER_DICE_OF_MASK, "whole".into());
-    }
     for (title, evaluation) in rows {
         let row = &evaluation.row;
         let gradients = match row.gradient_evaluations {
             0 => String::new(),
             n => format!(" + {n} grad"),
         };
-        let mut line = vec![
+        cells.push(vec![
             (*title).to_owned(),
             figure(row.dice_otsu, 3),
             row.dice_interval.map_or_else(
@@ -129,12 +122,10 @@ pub(super) fn figures(rows: &[(&str, &Evaluation)]) -> String {
             figure(row.empty_when_healthy, 2),
             format!("{}{gradients}", row.evaluations),
             figure(row.ms_per_slice, 1),
-        ];
-        if whole {
-            line.insert(AFTER_DICE_OF_MASK, figure(row.dice_whole, 3));
-        }
-        cells.push(line);
+        ]);
     }
+    let rows = rows.iter().map(|(_, evaluation)| &evaluation.row);
+    fndm_study::add_whole_volumes(&mut cells, "mask", "whole", rows);
     fndm_study::markdown(&cells)
 }
 

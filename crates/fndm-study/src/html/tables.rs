@@ -3,7 +3,7 @@
 use fndm::Method;
 use fndm_report::{Block, Section};
 
-use crate::report::figure;
+use crate::report::{add_whole_volumes, figure};
 use crate::{BitReport, Report, Row};
 
 fn title(key: &str) -> String {
@@ -41,9 +41,6 @@ pub(super) fn by_masks(report: &Report) -> Section {
     Section::new("Figures", blocks)
 }
 
-/// Where rows of volumes have the Dice over whole volumes.
-const AFTER_DICE_OF_MASK: usize = 10;
-
 fn figures(rows: &[Row]) -> Vec<Vec<String>> {
     let header = [
         "Method",
@@ -61,10 +58,6 @@ fn figures(rows: &[Row]) -> Vec<Vec<String>> {
         "Evaluations",
     ];
     let mut cells = vec![header.map(String::from).to_vec()];
-    let whole = rows.iter().any(|row| row.dice_whole.is_some());
-    if whole {
-        cells[0].insert(AFTER_DICE_OF_MASK, "Whole volume".into());
-    }
     for row in rows {
         let interval = row.dice_interval.map_or_else(
             || "-".into(),
@@ -74,7 +67,7 @@ fn figures(rows: &[Row]) -> Vec<Vec<String>> {
             0 => String::new(),
             n => format!(" + {n} gradients"),
         };
-        let mut line = vec![
+        cells.push(vec![
             title(&row.method),
             row.cases.to_string(),
             figure(row.dice_otsu, 3),
@@ -88,12 +81,9 @@ fn figures(rows: &[Row]) -> Vec<Vec<String>> {
             figure(row.empty_when_healthy, 3),
             figure(row.slice_auroc, 3),
             format!("{}{gradients}", row.evaluations),
-        ];
-        if whole {
-            line.insert(AFTER_DICE_OF_MASK, figure(row.dice_whole, 3));
-        }
-        cells.push(line);
+        ]);
     }
+    add_whole_volumes(&mut cells, "Dice (mask)", "Whole volume", rows.iter());
     cells
 }
 
